@@ -1,0 +1,36 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: setup demo check test bench docs clean
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing the pinned dependencies into .venv (about 6 GB with PyTorch; a few minutes) ..."
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	@rm -rf data/demo runs/demo
+	@$(BIN)/pneumonia-fl data prepare --source synthetic --out data/demo --sites 3 --partition dirichlet:0.5 --size 64 --seed 7
+	@$(BIN)/pneumonia-fl run fedavg --data data/demo --out runs/demo --rounds 5
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+test: setup
+	@$(BIN)/python -m pytest
+
+bench: setup
+	@$(BIN)/python -m bench
+
+docs: setup
+	@$(BIN)/python scripts/make_docs.py
+
+clean:
+	rm -rf .venv build dist data/demo runs/demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""The command line: one documented function per command, no logic."""

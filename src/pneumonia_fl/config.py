@@ -1,0 +1,247 @@
+"""The typed job configuration: what a file in `jobs/` may say, with its unit and its default.
+
+Unknown keys, wrong types and contradictions are errors. Paths, credentials and anything else that belongs to
+one site never stand in a job; where a site's data lies is the site's own setting (`PNEUMONIA_FL_DATA`).
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pneumonia_fl.errors import ConfigError
+
+DATA_VARIABLE = "PNEUMONIA_FL_DATA"
+MODEL_NAMES = (
+    "small_resnet",
+    "resnet18",
+    "densenet121",
+    "efficientnet_b0",
+    "mobilenet_v3_small",
+    "pneumonia_network",
+)
+ModelName = Literal[
+    "small_resnet", "resnet18", "densenet121", "efficientnet_b0", "mobilenet_v3_small", "pneumonia_network"
+]
+Settings = TypeVar("Settings", bound="Strict")
+
+
+class Strict(BaseModel):
+    """A frozen value in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Preprocess(Strict):
+    """How an image becomes the model's input; the same value in training, evaluation, prediction and page."""
+
+    size: int = Field(128, ge=16, le=1024, description="Side of the square input, pixels.")
+    mode: Literal["gray"] = Field("gray", description="Colour mode: one gray channel.")
+    interpolation: Literal["box", "bilinear", "bicubic"] = Field(
+        "bilinear", description="Anti-aliased filter that scales the decoded image to `size`."
+    )
+    normalisation: Literal["per_image", "fixed"] = Field(
+        "per_image",
+        description="per_image: subtract each image's own mean, divide by its own SD; fixed: use `mean` and `std`.",
+    )
+    mean: float = Field(0.4818, ge=0, le=1, description="Mean for `fixed`, on the 0–1 scale.")
+    std: float = Field(0.2357, gt=0, le=1, description="Standard deviation for `fixed`, on the 0–1 scale.")
+
+
+class ModelConfig(Strict):
+    """Which network, by its registry name."""
+
+    name: ModelName = Field("small_resnet", description="Name in the model registry.")
+    norm: Literal["batch", "group"] = Field(
+        "batch", description="Normalisation layers; group statistics never leave a batch element."
+    )
+    pretrained: Literal["none", "imagenet"] = Field(
+        "none",
+        description="imagenet: the submitter's machine downloads torchvision's weights once and the server sends them.",
+    )
+
+
+class AugmentConfig(Strict):
+    """Random changes of a training batch; each range is drawn per image. 0 switches a change off."""
+
+    rotate: float = Field(7.0, ge=0, le=45, description="Rotation, ± degrees.")
+    translate: float = Field(0.06, ge=0, le=0.5, description="Shift, ± fraction of the side.")
+    scale: float = Field(0.10, ge=0, lt=0.9, description="Zoom, ± fraction, drawn for each axis.")
+    contrast: float = Field(0.2, ge=0, lt=1, description="Contrast factor, 1 ± this.")
+    brightness: float = Field(0.1, ge=0, lt=1, description="Brightness shift, ± fraction of the full range.")
+    gamma: float = Field(0.2, ge=0, lt=1, description="Gamma exponent, exp(± this).")
+    noise: float = Field(0.02, ge=0, lt=1, description="SD of added Gaussian noise, fraction of the full range.")
+    flip: bool = Field(
+        False, description="Mirror left and right. Off: the heart lies on one side (docs/decisions.md)."
+    )
+
+
+class TrainConfig(Strict):
+    """Local training at a site, between receiving and sending a model."""
+
+    local_epochs: int = Field(1, ge=1, le=100, description="Passes over the site's training split per round.")
+    batch_size: int = Field(32, ge=2, le=4096, description="Images per optimiser step.")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="Made anew each round.")
+    lr: float = Field(2e-3, gt=0, le=10, description="Peak learning rate.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
+    weight_decay: float = Field(0.02, ge=0, le=1, description="Weight decay (decoupled for AdamW).")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="Learning rate over all rounds together, not within one."
+    )
+    warmup: float = Field(0.05, ge=0, lt=1, description="Fraction of all steps in which the rate rises from 0.")
+    label_smoothing: float = Field(0.05, ge=0, lt=0.5, description="Share of each label given to the other class.")
+    class_balance: bool = Field(
+        True, description="Weight the loss so that both classes of the site count alike."
+    )
+    max_grad_norm: float = Field(5.0, ge=0, description="Clip the gradient's norm; 0 switches it off.")
+    amp: bool = Field(True, description="Mixed precision and channels-last on a GPU; no effect on a CPU.")
+    seed: int = Field(7, ge=0, description="Seed of initial weights, order and augmentation.")
+
+
+class Algorithm(Strict):
+    """How the server and the sites learn together."""
+
+    name: Literal["fedavg", "fedprox"] = Field("fedavg", description="Federated algorithm.")
+    mu: float = Field(0.0, ge=0, le=100, description="FedProx: weight of the proximal term.")
+
+    @model_validator(mode="after")
+    def _mu_belongs_to_fedprox(self) -> Self:
+        if (self.name == "fedprox") != (self.mu > 0):
+            raise ValueError("fedprox needs mu > 0, and mu is for fedprox only")
+        return self
+
+
+class MLflowConfig(Strict):
+    """Where MLflow runs go."""
+
+    tracking_uri: str | None = Field(
+        None, description="MLflow server, http(s)://…; empty: an SQLite file in the run folder."
+    )
+    experiment: str = Field("pneumonia-fl", min_length=1, description="MLflow experiment.")
+
+    @model_validator(mode="after")
+    def _no_secret_in_uri(self) -> Self:
+        if self.tracking_uri and "@" in self.tracking_uri:
+            raise ValueError(
+                "tracking_uri must not carry credentials; set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD in the server's environment"
+            )
+        return self
+
+
+class SyntheticData(Strict):
+    """Synthetic X-rays made on the spot when `run` is given no --data."""
+
+    sites: int = Field(3, ge=1, le=100, description="Number of sites.")
+    images: int = Field(360, ge=12, le=100_000, description="Images over all sites.")
+    size: int = Field(64, ge=16, le=512, description="Side in pixels.")
+    seed: int = Field(7, ge=0, description="Seed of images and partition.")
+
+
+class JobConfig(Strict):
+    """One federated job: everything that a file in `jobs/` may say."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Name of the job; also its run's name.")
+    description: str = Field("", description="One sentence for people.")
+    rounds: int = Field(10, ge=1, le=1000, description="Federated rounds.")
+    min_clients: int = Field(0, ge=0, le=100, description="Sites that must take part; 0: all of them.")
+    algorithm: Algorithm = Field(default_factory=Algorithm)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    preprocess: Preprocess | None = Field(
+        None, description="Model input; `size` and decoding default to what the data was prepared with."
+    )
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    tracking: tuple[Literal["tensorboard", "mlflow"], ...] = Field(
+        ("tensorboard", "mlflow"), description="Receivers on the server."
+    )
+    mlflow: MLflowConfig = Field(default_factory=MLflowConfig)
+    synthetic: SyntheticData | None = Field(None, description="Data to make up when --data is not given.")
+
+
+def parse(kind: type[Settings], values: Mapping[str, Any], source: str) -> Settings:
+    """Validate `values` as `kind`; every problem is named with its key and `source`.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, a value out of range or a contradiction.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        problems = "; ".join(_problem(item) for item in error.errors(include_url=False))
+        raise ConfigError(f"{source}: {problems}") from None
+
+
+def load_job(path: Path, overrides: Iterable[str] = ()) -> JobConfig:
+    """Read a job YAML and apply `key.path=value` overrides.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not describe a job.
+    """
+    return parse(JobConfig, with_overrides(read_yaml(path), overrides), path.name)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; `ConfigError` when it is missing, broken or something else."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines")
+    return values
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return `values` with each `a.b=value` set; the value is read as YAML."""
+    result = dict(values)
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {text!r}: write key=value, for example train.lr=0.001")
+        _set_path(result, key.strip().split("."), yaml.safe_load(value), text)
+    return result
+
+
+def flatten(value: BaseModel, prefix: str = "") -> list[str]:
+    """Return the settings that differ from nothing as `a.b=value` words without spaces or quotes."""
+    words: list[str] = []
+    for key in type(value).model_fields:
+        item = getattr(value, key)
+        if isinstance(item, BaseModel):
+            words += flatten(item, f"{prefix}{key}.")
+        elif item is not None:
+            words.append(f"{prefix}{key}={_scalar(item)}")
+    return words
+
+
+def data_root() -> Path | None:
+    """The site's own data folder from `PNEUMONIA_FL_DATA`, or None when it is not set."""
+    value = os.environ.get(DATA_VARIABLE)
+    return Path(value) if value else None
+
+
+def _scalar(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _problem(item: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "job"
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {where!r}"
+    return f"{where}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"
+
+
+def _set_path(values: dict[str, Any], keys: list[str], value: object, text: str) -> None:
+    for key in keys[:-1]:
+        child = values.get(key)
+        if child is not None and not isinstance(child, Mapping):
+            raise ConfigError(f"--set {text!r}: {key!r} has no settings below it")
+        values[key] = dict(child or {})
+        values = values[key]
+    values[keys[-1]] = value

@@ -1,0 +1,1 @@
+"""From X-ray files to what training reads: sources, manifest, partition, store."""

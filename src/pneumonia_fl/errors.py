@@ -1,0 +1,55 @@
+"""Every error a user can cause or meet, in one tree.
+
+A known error is shown as one line that says what to do; anything outside this tree is a bug.
+
+    PneumoniaFLError
+    ├── ConfigError        a job YAML, a --set value, a name that does not exist
+    ├── OutputError        an output folder that exists, cannot be written or is full
+    ├── DataError          a source, an image, a prepared folder
+    │   ├── ArchiveError   a zip that must not be opened
+    │   ├── FetchError     Kaggle refused, is away or broke off
+    │   └── LeakError      a test image stands in the training set too
+    ├── CheckpointError    a model file that is unsafe or does not fit
+    └── RunError           a federated run that did not end well
+        └── SiteError      … because of one site
+"""
+
+
+class PneumoniaFLError(Exception):
+    """Root of the tree; catch this at the command line."""
+
+
+class ConfigError(PneumoniaFLError):
+    """A setting is unknown, contradictory or of the wrong type."""
+
+
+class OutputError(PneumoniaFLError):
+    """Results cannot be written where the user asked."""
+
+
+class DataError(PneumoniaFLError):
+    """Images, labels or a prepared folder are missing or wrong."""
+
+
+class ArchiveError(DataError):
+    """An archive has unsafe entries (.., absolute paths, links, bombs) or is broken."""
+
+
+class FetchError(DataError):
+    """The data set could not be downloaded."""
+
+
+class LeakError(DataError):
+    """A held-out test image is also a training image."""
+
+
+class CheckpointError(PneumoniaFLError):
+    """A model file is unsafe, broken or does not match its model."""
+
+
+class RunError(PneumoniaFLError):
+    """A federated run failed or was stopped."""
+
+
+class SiteError(RunError):
+    """A federated run failed because of one site, which the message names."""

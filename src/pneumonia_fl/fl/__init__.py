@@ -1,0 +1,1 @@
+"""Federation: the only package that imports nvflare."""

@@ -1,0 +1,14 @@
+"""How long work tells its caller where it is: one small callable, so that no layer knows the terminal."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called with the stage's name and how much of it is done."""
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """Report that `done` of `total` units (None: unknown) of `stage` are finished."""
+
+
+def silent(stage: str, done: int, total: int | None) -> None:
+    """Say nothing: the default wherever a `Progress` is taken."""

@@ -1,0 +1,1 @@
+"""Figures for people, drawn from a run folder or a prepared data set."""
