@@ -1,0 +1,167 @@
+"""The contract between preparation and training: one CSV row per image, and `dataset.json` about all of them.
+
+`dataset.json` is written last, so that a folder that has one is complete.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from pneumonia_fl.config import Preprocess, Strict, parse
+from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.errors import ConfigError, DataError
+
+NORMAL, PNEUMONIA = 0, 1
+CLASS_NAMES = ("NORMAL", "PNEUMONIA")
+MANIFEST = "manifest.csv"
+INFO = "dataset.json"
+TEST = "test"
+"""Name of the official test set's folder; no site may be called so."""
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+Counts = dict[str, dict[str, dict[str, int]]]
+"""Images by site (or "test"), split and class name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is known about one image.
+
+    Attributes:
+        image: its name inside the source, never an absolute path.
+        label: NORMAL or PNEUMONIA.
+        patient: key that is the same for all pictures of one person.
+        subtype: "normal", "bacterial", "viral" or "unknown".
+        official_split: the source's own split, "" when it has none.
+        site: "" for the official test set.
+        split: what this project uses the image for.
+        sha256: of the source's bytes (of the pixels where the source holds arrays), hex.
+        width: of the source's picture, pixels.
+        height: of the source's picture, pixels.
+        source: kind of the source.
+    """
+
+    image: str
+    label: int
+    patient: str
+    subtype: str
+    official_split: str
+    site: str
+    split: Split
+    sha256: str
+    width: int
+    height: int
+    source: str
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+class DatasetInfo(Strict):
+    """What a prepared folder is: origin, preprocessing, counts and the hash of its manifest.
+
+    `source` is the kind of source and never a path. `poolable` says that the images may be brought together
+    in one place (public or simulated), which a comparison with central training needs.
+    """
+
+    version: Literal[1] = 1
+    source: str
+    licence: str
+    credit: str
+    seed: int
+    partition: str
+    preprocess: Preprocess
+    classes: dict[str, int] = Field({name: index for index, name in enumerate(CLASS_NAMES)})
+    sites: tuple[str, ...]
+    counts: Counts
+    quarantined: int
+    duplicates: int
+    patient_overlap_with_test: int
+    manifest_sha256: str
+    poolable: bool
+
+
+def read_manifest(folder: Path) -> list[Row]:
+    """Read `folder`'s manifest in file order.
+
+    Raises:
+        DataError: it is missing or a line does not describe an image.
+    """
+    lines = csv.reader(io.StringIO(_read(folder / MANIFEST).decode(), newline=""))
+    try:
+        if tuple(next(lines, ())) != COLUMNS:
+            raise ValueError("unexpected columns")
+        return [_row(values) for values in lines]
+    except (ValueError, csv.Error) as error:
+        raise DataError(
+            f"{folder / MANIFEST} is damaged ({error}); run `pneumonia-fl data prepare`"
+        ) from None
+
+
+def write_manifest(folder: Path, rows: Sequence[Row]) -> str:
+    """Write `folder`'s manifest in one step; return the file's sha256 (hex)."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(astuple(row) for row in rows)
+    return write_atomic(folder / MANIFEST, text.getvalue().encode())
+
+
+def manifest_hash(folder: Path) -> str:
+    """Return the sha256 (hex) of the manifest that lies in `folder` now."""
+    return hashlib.sha256(_read(folder / MANIFEST)).hexdigest()
+
+
+def read_info(folder: Path) -> DatasetInfo:
+    """Read `folder`'s `dataset.json`.
+
+    Raises:
+        DataError: the folder is not (completely) prepared.
+    """
+    try:
+        values = json.loads(_read(folder / INFO))
+        return parse(DatasetInfo, values if isinstance(values, Mapping) else {}, str(folder / INFO))
+    except (ConfigError, ValueError) as error:
+        raise DataError(f"{folder / INFO} is damaged ({error}); run `pneumonia-fl data prepare`") from None
+
+
+def write_info(folder: Path, info: DatasetInfo) -> None:
+    """Write `folder`'s `dataset.json` in one step; do it after everything else."""
+    write_atomic(folder / INFO, (info.model_dump_json(indent=2) + "\n").encode())
+
+
+def count(rows: Iterable[Row]) -> Counts:
+    """Count images by site (or "test"), split and class; both classes are always named."""
+    counts: Counts = {}
+    for row in rows:
+        splits = counts.setdefault(row.site or TEST, {})
+        splits.setdefault(row.split, dict.fromkeys(CLASS_NAMES, 0))[CLASS_NAMES[row.label]] += 1
+    return counts
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path.name} not found in {path.parent}; run `pneumonia-fl data prepare`") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _row(values: list[str]) -> Row:
+    if len(values) != len(COLUMNS):
+        raise ValueError(f"{len(values)} columns")
+    image, label, patient, subtype, official, site, split, sha256, width, height, source = values
+    if label not in ("0", "1") or split not in SPLITS:
+        raise ValueError(f"label {label!r}, split {split!r}")
+    return Row(
+        image, int(label), patient, subtype, official, site, split, sha256, int(width), int(height), source
+    )
