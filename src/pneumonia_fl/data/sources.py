@@ -1,56 +1,140 @@
-"""Where X-rays come from: one small protocol, whatever lies behind it."""
+"""Where X-rays come from: a word or a path becomes a source; one split of a source becomes arrays."""
 
-from dataclasses import dataclass
-from typing import Protocol
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from pneumonia_fl.data.store import Pixels
+import numpy as np
 
-UNKNOWN_LICENCE = "unknown; ask the owner of the data"
+from pneumonia_fl.config import Preprocess, SyntheticData, parse
+from pneumonia_fl.data.archive import open_zip
+from pneumonia_fl.data.arrays import open_npz
+from pneumonia_fl.data.folder import open_folder
+from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item, Source
+from pneumonia_fl.data.manifest import INFO, SPLITS
+from pneumonia_fl.data.preprocess import Decoded, decode, scale
+from pneumonia_fl.data.store import ImageSet, Pixels
+from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.progress import Progress, silent
+
+__all__ = ["UNKNOWN_LICENCE", "Item", "Source", "load_split", "open_source", "read_image"]
+
+ALL = "all"
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One image of a source before it is read.
+def open_source(spec: str, sites: int | None = None, progress: Progress = silent) -> Source:
+    """Open `kaggle`, `synthetic[:images=360,size=64,seed=7,sites=3]`, a folder, a .zip or a .npz.
 
-    Attributes:
-        name: its name inside the source.
-        label: NORMAL or PNEUMONIA.
-        patient: key that is the same for all pictures of one person.
-        subtype: "normal", "bacterial", "viral" or "unknown".
-        official_split: "train", "val", "test", or "" when the source has no splits.
+    `sites` is the number of synthetic hospitals when `spec` does not say it. `kaggle` is downloaded if it is
+    not there yet.
+
+    Raises:
+        DataError: it does not exist, or holds no X-rays in a layout that is known.
+        ArchiveError: a zip that must not be opened.
+        FetchError: the download failed.
+        ConfigError: a wrong `synthetic:` setting.
     """
+    kind, _, settings = spec.partition(":")
+    if kind == "synthetic":
+        return _synthetic(settings, sites)
+    if spec == "kaggle":
+        return _kaggle(progress)
+    return _on_disk(Path(spec).expanduser())
 
-    name: str
-    label: int
-    patient: str
-    subtype: str
-    official_split: str
+
+def read_image(source: Source, item: Item, spec: Preprocess) -> tuple[Decoded, bytes]:
+    """Read and decode one image; return it with the bytes it is identified by.
+
+    Raises:
+        DataError, OSError: it cannot be read or decoded.
+    """
+    content = source.read(item)
+    if isinstance(content, bytes):
+        return decode(content, spec), content
+    height, width = content.shape
+    return Decoded(scale(content, spec), width, height), f"{height},{width},".encode() + content.tobytes()
 
 
-class Source(Protocol):
-    """Labelled X-rays. A source can be pickled, so that processes read side by side."""
+def load_split(source: Source, split: str, spec: Preprocess, progress: Progress = silent) -> ImageSet:
+    """Decode one official split ("train", "val", "test", or "all" for every image) into memory.
 
-    @property
-    def kind(self) -> str:
-        """What sort of source this is; never a path."""
+    Unreadable images are left out, with a warning that names them.
 
-    @property
-    def licence(self) -> str:
-        """Licence of the images."""
+    Raises:
+        DataError: there is no such split, or none of its images can be read.
+    """
+    items = _split_items(source, split)
+    images: list[Pixels] = []
+    kept: list[Item] = []
+    left_out: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        for done, (item, result) in enumerate(
+            zip(items, pool.map(_reader(source, spec), items), strict=True)
+        ):
+            if isinstance(result, str):
+                left_out.append(f"{item.name}: {result}")
+            else:
+                images.append(result)
+                kept.append(item)
+            progress(f"decode {split}", done + 1, len(items))
+    _report(left_out, kept)
+    labels = np.array([item.label for item in kept], dtype=np.int64)
+    return ImageSet(np.stack(images), labels, [i.patient for i in kept], [i.subtype for i in kept])
 
-    @property
-    def credit(self) -> str:
-        """Whom to credit wherever results are shown."""
 
-    def items(self) -> list[Item]:
-        """List all images sorted by name, never in the file system's order."""
+def _on_disk(path: Path) -> Source:
+    if (path / INFO).is_file():
+        raise DataError(f"{path} is a prepared data set, not a source; use it with --data")
+    if path.is_dir():
+        return open_folder(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist; give a folder, a .zip, a .npz, `kaggle` or `synthetic`")
+    return open_npz(path) if path.suffix.lower() == ".npz" else open_zip(path)
 
-    def read(self, item: Item) -> bytes | Pixels:
-        """Return the encoded file, or uint8 pixels (H,W).
 
-        Raises:
-            DataError, OSError: this one image cannot be read.
-        """
+def _kaggle(progress: Progress) -> Source:
+    from pneumonia_fl.data.kaggle import default_folder, fetch
 
-    def hospital(self, item: Item) -> int | None:
-        """Return the number of the hospital that took the image, or None when the source does not know."""
+    return open_zip(fetch(default_folder(), progress), kind="kaggle")
+
+
+def _synthetic(settings: str, sites: int | None) -> Source:
+    from pneumonia_fl.data.synthetic import SyntheticSource
+
+    values: dict[str, str | int] = {} if sites is None else {"sites": sites}
+    for word in filter(None, settings.split(",")):
+        key, _, value = word.partition("=")
+        values[key.strip()] = value
+    data = parse(SyntheticData, values, "--source synthetic")
+    return SyntheticSource(images=data.images, size=data.size, seed=data.seed, sites=data.sites)
+
+
+def _split_items(source: Source, split: str) -> list[Item]:
+    if split not in (*SPLITS, ALL):
+        raise ConfigError(f"unknown split {split!r}; choose train, val, test or all")
+    items = source.items()
+    chosen = [item for item in items if split in (ALL, item.official_split)]
+    if not chosen:
+        there = ", ".join(sorted({item.official_split for item in items} - {""})) or "no splits at all"
+        raise DataError(f"the source has no {split!r} split (it has {there}); --split all takes every image")
+    return chosen
+
+
+def _reader(source: Source, spec: Preprocess) -> Callable[[Item], Pixels | str]:
+    def read(item: Item) -> Pixels | str:
+        try:
+            return read_image(source, item, spec)[0].pixels
+        except (DataError, OSError) as error:
+            return str(error)
+
+    return read
+
+
+def _report(left_out: list[str], kept: list[Item]) -> None:
+    if not kept:
+        raise DataError(f"none of the images can be read; the first: {left_out[0]}")
+    if left_out:
+        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        _log.warning("%d images left out: %s%s", len(left_out), "; ".join(left_out[:3]), more)

@@ -1,0 +1,90 @@
+"""X-rays in a NumPy archive in the MedMNIST layout: `{train,val,test}_images` (N,H,W) and `_labels` (N,1)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pneumonia_fl.data.archive import check_archive
+from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item
+from pneumonia_fl.data.layout import KERMANY_CREDIT, KERMANY_LICENCE
+from pneumonia_fl.data.manifest import NORMAL, SPLITS
+from pneumonia_fl.data.store import Pixels
+from pneumonia_fl.errors import DataError
+
+MEDMNIST_CREDIT = "; as PneumoniaMNIST: Yang et al. (2023), MedMNIST v2, Scientific Data 10, 41"
+
+
+@dataclass
+class NpzSource:
+    """A MedMNIST archive: every image is its own patient, since the archive does not name patients."""
+
+    path: Path
+    kind: str = "npz"
+    licence: str = UNKNOWN_LICENCE
+    credit: str = ""
+    _cache: dict[str, Pixels] = field(default_factory=dict, repr=False, compare=False)
+
+    def items(self) -> list[Item]:
+        """List the images by split and number."""
+        items = [item for split in SPLITS for item in self._items_of(split)]
+        if not items:
+            raise DataError(f"{self.path.name} has no train_images, val_images or test_images")
+        return sorted(items, key=lambda item: item.name)
+
+    def read(self, item: Item) -> Pixels:
+        """Return one image, uint8 (H,W)."""
+        split, _, number = item.name.partition("/")
+        if split not in self._cache:
+            self._cache.clear()
+            self._cache[split] = self._array(f"{split}_images")
+        image: Pixels = self._cache[split][int(number)]
+        return image
+
+    def hospital(self, item: Item) -> None:
+        """Return None: the archive does not tell hospitals apart."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": {}}
+
+    def _items_of(self, split: str) -> list[Item]:
+        labels = self._array(f"{split}_labels").reshape(-1)
+        images = self._array(f"{split}_images")
+        if len(labels) == 0 and len(images) == 0:
+            return []
+        if images.ndim != 3 or images.dtype != np.uint8 or len(images) != len(labels):
+            raise DataError(
+                f"{self.path.name}: {split}_images is {images.dtype} {images.shape} for {len(labels)} labels, "
+                "not uint8 (images, height, width)"
+            )
+        if not np.isin(labels, (0, 1)).all():
+            raise DataError(f"{self.path.name}: {split}_labels must be 0 (NORMAL) or 1 (PNEUMONIA)")
+        return [_item(split, index, int(label)) for index, label in enumerate(labels)]
+
+    def _array(self, name: str) -> Any:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                return file[name] if name in file else np.empty((0,), np.uint8)
+        except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:
+            raise DataError(f"{self.path.name}: cannot read {name} ({error})") from None
+
+
+def open_npz(path: Path) -> NpzSource:
+    """Open the archive at `path`.
+
+    Raises:
+        ArchiveError: the file is unsafe or damaged.
+        DataError: it is not in the MedMNIST layout or not about two classes.
+    """
+    check_archive(path)
+    source = NpzSource(path)
+    source.items()
+    if path.stem.lower().startswith("pneumoniamnist"):
+        source.licence, source.credit = KERMANY_LICENCE, KERMANY_CREDIT + MEDMNIST_CREDIT
+    return source
+
+
+def _item(split: str, index: int, label: int) -> Item:
+    name = f"{split}/{index:06d}"
+    return Item(name, label, name, "normal" if label == NORMAL else "unknown", split)
