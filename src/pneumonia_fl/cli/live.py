@@ -1,0 +1,153 @@
+"""What the user sees while a job runs: rounds, sites, time left; then a table and where everything is."""
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.cli.tables import rounds_table
+from pneumonia_fl.fl.plan import Plan
+from pneumonia_fl.journal import LOSS_POINTS, Event
+from pneumonia_fl.runs import RunFolder, ui_command
+
+
+class RunView:
+    """Follows a run on the terminal; without a terminal it prints a line per round; `quiet` prints nothing."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet)
+        self._bars = Progress(
+            TextColumn("{task.description}", justify="left"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._rounds = 0
+        self._first_round_at: float | None = None
+        self._stage = ""
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def progress(self, stage: str, done: int, total: int | None) -> None:
+        """Show work outside the rounds."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total, note="")
+            self._say(f"{stage} …")
+        self._bars.update(self._tasks[stage], completed=done, total=total)
+
+    def started(self, planned: Plan, run: RunFolder) -> None:
+        """Name the run and put up a bar per site."""
+        job = planned.job
+        self._rounds = job.rounds
+        self._console.print(f"[bold]{job.name}[/bold]: {job.rounds} rounds, {len(planned.sites)} sites, {job.model.name}")
+        self._console.print(f"run folder: {run.path}", soft_wrap=True)
+        self._tasks["job"] = self._bars.add_task("starting NVFlare", total=job.rounds, note="")
+        for site in planned.sites:
+            self._tasks[site] = self._bars.add_task(f"  {site}", total=LOSS_POINTS, note="waiting")
+        self._say("starting NVFlare …")
+
+    def on_event(self, event: Event) -> None:
+        """Move the bars."""
+        handler = getattr(self, f"_on_{event['event']}", None)
+        if handler is not None:
+            handler(event)
+
+    def _on_round_started(self, event: Event) -> None:
+        self._first_round_at = self._first_round_at or time.monotonic()
+        number = event["round"]
+        final = number >= self._rounds
+        name = "evaluating the final model" if final else f"round {number + 1}/{self._rounds}"
+        self._bars.update(self._tasks["job"], description=name, completed=number, note=self._time_left(number))
+        for site, task in self._sites():
+            self._bars.reset(task, note="evaluating" if final else "evaluating, then training", description=f"  {site}")
+
+    def _on_loss(self, event: Event) -> None:
+        self._bars.update(self._tasks[event["site"]], advance=1, note=f"training loss {event['value']:.3f}")
+
+    def _on_site(self, event: Event) -> None:
+        self._bars.update(self._tasks[event["site"]], completed=LOSS_POINTS, note="done")
+
+    def _on_global(self, event: Event) -> None:
+        values, number = event["values"], event["round"]
+        text = f"global AUROC {_number(values['auroc'])}  loss {values['loss']:.3f}"
+        self._bars.update(self._tasks["job"], completed=number, note=text)
+        if number:
+            best = "  (best so far)" if event["best"] else ""
+            left = self._time_left(number)
+            self._console.print(f"after round {number}/{self._rounds}: {text}{best}  {left}", highlight=False)
+
+    def _sites(self) -> list[tuple[str, TaskID]]:
+        return [(site, self._tasks[site]) for site in self._tasks if site in self._site_names()]
+
+    def _site_names(self) -> set[str]:
+        return {name for name in self._tasks if self._bars.tasks[self._tasks[name]].description.startswith("  ")}
+
+    def _time_left(self, done: int) -> str:
+        if not done or self._first_round_at is None or done >= self._rounds:
+            return ""
+        seconds = (time.monotonic() - self._first_round_at) / done * (self._rounds - done)
+        return f"about {int(seconds // 60)}:{int(seconds % 60):02d} left"
+
+    def _say(self, text: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(text)
+
+    def show_result(self, run: RunFolder, as_json: bool) -> None:
+        """Print the table of rounds, the paths and the commands that open them; or all of it as JSON."""
+        if as_json:
+            sys.stdout.write(json.dumps({"run": str(run.path), **run.state(), **run.metrics()}, indent=2) + "\n")
+            return
+        console = Console()
+        console.print(rounds_table(run.metrics()))
+        _print_paths(console, run)
+        _print_tracking(console, run)
+        console.print(f"[dim]{DISCLAIMER}[/dim]")
+
+
+def _print_paths(console: Console, run: RunFolder) -> None:
+    parts = {"run": run.path, "best model": run.model, "curves": run.figures / "curves.png", "logs": run.logs}
+    for name, path in parts.items():
+        if path.exists():
+            console.print(f"{name + ':':<12}{path}", soft_wrap=True, highlight=False)
+
+
+def _print_tracking(console: Console, run: RunFolder) -> None:
+    """The exact commands that open this run's records; or, in words, why there are none."""
+    if run.tb_events.is_dir():
+        _print_command(console, "TensorBoard:", ui_command(run, "tensorboard", 6006))
+    mlflow: dict[str, Any] = run.state().get("mlflow") or {}
+    if run.mlflow_db.is_file():
+        _print_command(console, "MLflow:", ui_command(run, "mlflow", 5000))
+    elif mlflow.get("uri"):
+        console.print(f"MLflow: {mlflow['uri']}", soft_wrap=True, highlight=False)
+    if mlflow.get("error"):
+        console.print(
+            f"[yellow]MLflow did not take everything ({mlflow['undelivered']} points missing): {mlflow['error']}. "
+            "All metrics are in metrics.json and TensorBoard.[/yellow]",
+            soft_wrap=True,
+        )
+
+
+def _print_command(console: Console, name: str, command: list[str]) -> None:
+    import shlex
+
+    console.print(f"{name:<12}{shlex.join(command)}", soft_wrap=True, highlight=False)
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"

@@ -1,0 +1,62 @@
+"""`pneumonia-fl`: the entry point. A known error is one line on stderr and exit code 1."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from pneumonia_fl import DISCLAIMER, __version__
+from pneumonia_fl.cli.data import app as data_app
+from pneumonia_fl.cli.evaluate import evaluate
+from pneumonia_fl.cli.run import run
+from pneumonia_fl.cli.show import runs, ui
+from pneumonia_fl.errors import PneumoniaFLError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help=f"Federated learning of a chest X-ray pneumonia classifier on NVIDIA FLARE.\n\n{DISCLAIMER}",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
+app.add_typer(data_app, name="data")
+app.command()(run)
+app.command()(evaluate)
+app.command()(runs)
+app.command()(ui)
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options that come before the command."""
+    if version:
+        typer.echo(f"pneumonia-fl {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; never returns normally."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    debug = "--debug" in sys.argv[1:]
+    try:
+        app()
+    except PneumoniaFLError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Treat a polite kill like Ctrl-C, so that the processes of a run end with it."""
+    raise KeyboardInterrupt

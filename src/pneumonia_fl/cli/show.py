@@ -1,0 +1,63 @@
+"""`pneumonia-fl runs` and `pneumonia-fl ui`: look at what was run."""
+
+import json
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Root = Annotated[Path, typer.Option("--root", help="Folder that holds the run folders.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+class Tool(StrEnum):
+    """A program that shows a run."""
+
+    tensorboard = "tensorboard"
+    mlflow = "mlflow"
+
+
+def runs(root: Root = Path("runs"), as_json: Json = False) -> None:
+    """List the runs below a folder: when, which job, how it ended, how good its best model is."""
+    from pneumonia_fl.runs import describe, list_runs
+
+    found = [describe(run) for run in list_runs(root)]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    if not found:
+        typer.echo(f"no runs in {root.absolute()}; start one with `pneumonia-fl run smoke`")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("Run", "Job", "Started", "State", "Rounds", "Sites", "Best AUROC")
+    for run in found:
+        started = time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"]))
+        best = "n/a" if run["best_auroc"] is None else f"{run['best_auroc']:.4f}"
+        table.add_row(
+            run["name"], run["job"], started, run["state"], str(run["rounds"]), str(run["sites"]), best
+        )
+    Console().print(table)
+
+
+def ui(
+    tool: Annotated[Tool, typer.Argument(help="Which program to open.")],
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    port: Annotated[int | None, typer.Option(help="Port; default 6006 for TensorBoard, 5000 for MLflow.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
+) -> None:
+    """Open TensorBoard or MLflow on one run, until Ctrl-C."""
+    import subprocess
+
+    from pneumonia_fl.runs import RunFolder, relocate_artifacts, ui_command
+
+    folder = RunFolder.open(run)
+    number = port or (6006 if tool is Tool.tensorboard else 5000)
+    command = ui_command(folder, tool.value, number, host)
+    if tool is Tool.mlflow:
+        relocate_artifacts(folder)
+    typer.echo(f"http://{host}:{number}/   (Ctrl-C ends it)", err=True)
+    raise typer.Exit(subprocess.run(command, check=False).returncode)

@@ -1,0 +1,145 @@
+"""What a site does with a model: evaluate it on the own validation split, train it, send it back with the counts.
+
+This file only translates between NVFlare and the plain PyTorch of `train.py` and `evaluate.py`.
+"""
+
+import argparse
+import copy
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import nvflare.client as flare
+import torch
+from nvflare.app_common.app_constant import AlgorithmConstants
+from nvflare.app_opt.pt.fedproxloss import PTFedProxLoss
+from nvflare.client.tracking import SummaryWriter
+
+from pneumonia_fl import __version__
+from pneumonia_fl.checkpoint import load_into
+from pneumonia_fl.config import SiteSettings, data_root, parse_words
+from pneumonia_fl.data.store import SiteData, open_site
+from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.evaluate import evaluate
+from pneumonia_fl.fl.messages import SITE_ERROR, SITE_REPORT, metric_tag
+from pneumonia_fl.journal import LOSS_POINTS
+from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.model import build_model
+from pneumonia_fl.train import Penalty, TrainResult, Turn, train_epochs
+
+log = logging.getLogger("pneumonia_fl.site")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Take part in one job, until the server says that it is over."""
+    flare.init()
+    try:
+        site = Site(_parse(argv), flare.get_site_name())
+        while flare.is_running():
+            message = flare.receive()
+            if message is None:
+                break
+            flare.send(site.answer(message))
+    except Exception as error:
+        log.error("%s %s: %s", SITE_ERROR, type(error).__name__, error)
+        raise
+
+
+class Site:
+    """One hospital: its data, its copy of the model, and how many steps it has trained so far."""
+
+    def __init__(self, settings: SiteSettings, name: str) -> None:
+        self.settings = settings
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        data = _own_data(name)
+        _check_data(data, settings)
+        self.name = name
+        self.train_data, self.validation_data = data.split("train"), data.split("val")
+        self.model = build_model(
+            settings.model.name, norm=settings.model.norm, size=settings.preprocess.size
+        ).to(self.device)
+        self.writer = SummaryWriter()
+        self.total_steps = 0
+        log.info("pneumonia-fl %s at %s, %d training images", __version__, name, len(self.train_data.labels))
+
+    def answer(self, message: flare.FLModel) -> flare.FLModel:
+        """Evaluate the received model and, in a training task, train it."""
+        load_into(self.model, message.params)
+        histogram = evaluate(self.model, self.validation_data, self.settings.preprocess)
+        metrics = self._publish(histogram, message.current_round)
+        report: dict[str, Any] = {"histogram": histogram.to_dict(), "training": {}}
+        if not flare.is_train():
+            return flare.FLModel(metrics=metrics, meta={SITE_REPORT: report})
+        result = self._train(message)
+        report["training"] = {
+            "train_loss": result.loss,
+            "train_samples": result.samples,
+            "steps": result.steps,
+            "seconds": round(result.seconds, 3),
+        }
+        return flare.FLModel(
+            params={key: value.cpu() for key, value in self.model.state_dict().items()},
+            metrics=metrics,
+            meta={"NUM_STEPS_CURRENT_ROUND": result.samples, SITE_REPORT: report},
+        )
+
+    def _train(self, message: flare.FLModel) -> TrainResult:
+        settings = self.settings
+        result = train_epochs(
+            self.model,
+            self.train_data,
+            settings.train,
+            settings.augment,
+            settings.preprocess,
+            turn=Turn(self.name, message.current_round, settings.rounds),
+            penalty=_proximal_term(self.model, message.meta),
+            on_step=self._publish_loss,
+        )
+        self.total_steps += result.steps
+        return result
+
+    def _publish(self, histogram: ScoreHistogram, number: int | None) -> dict[str, float]:
+        """Log this site's validation metrics; a metric that one class alone cannot have is left out."""
+        values = asdict(summarise(histogram))
+        metrics = {key: float(value) for key, value in values.items() if value is not None}
+        if number is not None:
+            for key, value in metrics.items():
+                self.writer.add_scalar(metric_tag(key), value, global_step=number)
+        return metrics
+
+    def _publish_loss(self, step: int, loss: float) -> None:
+        """Log about `LOSS_POINTS` losses per round; every point is a message to the server."""
+        train = self.settings.train
+        steps = train.local_epochs * math.ceil(len(self.train_data) / train.batch_size)
+        if step * LOSS_POINTS // steps > (step - 1) * LOSS_POINTS // steps:
+            self.writer.add_scalar("train_loss", loss, global_step=self.total_steps + step)
+
+
+def _parse(argv: Sequence[str] | None) -> SiteSettings:
+    parser = argparse.ArgumentParser(description="pneumonia-fl training at one site; NVFlare starts it.")
+    parser.add_argument("--set", action="append", default=[], metavar="key=value", help="a job setting")
+    return parse_words(SiteSettings, parser.parse_args(argv).set, "job arguments")
+
+
+def _own_data(name: str) -> SiteData:
+    root = data_root()
+    if root is None:
+        raise ConfigError("PNEUMONIA_FL_DATA is not set; let it name the folder with this site's prepared data")
+    return open_site(root, name)
+
+
+def _check_data(data: SiteData, settings: SiteSettings) -> None:
+    have, want = data.info.preprocess.size, settings.preprocess.size
+    if have != want:
+        raise DataError(f"the data is prepared at {have} px but the job wants {want} px; prepare it again")
+
+
+def _proximal_term(model: torch.nn.Module, meta: dict[str, Any]) -> Penalty | None:
+    """FedProx's term mu/2 ‖w − w_global‖² (Li et al. 2020), when the server sent a mu."""
+    mu = meta.get(AlgorithmConstants.FEDPROX_MU)
+    if mu is None:
+        return None
+    loss, reference = PTFedProxLoss(mu), copy.deepcopy(model).requires_grad_(False)
+    return lambda current: loss(current, reference)

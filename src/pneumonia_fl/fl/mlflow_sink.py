@@ -1,0 +1,135 @@
+"""Delivers metric points to MLflow from a thread of its own, so that a slow or dead tracking server costs nothing."""
+
+import json
+import queue
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pneumonia_fl.runs import GLOBAL
+
+FLUSH_SECONDS = 1.0
+RETRY_SECONDS = 5.0
+CLOSE_SECONDS = 15.0
+"""How long the end of a job waits for the last points to be delivered."""
+BATCH_LIMIT = 1000
+"""MLflow's own limit of metrics in one `log_batch`."""
+
+
+class Point(NamedTuple):
+    """One value of a series; time in milliseconds since the epoch."""
+
+    origin: str
+    tag: str
+    value: float
+    step: int
+    milliseconds: int
+
+
+class MLflowSink:
+    """A parent run for the job and a child run per site, fed from a queue.
+
+    Points stay in memory until they are delivered; a failed delivery is tried again after `RETRY_SECONDS`.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        artifacts: str | None,
+        run_name: str,
+        sites: list[str],
+        status_file: Path,
+    ) -> None:
+        self._uri, self._experiment, self._artifacts = uri, experiment, artifacts
+        self._status_file = status_file
+        self._run_name, self._sites = run_name, sites
+        self._queue: queue.SimpleQueue[Point] = queue.SimpleQueue()
+        self._waiting: list[Point] = []
+        self._delivered = 0
+        self._error: str | None = None
+        self._runs: dict[str, str] = {}
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._deliver, name="mlflow-sink", daemon=True)
+
+    def start(self) -> None:
+        """Begin delivering."""
+        self._thread.start()
+
+    def put(self, origin: str, tag: str, value: float, step: int) -> None:
+        """Queue one point; never blocks."""
+        self._queue.put(Point(origin, tag, value, step, int(time.time() * 1000)))
+
+    def close(self) -> None:
+        """Deliver the rest within `CLOSE_SECONDS` and write down how it went."""
+        self._closing.set()
+        self._thread.join(CLOSE_SECONDS)
+        self._write_status()
+
+    def _write_status(self) -> None:
+        undelivered = len(self._waiting) + self._queue.qsize()
+        status = {
+            "runs": self._runs,
+            "delivered": self._delivered,
+            "undelivered": undelivered,
+            "error": self._error if undelivered or not self._runs else None,
+        }
+        self._status_file.write_text(json.dumps(status, indent=2), encoding="utf-8")
+
+    def _deliver(self) -> None:
+        while True:
+            closing = self._closing.wait(RETRY_SECONDS if self._error else FLUSH_SECONDS)
+            self._collect()
+            try:
+                self._send()
+                self._error = None
+            except Exception as error:  # whatever MLflow or its transport raises: the job must go on
+                self._error = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            if closing and (not self._waiting or self._error):
+                return
+
+    def _collect(self) -> None:
+        while not self._queue.empty():
+            self._waiting.append(self._queue.get())
+
+    def _send(self) -> None:
+        client = self._client()
+        if not self._runs:
+            self._runs = self._create_runs(client)
+            self._write_status()
+        while self._waiting:
+            origin = self._waiting[0].origin
+            batch = [point for point in self._waiting if point.origin == origin][:BATCH_LIMIT]
+            client.log_batch(self._runs[origin], metrics=[_metric(point) for point in batch])
+            sent = set(map(id, batch))
+            self._waiting = [point for point in self._waiting if id(point) not in sent]
+            self._delivered += len(batch)
+
+    def _client(self) -> Any:
+        from mlflow import MlflowClient
+        from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
+        MLFLOW_HTTP_REQUEST_TIMEOUT.set(5)
+        return MlflowClient(tracking_uri=self._uri)
+
+    def _create_runs(self, client: Any) -> dict[str, str]:
+        experiment = client.get_experiment_by_name(self._experiment)
+        experiment_id = (
+            experiment.experiment_id
+            if experiment
+            else client.create_experiment(self._experiment, artifact_location=self._artifacts)
+        )
+        parent = client.create_run(experiment_id, run_name=self._run_name).info.run_id
+        runs = {GLOBAL: parent}
+        for site in self._sites:
+            tags = {"mlflow.parentRunId": parent, "site": site}
+            runs[site] = client.create_run(experiment_id, run_name=site, tags=tags).info.run_id
+        return runs
+
+
+def _metric(point: Point) -> Any:
+    from mlflow.entities import Metric
+
+    return Metric(point.tag, point.value, point.milliseconds, point.step)

@@ -1,0 +1,57 @@
+"""Bringing a job and a data set together: what will run, on which sites, with which input."""
+
+from dataclasses import dataclass
+
+from pneumonia_fl.config import JobConfig
+from pneumonia_fl.data.manifest import DatasetInfo
+from pneumonia_fl.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job with nothing left open, and the sites that take part."""
+
+    job: JobConfig
+    sites: tuple[str, ...]
+
+
+def plan(job: JobConfig, info: DatasetInfo, clients: int | None = None) -> Plan:
+    """Fill in what the data decides, and refuse what cannot work.
+
+    Args:
+        job: the job as its file and the overrides say.
+        info: the prepared data set.
+        clients: use only the first so many sites; None: all.
+
+    Raises:
+        ConfigError: more sites wanted than there are, or data prepared for another input.
+    """
+    sites = _choose_sites(info, clients)
+    if job.min_clients > len(sites):
+        raise ConfigError(
+            f"min_clients is {job.min_clients}, but the data has {len(sites)} sites; "
+            "lower min_clients or prepare the data for more sites"
+        )
+    return Plan(job.model_copy(update={"preprocess": _input(job, info)}), sites)
+
+
+def _choose_sites(info: DatasetInfo, clients: int | None) -> tuple[str, ...]:
+    if clients is not None and not 1 <= clients <= len(info.sites):
+        raise ConfigError(f"{clients} clients wanted, but the data has {len(info.sites)}: {', '.join(info.sites)}")
+    return info.sites[:clients]
+
+
+def _input(job: JobConfig, info: DatasetInfo) -> object:
+    """The job's preprocessing; what decoding has already fixed comes from the data and must agree."""
+    if job.preprocess is None:
+        return info.preprocess
+    wanted = job.preprocess
+    for key in ("size", "mode", "interpolation"):
+        have, want = getattr(info.preprocess, key), getattr(wanted, key)
+        if key in wanted.model_fields_set and have != want:
+            raise ConfigError(
+                f"the job wants preprocess.{key} {want}, but the data is prepared with {have}; "
+                f"prepare it again{f' with --size {want}' if key == 'size' else ''}"
+            )
+    decoding = {key: getattr(info.preprocess, key) for key in ("size", "mode", "interpolation")}
+    return wanted.model_copy(update=decoding)

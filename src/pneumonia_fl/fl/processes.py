@@ -1,0 +1,53 @@
+"""Finding and ending every process of one run.
+
+NVFlare starts its processes in sessions of their own, so that neither a process group nor the tree reaches them
+all once a parent is gone. A mark in the environment does: children inherit it.
+"""
+
+from collections.abc import Iterator
+
+import psutil
+
+RUN_MARK = "PNEUMONIA_FL_RUN"
+TERM_SECONDS = 5.0
+
+
+def marked_processes(mark: str) -> Iterator[psutil.Process]:
+    """Yield the living processes whose environment carries `mark`."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(RUN_MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+        except (psutil.Error, OSError):
+            continue
+
+
+def end_marked(mark: str) -> None:
+    """End all processes of a run: politely, then for good."""
+    processes = list(marked_processes(mark))
+    for process in processes:
+        _quietly(process.terminate)
+    psutil.wait_procs(processes, timeout=TERM_SECONDS)
+    # A process may have been born in between: ask again for who is left.
+    for process in list(marked_processes(mark)):
+        _quietly(process.kill)
+
+
+def workers(mark: str) -> dict[str, int]:
+    """The simulator's worker processes: site name to process id."""
+    found: dict[str, int] = {}
+    for process in marked_processes(mark):
+        try:
+            command = process.cmdline()
+        except psutil.Error:
+            continue
+        if any(word.endswith("simulator_worker") for word in command) and "--client" in command:
+            found[command[command.index("--client") + 1]] = process.pid
+    return found
+
+
+def _quietly(action: object) -> None:
+    try:
+        action()  # type: ignore[operator]
+    except psutil.Error:
+        pass

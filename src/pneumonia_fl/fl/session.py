@@ -1,0 +1,139 @@
+"""One whole run, from a job's name to a finished run folder."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pneumonia_fl.config import JobConfig, data_root, load_job
+from pneumonia_fl.data.manifest import DatasetInfo, read_info
+from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.fl.plan import Plan, plan
+from pneumonia_fl.fl.simulator import simulate
+from pneumonia_fl.jobfiles import find_job
+from pneumonia_fl.journal import Event
+from pneumonia_fl.runs import RunFolder, new_run_path, start_run
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; the names are those of `pneumonia-fl run`'s options."""
+
+    job: str
+    data: Path | None
+    out: Path | None
+    runs: Path
+    overrides: list[str]
+    clients: int | None
+    log_config: str | None
+    force: bool
+
+
+class Watcher(Protocol):
+    """Whoever shows the user what happens."""
+
+    def progress(self, stage: str, done: int, total: int | None) -> None:
+        """Work before or after the rounds."""
+
+    def started(self, planned: Plan, run: RunFolder) -> None:
+        """Everything is checked; the simulator starts now."""
+
+    def on_event(self, event: Event) -> None:
+        """Something happened in the run."""
+
+
+def run_simulation(request: Request, watcher: Watcher) -> RunFolder:
+    """Check the request, run the job in the simulator and fill the run folder.
+
+    A run that fails or is interrupted keeps what it has: state, metrics so far, models, logs.
+
+    Raises:
+        PneumoniaFLError: the request cannot work, or the run failed.
+    """
+    job = load_job(find_job(request.job), request.overrides)
+    given = _given_data(request, job)
+    if given is not None:
+        plan(job, read_info(given), request.clients)  # refuse before a folder is made
+    run = RunFolder.create(request.out or new_run_path(request.runs, job.name), request.force)
+    data = given or _make_synthetic(job, run.path / "data", watcher)
+    info = read_info(data)
+    planned = plan(job, info, request.clients)
+    start_run(run, planned.job, planned.sites, _origin(info))
+    watcher.started(planned, run)
+    _guarded(run, planned, info, watcher, lambda: _simulate(request, run, planned, data, watcher))
+    return run
+
+
+def export_only(request: Request, folder: Path) -> Path:
+    """Write the NVFlare job and return its folder; nothing runs."""
+    from pneumonia_fl.fl.jobs import export_job
+
+    job = load_job(find_job(request.job), request.overrides)
+    given = _given_data(request, job)
+    if given is not None:
+        planned = plan(job, read_info(given), request.clients)
+        return export_job(planned.job, len(planned.sites), folder)
+    if job.preprocess is None:
+        raise ConfigError("the input size is not known; pass --data DIR or --set preprocess.size=128")
+    return export_job(job, request.clients or job.min_clients or 2, folder)
+
+
+def _given_data(request: Request, job: JobConfig) -> Path | None:
+    data = request.data or data_root()
+    if data is None and job.synthetic is None:
+        raise ConfigError(
+            "no data: pass --data DIR. To make some: "
+            "pneumonia-fl data prepare --source synthetic --out data/demo --sites 3"
+        )
+    return data.absolute() if data else None
+
+
+def _make_synthetic(job: JobConfig, folder: Path, watcher: Watcher) -> Path:
+    from pneumonia_fl.config import Preprocess
+    from pneumonia_fl.data.prepare import prepare
+    from pneumonia_fl.data.sources import open_source
+
+    wanted = job.synthetic
+    assert wanted is not None
+    spec = f"synthetic:images={wanted.images},size={wanted.size},seed={wanted.seed},sites={wanted.sites}"
+    sites = [f"site-{number}" for number in range(1, wanted.sites + 1)]
+    size = Preprocess(size=wanted.size)
+    prepare(open_source(spec), folder, sites, "natural", size, seed=wanted.seed, progress=watcher.progress)
+    return folder
+
+
+def _simulate(request: Request, run: RunFolder, planned: Plan, data: Path, watcher: Watcher) -> None:
+    sites = list(planned.sites)
+    simulate(run, planned.job.name, sites, data, watcher.on_event, request.log_config)
+
+
+def _guarded(
+    run: RunFolder, planned: Plan, info: DatasetInfo, watcher: Watcher, work: Callable[[], None]
+) -> None:
+    """Do the work; whatever comes of it, fill the run folder and write down the state."""
+    from pneumonia_fl.fl.finish import finish
+
+    try:
+        work()
+    except BaseException as error:
+        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        run.update_state(state=state, error=str(error), finished=round(time.time(), 3))
+        finish(run, planned.job, info, state)
+        raise
+    watcher.progress("saving models and figures", 0, None)
+    finish(run, planned.job, info, "finished")
+    run.update_state(state="finished", finished=round(time.time(), 3))
+
+
+def _origin(info: DatasetInfo) -> dict[str, object]:
+    """What a run says about its data: never a path."""
+    return {
+        "source": info.source,
+        "licence": info.licence,
+        "credit": info.credit,
+        "manifest_sha256": info.manifest_sha256,
+        "size": info.preprocess.size,
+        "partition": info.partition,
+        "seed": info.seed,
+    }

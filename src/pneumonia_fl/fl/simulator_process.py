@@ -1,0 +1,61 @@
+"""The process that runs one job in NVFlare's simulator: `python -m pneumonia_fl.fl.simulator_process …`.
+
+It is a process of its own because NVFlare changes the working directory and because the command line must
+stay able to end it.
+"""
+
+import argparse
+import os
+import threading
+import time
+from pathlib import Path
+
+from nvflare.recipe import SimEnv
+
+from pneumonia_fl.config import load_job
+from pneumonia_fl.fl.jobs import recipe_for
+from pneumonia_fl.fl.processes import end_marked
+from pneumonia_fl.runs import RunFolder
+
+
+def main() -> None:
+    """Build the recipe from the run's `config.yml`, keep a copy of the job, run it."""
+    options = _options()
+    _end_with_parent(options.mark)
+    run = RunFolder(options.run)
+    sites = options.sites.split(",")
+    with recipe_for(load_job(run.config), len(sites)) as recipe:
+        recipe.export(str(run.job))
+        environment = SimEnv(
+            clients=sites,
+            num_threads=len(sites),
+            workspace_root=options.workspace,
+            log_config=options.log_config,
+        )
+        recipe.execute(environment)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--workspace", required=True)
+    parser.add_argument("--sites", required=True)
+    parser.add_argument("--mark", required=True)
+    parser.add_argument("--log-config")
+    return parser.parse_args()
+
+
+def _end_with_parent(mark: str) -> None:
+    """End the whole run when the command line is killed without a chance to do it itself."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        end_marked(mark)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

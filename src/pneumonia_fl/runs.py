@@ -1,0 +1,218 @@
+"""One run, one folder: its layout, its state, and what it leaves in MLflow.
+
+    config.yml        the job as it ran            metrics.json   rounds, sites, pooled global metrics
+    run.json          state, times, versions       journal.jsonl  every event as it happened
+    job/              the exported NVFlare job     tb_events/     TensorBoard, one folder per site and `global`
+    model/            best global model            mlflow.db      MLflow (when no server is configured)
+    model_last/       last global model            figures/       curves
+    logs/             full logs of server and sites
+"""
+
+import contextlib
+import json
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pneumonia_fl import __version__
+from pneumonia_fl.config import JobConfig
+from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.errors import OutputError, RunError
+
+GLOBAL = "global"
+MLFLOW_DB = "mlflow.db"
+MLFLOW_ARTIFACTS = "mlflow_artifacts"
+MLFLOW_STATUS = "mlflow.json"
+STATES = ("running", "finished", "failed", "interrupted")
+
+
+class RunFolder:
+    """The folder of one run; knows every path in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.config = self.path / "config.yml"
+        self.state_file = self.path / "run.json"
+        self.metrics_file = self.path / "metrics.json"
+        self.journal = self.path / "journal.jsonl"
+        self.job = self.path / "job"
+        self.model = self.path / "model"
+        self.model_last = self.path / "model_last"
+        self.tb_events = self.path / "tb_events"
+        self.mlflow_db = self.path / MLFLOW_DB
+        self.mlflow_artifacts = self.path / MLFLOW_ARTIFACTS
+        self.mlflow_status = self.path / MLFLOW_STATUS
+        self.figures = self.path / "figures"
+        self.logs = self.path / "logs"
+        self.workspace = self.path / "nvflare"
+
+    @classmethod
+    def create(cls, path: Path, force: bool = False) -> "RunFolder":
+        """Make a new run folder; an earlier run in its place is refused, or removed with `force`.
+
+        Raises:
+            OutputError: the folder holds something, or cannot be written.
+        """
+        if path.exists() and any(path.iterdir()):
+            if not force:
+                raise OutputError(f"{path} exists already; choose another --out, or replace it with --force")
+            _remove_run(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write to {path}: {error.strerror}") from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run; `RunError` when the folder is none."""
+        run = cls(path)
+        if not run.state_file.is_file():
+            raise RunError(f"{path} is not a run folder; `pneumonia-fl runs` lists the runs")
+        return run
+
+    def state(self) -> dict[str, Any]:
+        """What `run.json` says."""
+        values: dict[str, Any] = json.loads(self.state_file.read_text(encoding="utf-8"))
+        return values
+
+    def update_state(self, **values: object) -> None:
+        """Merge `values` into `run.json`."""
+        old = self.state() if self.state_file.exists() else {}
+        write_atomic(self.state_file, json.dumps({**old, **values}, indent=2).encode())
+
+    def metrics(self) -> dict[str, Any]:
+        """What `metrics.json` says; `RunError` when the run has none yet."""
+        if not self.metrics_file.is_file():
+            raise RunError(f"{self.path} has no metrics yet")
+        values: dict[str, Any] = json.loads(self.metrics_file.read_text(encoding="utf-8"))
+        return values
+
+
+def start_run(run: RunFolder, job: JobConfig, sites: tuple[str, ...], data: Mapping[str, object]) -> None:
+    """Write what is known before the first round: the job as it runs, and where it comes from."""
+    text = yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    write_atomic(run.config, text.encode())
+    run.update_state(
+        state="running",
+        job=job.name,
+        rounds=job.rounds,
+        sites=list(sites),
+        data=dict(data),
+        started=round(time.time(), 3),
+        version=__version__,
+        revision=git_revision(),
+    )
+
+
+def list_runs(root: Path) -> list[RunFolder]:
+    """All runs below `root`, oldest first."""
+    found = [RunFolder(path.parent) for path in sorted(root.glob("*/run.json"))]
+    return sorted(found, key=lambda run: float(run.state().get("started", 0)))
+
+
+def new_run_path(root: Path, job: str) -> Path:
+    """A free folder name below `root`: job and time, with a number when two runs start in one second."""
+    stem = f"{job}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
+    for name in names:
+        path = root / name
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise OutputError(f"cannot write to {root}: {error.strerror}") from None
+        return path
+    raise OutputError(f"too many runs named {stem} in {root}")
+
+
+def git_revision() -> str | None:
+    """The commit of the source tree this package runs from; None for an installed wheel."""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def ui_command(run: RunFolder, kind: str, port: int, host: str = "127.0.0.1") -> list[str]:
+    """The command that opens TensorBoard or MLflow on a run.
+
+    Raises:
+        RunError: the run has no such records.
+    """
+    if kind == "tensorboard":
+        folder = run.tb_events if run.tb_events.is_dir() else run.workspace
+        if not folder.is_dir():
+            raise RunError(f"{run.path} has no TensorBoard records")
+        return [_script("tensorboard"), "--logdir", str(folder), "--host", host, "--port", str(port)]
+    if not run.mlflow_db.is_file():
+        raise RunError(f"{run.path} has no MLflow database; did the run log to a server, or without mlflow?")
+    uri = f"sqlite:///{run.mlflow_db}"
+    return [_script("mlflow"), "ui", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
+
+
+def relocate_artifacts(run: RunFolder) -> None:
+    """Point the artifact URIs of the run's own database at where the run folder is now.
+
+    MLflow pins an experiment's artifact folder when it makes it, which was inside NVFlare's workspace; without
+    this the URIs dangle as soon as the folder moves (NVFLARE-2.9 §3).
+    """
+    here = run.mlflow_artifacts.as_uri()
+    with contextlib.closing(sqlite3.connect(run.mlflow_db)) as database, database:
+        old = database.execute(
+            "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE '%/mlflow_artifacts'"
+        ).fetchall()
+        for (location,) in old:
+            database.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (here, location)
+            )
+            database.execute(
+                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE artifact_uri LIKE ? || '/%'",
+                (here, len(location) + 1, location),
+            )
+
+
+def describe(run: RunFolder) -> dict[str, Any]:
+    """A run in one line: for lists and scripts."""
+    state = run.state()
+    metrics = run.metrics() if run.metrics_file.is_file() else {"rounds": [], "best_round": None}
+    best = [entry["global"] for entry in metrics["rounds"] if entry["round"] == metrics["best_round"]]
+    return {
+        "name": run.path.name,
+        "path": str(run.path),
+        "job": state["job"],
+        "state": state["state"],
+        "started": state["started"],
+        "rounds": state["rounds"],
+        "sites": len(state["sites"]),
+        "best_round": metrics["best_round"],
+        "best_auroc": best[0]["auroc"] if best and best[0] else None,
+    }
+
+
+def _script(name: str) -> str:
+    """A console script beside the running Python, so that no activated environment is needed."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else name
+
+
+def _remove_run(path: Path) -> None:
+    import shutil
+
+    if not (path / "run.json").is_file():
+        raise OutputError(f"{path} is not a run folder, so --force does not remove it; choose another --out")
+    shutil.rmtree(path)
