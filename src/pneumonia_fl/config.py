@@ -45,7 +45,7 @@ class Preprocess(Strict):
     )
     normalisation: Literal["per_image", "fixed"] = Field(
         "per_image",
-        description="per_image: subtract each image's own mean, divide by its own SD; fixed: use `mean` and `std`.",
+        description="per_image: subtract the image's own mean, divide by its own SD; fixed: use `mean` and `std`.",
     )
     mean: float = Field(0.4818, ge=0, le=1, description="Mean for `fixed`, on the 0–1 scale.")
     std: float = Field(0.2357, gt=0, le=1, description="Standard deviation for `fixed`, on the 0–1 scale.")
@@ -60,7 +60,7 @@ class ModelConfig(Strict):
     )
     pretrained: Literal["none", "imagenet"] = Field(
         "none",
-        description="imagenet: the submitter's machine downloads torchvision's weights once and the server sends them.",
+        description="imagenet: torchvision's weights, downloaded once where the job is submitted.",
     )
 
 
@@ -69,11 +69,21 @@ class AugmentConfig(Strict):
 
     rotate: float = Field(7.0, ge=0, le=45, description="Rotation, ± degrees.")
     translate: float = Field(0.06, ge=0, le=0.5, description="Shift, ± fraction of the side.")
-    scale: float = Field(0.10, ge=0, lt=0.9, description="Zoom, ± fraction, drawn for each axis.")
+    scale: float = Field(
+        0.10, ge=0, lt=0.9, description="Zoom, up to 1 + this or 1 / (1 + this), drawn for each axis."
+    )
     contrast: float = Field(0.2, ge=0, lt=1, description="Contrast factor, 1 ± this.")
     brightness: float = Field(0.1, ge=0, lt=1, description="Brightness shift, ± fraction of the full range.")
     gamma: float = Field(0.2, ge=0, lt=1, description="Gamma exponent, exp(± this).")
-    noise: float = Field(0.02, ge=0, lt=1, description="SD of added Gaussian noise, fraction of the full range.")
+    sharpness: float = Field(
+        0.8, ge=0, le=1, description="Share of the fine detail taken away (blur) or added, ± this."
+    )
+    erase: float = Field(
+        0.0, ge=0, le=1, description="Largest side of a covered rectangle, fraction of the image's side."
+    )
+    noise: float = Field(
+        0.02, ge=0, lt=1, description="Largest SD of added Gaussian noise, fraction of the full range."
+    )
     flip: bool = Field(
         False, description="Mirror left and right. Off: the heart lies on one side (docs/decisions.md)."
     )
@@ -91,13 +101,17 @@ class TrainConfig(Strict):
     schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="Learning rate over all rounds together, not within one."
     )
-    warmup: float = Field(0.05, ge=0, lt=1, description="Fraction of all steps in which the rate rises from 0.")
-    label_smoothing: float = Field(0.05, ge=0, lt=0.5, description="Share of each label given to the other class.")
+    warmup: float = Field(
+        0.05, ge=0, lt=1, description="Fraction of all steps in which the rate rises from 0."
+    )
+    label_smoothing: float = Field(
+        0.05, ge=0, lt=0.5, description="Share of each label given to the other class."
+    )
     class_balance: bool = Field(
         True, description="Weight the loss so that both classes of the site count alike."
     )
     max_grad_norm: float = Field(5.0, ge=0, description="Clip the gradient's norm; 0 switches it off.")
-    amp: bool = Field(True, description="Mixed precision and channels-last on a GPU; no effect on a CPU.")
+    amp: bool = Field(True, description="Mixed precision on a GPU; no effect on a CPU.")
     seed: int = Field(7, ge=0, description="Seed of initial weights, order and augmentation.")
 
 
@@ -141,6 +155,16 @@ class SyntheticData(Strict):
     seed: int = Field(7, ge=0, description="Seed of images and partition.")
 
 
+class SiteSettings(Strict):
+    """The part of a job that a site's training script needs; travels as the script's arguments."""
+
+    rounds: int = Field(ge=1)
+    model: ModelConfig
+    preprocess: Preprocess
+    train: TrainConfig
+    augment: AugmentConfig
+
+
 class JobConfig(Strict):
     """One federated job: everything that a file in `jobs/` may say."""
 
@@ -160,6 +184,18 @@ class JobConfig(Strict):
     )
     mlflow: MLflowConfig = Field(default_factory=MLflowConfig)
     synthetic: SyntheticData | None = Field(None, description="Data to make up when --data is not given.")
+
+    def site_settings(self) -> SiteSettings:
+        """The settings that travel to the sites; `preprocess` must be known by now."""
+        if self.preprocess is None:
+            raise ConfigError("preprocess is not set; pass --data DIR, or set preprocess.size")
+        return SiteSettings(
+            rounds=self.rounds,
+            model=self.model,
+            preprocess=self.preprocess,
+            train=self.train,
+            augment=self.augment,
+        )
 
 
 def parse(kind: type[Settings], values: Mapping[str, Any], source: str) -> Settings:
@@ -209,7 +245,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[
 
 
 def flatten(value: BaseModel, prefix: str = "") -> list[str]:
-    """Return the settings that differ from nothing as `a.b=value` words without spaces or quotes."""
+    """Return every setting as an `a.b=value` word, without spaces or quotes: safe for any argument splitter."""
     words: list[str] = []
     for key in type(value).model_fields:
         item = getattr(value, key)
@@ -220,10 +256,25 @@ def flatten(value: BaseModel, prefix: str = "") -> list[str]:
     return words
 
 
+def parse_words(kind: type[Settings], words: Iterable[str], source: str) -> Settings:
+    """The inverse of `flatten`."""
+    return parse(kind, with_overrides({}, words), source)
+
+
 def data_root() -> Path | None:
     """The site's own data folder from `PNEUMONIA_FL_DATA`, or None when it is not set."""
     value = os.environ.get(DATA_VARIABLE)
     return Path(value) if value else None
+
+
+def child_environment(**values: str) -> dict[str, str]:
+    """This process's environment for a child process, with `values` on top."""
+    return {**os.environ, **values}
+
+
+def cpu_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _scalar(value: object) -> str:

@@ -1,0 +1,85 @@
+"""Random changes of a training batch: every image gets its own draw, no image its own Python call.
+
+Gray levels in, gray levels out: normalisation comes after, so that it sees what a scanner would have sent.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from pneumonia_fl.config import AugmentConfig
+
+WHITE = 255.0
+
+
+def augment(batch: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
+    """Change gray levels 0–255 (N, S, S), uint8 or float, at random; returns float32 of that shape and range.
+
+    The draws come from `generator`, which must live on the batch's device.
+    """
+    images = batch.unsqueeze(1).float()
+    images = _move(images, config, generator)
+    images = _expose(images, config, generator)
+    images = _focus(images, config, generator)
+    images = _hide(images, config, generator)
+    if config.noise:
+        sd = WHITE * config.noise * _uniform(images, generator).abs()
+        images = images + sd * torch.randn(images.shape, generator=generator, device=images.device)
+    return images.clamp(0.0, WHITE).squeeze(1)
+
+
+def _uniform(images: Tensor, generator: Generator) -> Tensor:
+    """One draw from [-1, 1) per image, (N, 1, 1, 1)."""
+    draw = torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device)
+    return 2.0 * draw - 1.0
+
+
+def _move(images: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
+    """Rotate, zoom each axis, shift and mirror in one resampling; beyond the image its edge repeats."""
+    if not (config.rotate or config.scale or config.translate or config.flip):
+        return images
+    angle, zoom_x, zoom_y, shift_x, shift_y, side = (_uniform(images, generator).flatten() for _ in range(6))
+    angle = math.radians(config.rotate) * angle
+    zoom_x, zoom_y = (torch.exp(math.log1p(config.scale) * zoom) for zoom in (zoom_x, zoom_y))
+    if config.flip:
+        zoom_x = zoom_x * torch.where(side < 0, -1.0, 1.0)
+    # grid_sample counts from -1 to 1: a shift by a fraction of the side is twice that.
+    shift_x, shift_y = 2.0 * config.translate * shift_x, 2.0 * config.translate * shift_y
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    rows = (zoom_x * cos, -zoom_y * sin, shift_x, zoom_x * sin, zoom_y * cos, shift_y)
+    grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _expose(images: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
+    """Change gamma, contrast about the image's mean, and brightness; it saturates at black and white."""
+    if config.gamma:
+        exponent = torch.exp(config.gamma * _uniform(images, generator))
+        images = WHITE * (images.clamp(0.0, WHITE) / WHITE).pow(exponent)
+    if config.contrast or config.brightness:
+        factor = 1.0 + config.contrast * _uniform(images, generator)
+        offset = WHITE * config.brightness * _uniform(images, generator)
+        mean = images.mean((2, 3), keepdim=True)
+        images = (factor * (images - mean) + mean + offset).clamp(0.0, WHITE)
+    return images
+
+
+def _focus(images: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
+    """Blur or sharpen: add a share of the detail that a 3 x 3 mean removes."""
+    if not config.sharpness:
+        return images
+    smooth = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return images + config.sharpness * _uniform(images, generator) * (images - smooth)
+
+
+def _hide(images: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
+    """Cover a random rectangle with the image's mean, in every second image (Zhong et al. 2020)."""
+    if not config.erase:
+        return images
+    x, y, width, height, chosen = (0.5 * _uniform(images, generator) + 0.5 for _ in range(5))
+    across = torch.linspace(0.0, 1.0, images.shape[-1], device=images.device)
+    half_x, half_y = 0.5 * config.erase * width, 0.5 * config.erase * height
+    covered = ((across - x).abs() < half_x) & ((across.unsqueeze(1) - y).abs() < half_y) & (chosen < 0.5)
+    return torch.where(covered, images.mean((2, 3), keepdim=True), images)

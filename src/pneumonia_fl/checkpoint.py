@@ -1,0 +1,196 @@
+"""Model files: weights as safetensors beside a `model_card.json` that says what they are and how to use them.
+
+Reading never executes what a file says: safetensors hold numbers only, and a PyTorch file is opened with
+`weights_only=True`. Both files are written atomically, the card last: a folder with a card is complete.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from pneumonia_fl.config import ModelConfig, Preprocess, Strict
+from pneumonia_fl.data.files import output_errors, write_atomic
+from pneumonia_fl.data.manifest import CLASS_NAMES, Counts
+from pneumonia_fl.errors import CheckpointError
+from pneumonia_fl.model import build_model
+
+WEIGHTS = "model.safetensors"
+CARD = "model_card.json"
+INTENDED_USE = (
+    "Research on federated learning with paediatric chest X-rays (anterior-posterior, ages 1 to 5)."
+)
+LIMITATIONS = (
+    "Trained on one hospital's children with labels of pneumonia or normal only: it knows no other disease, "
+    "no adults, no other scanner's images. Probabilities and threshold hold for the validation data; where "
+    "pneumonia is rarer or rarely seen normals come, it calls too many images pneumonia."
+)
+DISCLAIMER = "Not a medical device. Not for diagnosis or treatment."
+
+
+class DataSummary(Strict):
+    """Where the training images came from."""
+
+    source: str = Field(description="Kind of source, never a path.")
+    licence: str
+    credit: str
+    manifest_sha256: str
+    counts: Counts = Field(description="Images by site, split and class.")
+
+
+class ModelCard(Strict):
+    """What a person or a program must know to use the weights that lie beside it."""
+
+    version: Literal[1] = 1
+    job: str = Field(description="Name of the job that trained the model.")
+    round: int = Field(ge=0, description="Round after which these weights were the global model, from 1.")
+    seed: int
+    model: ModelConfig
+    preprocess: Preprocess
+    classes: tuple[str, str] = Field(CLASS_NAMES, description="Meaning of the two logits.")
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="P(pneumonia) from which the answer is pneumonia; chosen on validation."
+    )
+    metrics: dict[str, float | int | None] = Field({}, description="On the pooled validation split.")
+    data: DataSummary | None = None
+    software: dict[str, str] = Field({}, description="Versions of the packages that trained it.")
+    intended_use: str = INTENDED_USE
+    limitations: str = LIMITATIONS
+    disclaimer: str = DISCLAIMER
+
+
+def save_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> None:
+    """Write `model.safetensors` and `model_card.json` into `folder`, which is made if need be.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # Old weights under a new card, or the reverse, must never be seen: the card goes first, comes last.
+        (folder / CARD).unlink(missing_ok=True)
+    # safetensors refuses views and channels-last strides.
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    write_atomic(folder / WEIGHTS, save(tensors))
+    write_atomic(folder / CARD, card.model_dump_json(indent=2).encode())
+
+
+def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
+    """Rebuild a saved model, in evaluation mode, from its folder or one of its files.
+
+    A PyTorch file (`.pt`, `.pth`) works too when a model card lies beside it.
+
+    Raises:
+        CheckpointError: a file is missing, broken or unsafe, or the weights do not fit the card's model.
+    """
+    folder, weights = (path, path / WEIGHTS) if path.is_dir() else (path.parent, path)
+    card = read_card(folder)
+    state = load_state(folder / WEIGHTS if weights.name == CARD else weights)
+    model = build_model(card.model.name, card.model.norm, card.preprocess.size, seed=0)
+    load_into(model, state, weights.name)
+    return model.eval(), card
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read the model card in `folder`.
+
+    Raises:
+        CheckpointError: it is missing, is no model card, or is of a version unknown to this program.
+    """
+    path = folder / CARD
+    try:
+        return ModelCard.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{CARD} not found in {folder}; point to the folder that a run wrote") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {_card_problem(error)}") from None
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from `.safetensors`, or from a PyTorch file: bare, or NVFlare's `{"model": …}`.
+
+    Raises:
+        CheckpointError: the file is missing, broken, or holds anything but tensors (it is not executed).
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} not found")
+    state = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
+    if not isinstance(state, Mapping) or not state:
+        raise CheckpointError(f"{path} holds no state dict")
+    wrong = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if wrong:
+        raise CheckpointError(f"{path} holds no state dict: {_some(wrong)} is not a tensor")
+    return dict(state)
+
+
+def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str = "the received model") -> None:
+    """Load weights strictly: same keys, same shapes; numbers are cast to the model's own types.
+
+    (NVFlare returns averaged counters such as `num_batches_tracked` as floats.)
+
+    Raises:
+        CheckpointError: names what is missing, unexpected or of another shape; the model is then unchanged.
+    """
+    target = model.state_dict()
+    problems = _differences(state, target)
+    if problems:
+        raise CheckpointError(f"{source} does not fit {type(model).__name__}: {'; '.join(problems)}")
+    model.load_state_dict({key: state[key].to(value.dtype) for key, value in target.items()})
+
+
+def _differences(state: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[str]:
+    missing = [key for key in target if key not in state]
+    unexpected = [key for key in state if key not in target]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in target.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    named = (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
+    return [f"{what}: {_some(keys)}" for what, keys in named if keys]
+
+
+def _some(keys: list[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file ({_line(error)})") from None
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} holds more than weights and could run code, so it was not opened; "
+            "ask for a .safetensors file"
+        ) from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is damaged or no PyTorch file ({_line(error)})") from None
+    return content.get("model", content) if isinstance(content, Mapping) else content
+
+
+def _card_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if where == "version":
+        return f"model card of version {first['input']!r}, this program reads 1; update pneumonia-fl"
+    return f"not a model card ({where + ': ' if where else ''}{first['msg']})"
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,222 @@
+"""Local training at one site: plain PyTorch between receiving a model and sending it back.
+
+Covered: seeded order and augmentation, AdamW or SGD made anew each round, one learning-rate schedule over
+all rounds, class weights, label smoothing, gradient clipping, mixed precision on a GPU, a penalty that an
+algorithm adds (FedProx). Not covered: several GPUs at one site.
+
+On one machine the same seed and thread count give the same weights, bit for bit (on a CPU).
+"""
+
+import contextlib
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from pneumonia_fl.augment import augment
+from pneumonia_fl.config import AugmentConfig, Preprocess, TrainConfig
+from pneumonia_fl.data.preprocess import normalise
+from pneumonia_fl.data.store import ImageSet
+from pneumonia_fl.errors import DataError, SiteError
+
+Penalty = Callable[[nn.Module], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Whose turn it is: which site trains in which of how many rounds (from 0)."""
+
+    site: str = "site"
+    round: int = 0
+    rounds: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """Mean loss and accuracy on the augmented batches, images passed (over all epochs), steps, seconds."""
+
+    loss: float
+    accuracy: float
+    samples: int
+    steps: int
+    seconds: float
+
+
+def train_epochs(
+    model: nn.Module,
+    data: ImageSet,
+    train: TrainConfig,
+    augmentation: AugmentConfig,
+    preprocess: Preprocess,
+    *,
+    turn: Turn = Turn(),
+    penalty: Penalty | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> TrainResult:
+    """Train `model` in place, on the device where it lies, for `train.local_epochs` passes over `data`.
+
+    Args:
+        model: (N, 1, S, S) to two logits.
+        data: uint8 images, a memory map is read batch by batch.
+        train: optimiser, schedule and loss.
+        augmentation: random changes of the batches.
+        preprocess: how gray levels become the model's input.
+        turn: site and round; they choose the random stream and the place in the schedule.
+        penalty: a scalar to add to the loss of every step, for example FedProx's proximal term.
+        on_step: told the number of steps done and the step's loss.
+
+    Raises:
+        DataError: there is nothing to train on.
+        SiteError: the loss is no longer a number.
+    """
+    if len(data) == 0:
+        raise DataError(f"{turn.site}: no training images; check the data with `pneumonia-fl data check`")
+    started = time.perf_counter()
+    seed = _stream(train.seed, turn)
+    order = _batches(len(data), train, np.random.default_rng(seed))
+    stepper = _Stepper(model, data, train, augmentation, preprocess, seed=seed)
+    loss_sum, hits, samples = 0.0, 0.0, 0
+    with _seeded(seed, stepper.device):
+        for step, rows in enumerate(order):
+            rate = learning_rate(train, (turn.round + (step + 1) / len(order)) / turn.rounds)
+            loss, right = stepper.step(rows, rate, penalty)
+            if not math.isfinite(loss):
+                raise SiteError(_diverged(turn, step, loss, train))
+            loss_sum, hits, samples = (
+                loss_sum + loss * len(rows),
+                hits + right * len(rows),
+                samples + len(rows),
+            )
+            if on_step is not None:
+                on_step(step + 1, loss)
+    seconds = time.perf_counter() - started
+    return TrainResult(loss_sum / samples, hits / samples, samples, len(order), seconds)
+
+
+def learning_rate(train: TrainConfig, done: float) -> float:
+    """Return the rate once the share `done` of all rounds is over: linear warm-up, then the schedule."""
+    rise = min(1.0, done / train.warmup) if train.warmup else 1.0
+    fall = 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0))) if train.schedule == "cosine" else 1.0
+    return train.lr * rise * fall
+
+
+def class_weights(labels: NDArray[np.int64], balance: bool) -> tuple[float, float]:
+    """Return loss weights for NORMAL and PNEUMONIA, n / (2 n_class); (1, 1) where a class is missing."""
+    counts = np.bincount(labels, minlength=2)
+    if not balance or 0 in counts:
+        return 1.0, 1.0
+    return len(labels) / (2.0 * counts[0]), len(labels) / (2.0 * counts[1])
+
+
+class _Stepper:
+    """One optimiser step at a time: the state that lives as long as the local training of one round."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: ImageSet,
+        train: TrainConfig,
+        augmentation: AugmentConfig,
+        preprocess: Preprocess,
+        *,
+        seed: int,
+    ) -> None:
+        # Channels last: a quarter faster on a CPU thread (bench/training.py), and what tensor cores want.
+        self.model = model.to(memory_format=torch.channels_last).train()
+        self.data, self.train = data, train
+        self.augmentation, self.preprocess = augmentation, preprocess
+        self.device = next(model.parameters()).device
+        self.optimizer = _optimizer(model, train)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        weights = class_weights(data.labels, train.class_balance)
+        self.weights = torch.tensor(weights, device=self.device)
+        self.precision = _amp_type(self.device) if train.amp else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
+
+    def step(self, rows: NDArray[np.int64], rate: float, penalty: Penalty | None) -> tuple[float, float]:
+        """Learn from the images `rows`; returns the batch's loss and accuracy before the step."""
+        images, labels = self._batch(rows)
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
+            logits = self.model(images)
+        losses = F.cross_entropy(
+            logits.float(), labels, reduction="none", label_smoothing=self.train.label_smoothing
+        )
+        loss = (losses * self.weights[labels]).mean()
+        if penalty is not None:
+            loss = loss + penalty(self.model)
+        self._descend(loss, rate)
+        return loss.item(), (logits.argmax(1) == labels).float().mean().item()
+
+    def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        # Batch norm cannot take one image: a site that has no more sees it twice, differently augmented.
+        rows = np.repeat(rows, 2) if len(rows) == 1 else rows
+        images = torch.from_numpy(self.data.images[rows]).to(self.device)
+        labels = torch.from_numpy(self.data.labels[rows]).to(self.device)
+        changed = augment(images, self.augmentation, self.generator)
+        return normalise(changed, self.preprocess), labels
+
+    def _descend(self, loss: Tensor, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.train.max_grad_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.train.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
+def _optimizer(model: nn.Module, train: TrainConfig) -> Optimizer:
+    """Decay matrices and kernels only: decayed biases and norm scales gain nothing."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if train.optimizer == "sgd":
+        return SGD(groups, lr=train.lr, momentum=train.momentum)
+    return AdamW(groups, lr=train.lr)
+
+
+def _batches(count: int, train: TrainConfig, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Shuffle rows anew for each epoch and cut them into batches of almost equal size: none is a leftover."""
+    parts = math.ceil(count / train.batch_size)
+    return [rows for _ in range(train.local_epochs) for rows in np.array_split(rng.permutation(count), parts)]
+
+
+def _stream(seed: int, turn: Turn) -> int:
+    """Derive a seed that differs between sites and rounds (63 bits of SHA-256)."""
+    digest = hashlib.sha256(f"{seed}/{turn.site}/{turn.round}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed dropout for the duration, and leave the global generators as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _amp_type(device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the GPU has it (it needs no loss scaling), float16 on older ones, nothing on a CPU."""
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _diverged(turn: Turn, step: int, loss: float, train: TrainConfig) -> str:
+    return (
+        f"{turn.site}: the loss became {loss} in round {turn.round + 1}, step {step + 1}; "
+        f"lower train.lr (now {train.lr:g}) or set train.max_grad_norm (now {train.max_grad_norm:g}), "
+        "and look at this site's images with `pneumonia-fl data show`"
+    )
