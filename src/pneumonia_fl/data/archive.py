@@ -17,7 +17,7 @@ from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item
 from pneumonia_fl.data.layout import find_items, origin
 from pneumonia_fl.errors import ArchiveError, DataError
 
-# The original set is 1.2 GB (2.3 GB with Kaggle's second copy). Images hardly compress; deflate's limit is 1032.
+# The original set is 1.2 GB (Kaggle: twice). Images hardly compress; deflate's limit: 1032.
 MAX_TOTAL_BYTES = 64 * 2**30
 MAX_ENTRIES = 1_000_000
 MAX_RATIO = 100

@@ -55,8 +55,8 @@ class NpzSource:
             return []
         if images.ndim != 3 or images.dtype != np.uint8 or len(images) != len(labels):
             raise DataError(
-                f"{self.path.name}: {split}_images is {images.dtype} {images.shape} for {len(labels)} labels, "
-                "not uint8 (images, height, width)"
+                f"{self.path.name}: {split}_images is {images.dtype} {images.shape}, {len(labels)} labels; "
+                "expected uint8 (images, height, width)"
             )
         if not np.isin(labels, (0, 1)).all():
             raise DataError(f"{self.path.name}: {split}_labels must be 0 (NORMAL) or 1 (PNEUMONIA)")

@@ -79,7 +79,7 @@ class DatasetInfo(Strict):
     seed: int
     partition: str
     preprocess: Preprocess
-    classes: dict[str, int] = Field({name: index for index, name in enumerate(CLASS_NAMES)})
+    classes: dict[str, int] = Field(default={name: index for index, name in enumerate(CLASS_NAMES)})
     sites: tuple[str, ...]
     counts: Counts
     quarantined: int

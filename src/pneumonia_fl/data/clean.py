@@ -1,0 +1,119 @@
+"""From decoded images to those that may be used: quarantine, duplicates, leaks, and who is the same patient.
+
+The official test set is left as it is. Everything else is the pool, which training and validation come from.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from pneumonia_fl.data.decoding import Outcome
+from pneumonia_fl.data.items import Item
+from pneumonia_fl.data.manifest import TEST
+from pneumonia_fl.errors import DataError, LeakError
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A usable image: its place in the decoded file, its item (with the merged patient key), its outcome."""
+
+    index: int
+    item: Item
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What is left after cleaning.
+
+    Attributes:
+        pool: for training and validation.
+        test: the official test set.
+        left_out: file and reason of every image that is not used.
+        quarantined: how many of those cannot be trusted.
+        duplicates: how many of those are exact copies.
+        overlap: patients of the pool whose key the official test set has as well.
+    """
+
+    pool: list[Picture]
+    test: list[Picture]
+    left_out: list[tuple[str, str]]
+    quarantined: int
+    duplicates: int
+    overlap: int
+
+
+def clean(items: Sequence[Item], outcomes: Sequence[Outcome]) -> Cleaned:
+    """Sort out what may be used.
+
+    Raises:
+        DataError: nothing is left to train on.
+        LeakError: a test image stands in the pool too.
+    """
+    pictures = [Picture(i, *pair) for i, pair in enumerate(zip(items, outcomes, strict=True))]
+    broken = [(p.item.name, p.outcome.problem) for p in pictures if p.outcome.problem]
+    good = [picture for picture in pictures if not picture.outcome.problem]
+    test = [picture for picture in good if picture.item.official_split == TEST]
+    pool = [picture for picture in good if picture.item.official_split != TEST]
+    if not pool:
+        reason = f"; the first problem: {broken[0][0]}: {broken[0][1]}" if broken else ""
+        raise DataError(f"no readable images to train on{reason}")
+    refuse_leaks(pool, test)
+    overlap = {picture.item.patient for picture in pool} & {picture.item.patient for picture in test}
+    kept, disputed, copies = _without_copies(pool)
+    left_out = sorted(broken + disputed + copies)
+    return Cleaned(kept, test, left_out, len(broken) + len(disputed), len(copies), len(overlap))
+
+
+def refuse_leaks(pool: Iterable[Picture], test: Iterable[Picture]) -> None:
+    """Raise `LeakError` when an image of the pool is an exact copy of a test image."""
+    held_out = {picture.outcome.sha256: picture.item.name for picture in test}
+    leaks = [
+        f"{picture.item.name} = {held_out[picture.outcome.sha256]}"
+        for picture in pool
+        if picture.outcome.sha256 in held_out
+    ]
+    if leaks:
+        more = ", …" if len(leaks) > 3 else ""
+        raise LeakError(
+            f"{len(leaks)} training images are exact copies of official test images "
+            f"({', '.join(leaks[:3])}{more}); remove one of each pair from the source"
+        )
+
+
+def _without_copies(
+    pool: Sequence[Picture],
+) -> tuple[list[Picture], list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return pictures to keep, pictures filed under both classes, and further copies of kept ones."""
+    same: dict[str, list[Picture]] = {}
+    for picture in pool:
+        same.setdefault(picture.outcome.sha256, []).append(picture)
+    patients = _merge([[picture.item.patient for picture in group] for group in same.values()])
+    kept: list[Picture] = []
+    disputed: list[tuple[str, str]] = []
+    copies: list[tuple[str, str]] = []
+    for first, *others in same.values():
+        if any(other.item.label != first.item.label for other in others):
+            disputed += [
+                (p.item.name, "the same picture is filed under both classes") for p in (first, *others)
+            ]
+            continue
+        kept.append(replace(first, item=replace(first.item, patient=patients[first.item.patient])))
+        copies += [(other.item.name, f"exact copy of {first.item.name}") for other in others]
+    return kept, disputed, copies
+
+
+def _merge(groups: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Map every name to the alphabetically first of all names it is connected with through `groups`."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            name = parent[name] = parent[parent[name]]
+        return name
+
+    for first, *others in groups:
+        for other in (first, *others):
+            low, high = sorted((root(first), root(other)))
+            parent[high] = low
+    return {name: root(name) for name in list(parent)}

@@ -1,0 +1,256 @@
+"""Prepare a source for training: decode once, sort out, deal out to sites, write one folder per site.
+
+Everything is written into a hidden folder inside the output and moved into place at the end, `dataset.json`
+last. What an interrupted preparation leaves is therefore never taken for a data set, and running again
+completes it. The same source, seed and settings give the same bytes, whatever the number of workers.
+"""
+
+import csv
+import io
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pneumonia_fl.config import Preprocess
+from pneumonia_fl.data.clean import Cleaned, Picture, clean
+from pneumonia_fl.data.decoding import Decoder, decode_all
+from pneumonia_fl.data.files import output_errors, write_atomic
+from pneumonia_fl.data.items import UNKNOWN_LICENCE, Source
+from pneumonia_fl.data.manifest import (
+    INFO,
+    MANIFEST,
+    TEST,
+    DatasetInfo,
+    Row,
+    Split,
+    count,
+    write_info,
+    write_manifest,
+)
+from pneumonia_fl.data.partition import (
+    Partition,
+    PatientGroup,
+    assign_sites,
+    check_sites,
+    parse_partition,
+    split_train_val,
+)
+from pneumonia_fl.data.store import IMAGES
+from pneumonia_fl.errors import ConfigError, OutputError
+from pneumonia_fl.progress import Progress, silent
+
+PARTIAL = ".preparing"
+PIXELS = "pixels.raw"
+QUARANTINE = "quarantine.csv"
+_STORE_FILES = {IMAGES, MANIFEST, INFO}
+_Placed = list[tuple[Row, int]]
+"""Manifest rows, each with its image's place in the decoded file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One preparation's settings."""
+
+    source: Source
+    sites: tuple[str, ...]
+    partition: Partition
+    spec: Preprocess
+    seed: int
+    val_fraction: float
+
+
+def prepare(
+    source: Source,
+    out: Path,
+    sites: Sequence[str],
+    partition: str,
+    spec: Preprocess,
+    *,
+    seed: int,
+    val_fraction: float = 0.15,
+    force: bool = False,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> DatasetInfo:
+    """Prepare `source` into `out` and return what was prepared.
+
+    The source's official train and val images form the pool, which is dealt out to `sites` by patient and
+    split there into train and val (`val_fraction` of the patients). The official test goes to `out/test`.
+
+    Raises:
+        ConfigError: sites, partition or fraction make no sense.
+        OutputError: `out` is in use (see `force`), full or not writable.
+        DataError: there is too little to prepare; LeakError: a test image stands in the pool too.
+    """
+    check_sites(sites)
+    if not 0 < val_fraction <= 0.5:
+        raise ConfigError(f"--val-fraction {val_fraction:g}: give a share above 0 and up to 0.5")
+    plan = _Plan(source, tuple(sites), parse_partition(partition), spec, seed, val_fraction)
+    with output_errors(out):
+        _check_out(out, force)
+        created = not out.exists()
+    try:
+        return _prepare(plan, out, workers, progress)
+    except BaseException:
+        shutil.rmtree(out / PARTIAL, ignore_errors=True)
+        if created and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        raise
+
+
+def _prepare(plan: _Plan, out: Path, workers: int | None, progress: Progress) -> DatasetInfo:
+    items = plan.source.items()
+    partial = out / PARTIAL
+    with output_errors(out):
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        decoder = Decoder(plan.source, partial / PIXELS, plan.spec)
+        outcomes = decode_all(decoder, items, workers, progress)
+        cleaned = clean(items, outcomes)
+        placed = _place_all(plan, cleaned)
+        info = _write(plan, cleaned, placed, partial, progress)
+        (partial / PIXELS).unlink()
+        _move_into_place(partial, out)
+    return info
+
+
+def _check_out(out: Path, force: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise OutputError(f"{out} is a file; choose another --out")
+    foreign = sorted(entry.name for entry in out.iterdir() if not _is_ours(entry))
+    if foreign:
+        raise OutputError(f"{out} holds other files ({foreign[0]}); choose a new or empty --out")
+    if (out / INFO).exists() and not force:
+        raise OutputError(f"{out} already holds a prepared data set; --force replaces it")
+
+
+def _is_ours(entry: Path) -> bool:
+    if not entry.is_dir() or entry.is_symlink():
+        return entry.name in {INFO, MANIFEST, QUARANTINE} or entry.name.startswith(f".{INFO}.")
+    return entry.name == PARTIAL or {child.name for child in entry.iterdir()} <= _STORE_FILES
+
+
+def _move_into_place(partial: Path, out: Path) -> None:
+    # Without its dataset.json the old set is incomplete, whatever stops us from here on.
+    (out / INFO).unlink(missing_ok=True)
+    for entry in out.iterdir():
+        if entry.is_dir() and entry.name != PARTIAL:
+            shutil.rmtree(entry)
+        elif entry.is_file():
+            entry.unlink()
+    for entry in sorted(partial.iterdir(), key=lambda path: path.name == INFO):
+        entry.replace(out / entry.name)
+    partial.rmdir()
+
+
+def _place_all(plan: _Plan, cleaned: Cleaned) -> dict[str, _Placed]:
+    """Return each site's rows, training before validation, and those of the official test set."""
+    groups = _group_patients(plan.source, cleaned.pool)
+    site_of = assign_sites(groups, plan.sites, plan.partition, plan.seed)
+    placed: dict[str, _Placed] = {}
+    for number, site in enumerate(plan.sites):
+        mine = [group for group in groups if site_of[group.patient] == site]
+        held_out = split_train_val(mine, plan.val_fraction, plan.seed, number)
+        pictures = [picture for picture in cleaned.pool if site_of[picture.item.patient] == site]
+        train = [picture for picture in pictures if picture.item.patient not in held_out]
+        val = [picture for picture in pictures if picture.item.patient in held_out]
+        placed[site] = _rows(plan, train, site, "train") + _rows(plan, val, site, "val")
+    if cleaned.test:
+        placed[TEST] = _rows(plan, cleaned.test, "", "test")
+    return placed
+
+
+def _group_patients(source: Source, pool: Sequence[Picture]) -> list[PatientGroup]:
+    pictures: dict[str, list[Picture]] = {}
+    for picture in pool:
+        pictures.setdefault(picture.item.patient, []).append(picture)
+    return [_group(source, patient, mine) for patient, mine in sorted(pictures.items())]
+
+
+def _group(source: Source, patient: str, pictures: Sequence[Picture]) -> PatientGroup:
+    worst = max(pictures, key=lambda picture: picture.item.label)
+    return PatientGroup(
+        patient, len(pictures), worst.item.label, worst.item.subtype, source.hospital(worst.item)
+    )
+
+
+def _rows(plan: _Plan, pictures: Sequence[Picture], site: str, split: Split) -> _Placed:
+    return [(_row(plan.source.kind, picture, site, split), picture.index) for picture in pictures]
+
+
+def _row(kind: str, picture: Picture, site: str, split: Split) -> Row:
+    item, outcome = picture.item, picture.outcome
+    return Row(
+        image=item.name,
+        label=item.label,
+        patient=item.patient,
+        subtype=item.subtype,
+        official_split=item.official_split,
+        site=site,
+        split=split,
+        sha256=outcome.sha256,
+        width=outcome.width,
+        height=outcome.height,
+        source=kind,
+    )
+
+
+def _write(
+    plan: _Plan, cleaned: Cleaned, placed: dict[str, _Placed], folder: Path, progress: Progress
+) -> DatasetInfo:
+    for done, (name, rows) in enumerate(placed.items()):
+        progress("write", done, len(placed))
+        (folder / name).mkdir()
+        _write_images(folder / name / IMAGES, folder / PIXELS, [index for _, index in rows], plan.spec.size)
+        _write_tables(plan, cleaned, folder / name, (name,) if name != TEST else (), rows)
+    progress("write", len(placed), len(placed))
+    _write_quarantine(folder, cleaned.left_out)
+    everything = [entry for rows in placed.values() for entry in rows]
+    return _write_tables(plan, cleaned, folder, plan.sites, everything)
+
+
+def _write_tables(
+    plan: _Plan, cleaned: Cleaned, folder: Path, sites: tuple[str, ...], placed: _Placed
+) -> DatasetInfo:
+    rows = [row for row, _ in placed]
+    source = plan.source
+    info = DatasetInfo(
+        source=source.kind,
+        licence=source.licence,
+        credit=source.credit,
+        seed=plan.seed,
+        partition=str(plan.partition),
+        preprocess=plan.spec,
+        sites=sites,
+        counts=count(rows),
+        quarantined=cleaned.quarantined,
+        duplicates=cleaned.duplicates,
+        patient_overlap_with_test=cleaned.overlap,
+        manifest_sha256=write_manifest(folder, rows),
+        # Images of unknown licence may be private; dealt out to several sites, they lie in one place already.
+        poolable=source.licence != UNKNOWN_LICENCE or len(plan.sites) > 1,
+    )
+    write_info(folder, info)
+    return info
+
+
+def _write_images(path: Path, pixels: Path, indices: Sequence[int], size: int) -> None:
+    """Copy the images at `indices` of the raw file, one at a time, into a NumPy file (N,S,S)."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(indices), size, size)}
+    with pixels.open("rb") as source, path.open("wb") as target:
+        np.lib.format.write_array_header_1_0(target, header)
+        for index in indices:
+            source.seek(index * size**2)
+            target.write(source.read(size**2))
+
+
+def _write_quarantine(folder: Path, left_out: Sequence[tuple[str, str]]) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([("file", "reason"), *left_out])
+    write_atomic(folder / QUARANTINE, text.getvalue().encode())
