@@ -1,0 +1,200 @@
+"""`pneumonia-fl data …`: get chest X-rays, prepare them for sites, check and look at them."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pneumonia_fl.data.check import Finding
+    from pneumonia_fl.data.manifest import DatasetInfo
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Get chest X-rays, prepare them for sites, check them and look at them.",
+)
+
+DataFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A prepared data set, or one site's folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+
+
+@app.command()
+def fetch(
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the zip; else ~/.cache/pneumonia-fl.")
+    ] = None,
+) -> None:
+    """Download the public data set (Kermany et al., 1.2 GB, CC BY 4.0) with Kaggle's own client.
+
+    Credentials come from KAGGLE_API_TOKEN, from KAGGLE_USERNAME and KAGGLE_KEY, or from the client's own file
+    (~/.kaggle/access_token or ~/.kaggle/kaggle.json); they are never printed. A broken download is taken up
+    again by running the command again.
+    """
+    from pneumonia_fl.cli.progress import progress_bars
+    from pneumonia_fl.data.kaggle import default_folder
+    from pneumonia_fl.data.kaggle import fetch as fetch_archive
+
+    with progress_bars() as progress:
+        archive = fetch_archive(out or default_folder(), progress).resolve()
+    typer.echo(archive)
+    source = "kaggle" if out is None else shlex.quote(str(archive))
+    typer.echo(f"Next: pneumonia-fl data prepare --source {source} --out data/xrays")
+
+
+@app.command()
+def prepare(
+    *,
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE",
+            help="A folder or zip with train, val and test folders that hold NORMAL and PNEUMONIA (or these two "
+            "alone), a MedMNIST .npz, kaggle, or synthetic (more: synthetic:images=360,size=64).",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the prepared data.")],
+    sites: Annotated[
+        str, typer.Option(metavar="N|NAMES", help="How many sites, or their names: a-hospital,b-hospital.")
+    ] = "3",
+    partition: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="How patients are dealt out: iid, dirichlet:ALPHA (label skew), quantity:A,B,C (size skew), "
+            "subtype (bacterial and viral skew), natural (the source's own hospitals). Else natural for "
+            "synthetic, iid for the rest.",
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(metavar="PX", help="Side of the stored square images, pixels.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the partition and of the validation split.")] = 7,
+    val_fraction: Annotated[
+        float, typer.Option(help="Share of each site's patients that validate instead of train.")
+    ] = 0.15,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that decode; else one per core, where that is faster."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a prepared data set in DIR.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn X-rays into what training reads: one folder per site, split by patient, decoded once.
+
+    Unreadable files and exact copies are left out and listed in quarantine.csv. The source's official test
+    set is kept apart in DIR/test; a copy of one of its images among the others stops the preparation. The
+    same source, seed and options give the same bytes. An interrupted preparation is completed by running it
+    again.
+    """
+    from pneumonia_fl.cli.progress import progress_bars
+    from pneumonia_fl.config import Preprocess, parse
+    from pneumonia_fl.data.partition import parse_sites
+    from pneumonia_fl.data.prepare import prepare as prepare_source
+    from pneumonia_fl.data.sources import open_source
+
+    names = parse_sites(sites)
+    spec = parse(Preprocess, {"size": size}, "--size")
+    with progress_bars(quiet=as_json) as progress:
+        opened = open_source(source, len(names), progress)
+        info = prepare_source(
+            opened,
+            out,
+            names,
+            partition or ("natural" if opened.kind == "synthetic" else "iid"),
+            spec,
+            seed=seed,
+            val_fraction=val_fraction,
+            force=force,
+            workers=workers,
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(info.model_dump_json(indent=2))
+    else:
+        _print_summary(info, out.resolve())
+
+
+@app.command()
+def check(folder: DataFolder, as_json: JsonOption = False) -> None:
+    """Say whether a prepared data set is complete, unchanged and fit for training; exit 1 when it is not.
+
+    Looked at: completeness, hashes, the shape of every store, labels, patients in two sites or two splits,
+    test images among the training images, sites with one class only.
+    """
+    from pneumonia_fl.data.check import check as check_folder
+
+    findings = check_folder(folder)
+    if as_json:
+        _print_findings_json(findings)
+    else:
+        _print_findings(findings)
+    if any(finding.level == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    folder: DataFolder,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the pictures; else a folder DIR-figures beside DIR."),
+    ] = None,
+) -> None:
+    """Draw what was prepared: a contact sheet per site and class, and the class balance of the sites."""
+    from pneumonia_fl.data.files import output_errors
+    from pneumonia_fl.data.manifest import read_info
+    from pneumonia_fl.report.figures import class_balance, contact_sheet
+
+    read_info(folder)
+    target = (out or folder.resolve().with_name(f"{folder.resolve().name}-figures")).resolve()
+    with output_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+    for picture in [*contact_sheet(folder, target), class_balance(folder, target / "class_balance.png")]:
+        typer.echo(picture.resolve())
+
+
+def _print_summary(info: "DatasetInfo", out: Path) -> None:
+    from rich.console import Console
+
+    Console().print(_counts_table(info))
+    typer.echo(f"left out: {info.quarantined} not trusted, {info.duplicates} exact copies (quarantine.csv)")
+    if info.patient_overlap_with_test:
+        typer.echo(
+            f"{info.patient_overlap_with_test} patient ids occur in the official test set too; "
+            "the source numbers its folders separately, so they may be other people"
+        )
+    typer.echo(f"licence: {info.licence}" + (f"\ncredit: {info.credit}" if info.credit else ""))
+    typer.echo(f"{out}\nNext: pneumonia-fl run fedavg --data {shlex.quote(str(out))}")
+
+
+def _counts_table(info: "DatasetInfo") -> Any:
+    from rich.table import Table
+
+    from pneumonia_fl.data.manifest import CLASS_NAMES
+
+    table = Table(title=f"{info.source}, {info.partition}, {info.preprocess.size} px, seed {info.seed}")
+    table.add_column("site")
+    table.add_column("split")
+    for name in CLASS_NAMES:
+        table.add_column(name, justify="right")
+    for site, splits in info.counts.items():
+        for split, classes in splits.items():
+            table.add_row(site, split, *(f"{classes[name]:,}" for name in CLASS_NAMES))
+    return table
+
+
+def _print_findings(findings: "list[Finding]") -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    for finding in findings:
+        console.print(f"[{colours[finding.level]}]{finding.level:<4}[/]", end=" ")
+        console.print(finding.message, markup=False)
+
+
+def _print_findings_json(findings: "list[Finding]") -> None:
+    import json
+    from dataclasses import asdict
+
+    good = all(finding.level != "fail" for finding in findings)
+    typer.echo(json.dumps({"ok": good, "findings": [asdict(finding) for finding in findings]}, indent=2))
