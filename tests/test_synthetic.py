@@ -7,8 +7,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from pneumonia_fl.data.items import Source
 from pneumonia_fl.data.manifest import NORMAL, PNEUMONIA
-from pneumonia_fl.data.sources import Source
 from pneumonia_fl.data.synthetic import SyntheticSource
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.metrics import auroc
