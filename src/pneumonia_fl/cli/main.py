@@ -60,3 +60,9 @@ def main() -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Treat a polite kill like Ctrl-C, so that the processes of a run end with it."""
     raise KeyboardInterrupt
+
+
+def run_job() -> None:
+    """`python jobs/job.py`: `pneumonia-fl run` under the name that NVFlare's users know."""
+    sys.argv.insert(1, "run")
+    main()

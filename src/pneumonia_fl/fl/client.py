@@ -19,7 +19,7 @@ from nvflare.client.tracking import SummaryWriter
 
 from pneumonia_fl import __version__
 from pneumonia_fl.checkpoint import load_into
-from pneumonia_fl.config import SiteSettings, data_root, parse_words
+from pneumonia_fl.config import SiteSettings, data_root, parse_words, site_threads
 from pneumonia_fl.data.store import SiteData, open_site
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.evaluate import evaluate
@@ -53,6 +53,7 @@ class Site:
     def __init__(self, settings: SiteSettings, name: str) -> None:
         self.settings = settings
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.set_num_threads(site_threads(name) or torch.get_num_threads())
         data = _own_data(name)
         _check_data(data, settings)
         self.name = name

@@ -89,12 +89,12 @@ class PooledFedAvg(FedAvg):  # type: ignore[misc]
         """Pool the sites' histograms of the model that was sent; keep it if it is the best so far."""
         pooled = sum(self._pool.values(), ScoreHistogram.empty())
         metrics = summarise(pooled)
-        best = self._best_auroc is None or (metrics.auroc is not None and metrics.auroc > self._best_auroc)
+        number = self._candidate_round
+        best = number > 0 and _is_better(metrics.auroc, self._best_auroc)
         if best:
             self._best_auroc = metrics.auroc
             self._keep_best()
         values = asdict(metrics)
-        number = self._candidate_round
         self.journal.write("global", round=number, values=values, best=best, histogram=pooled.to_dict())
         self._publish(values, number)
 
@@ -117,6 +117,11 @@ class PooledFedAvg(FedAvg):  # type: ignore[misc]
                     global_step=step,
                 )
                 send_analytic_dxo(self, dxo=dxo, fl_ctx=self.fl_ctx, event_type=ANALYTIC_EVENT_TYPE)
+
+
+def _is_better(auroc: float | None, best: float | None) -> bool:
+    """Whether a trained model is the best so far; without any AUROC (one class only) the latest is."""
+    return best is None or (auroc is not None and auroc > best)
 
 
 def _bytes(parameters: dict[str, Any] | None) -> int:

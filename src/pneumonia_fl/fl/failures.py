@@ -1,29 +1,33 @@
 """Finding, in NVFlare's logs, the one line that says why a run failed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from pneumonia_fl.errors import RunError, SiteError
 from pneumonia_fl.fl.messages import SITE_ERROR
 
-
-def explain(workspace: Path) -> RunError | None:
-    """The first site's own error in the logs below `workspace`, else the server's; None when there is no word."""
-    logs = sorted(workspace.rglob("log.txt"))
-    for log in logs:
-        for line in _lines(log):
-            if SITE_ERROR in line:
-                return SiteError(f"site {_site(workspace, log)}: {line.split(SITE_ERROR, 1)[1].strip()}")
-    for log in logs:
-        for line in _lines(log):
-            if " - ERROR - " in line:
-                return RunError(line.split(" - ERROR - ", 1)[1].strip())
-    return None
+ERROR_LEVEL = " - ERROR - "
 
 
-def _site(workspace: Path, log: Path) -> str:
-    """Logs lie in `<workspace>/<job>/<site>/…`."""
-    return log.relative_to(workspace).parts[1]
+def site_error(workspace: Path) -> SiteError | None:
+    """The first error that a site reported itself; the others' errors only follow from it."""
+    # A line begins with its time, so the smallest line is the earliest.
+    found = min(_lines_with(workspace, SITE_ERROR), default=None)
+    if found is None:
+        return None
+    line, log = found
+    site = log.relative_to(workspace).parts[1]  # <workspace>/<job>/<site>/…
+    return SiteError(f"site {site}: {line.split(SITE_ERROR, 1)[1].strip()}")
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+def server_error(workspace: Path) -> RunError | None:
+    """The first error in any log, without its time and component."""
+    found = min(_lines_with(workspace, ERROR_LEVEL), default=None)
+    return RunError(found[0].split(ERROR_LEVEL, 1)[1].strip()) if found else None
+
+
+def _lines_with(workspace: Path, text: str) -> Iterator[tuple[str, Path]]:
+    for log in workspace.rglob("log.txt"):
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+            if text in line:
+                yield line, log

@@ -13,6 +13,8 @@ class Plan:
 
     job: JobConfig
     sites: tuple[str, ...]
+    images: dict[str, int]
+    """Training images of each site."""
 
 
 def plan(job: JobConfig, info: DatasetInfo, clients: int | None = None) -> Plan:
@@ -32,7 +34,18 @@ def plan(job: JobConfig, info: DatasetInfo, clients: int | None = None) -> Plan:
             f"min_clients is {job.min_clients}, but the data has {len(sites)} sites; "
             "lower min_clients or prepare the data for more sites"
         )
-    return Plan(job.model_copy(update={"preprocess": _input(job, info)}), sites)
+    images = {site: sum(info.counts[site].get("train", {}).values()) for site in sites}
+    return Plan(job.model_copy(update={"preprocess": _input(job, info)}), sites, images)
+
+
+def share_cores(images: dict[str, int], cores: int) -> dict[str, int]:
+    """Threads for sites that train side by side on one machine: by their share of the images, at least one.
+
+    Equal sites on two cores get one thread each. A site with most of the images gets both: the others are done
+    soon, and a round lasts as long as its slowest site.
+    """
+    total = max(1, sum(images.values()))
+    return {site: max(1, round(cores * count / total)) for site, count in images.items()}
 
 
 def _choose_sites(info: DatasetInfo, clients: int | None) -> tuple[str, ...]:

@@ -4,7 +4,9 @@ NVFlare starts its processes in sessions of their own, so that neither a process
 all once a parent is gone. A mark in the environment does: children inherit it.
 """
 
-from collections.abc import Iterator
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 
 import psutil
 
@@ -13,9 +15,11 @@ TERM_SECONDS = 5.0
 
 
 def marked_processes(mark: str) -> Iterator[psutil.Process]:
-    """Yield the living processes whose environment carries `mark`."""
+    """Yield the living processes, but this one, whose environment carries `mark`."""
     for process in psutil.process_iter():
         try:
+            if process.pid == os.getpid():
+                continue
             if process.environ().get(RUN_MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 yield process
         except (psutil.Error, OSError):
@@ -46,8 +50,7 @@ def workers(mark: str) -> dict[str, int]:
     return found
 
 
-def _quietly(action: object) -> None:
-    try:
-        action()  # type: ignore[operator]
-    except psutil.Error:
-        pass
+def _quietly(action: Callable[[], None]) -> None:
+    """Do it; a process that is gone already is what we want."""
+    with contextlib.suppress(psutil.Error):
+        action()

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pneumonia_fl.config import JobConfig, data_root, load_job
+from pneumonia_fl.config import JobConfig, cpu_count, data_root, load_job
 from pneumonia_fl.data.manifest import DatasetInfo, read_info
 from pneumonia_fl.errors import ConfigError
-from pneumonia_fl.fl.plan import Plan, plan
+from pneumonia_fl.fl.plan import Plan, plan, share_cores
 from pneumonia_fl.fl.simulator import simulate
 from pneumonia_fl.jobfiles import find_job
 from pneumonia_fl.journal import Event
@@ -104,8 +104,8 @@ def _make_synthetic(job: JobConfig, folder: Path, watcher: Watcher) -> Path:
 
 
 def _simulate(request: Request, run: RunFolder, planned: Plan, data: Path, watcher: Watcher) -> None:
-    sites = list(planned.sites)
-    simulate(run, planned.job.name, sites, data, watcher.on_event, request.log_config)
+    threads = share_cores(planned.images, cpu_count())
+    simulate(run, planned.job.name, threads, data, watcher.on_event, request.log_config)
 
 
 def _guarded(

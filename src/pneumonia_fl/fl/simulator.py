@@ -14,9 +14,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pneumonia_fl.config import DATA_VARIABLE, child_environment, cpu_count
+from pneumonia_fl.config import DATA_VARIABLE, THREADS_VARIABLE, child_environment
 from pneumonia_fl.errors import RunError, SiteError
-from pneumonia_fl.fl.failures import explain
+from pneumonia_fl.fl.failures import server_error, site_error
 from pneumonia_fl.fl.processes import RUN_MARK, end_marked, workers
 from pneumonia_fl.journal import JOURNAL_NAME, Event, JournalReader
 from pneumonia_fl.runs import RunFolder
@@ -30,14 +30,14 @@ OnEvent = Callable[[Event], None]
 
 
 def simulate(
-    run: RunFolder, job: str, sites: list[str], data: Path, on_event: OnEvent, log_config: str | None = None
+    run: RunFolder, job: str, threads: dict[str, int], data: Path, on_event: OnEvent, log_config: str | None
 ) -> None:
     """Run the job in `run.config` to its end; the NVFlare workspace stays in `run.workspace`.
 
     Args:
         run: a started run folder.
         job: name of the job, which is also NVFlare's folder in the workspace.
-        sites: names of the sites to simulate.
+        threads: the sites to simulate, and how many threads each may use.
         data: prepared data set with a folder per site.
         on_event: called with each event of the run's journal as it happens.
         log_config: NVFlare's log configuration: concise, full, verbose, msg_only or a file.
@@ -55,16 +55,17 @@ def simulate(
         output = stack.enter_context((run.logs / "simulator.txt").open("w", encoding="utf-8"))
         stack.callback(end_marked, mark)
         process = subprocess.Popen(
-            _command(run, environment, workspace, sites, mark, log_config),
-            env=_environment(data, len(sites), mark),
+            _command(run, environment, workspace, list(threads), mark, log_config),
+            env=_environment(data, threads, mark),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        _follow(process, mark, _journal_reader(run, job), on_event)
-    if process.returncode != 0:
-        raise explain(run.workspace) or RunError(f"the simulator failed; see {run.logs / 'simulator.txt'}")
+        lost = _follow(process, mark, _journal_reader(run, job), on_event)
+    if lost or process.returncode != 0:
+        unknown = RunError(f"the simulator failed; see {run.logs / 'simulator.txt'}")
+        raise site_error(run.workspace) or lost or server_error(run.workspace) or unknown
 
 
 @contextlib.contextmanager
@@ -93,27 +94,36 @@ def _command(
     return command + (["--log-config", log_config] if log_config else [])
 
 
-def _environment(data: Path, sites: int, mark: str) -> dict[str, str]:
-    """The processes' environment: where the data is, and the cores shared among sites that run side by side."""
-    threads = max(1, cpu_count() // sites)
-    values = {DATA_VARIABLE: str(data.absolute()), RUN_MARK: mark, "OMP_NUM_THREADS": str(threads)}
-    environment = child_environment(**values)
+def _environment(data: Path, threads: dict[str, int], mark: str) -> dict[str, str]:
+    """The processes' environment: where the data is, and each site's share of the cores."""
+    environment = child_environment(
+        **{
+            DATA_VARIABLE: str(data.absolute()),
+            THREADS_VARIABLE: ",".join(f"{site}={count}" for site, count in threads.items()),
+            RUN_MARK: mark,
+            "OMP_NUM_THREADS": "1",  # for whoever does not set its own number
+        }
+    )
     # NVFlare would put it before the workspace that it is given.
     environment.pop("NVFLARE_SIMULATOR_WORKSPACE_ROOT", None)
     return environment
 
 
-def _follow(process: "subprocess.Popen[bytes]", mark: str, journal: JournalReader, on_event: OnEvent) -> None:
-    """Hand on events until the simulator ends; raise when a worker vanished and NVFlare does not notice."""
+def _follow(
+    process: "subprocess.Popen[bytes]", mark: str, journal: JournalReader, on_event: OnEvent
+) -> SiteError | None:
+    """Hand on events until the simulator ends, or until a worker vanished and NVFlare does not notice."""
     watch = _WorkerWatch(mark)
-    while process.poll() is None:
+    lost = None
+    while lost is None and process.poll() is None:
         for event in journal.new_events():
             on_event(event)
             watch.finished |= event["event"] == "finished"
-        watch.check()
+        lost = watch.lost_worker()
         time.sleep(POLL_SECONDS)
     for event in journal.new_events():
         on_event(event)
+    return lost
 
 
 class _WorkerWatch:
@@ -122,21 +132,22 @@ class _WorkerWatch:
     def __init__(self, mark: str) -> None:
         self._mark = mark
         self._seen: dict[str, int] = {}
-        self._lost: dict[str, float] = {}
+        self._gone_since: dict[str, float] = {}
         self._next = 0.0
         self.finished = False
 
-    def check(self) -> None:
-        """Raise `SiteError` when a worker has been gone for `LOST_WORKER_GRACE` seconds."""
+    def lost_worker(self) -> SiteError | None:
+        """The error of a site whose worker has been gone for `LOST_WORKER_GRACE` seconds, else None."""
         now = time.monotonic()
         if self.finished or now < self._next:
-            return
+            return None
         self._next = now + WORKER_CHECK_SECONDS
         alive = workers(self._mark)
         self._seen.update(alive)
         for site in self._seen.keys() - alive.keys():
-            if now - self._lost.setdefault(site, now) >= LOST_WORKER_GRACE:
-                raise SiteError(
+            if now - self._gone_since.setdefault(site, now) >= LOST_WORKER_GRACE:
+                return SiteError(
                     f"site {site}: its process {self._seen[site]} ended unexpectedly (killed, or out of memory); "
                     "the run was stopped"
                 )
+        return None

@@ -53,6 +53,7 @@ def _end_with_parent(mark: str) -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
         end_marked(mark)
+        os._exit(1)  # the main thread waits in NVFlare and would not hear an exception
 
     threading.Thread(target=watch, daemon=True).start()
 
