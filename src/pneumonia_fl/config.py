@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pneumonia_fl.errors import ConfigError
 
 DATA_VARIABLE = "PNEUMONIA_FL_DATA"
+THREADS_VARIABLE = "PNEUMONIA_FL_THREADS"
 MODEL_NAMES = (
     "small_resnet",
     "resnet18",
@@ -265,6 +266,13 @@ def data_root() -> Path | None:
     """The site's own data folder from `PNEUMONIA_FL_DATA`, or None when it is not set."""
     value = os.environ.get(DATA_VARIABLE)
     return Path(value) if value else None
+
+
+def site_threads(site: str) -> int | None:
+    """Threads that `site` may use, from `PNEUMONIA_FL_THREADS` (`site-1=1,site-2=2`); None: as many as it likes."""
+    words = os.environ.get(THREADS_VARIABLE, "").split(",")
+    threads = dict(word.split("=", 1) for word in words if "=" in word)
+    return int(threads[site]) if site in threads else None
 
 
 def child_environment(**values: str) -> dict[str, str]:
