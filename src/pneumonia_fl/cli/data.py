@@ -49,8 +49,8 @@ def prepare(
         str,
         typer.Option(
             metavar="SOURCE",
-            help="A folder or zip with train, val and test folders that hold NORMAL and PNEUMONIA (or these two "
-            "alone), a MedMNIST .npz, kaggle, or synthetic (more: synthetic:images=360,size=64).",
+            help="A folder or zip with train, val and test folders that hold NORMAL and PNEUMONIA (or these "
+            "two alone), a MedMNIST .npz, kaggle, or synthetic (more: synthetic:images=360,size=64).",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the prepared data.")],

@@ -31,11 +31,16 @@ def progress_bars(quiet: bool = False) -> Iterator[Progress]:
 
     def report(stage: str, done: int, total: int | None) -> None:
         if stage not in tasks:
+            bars.start()
             tasks[stage] = bars.add_task(stage, total=total, amount="")
         bars.update(tasks[stage], completed=done, total=total, amount=amount(stage, done, total))
 
-    with bars:
+    try:
         yield report
+    finally:
+        # Bars that never started would leave an empty line above an error.
+        if tasks:
+            bars.stop()
 
 
 def amount(stage: str, done: int, total: int | None) -> str:
