@@ -1,0 +1,90 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pneumonia_fl.config import Preprocess
+from pneumonia_fl.data.manifest import (
+    DatasetInfo,
+    Row,
+    count,
+    manifest_hash,
+    read_info,
+    read_manifest,
+    write_info,
+    write_manifest,
+)
+from pneumonia_fl.errors import DataError, OutputError
+
+ROW = Row("a/b, c.jpeg", 1, "PNEUMONIA/person1", "viral", "train", "site-1", "val", "ab" * 32, 40, 32, "zip")
+
+
+def info(**changes: object) -> DatasetInfo:
+    values = {
+        "source": "zip",
+        "licence": "CC BY 4.0",
+        "credit": "somebody",
+        "seed": 7,
+        "partition": "iid",
+        "preprocess": Preprocess(size=32),
+        "sites": ("site-1",),
+        "counts": count([ROW]),
+        "quarantined": 0,
+        "duplicates": 0,
+        "patient_overlap_with_test": 0,
+        "manifest_sha256": "",
+        "poolable": True,
+    }
+    return DatasetInfo.model_validate(values | changes)
+
+
+def test_rows_survive_the_file_with_commas_quotes_and_umlauts(tmp_path: Path) -> None:
+    rows = [ROW, replace(ROW, image='Röntgen "2".jpeg', label=0, subtype="normal")]
+    digest = write_manifest(tmp_path, rows)
+    assert read_manifest(tmp_path) == rows
+    assert manifest_hash(tmp_path) == digest
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.csv"]
+
+
+def test_info_survives_the_file_and_names_both_classes(tmp_path: Path) -> None:
+    write_info(tmp_path, info())
+    assert read_info(tmp_path) == info()
+    assert read_info(tmp_path).classes == {"NORMAL": 0, "PNEUMONIA": 1}
+
+
+def test_a_missing_manifest_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"manifest.csv not found in .*; run `pneumonia-fl data prepare`"):
+        read_manifest(tmp_path)
+    with pytest.raises(DataError, match=r"dataset.json not found"):
+        read_info(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("1", "2"), ("val", "validation"), (",40,", ",forty,"), ("image,", "picture,")]
+)
+def test_a_damaged_manifest_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    write_manifest(tmp_path, [replace(ROW, image="x", patient="p", source="s", site="s", sha256="s")])
+    path = tmp_path / "manifest.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(DataError, match="damaged"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"version": 2}', '{"unknown": 1}'])
+def test_a_damaged_info_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(DataError, match="damaged"):
+        read_info(tmp_path)
+
+
+def test_counting_names_absent_classes_too() -> None:
+    rows = [ROW, ROW, replace(ROW, site="", split="test", label=0)]
+    assert count(rows) == {
+        "site-1": {"val": {"NORMAL": 0, "PNEUMONIA": 2}},
+        "test": {"test": {"NORMAL": 1, "PNEUMONIA": 0}},
+    }
+
+
+def test_writing_into_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write to"):
+        write_manifest(tmp_path / "missing", [ROW])
