@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from pneumonia_fl.data.manifest import NORMAL, PNEUMONIA
 from pneumonia_fl.data.items import Item
+from pneumonia_fl.data.manifest import NORMAL, PNEUMONIA
 from pneumonia_fl.data.store import Pixels
 from pneumonia_fl.data.synthetic_anatomy import Chest, Field, draw_body, draw_pose, project, smooth_noise
 from pneumonia_fl.data.synthetic_disease import Opacity, draw_opacity
