@@ -5,11 +5,17 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pneumonia_fl.data.items import Item
+from pneumonia_fl.config import Preprocess
+from pneumonia_fl.data.check import check
+from pneumonia_fl.data.items import Item, Source
+from pneumonia_fl.data.manifest import DatasetInfo
+from pneumonia_fl.data.prepare import prepare
+from pneumonia_fl.data.sources import open_source
 
 
 def jpeg(seed: int, size: tuple[int, int] = (40, 32)) -> bytes:
@@ -70,3 +76,25 @@ class ListSource:
 
     def hospital(self, item: Item) -> None:
         return None
+
+
+SPEC = Preprocess(size=16)
+SITES = ("north", "south")
+
+
+def prepare_small(source: str | Path | Source, out: Path, **options: Any) -> DatasetInfo:
+    """Prepare for two sites at 16 px, in this process, unless `options` say otherwise."""
+    opened = open_source(str(source)) if isinstance(source, str | Path) else source
+    values = {"sites": SITES, "partition": "iid", "spec": SPEC, "seed": 7, "workers": 1} | options
+    return prepare(opened, out, **values)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Return every file below `folder`: relative name to bytes."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def levels(folder: Path) -> set[str]:
+    """Return the levels of all findings about a prepared folder."""
+    return {finding.level for finding in check(folder)}

@@ -1,0 +1,255 @@
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pneumonia_fl.config import Preprocess
+from pneumonia_fl.data.items import UNKNOWN_LICENCE
+from pneumonia_fl.data.layout import find_items, patient_of, subtype_of
+from pneumonia_fl.data.sources import load_split, open_source
+from pneumonia_fl.errors import ConfigError, DataError
+from xrays import jpeg, kaggle_files, write_folder, write_zip
+
+SPEC = Preprocess(size=16)
+PUBLIC = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.mark.parametrize(
+    ("stem", "label", "patient", "subtype"),
+    [
+        ("person1000_bacteria_2931", 1, "PNEUMONIA/person1000", "bacterial"),
+        ("person1000_virus_1681", 1, "PNEUMONIA/person1000", "viral"),
+        ("person1571_virus_2728_1", 1, "PNEUMONIA/person1571", "viral"),
+        ("IM-0115-0001", 0, "NORMAL/IM-0115", "normal"),
+        ("IM-0115-0001-0002", 0, "NORMAL/IM-0115", "normal"),
+        ("NORMAL2-IM-0115-0001", 0, "NORMAL/NORMAL2-IM-0115", "normal"),
+        ("BACTERIA-1008087-0001", 1, "PNEUMONIA/1008087", "bacterial"),
+        ("VIRUS-1008087-0003", 1, "PNEUMONIA/1008087", "viral"),
+        ("NORMAL-1008087-0001", 0, "NORMAL/1008087", "normal"),
+        ("scan_0042", 1, "scan_0042", "unknown"),
+        ("person12", 1, "person12", "unknown"),
+    ],
+)
+def test_names_tell_patient_and_subtype(stem: str, label: int, patient: str, subtype: str) -> None:
+    assert patient_of(stem, label) == patient
+    assert subtype_of(stem, label) == subtype
+
+
+def test_the_kaggle_layout_is_read_from_folder_and_zip_alike(tmp_path: Path) -> None:
+    files = kaggle_files(8)
+    folder = open_source(str(write_folder(tmp_path / "x", files)))
+    archive = open_source(str(write_zip(tmp_path / "x.zip", files)))
+    assert folder.items() == archive.items()
+    assert [item.name for item in folder.items()] == sorted(files)
+    assert {item.official_split for item in folder.items()} == {"train", "val", "test"}
+    assert folder.licence == archive.licence == "CC BY 4.0"
+    assert "Kermany" in folder.credit
+    assert {folder.hospital(item) for item in folder.items()} == {None}
+
+
+def test_junk_and_nested_copies_do_not_count() -> None:
+    names = [
+        "chest_xray/train/NORMAL/IM-0001-0001.jpeg",
+        "chest_xray/chest_xray/train/NORMAL/IM-0001-0001.jpeg",
+        "chest_xray/__MACOSX/train/NORMAL/._IM-0001-0001.jpeg",
+        "__MACOSX/chest_xray/train/NORMAL/IM-0001-0001.jpeg",
+        "chest_xray/train/NORMAL/.DS_Store",
+        "chest_xray/train/NORMAL/Thumbs.db",
+        "chest_xray/train/.hidden/NORMAL/IM-0002-0001.jpeg",
+        "chest_xray/chest_xray/val/NORMAL/IM-0003-0001.jpeg",
+        "chest_xray/readme.txt",
+        "chest_xray/train/PNEUMONIA/person1_virus_1.jpeg",
+    ]
+    items = find_items(names, [], "here")
+    assert [item.name for item in items] == [names[7], names[0], names[9]]
+
+
+def test_equal_names_of_different_hospitals_are_different_images() -> None:
+    names = ["north/train/NORMAL/1.png", "south/train/NORMAL/1.png", "south/south/train/NORMAL/1.png"]
+    assert [item.name for item in find_items(names, [], "here")] == names[:2]
+
+
+def test_class_folders_alone_in_any_case_have_no_official_split(tmp_path: Path) -> None:
+    files = {"normal/a.png": jpeg(1), "Pneumonia/deep/b.JPG": jpeg(2)}
+    items = open_source(str(write_folder(tmp_path, files))).items()
+    assert [(item.label, item.official_split, item.patient) for item in items] == [(1, "", "b"), (0, "", "a")]
+
+
+def test_validation_folder_has_other_names_too() -> None:
+    items = find_items([r"valid\NORMAL\a.png", "TEST/x/NORMAL/b.png"], [], "here")
+    assert [item.official_split for item in items] == ["test", "val"]
+
+
+def test_a_hospitals_own_names_are_not_taken_for_the_public_set(tmp_path: Path) -> None:
+    files = {"NORMAL/IM-0001-0001.jpeg": jpeg(1), "PNEUMONIA/IM-0002-0001.jpeg": jpeg(2)}
+    source = open_source(str(write_folder(tmp_path, files)))
+    assert (source.licence, source.credit) == (UNKNOWN_LICENCE, "")
+
+
+def test_the_order_does_not_depend_on_the_file_system(tmp_path: Path) -> None:
+    files = kaggle_files(6)
+    forwards = open_source(str(write_folder(tmp_path / "a", files))).items()
+    backwards = open_source(str(write_folder(tmp_path / "b", dict(reversed(files.items()))))).items()
+    assert forwards == backwards
+
+
+def test_linked_folders_are_followed_without_going_round_in_circles(tmp_path: Path) -> None:
+    write_folder(tmp_path / "store", {"NORMAL/a.png": jpeg(1), "PNEUMONIA/b.png": jpeg(2)})
+    root = tmp_path / "x"
+    root.mkdir()
+    (root / "train").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "loop").symlink_to(root)
+    items = open_source(str(root)).items()
+    assert [item.name for item in items] == ["train/NORMAL/a.png", "train/PNEUMONIA/b.png"]
+
+
+def test_a_pipe_or_a_dead_link_is_that_images_error(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"NORMAL/a.png": jpeg(1)})
+    os.mkfifo(tmp_path / "NORMAL" / "b.png")
+    (tmp_path / "NORMAL" / "c.png").symlink_to(tmp_path / "nowhere")
+    source = open_source(str(tmp_path))
+    _, pipe, link = source.items()
+    for item in (pipe, link):
+        with pytest.raises(DataError, match="not a regular file"):
+            source.read(item)
+
+
+@pytest.mark.parametrize("make", [write_folder, lambda path, files: write_zip(path, files, ["train/NORMAL"])])
+def test_an_empty_class_folder_is_an_error(tmp_path: Path, make: object) -> None:
+    files = {"train/PNEUMONIA/a.png": jpeg(1)}
+    path = make(tmp_path / "x.zip", files)  # type: ignore[operator]
+    if path.is_dir():
+        (path / "train" / "NORMAL").mkdir()
+        (path / "train" / "NORMAL" / ".DS_Store").touch()
+    with pytest.raises(DataError, match=r"class folder train/NORMAL/? in .* is empty"):
+        open_source(str(path))
+
+
+def test_a_source_of_one_class_is_allowed(tmp_path: Path) -> None:
+    assert len(open_source(str(write_folder(tmp_path, {"PNEUMONIA/a.png": jpeg(1)}))).items()) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.png": b"x"}, "no images below NORMAL and PNEUMONIA"),
+        ({"dataset.json": b"{}"}, "use it with --data"),
+    ],
+)
+def test_a_folder_without_classes_is_refused(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        open_source(str(write_folder(tmp_path, files)))
+
+
+def test_a_missing_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist; give a folder"):
+        open_source(str(tmp_path / "missing"))
+
+
+def write_npz(path: Path, **changes: np.ndarray) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, number in (("train", 12), ("val", 4), ("test", 6)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (number, 28, 28), dtype=np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(number, dtype=np.uint8) % 2)[:, None]
+    np.savez_compressed(path, **(arrays | changes))
+    return path
+
+
+def test_a_medmnist_archive_gives_each_image_its_own_patient(tmp_path: Path) -> None:
+    source = open_source(str(write_npz(tmp_path / "pneumoniamnist.npz")))
+    items = source.items()
+    assert len({item.patient for item in items}) == len(items) == 22
+    pixels = source.read(items[0])
+    assert isinstance(pixels, np.ndarray)
+    assert pixels.shape == (28, 28)
+    assert "MedMNIST" in source.credit
+    test = load_split(source, "test", Preprocess(size=28))
+    assert test.images.shape == (6, 28, 28)
+    assert test.labels.tolist() == [0, 1, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train_images": np.zeros((12, 28, 28, 3), np.uint8)},
+        {"train_images": np.zeros((12, 28, 28), np.float32)},
+        {"train_images": np.zeros((11, 28, 28), np.uint8)},
+        {"train_labels": np.full((12, 1), 2, np.uint8)},
+        {"train_labels": np.array([{}] * 12, dtype=object)},
+    ],
+)
+def test_other_arrays_are_refused(tmp_path: Path, changes: dict[str, np.ndarray]) -> None:
+    with pytest.raises(DataError, match=r"x\.npz"):
+        open_source(str(write_npz(tmp_path / "x.npz", **changes)))
+
+
+def test_an_npz_without_splits_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.zeros(3))
+    with pytest.raises(DataError, match="has no train_images"):
+        open_source(str(tmp_path / "x.npz"))
+
+
+def test_synthetic_takes_its_settings_and_the_number_of_sites() -> None:
+    source = open_source("synthetic:images=40,size=32", sites=2)
+    assert source.kind == "synthetic"
+    assert {source.hospital(item) for item in source.items()} == {0, 1}
+    assert len(source.items()) == 40
+
+
+@pytest.mark.parametrize("settings", ["colour=blue", "images=many", "images"])
+def test_wrong_synthetic_settings_are_refused(settings: str) -> None:
+    with pytest.raises(ConfigError, match="--source synthetic"):
+        open_source(f"synthetic:{settings}")
+
+
+def test_kaggle_uses_what_was_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / ".cache" / "pneumonia-fl"
+    cache.mkdir(parents=True)
+    write_zip(cache / "chest-xray-pneumonia.zip", kaggle_files(4))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_source("kaggle").kind == "kaggle"
+
+
+def test_one_split_is_decoded_into_memory_in_the_sources_order(tmp_path: Path) -> None:
+    source = open_source(str(write_folder(tmp_path, kaggle_files(8))))
+    seen: list[tuple[int, int | None]] = []
+    test = load_split(source, "test", SPEC, lambda stage, done, total: seen.append((done, total)))
+    assert test.images.shape == (8, 16, 16)
+    assert test.patients[:2] == ["NORMAL/IM-0003", "NORMAL/IM-0003"]
+    assert seen[-1] == (8, 8)
+    assert len(load_split(source, "all", SPEC)) == 32
+
+
+def test_unreadable_images_are_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = {"test/NORMAL/a.png": jpeg(1), "test/NORMAL/b.jpeg": b"hello", "test/NORMAL/c.jpeg": b""}
+    source = open_source(str(write_folder(tmp_path, files)))
+    with caplog.at_level(logging.WARNING):
+        assert len(load_split(source, "test", SPEC)) == 1
+    assert "2 images left out: test/NORMAL/b.jpeg: text, not an image" in caplog.text
+    (tmp_path / "test/NORMAL/a.png").write_bytes(b"x")
+    with pytest.raises(DataError, match="none of the images can be read"):
+        load_split(source, "test", SPEC)
+
+
+def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    source = open_source(str(write_folder(tmp_path, {"train/NORMAL/a.png": jpeg(1)})))
+    with pytest.raises(DataError, match=r"no 'test' split \(it has train\)"):
+        load_split(source, "test", SPEC)
+    with pytest.raises(ConfigError, match="unknown split"):
+        load_split(source, "holdout", SPEC)
+
+
+def test_the_public_sample_has_its_known_counts() -> None:
+    if not PUBLIC.is_dir():
+        pytest.skip("falls back to the synthetic and hand-made sources above: ../shared/data is not here")
+    items = open_source(str(PUBLIC / "chest-xray-pneumonia-224.zip")).items()
+    counts = {(item.official_split, item.label): 0 for item in items}
+    for item in items:
+        counts[item.official_split, item.label] += 1
+    known = {"train": (1163, 3436), "val": (8, 8), "test": (170, 431)}
+    assert counts == {(split, label): number[label] for split, number in known.items() for label in (0, 1)}
