@@ -74,7 +74,8 @@ class ScoreHistogram:
             DataError: a margin is not finite, a label is neither 0 nor 1, or the lengths differ.
         """
         z, y = _checked(margins, labels)
-        bins = np.clip(np.floor((z + LIMIT) / WIDTH), 0, BINS - 1).astype(np.int64)
+        # Divided before anything is added: a tiny negative margin must not round up to the edge at 0.
+        bins = np.clip(np.floor(z / WIDTH) + BINS // 2, 0, BINS - 1).astype(np.int64)
         counts = np.bincount(y * BINS + bins, minlength=2 * BINS).reshape(2, BINS)
         losses = np.round(_losses(z, y) / LOSS_UNIT) * LOSS_UNIT
         return cls(counts.astype(np.int64), float(losses.sum()))

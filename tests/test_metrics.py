@@ -1,0 +1,224 @@
+import itertools
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.metrics as reference
+
+from pneumonia_fl.errors import DataError
+from pneumonia_fl.metrics import (
+    BINS,
+    ScoreHistogram,
+    auroc,
+    auroc_error_bound,
+    bootstrap_ci,
+    choose_threshold,
+    exact_metrics,
+    summarise,
+)
+
+Array = np.ndarray[Any, Any]
+
+
+def sample(seed: int, n: int = 400) -> tuple[Array, Array]:
+    """Overlapping scores, unbalanced as the real data are, with ties."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(n) < 0.7).astype(np.int64)
+    margins = np.round(rng.normal(2 * labels - 0.5, 2), 2)
+    return margins.astype(np.float32), labels
+
+
+def probability(margins: Array) -> Array:
+    return 1 / (1 + np.exp(-margins.astype(np.float64)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("threshold", [0.5, 0.2, 0.9])
+def test_exact_metrics_agree_with_scikit_learn(seed: int, threshold: float) -> None:
+    margins, labels = sample(seed)
+    p = probability(margins)
+    decided = p >= threshold
+    ours = exact_metrics(margins, labels, threshold)
+    theirs = {
+        "auroc": reference.roc_auc_score(labels, margins),
+        "sensitivity": reference.recall_score(labels, decided),
+        "specificity": reference.recall_score(labels, decided, pos_label=0),
+        "accuracy": reference.accuracy_score(labels, decided),
+        "balanced_accuracy": reference.balanced_accuracy_score(labels, decided),
+        "brier": reference.brier_score_loss(labels, p),
+        "loss": reference.log_loss(labels, p),
+    }
+    for name, value in theirs.items():
+        assert getattr(ours, name) == pytest.approx(value, abs=1e-12), name
+    assert (ours.n, ours.positives) == (400, labels.sum())
+
+
+def test_metrics_of_four_images_by_hand() -> None:
+    metrics = exact_metrics([-2.0, 1.0, 0.0, 3.0], [0, 0, 1, 1])
+    p = [1 / (1 + math.exp(2)), 1 / (1 + math.exp(-1)), 0.5, 1 / (1 + math.exp(-3))]
+    assert metrics.auroc == 0.75  # of four pairs only (1.0, 0.0) stands in the wrong order
+    assert (metrics.sensitivity, metrics.specificity) == (1.0, 0.5)
+    assert metrics.accuracy == metrics.balanced_accuracy == 0.75
+    assert metrics.floor == 0.5
+    assert metrics.brier == pytest.approx((p[0] ** 2 + p[1] ** 2 + 0.25 + (1 - p[3]) ** 2) / 4)
+    # All four fall into different calibration bins.
+    assert metrics.ece == pytest.approx((p[0] + p[1] + 0.5 + (1 - p[3])) / 4)
+    assert metrics.loss == pytest.approx(
+        -(math.log(1 - p[0]) + math.log(1 - p[1]) + math.log(0.5) + math.log(p[3])) / 4
+    )
+
+
+def test_ties_count_half() -> None:
+    assert auroc([1, 1, 1, 1], [0, 1, 0, 1]) == 0.5
+    assert auroc([1, 2, 2, 3], [0, 0, 1, 1]) == 0.875
+
+
+@pytest.mark.parametrize(("labels", "defined"), [([1, 1], "sensitivity"), ([0, 0], "specificity")])
+def test_without_both_classes_only_the_rate_of_the_present_one_is_defined(
+    labels: list[int], defined: str
+) -> None:
+    for metrics in (
+        exact_metrics([0.5, 2.0], labels),
+        summarise(ScoreHistogram.from_scores([0.5, 2.0], labels)),
+    ):
+        rates = {
+            name: getattr(metrics, name)
+            for name in ("auroc", "balanced_accuracy", "sensitivity", "specificity")
+        }
+        assert [name for name, value in rates.items() if value is not None] == [defined]
+        assert metrics.accuracy is not None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pooled_metrics_equal_the_exact_ones_within_the_documented_bounds(seed: int) -> None:
+    margins, labels = sample(seed)
+    histogram = ScoreHistogram.from_scores(margins, labels)
+    pooled, exact = summarise(histogram), exact_metrics(margins, labels)
+    assert pooled.auroc is not None
+    assert exact.auroc is not None
+    assert abs(pooled.auroc - exact.auroc) <= auroc_error_bound(histogram) < 0.01
+    assert pooled.sensitivity == exact.sensitivity
+    assert pooled.specificity == exact.specificity
+    assert pooled.accuracy == exact.accuracy
+    assert abs(pooled.brier - exact.brier) <= 0.008
+    assert pooled.loss == pytest.approx(exact.loss, abs=1e-6)
+    assert pooled.ece == pytest.approx(exact.ece, abs=0.02)
+
+
+def test_the_error_bound_of_auroc_is_reached_when_one_bin_holds_everything() -> None:
+    histogram = ScoreHistogram.from_scores([0.001, 0.002], [0, 1])
+    assert auroc_error_bound(histogram) == 0.5
+    assert summarise(histogram).auroc == 0.5
+
+
+def test_pooling_sites_gives_the_histogram_of_all_images_in_any_order() -> None:
+    samples = [sample(seed, n) for seed, n in ((1, 50), (2, 301), (3, 7))]
+    whole = ScoreHistogram.from_scores(*(np.concatenate(part) for part in zip(*samples, strict=True)))
+    for order in itertools.permutations(samples):
+        pooled = sum((ScoreHistogram.from_scores(*part) for part in order), ScoreHistogram.empty())
+        assert np.array_equal(pooled.counts, whole.counts)
+        assert pooled.loss_sum == whole.loss_sum
+        assert pooled.n == 358
+
+
+def test_scores_beyond_the_range_fall_into_the_outer_bins() -> None:
+    histogram = ScoreHistogram.from_scores([-1e6, -16.0, 16.0, 1e6], [0, 0, 1, 1])
+    assert histogram.counts[0, 0] == 2
+    assert histogram.counts[1, BINS - 1] == 2
+    assert summarise(histogram).auroc == 1.0
+
+
+def test_a_margin_of_zero_is_pneumonia_in_both_ways_of_counting() -> None:
+    margins = np.array([0.0, np.nextafter(np.float32(0), np.float32(-1))], dtype=np.float32)
+    for metrics in (exact_metrics(margins, [1, 0]), summarise(ScoreHistogram.from_scores(margins, [1, 0]))):
+        assert metrics.accuracy == 1.0
+
+
+def test_a_histogram_survives_transport_as_json() -> None:
+    histogram = ScoreHistogram.from_scores(*sample(1))
+    received = ScoreHistogram.from_dict(json.loads(json.dumps(histogram.to_dict())))
+    assert np.array_equal(received.counts, histogram.counts)
+    assert received.loss_sum == histogram.loss_sum
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"counts": [[1, 2], [3, 4]], "loss_sum": 0.0},
+        {"counts": np.full((2, BINS), -1).tolist(), "loss_sum": 0.0},
+        {"counts": np.zeros((2, BINS)).tolist(), "loss_sum": float("nan")},
+        {"counts": "many", "loss_sum": 0.0},
+    ],
+)
+def test_a_damaged_histogram_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="not a score histogram"):
+        ScoreHistogram.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "reason"),
+    [
+        ([float("nan")], [1], "not finite"),
+        ([1.0], [2], "neither 0"),
+        ([1.0, 2.0], [1], "as many scores"),
+        ([], [], "no images"),
+    ],
+)
+def test_scores_that_mean_nothing_are_refused(scores: list[float], labels: list[int], reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        exact_metrics(scores, labels)
+    with pytest.raises(DataError, match=reason):
+        summarise(ScoreHistogram.from_scores(scores, labels))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -1.0])
+def test_a_threshold_outside_0_to_1_is_refused(threshold: float) -> None:
+    with pytest.raises(DataError, match="threshold"):
+        exact_metrics([1.0], [1], threshold)
+
+
+def test_the_chosen_threshold_maximises_sensitivity_plus_specificity() -> None:
+    histogram = ScoreHistogram.from_scores(*sample(4))
+    best = summarise(histogram, choose_threshold(histogram)).balanced_accuracy
+    assert best is not None
+    for threshold in np.linspace(0.01, 0.99, 99):
+        other = summarise(histogram, threshold).balanced_accuracy
+        assert other is not None
+        assert other <= best
+
+
+def test_the_chosen_threshold_lies_in_the_middle_of_a_gap_between_the_classes() -> None:
+    histogram = ScoreHistogram.from_scores([-3.0, -1.0, 2.0, 4.0], [0, 0, 1, 1])
+    assert choose_threshold(histogram) == pytest.approx(1 / (1 + math.exp(-0.5)), abs=0.01)
+
+
+def test_the_threshold_of_one_class_stays_at_one_half() -> None:
+    assert choose_threshold(ScoreHistogram.from_scores([1.0, 2.0], [1, 1])) == 0.5
+
+
+def test_the_bootstrap_interval_holds_the_estimate_and_repeats_with_its_seed() -> None:
+    margins, labels = sample(6)
+    patients = [f"p{index // 2}" for index in range(len(labels))]
+    estimate = auroc(margins, labels)
+    first = bootstrap_ci(margins, labels, patients, n=200)
+    assert first is not None
+    assert estimate is not None
+    assert first[0] < estimate < first[1]
+    assert first == bootstrap_ci(margins, labels, patients, n=200)
+
+
+def test_images_of_one_patient_do_not_count_as_independent() -> None:
+    margins, labels = sample(7, 60)
+    alone = bootstrap_ci(margins, labels, [str(index) for index in range(60)], n=300)
+    copies = [np.repeat(values, 9) for values in (margins, labels)]
+    grouped = bootstrap_ci(copies[0], copies[1], [str(index // 9) for index in range(540)], n=300)
+    assert alone is not None
+    assert grouped is not None
+    assert grouped == pytest.approx(alone)
+
+
+def test_the_bootstrap_of_one_class_has_no_interval() -> None:
+    assert bootstrap_ci([1.0, 2.0], [1, 1], ["a", "b"], n=20) is None
