@@ -147,6 +147,16 @@ def test_a_copy_of_a_test_image_stops_the_preparation(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_leaking_patients_are_left_out_on_request(tmp_path: Path) -> None:
+    files = kaggle_files()
+    files["chest_xray/val/NORMAL/IM-7777-0001.jpeg"] = files["chest_xray/test/NORMAL/IM-0003-0000.jpeg"]
+    files["chest_xray/train/NORMAL/IM-7777-0002.jpeg"] = jpeg(77)
+    info = prepare_small(write_folder(tmp_path / "x", files), tmp_path / "out", drop_leaks=True)
+    assert info.quarantined == 2
+    assert "NORMAL/IM-7777" not in {row.patient for row in read_manifest(tmp_path / "out")}
+    assert "fail" not in levels(tmp_path / "out")
+
+
 def test_patients_that_the_test_set_names_too_are_counted(tmp_path: Path) -> None:
     files = kaggle_files()
     files["chest_xray/train/NORMAL/IM-0003-0009.jpeg"] = jpeg(99)

@@ -17,6 +17,35 @@ app = typer.Typer(
 
 DataFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A prepared data set, or one site's folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+SourceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="SOURCE",
+        help="A folder or zip with train, val and test folders that hold NORMAL and PNEUMONIA (or these two "
+        "alone), a MedMNIST .npz, kaggle, or synthetic (more: synthetic:images=360,size=64).",
+    ),
+]
+SitesOption = Annotated[
+    str, typer.Option(metavar="N|NAMES", help="How many sites, or their names: a-hospital,b-hospital.")
+]
+PartitionOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="How patients are dealt out: iid, dirichlet:ALPHA (label skew), quantity:A,B,C (size skew), "
+        "subtype (bacterial and viral skew), natural (the source's own hospitals). Else natural for "
+        "synthetic, iid for the rest.",
+    ),
+]
+ValOption = Annotated[
+    float, typer.Option(help="Share of each site's patients that validate instead of train.")
+]
+LeaksOption = Annotated[
+    bool, typer.Option("--drop-leaks", help="Leave out patients who share a picture with the test set.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes that decode; else one per core, where that is faster.")
+]
 
 
 @app.command()
@@ -45,36 +74,15 @@ def fetch(
 @app.command()
 def prepare(
     *,
-    source: Annotated[
-        str,
-        typer.Option(
-            metavar="SOURCE",
-            help="A folder or zip with train, val and test folders that hold NORMAL and PNEUMONIA (or these "
-            "two alone), a MedMNIST .npz, kaggle, or synthetic (more: synthetic:images=360,size=64).",
-        ),
-    ],
+    source: SourceOption,
     out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the prepared data.")],
-    sites: Annotated[
-        str, typer.Option(metavar="N|NAMES", help="How many sites, or their names: a-hospital,b-hospital.")
-    ] = "3",
-    partition: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOW",
-            help="How patients are dealt out: iid, dirichlet:ALPHA (label skew), quantity:A,B,C (size skew), "
-            "subtype (bacterial and viral skew), natural (the source's own hospitals). Else natural for "
-            "synthetic, iid for the rest.",
-        ),
-    ] = None,
+    sites: SitesOption = "3",
+    partition: PartitionOption = None,
     size: Annotated[int, typer.Option(metavar="PX", help="Side of the stored square images, pixels.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partition and of the validation split.")] = 7,
-    val_fraction: Annotated[
-        float, typer.Option(help="Share of each site's patients that validate instead of train.")
-    ] = 0.15,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes that decode; else one per core, where that is faster."),
-    ] = None,
+    val_fraction: ValOption = 0.15,
+    drop_leaks: LeaksOption = False,
+    workers: WorkersOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a prepared data set in DIR.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -103,6 +111,7 @@ def prepare(
             spec,
             seed=seed,
             val_fraction=val_fraction,
+            drop_leaks=drop_leaks,
             force=force,
             workers=workers,
             progress=progress,

@@ -42,8 +42,13 @@ class Cleaned:
     overlap: int
 
 
-def clean(items: Sequence[Item], outcomes: Sequence[Outcome]) -> Cleaned:
+def clean(items: Sequence[Item], outcomes: Sequence[Outcome], drop_leaks: bool = False) -> Cleaned:
     """Sort out what may be used.
+
+    Args:
+        items: of the whole source.
+        outcomes: one for each item.
+        drop_leaks: leave patients out of the pool who share a picture with the test set, instead of stopping.
 
     Raises:
         DataError: nothing is left to train on.
@@ -57,27 +62,30 @@ def clean(items: Sequence[Item], outcomes: Sequence[Outcome]) -> Cleaned:
     if not pool:
         reason = f"; the first problem: {broken[0][0]}: {broken[0][1]}" if broken else ""
         raise DataError(f"no readable images to train on{reason}")
-    refuse_leaks(pool, test)
+    pool, leaked = _without_leaks(pool, test, drop_leaks)
     overlap = {picture.item.patient for picture in pool} & {picture.item.patient for picture in test}
     kept, disputed, copies = _without_copies(pool)
-    left_out = sorted(broken + disputed + copies)
-    return Cleaned(kept, test, left_out, len(broken) + len(disputed), len(copies), len(overlap))
+    untrusted = broken + leaked + disputed
+    return Cleaned(kept, test, sorted(untrusted + copies), len(untrusted), len(copies), len(overlap))
 
 
-def refuse_leaks(pool: Iterable[Picture], test: Iterable[Picture]) -> None:
-    """Raise `LeakError` when an image of the pool is an exact copy of a test image."""
+def _without_leaks(
+    pool: list[Picture], test: Sequence[Picture], drop: bool
+) -> tuple[list[Picture], list[tuple[str, str]]]:
+    """Return the pool without patients who share a picture with the test set, and their files."""
     held_out = {picture.outcome.sha256: picture.item.name for picture in test}
-    leaks = [
-        f"{picture.item.name} = {held_out[picture.outcome.sha256]}"
-        for picture in pool
-        if picture.outcome.sha256 in held_out
-    ]
-    if leaks:
-        more = ", …" if len(leaks) > 3 else ""
+    leaks = [picture for picture in pool if picture.outcome.sha256 in held_out]
+    if leaks and not drop:
+        pairs = [f"{picture.item.name} = {held_out[picture.outcome.sha256]}" for picture in leaks]
         raise LeakError(
             f"{len(leaks)} training images are exact copies of official test images "
-            f"({', '.join(leaks[:3])}{more}); remove one of each pair from the source"
+            f"({', '.join(pairs[:3])}{', …' if len(pairs) > 3 else ''}); "
+            "--drop-leaks leaves their patients out"
         )
+    patients = {picture.item.patient for picture in leaks}
+    reason = "its patient has a picture in the official test set"
+    left_out = [(picture.item.name, reason) for picture in pool if picture.item.patient in patients]
+    return [picture for picture in pool if picture.item.patient not in patients], left_out
 
 
 def _without_copies(

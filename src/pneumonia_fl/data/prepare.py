@@ -60,6 +60,7 @@ class _Plan:
     spec: Preprocess
     seed: int
     val_fraction: float
+    drop_leaks: bool
 
 
 def prepare(
@@ -71,6 +72,7 @@ def prepare(
     *,
     seed: int,
     val_fraction: float = 0.15,
+    drop_leaks: bool = False,
     force: bool = False,
     workers: int | None = None,
     progress: Progress = silent,
@@ -79,6 +81,7 @@ def prepare(
 
     The source's official train and val images form the pool, which is dealt out to `sites` by patient and
     split there into train and val (`val_fraction` of the patients). The official test goes to `out/test`.
+    `drop_leaks` leaves patients out of the pool who share a picture with it.
 
     Raises:
         ConfigError: sites, partition or fraction make no sense.
@@ -88,7 +91,7 @@ def prepare(
     check_sites(sites)
     if not 0 < val_fraction <= 0.5:
         raise ConfigError(f"--val-fraction {val_fraction:g}: give a share above 0 and up to 0.5")
-    plan = _Plan(source, tuple(sites), parse_partition(partition), spec, seed, val_fraction)
+    plan = _Plan(source, tuple(sites), parse_partition(partition), spec, seed, val_fraction, drop_leaks)
     with output_errors(out):
         _check_out(out, force)
         created = not out.exists()
@@ -110,7 +113,7 @@ def _prepare(plan: _Plan, out: Path, workers: int | None, progress: Progress) ->
         partial.mkdir(parents=True)
         decoder = Decoder(plan.source, partial / PIXELS, plan.spec)
         outcomes = decode_all(decoder, items, workers, progress)
-        cleaned = clean(items, outcomes)
+        cleaned = clean(items, outcomes, plan.drop_leaks)
         placed = _place_all(plan, cleaned)
         info = _write(plan, cleaned, placed, partial, progress)
         (partial / PIXELS).unlink()
