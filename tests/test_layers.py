@@ -1,0 +1,200 @@
+"""The architecture of DESIGN.md, held by reading every module's syntax tree."""
+
+import ast
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pneumonia_fl
+
+PACKAGE = Path(pneumonia_fl.__file__).parent
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "_jobs" not in path.parts)
+LAYERS = (
+    {"__init__", "config", "errors", "progress"},
+    {"data", "model", "metrics", "runs", "journal", "jobfiles"},
+    {"train", "augment", "evaluate", "evaluation", "checkpoint", "predict"},
+    {"fl", "report", "web"},
+    {"cli"},
+)
+# Where a package may be imported: a folder or a module of ours.
+HOMES = {
+    "nvflare": ("fl/",),
+    "kaggle": ("data/kaggle.py",),
+    "kagglesdk": ("data/kaggle.py",),
+    "mlflow": ("fl/", "runs.py"),
+    "tensorboard": ("fl/", "runs.py"),
+    "flask": ("web/",),
+    "typer": ("cli/",),
+    "rich": ("cli/",),
+}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "nvflare",
+    "mlflow",
+    "matplotlib",
+    "sklearn",
+    "kaggle",
+    "numpy",
+    "PIL",
+    "flask",
+}
+MAX_LINES = 300
+MAX_FUNCTION = 60
+MAX_MEDIAN = 10
+
+modules = pytest.mark.parametrize("module", MODULES, ids=str)
+
+
+def tree_of(module: Path) -> ast.Module:
+    return ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
+
+
+def area_of(module: Path) -> str:
+    """The first folder or the module's own name: what LAYERS lists."""
+    return module.parts[0].removesuffix(".py")
+
+
+def layer_of(area: str) -> int:
+    found = [number for number, areas in enumerate(LAYERS) if area in areas]
+    assert found, f"{area} is in no layer; decide where it belongs and add it to LAYERS and DESIGN"
+    return found[0]
+
+
+def imports_of(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of all imports, those inside functions too; `from a import b` gives a and a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the layer"
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_areas(tree: ast.AST) -> set[str]:
+    """Areas of this package that a module imports; names from `pneumonia_fl` itself count as __init__."""
+    dotted = {tuple(name.split(".")) for name in imports_of(tree) if name.split(".")[0] == "pneumonia_fl"}
+    areas = {parts[1] for parts in dotted if len(parts) > 1}
+    exported = {"__version__", "DISCLAIMER"}
+    return {"__init__" if area in exported else area for area in areas}
+
+
+def functions_of(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    yield from (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of the body, the docstring left out."""
+    documented = ast.get_docstring(function) is not None
+    body = function.body[1:] if documented and len(function.body) > 1 else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1
+
+
+@modules
+def test_imports_point_downward_only(module: Path) -> None:
+    area = area_of(module)
+    above = {other for other in own_areas(tree_of(module)) if layer_of(other) > layer_of(area)}
+    assert not above, f"{module} imports {above} from a higher layer"
+
+
+def test_the_report_does_not_know_the_federation() -> None:
+    report = [module for module in MODULES if area_of(module) == "report"]
+    assert report
+    assert not {"fl", "web"} & {area for module in report for area in own_areas(tree_of(module))}
+
+
+@modules
+def test_packages_are_imported_where_they_belong(module: Path) -> None:
+    for name in {name.split(".")[0] for name in imports_of(tree_of(module))} & HOMES.keys():
+        homes = HOMES[name]
+        assert module.as_posix().startswith(homes), f"{module} imports {name}, which belongs to {homes}"
+
+
+@modules
+def test_only_config_and_cli_read_the_environment(module: Path) -> None:
+    if module.as_posix() == "config.py" or area_of(module) == "cli":
+        return
+    forbidden = {"environ", "environb", "getenv", "putenv"}
+    used = {node.attr for node in ast.walk(tree_of(module)) if _is_os_attribute(node)} & forbidden
+    named = {
+        name.removeprefix("os.") for name in imports_of(tree_of(module)) if name.startswith("os.")
+    } & forbidden
+    assert not used | named
+
+
+def _is_os_attribute(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+
+
+@modules
+def test_nothing_happens_at_import_time(module: Path) -> None:
+    for statement in tree_of(module).body:
+        assert _only_defines(statement, module), f"{module}:{statement.lineno}: {ast.unparse(statement)[:80]}"
+
+
+def _only_defines(statement: ast.stmt, module: Path) -> bool:
+    definitions = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    if isinstance(statement, definitions):
+        return True
+    if isinstance(statement, ast.If):
+        return ast.unparse(statement.test) in ("TYPE_CHECKING", "__name__ == '__main__'")
+    if not isinstance(statement, ast.Expr):
+        return False
+    return isinstance(statement.value, ast.Constant) or _registers_a_command(statement.value, module)
+
+
+def _registers_a_command(value: ast.expr, module: Path) -> bool:
+    """`app.command()(run)` and `app.add_typer(…)`: what a decorator does for a function of the same file."""
+    text = ast.unparse(value)
+    return area_of(module) == "cli" and text.startswith(("app.command(", "app.add_typer("))
+
+
+@modules
+def test_files_are_short(module: Path) -> None:
+    lines = len((PACKAGE / module).read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES, f"{module} has {lines} lines"
+
+
+@modules
+def test_no_function_is_long(module: Path) -> None:
+    for function in functions_of(tree_of(module)):
+        size = (function.end_lineno or 0) - function.lineno + 1
+        assert size <= MAX_FUNCTION, f"{module}: {function.name} has {size} lines"
+
+
+def test_the_median_function_is_short() -> None:
+    lengths = [length(function) for module in MODULES for function in functions_of(tree_of(module))]
+    assert statistics.median(lengths) <= MAX_MEDIAN
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    assert [module for module in MODULES if not ast.get_docstring(tree_of(module))] == []
+
+
+def test_scripts_and_job_files_hold_no_logic() -> None:
+    root = PACKAGE.parents[1]
+    for path in [*(root / "scripts").glob("*.py"), *(root / "jobs").glob("*.py")]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert not list(functions_of(tree)), path
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 26, path
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"], ["data", "--help"]])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from pneumonia_fl.cli.main import app\n"
+        f"try: app({words!r})\n"
+        "except SystemExit: pass\n"
+        "print('loaded:', *sorted(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    loaded = {name.split(".")[0] for name in done.stdout.rpartition("loaded:")[2].split()}
+    assert not loaded & HEAVY
