@@ -152,9 +152,21 @@ def test_leaking_patients_are_left_out_on_request(tmp_path: Path) -> None:
     files["chest_xray/val/NORMAL/IM-7777-0001.jpeg"] = files["chest_xray/test/NORMAL/IM-0003-0000.jpeg"]
     files["chest_xray/train/NORMAL/IM-7777-0002.jpeg"] = jpeg(77)
     info = prepare_small(write_folder(tmp_path / "x", files), tmp_path / "out", drop_leaks=True)
-    assert info.quarantined == 2
+    assert info.leaks_dropped == 2
     assert "NORMAL/IM-7777" not in {row.patient for row in read_manifest(tmp_path / "out")}
     assert "fail" not in levels(tmp_path / "out")
+
+
+def test_copies_between_the_splits_of_an_npz_are_left_out(tmp_path: Path) -> None:
+    images = np.random.default_rng(1).integers(0, 256, (20, 16, 16), dtype=np.uint8)
+    labels = (np.arange(20, dtype=np.uint8) % 2)[:, None]
+    arrays = {"train_images": images, "train_labels": labels}
+    np.savez(tmp_path / "x.npz", **arrays, test_images=images[:2], test_labels=labels[:2])
+    info = prepare_small(tmp_path / "x.npz", tmp_path / "out")
+    assert info.leaks_dropped == 2
+    assert info.counts["test"]["test"] == {"NORMAL": 1, "PNEUMONIA": 1}
+    with pytest.raises(LeakError, match="2 training images"):
+        prepare_small(tmp_path / "x.npz", tmp_path / "out", force=True, drop_leaks=False)
 
 
 def test_patients_that_the_test_set_names_too_are_counted(tmp_path: Path) -> None:

@@ -41,7 +41,12 @@ ValOption = Annotated[
     float, typer.Option(help="Share of each site's patients that validate instead of train.")
 ]
 LeaksOption = Annotated[
-    bool, typer.Option("--drop-leaks", help="Leave out patients who share a picture with the test set.")
+    bool | None,
+    typer.Option(
+        "--drop-leaks/--stop-at-leaks",
+        help="Whether to leave out patients who share a picture with the test set, or to stop at the first. "
+        "Else leave out for .npz, stop for the rest.",
+    ),
 ]
 WorkersOption = Annotated[
     int | None, typer.Option(min=1, help="Processes that decode; else one per core, where that is faster.")
@@ -81,7 +86,7 @@ def prepare(
     size: Annotated[int, typer.Option(metavar="PX", help="Side of the stored square images, pixels.")] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partition and of the validation split.")] = 7,
     val_fraction: ValOption = 0.15,
-    drop_leaks: LeaksOption = False,
+    drop_leaks: LeaksOption = None,
     workers: WorkersOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a prepared data set in DIR.")] = False,
     as_json: JsonOption = False,
@@ -166,6 +171,10 @@ def _print_summary(info: "DatasetInfo", out: Path) -> None:
 
     Console().print(_counts_table(info))
     typer.echo(f"left out: {info.quarantined} not trusted, {info.duplicates} exact copies (quarantine.csv)")
+    if info.leaks_dropped:
+        typer.echo(
+            f"{info.leaks_dropped} images left out: their patients have a picture in the official test set"
+        )
     if info.patient_overlap_with_test:
         typer.echo(
             f"{info.patient_overlap_with_test} patient ids occur in the official test set too; "

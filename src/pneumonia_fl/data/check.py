@@ -138,6 +138,10 @@ def _check_left_out(info: DatasetInfo) -> Iterator[Finding]:
         )
     if info.duplicates:
         yield Finding("ok", f"{info.duplicates} exact copies are left out, see {QUARANTINE}")
+    if info.leaks_dropped:
+        yield Finding(
+            "warn", f"{info.leaks_dropped} images are left out: their patients have a picture in the test set"
+        )
     if info.patient_overlap_with_test:
         yield Finding(
             "warn",

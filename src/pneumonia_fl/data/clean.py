@@ -30,7 +30,8 @@ class Cleaned:
         test: the official test set.
         left_out: file and reason of every image that is not used.
         quarantined: how many of those cannot be trusted.
-        duplicates: how many of those are exact copies.
+        duplicates: how many of those are exact copies of images that are used.
+        leaks: how many of those belong to patients who share a picture with the test set.
         overlap: patients of the pool whose key the official test set has as well.
     """
 
@@ -39,6 +40,7 @@ class Cleaned:
     left_out: list[tuple[str, str]]
     quarantined: int
     duplicates: int
+    leaks: int
     overlap: int
 
 
@@ -65,8 +67,15 @@ def clean(items: Sequence[Item], outcomes: Sequence[Outcome], drop_leaks: bool =
     pool, leaked = _without_leaks(pool, test, drop_leaks)
     overlap = {picture.item.patient for picture in pool} & {picture.item.patient for picture in test}
     kept, disputed, copies = _without_copies(pool)
-    untrusted = broken + leaked + disputed
-    return Cleaned(kept, test, sorted(untrusted + copies), len(untrusted), len(copies), len(overlap))
+    return Cleaned(
+        pool=kept,
+        test=test,
+        left_out=sorted(broken + leaked + disputed + copies),
+        quarantined=len(broken) + len(disputed),
+        duplicates=len(copies),
+        leaks=len(leaked),
+        overlap=len(overlap),
+    )
 
 
 def _without_leaks(

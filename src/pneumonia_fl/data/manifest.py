@@ -68,8 +68,10 @@ COLUMNS = tuple(field.name for field in fields(Row))
 class DatasetInfo(Strict):
     """What a prepared folder is: origin, preprocessing, counts and the hash of its manifest.
 
-    `source` is the kind of source and never a path. `poolable` says that the images may be brought together
-    in one place (public or simulated), which a comparison with central training needs.
+    `quarantined`, `duplicates`, `patient_overlap_with_test` and `leaks_dropped` are about the whole
+    preparation, in a site's folder too. `source` is the kind of source and never a path. `poolable` says that
+    the images may be brought together in one place (public or simulated), which a comparison with central
+    training needs.
     """
 
     version: Literal[1] = 1
@@ -85,6 +87,7 @@ class DatasetInfo(Strict):
     quarantined: int
     duplicates: int
     patient_overlap_with_test: int
+    leaks_dropped: int = 0
     manifest_sha256: str
     poolable: bool
 

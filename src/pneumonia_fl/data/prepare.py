@@ -72,7 +72,7 @@ def prepare(
     *,
     seed: int,
     val_fraction: float = 0.15,
-    drop_leaks: bool = False,
+    drop_leaks: bool | None = None,
     force: bool = False,
     workers: int | None = None,
     progress: Progress = silent,
@@ -81,7 +81,9 @@ def prepare(
 
     The source's official train and val images form the pool, which is dealt out to `sites` by patient and
     split there into train and val (`val_fraction` of the patients). The official test goes to `out/test`.
-    `drop_leaks` leaves patients out of the pool who share a picture with it.
+    Where the pool holds a copy of a test image, preparation stops, or leaves its patient out (`drop_leaks`).
+    None stops, except for npz archives: they name no patients, nobody can edit them, and the published ones
+    do hold copies.
 
     Raises:
         ConfigError: sites, partition or fraction make no sense.
@@ -91,7 +93,8 @@ def prepare(
     check_sites(sites)
     if not 0 < val_fraction <= 0.5:
         raise ConfigError(f"--val-fraction {val_fraction:g}: give a share above 0 and up to 0.5")
-    plan = _Plan(source, tuple(sites), parse_partition(partition), spec, seed, val_fraction, drop_leaks)
+    drop = source.kind == "npz" if drop_leaks is None else drop_leaks
+    plan = _Plan(source, tuple(sites), parse_partition(partition), spec, seed, val_fraction, drop)
     with output_errors(out):
         _check_out(out, force)
         created = not out.exists()
@@ -235,6 +238,7 @@ def _write_tables(
         quarantined=cleaned.quarantined,
         duplicates=cleaned.duplicates,
         patient_overlap_with_test=cleaned.overlap,
+        leaks_dropped=cleaned.leaks,
         manifest_sha256=write_manifest(folder, rows),
         # Images of unknown licence may be private; dealt out to several sites, they lie in one place already.
         poolable=source.licence != UNKNOWN_LICENCE or len(plan.sites) > 1,
