@@ -46,7 +46,7 @@ class Preprocess(Strict):
     )
     normalisation: Literal["per_image", "fixed"] = Field(
         "per_image",
-        description="per_image: subtract the image's own mean, divide by its own SD; fixed: use `mean` and `std`.",
+        description="per_image: subtract the image's mean, divide by its SD; fixed: use `mean` and `std`.",
     )
     mean: float = Field(0.4818, ge=0, le=1, description="Mean for `fixed`, on the 0–1 scale.")
     std: float = Field(0.2357, gt=0, le=1, description="Standard deviation for `fixed`, on the 0–1 scale.")
@@ -63,6 +63,13 @@ class ModelConfig(Strict):
         "none",
         description="imagenet: torchvision's weights, downloaded once where the job is submitted.",
     )
+
+    @model_validator(mode="after")
+    def _imagenet_weights_exist(self) -> Self:
+        own = self.name in ("small_resnet", "pneumonia_network")
+        if self.pretrained == "imagenet" and (own or self.norm == "group"):
+            raise ValueError("pretrained: imagenet is for torchvision's models with norm: batch")
+        return self
 
 
 class AugmentConfig(Strict):

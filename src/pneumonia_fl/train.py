@@ -183,8 +183,8 @@ def _optimizer(model: nn.Module, train: TrainConfig) -> Optimizer:
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if train.optimizer == "sgd":
-        return SGD(groups, lr=train.lr, momentum=train.momentum)
-    return AdamW(groups, lr=train.lr)
+        return SGD(groups, lr=train.lr, momentum=train.momentum, fused=True)
+    return AdamW(groups, lr=train.lr, fused=True)
 
 
 def _batches(count: int, train: TrainConfig, rng: np.random.Generator) -> list[NDArray[np.int64]]:

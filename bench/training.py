@@ -1,0 +1,83 @@
+"""How near the training loop comes to bare PyTorch: the same model, optimiser, batch and one thread."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pneumonia_fl.config import AugmentConfig, Preprocess, TrainConfig
+from pneumonia_fl.data.preprocess import normalise
+from pneumonia_fl.data.store import ImageSet
+from pneumonia_fl.evaluate import margins
+from pneumonia_fl.model import build_model
+from pneumonia_fl.train import train_epochs
+
+IMAGES = 512
+BATCH = 32
+REPEATS = 5
+TARGET = 0.95
+NOTHING = AugmentConfig(
+    rotate=0, translate=0, scale=0, contrast=0, brightness=0, gamma=0, sharpness=0, erase=0, noise=0
+)
+
+
+def run() -> None:
+    """Print images per second of both loops, their ratio, and what augmentation and evaluation cost."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for size in (128, 28):
+        _compare(size)
+    torch.set_num_threads(threads)
+
+
+def _compare(size: int) -> None:
+    spec = Preprocess(size=size)
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size), dtype=np.uint8)
+    labels = np.arange(IMAGES) % 2
+    data = ImageSet(pixels, labels, [str(i) for i in range(IMAGES)], ["unknown"] * IMAGES)
+    inputs, targets = normalise(torch.from_numpy(pixels), spec), torch.from_numpy(labels)
+    model = build_model(size=size, seed=1).to(memory_format=torch.channels_last)
+    bare, ours, augmented, evaluation = _medians(
+        lambda: _bare_loop(model, inputs, targets),
+        lambda: train_epochs(model, data, TrainConfig(batch_size=BATCH), NOTHING, spec),
+        lambda: train_epochs(model, data, TrainConfig(batch_size=BATCH), AugmentConfig(), spec),
+        lambda: margins(model, pixels, spec),
+    )
+    batches = IMAGES / BATCH
+    print(f"training, {size} px, batches of {BATCH}, one thread (CPU time, median of {REPEATS}):")
+    print(f"  bare PyTorch loop    {1e3 * bare / batches:7.1f} ms per batch  {IMAGES / bare:6.0f} images/s")
+    print(f"  train_epochs         {1e3 * ours / batches:7.1f} ms per batch  {IMAGES / ours:6.0f} images/s")
+    print(f"  ratio                {bare / ours:7.3f} (wanted: at least {TARGET})")
+    print(f"  augmentation adds    {1e3 * (augmented - ours) / batches:7.1f} ms per batch")
+    print(f"  evaluation                                  {IMAGES / evaluation:6.0f} images/s")
+
+
+def _bare_loop(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+    optimizer = torch.optim.AdamW(model.parameters())
+    model.train()
+    for rows in torch.randperm(len(inputs)).split(BATCH):
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs[rows]), targets[rows]).backward()
+        optimizer.step()
+
+
+def _medians(*works: Callable[[], object]) -> list[float]:
+    """CPU seconds of each work, taken in turns so that a busy machine slows all of them alike."""
+    for work in works:
+        work()
+    rounds = [[_cpu_seconds(work) for work in works] for _ in range(REPEATS)]
+    return [statistics.median(times) for times in zip(*rounds, strict=True)]
+
+
+def _cpu_seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    run()
