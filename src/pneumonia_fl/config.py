@@ -248,7 +248,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise ConfigError(f"--set {text!r}: write key=value, for example train.lr=0.001")
-        _set_path(result, key.strip().split("."), yaml.safe_load(value), text)
+        _set_path(result, key.strip().split("."), _yaml_value(value, text), text)
     return result
 
 
@@ -300,7 +300,17 @@ def _problem(item: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "job"
     if item["type"] == "extra_forbidden":
         return f"unknown key {where!r}"
-    return f"{where}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"
+    if item["type"] == "value_error":
+        # Of a whole section; showing it would show a secret that must not stand there.
+        return f"{where}: {item['msg'].removeprefix('Value error, ')}"
+    return f"{where}: {item['msg']} (got {item['input']!r})"
+
+
+def _yaml_value(value: str, text: str) -> object:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {text!r}: the value is not valid YAML; put it in quotes") from None
 
 
 def _set_path(values: dict[str, Any], keys: list[str], value: object, text: str) -> None:

@@ -22,7 +22,7 @@ import yaml
 
 from pneumonia_fl import __version__
 from pneumonia_fl.config import JobConfig
-from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.data.files import output_errors, write_atomic
 from pneumonia_fl.errors import OutputError, RunError
 
 GLOBAL = "global"
@@ -59,14 +59,14 @@ class RunFolder:
         Raises:
             OutputError: the folder holds something, or cannot be written.
         """
-        if path.exists() and any(path.iterdir()):
-            if not force:
-                raise OutputError(f"{path} exists already; choose another --out, or replace it with --force")
-            _remove_run(path)
-        try:
+        with output_errors(path):
+            if path.exists() and any(path.iterdir()):
+                if not force:
+                    raise OutputError(
+                        f"{path} exists already; choose another --out, or replace it with --force"
+                    )
+                _remove_run(path)
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write to {path}: {error.strerror}") from None
         return cls(path)
 
     @classmethod
