@@ -123,7 +123,7 @@ def _print_paths(console: Console, run: RunFolder) -> None:
     parts = {"run": run.path, "best model": run.model, "curves": run.figures / "curves.png", "logs": run.logs}
     for name, path in parts.items():
         if path.exists():
-            console.print(f"{name + ':':<12}{path}", soft_wrap=True, highlight=False)
+            console.print(f"{name + ':':<13}{path}", soft_wrap=True, highlight=False)
 
 
 def _print_tracking(console: Console, run: RunFolder) -> None:
@@ -137,16 +137,17 @@ def _print_tracking(console: Console, run: RunFolder) -> None:
         console.print(f"MLflow: {mlflow['uri']}", soft_wrap=True, highlight=False)
     if mlflow.get("error"):
         console.print(
-            f"[yellow]MLflow did not take everything ({mlflow['undelivered']} points missing): {mlflow['error']}. "
-            "All metrics are in metrics.json and TensorBoard.[/yellow]",
+            f"[yellow]MLflow at {mlflow['uri']} did not take everything ({mlflow['undelivered']} points are missing; "
+            f"why: run.json). All metrics are kept in {run.metrics_file}.[/yellow]",
             soft_wrap=True,
+            highlight=False,
         )
 
 
 def _print_command(console: Console, name: str, command: list[str]) -> None:
     import shlex
 
-    console.print(f"{name:<12}{shlex.join(command)}", soft_wrap=True, highlight=False)
+    console.print(f"{name:<13}{shlex.join(command)}", soft_wrap=True, highlight=False)
 
 
 def _number(value: float | None) -> str:

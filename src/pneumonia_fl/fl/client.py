@@ -8,7 +8,6 @@ import copy
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import nvflare.client as flare
@@ -23,9 +22,9 @@ from pneumonia_fl.config import SiteSettings, data_root, parse_words, site_threa
 from pneumonia_fl.data.store import SiteData, open_site
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.evaluate import evaluate
-from pneumonia_fl.fl.messages import SITE_ERROR, SITE_REPORT, metric_tag
+from pneumonia_fl.fl.messages import SITE_ERROR, SITE_REPORT, series
 from pneumonia_fl.journal import LOSS_POINTS
-from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.metrics import Metrics, summarise
 from pneumonia_fl.model import build_model
 from pneumonia_fl.train import Penalty, TrainResult, Turn, train_epochs
 
@@ -69,10 +68,11 @@ class Site:
         """Evaluate the received model and, in a training task, train it."""
         load_into(self.model, message.params)
         histogram = evaluate(self.model, self.validation_data, self.settings.preprocess)
-        metrics = self._publish(histogram, message.current_round)
+        metrics = summarise(histogram)
+        self._publish(metrics, message.current_round)
         report: dict[str, Any] = {"histogram": histogram.to_dict(), "training": {}}
         if not flare.is_train():
-            return flare.FLModel(metrics=metrics, meta={SITE_REPORT: report})
+            return flare.FLModel(metrics=series(metrics), meta={SITE_REPORT: report})
         result = self._train(message)
         report["training"] = {
             "train_loss": result.loss,
@@ -82,7 +82,7 @@ class Site:
         }
         return flare.FLModel(
             params={key: value.cpu() for key, value in self.model.state_dict().items()},
-            metrics=metrics,
+            metrics=series(metrics),
             meta={"NUM_STEPS_CURRENT_ROUND": result.samples, SITE_REPORT: report},
         )
 
@@ -101,14 +101,10 @@ class Site:
         self.total_steps += result.steps
         return result
 
-    def _publish(self, histogram: ScoreHistogram, number: int | None) -> dict[str, float]:
-        """Log this site's validation metrics; a metric that one class alone cannot have is left out."""
-        values = asdict(summarise(histogram))
-        metrics = {key: float(value) for key, value in values.items() if value is not None}
+    def _publish(self, metrics: Metrics, number: int | None) -> None:
         if number is not None:
-            for key, value in metrics.items():
-                self.writer.add_scalar(metric_tag(key), value, global_step=number)
-        return metrics
+            for tag, value in series(metrics).items():
+                self.writer.add_scalar(tag, value, global_step=number)
 
     def _publish_loss(self, step: int, loss: float) -> None:
         """Log about `LOSS_POINTS` losses per round; every point is a message to the server."""

@@ -19,9 +19,10 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.workflows.fedavg import FedAvg
 
-from pneumonia_fl.fl.messages import SITE_REPORT, VALIDATE_TASK, metric_tag
+from pneumonia_fl.fl.messages import SITE_REPORT, VALIDATE_TASK, series
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.runs import GLOBAL
 
 
 class PooledFedAvg(FedAvg):  # type: ignore[misc]
@@ -33,6 +34,7 @@ class PooledFedAvg(FedAvg):  # type: ignore[misc]
         self._candidate: dict[str, Any] = {}
         self._candidate_round = self.start_round
         self._pool: dict[str, ScoreHistogram] = {}
+        self._training: dict[str, dict[str, float]] = {}
         self._best_auroc: float | None = None
         self.journal = Journal(Path(self.get_run_dir()))
         sites = sorted(client.name for client in self.engine.get_clients())
@@ -47,7 +49,7 @@ class PooledFedAvg(FedAvg):  # type: ignore[misc]
         assert data is not None
         self._candidate = dict(data.params)
         self._candidate_round = data.current_round
-        self._pool = {}
+        self._pool, self._training = {}, {}
         self.journal.write("round_started", round=data.current_round, task=task_name)
         super().send_model(task_name=task_name, data=data, **options)
 
@@ -78,10 +80,11 @@ class PooledFedAvg(FedAvg):  # type: ignore[misc]
         self._judge_candidate()
 
     def _note_report(self, result: FLModel) -> bool:
-        report = result.meta[SITE_REPORT]
-        site = result.meta["client_name"]
-        self._pool[site] = ScoreHistogram.from_dict(report["histogram"])
-        values = {**(result.metrics or {}), **report["training"], "bytes": _bytes(result.params)}
+        report, site = result.meta[SITE_REPORT], result.meta["client_name"]
+        histogram = ScoreHistogram.from_dict(report["histogram"])
+        self._pool[site] = histogram
+        self._training[site] = report["training"]
+        values = {**asdict(summarise(histogram)), **report["training"], "bytes": _bytes(result.params)}
         self.journal.write("site", round=self._candidate_round, site=site, values=values)
         return True
 
@@ -94,9 +97,10 @@ class PooledFedAvg(FedAvg):  # type: ignore[misc]
         if best:
             self._best_auroc = metrics.auroc
             self._keep_best()
-        values = asdict(metrics)
-        self.journal.write("global", round=number, values=values, best=best, histogram=pooled.to_dict())
-        self._publish(values, number)
+        self.journal.write(
+            "global", round=number, values=asdict(metrics), best=best, histogram=pooled.to_dict()
+        )
+        self._publish({**series(metrics), **_mean_loss(self._training)}, number)
 
     def _keep_best(self) -> None:
         """Have the persistor write the candidate as the best model, through NVFlare's own event."""
@@ -106,17 +110,22 @@ class PooledFedAvg(FedAvg):  # type: ignore[misc]
         self.event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE)
         self.fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, latest, private=True, sticky=True)
 
-    def _publish(self, values: dict[str, float | None], step: int) -> None:
+    def _publish(self, values: dict[str, float], step: int) -> None:
         """Hand the global series to the receivers, as an event of the server itself."""
         for name, value in values.items():
-            if value is not None:
-                dxo = create_analytic_dxo(
-                    tag=f"global/{metric_tag(name)}",
-                    value=float(value),
-                    data_type=AnalyticsDataType.SCALAR,
-                    global_step=step,
-                )
-                send_analytic_dxo(self, dxo=dxo, fl_ctx=self.fl_ctx, event_type=ANALYTIC_EVENT_TYPE)
+            dxo = create_analytic_dxo(
+                tag=f"{GLOBAL}/{name}", value=value, data_type=AnalyticsDataType.SCALAR, global_step=step
+            )
+            send_analytic_dxo(self, dxo=dxo, fl_ctx=self.fl_ctx, event_type=ANALYTIC_EVENT_TYPE)
+
+
+def _mean_loss(training: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The round's training loss over all sites, each image counting alike; empty after an evaluation."""
+    samples = sum(values.get("train_samples", 0) for values in training.values())
+    if not samples:
+        return {}
+    total = sum(values["train_loss"] * values["train_samples"] for values in training.values())
+    return {"train_loss": total / samples}
 
 
 def _is_better(auroc: float | None, best: float | None) -> bool:

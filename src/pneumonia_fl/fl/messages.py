@@ -1,5 +1,9 @@
 """The words that server and sites share beyond NVFlare's own."""
 
+from dataclasses import asdict
+
+from pneumonia_fl.metrics import Metrics
+
 SITE_REPORT = "pneumonia_fl.site_report"
 """Key in `FLModel.meta`: {"histogram": ScoreHistogram.to_dict(), "training": {…numbers…}}."""
 
@@ -10,6 +14,14 @@ SITE_ERROR = "pneumonia-fl site error:"
 """Marks the one line in a site's log that says why it stopped."""
 
 
-def metric_tag(metric: str) -> str:
-    """The name of a validation metric's series in TensorBoard and MLflow."""
+def series(metrics: Metrics) -> dict[str, float]:
+    """Validation metrics as tags and values for TensorBoard and MLflow.
+
+    Counts are no series, and a metric that one class alone cannot have is left out.
+    """
+    values = {name: value for name, value in asdict(metrics).items() if name not in ("n", "positives")}
+    return {_tag(name): float(value) for name, value in values.items() if value is not None}
+
+
+def _tag(metric: str) -> str:
     return "validation_auc" if metric == "auroc" else f"validation_{metric}"

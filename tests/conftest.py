@@ -1,0 +1,59 @@
+"""What tests share: the real command line, and one federated run that many tests look at."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
+CLI = Path(sys.executable).with_name("pneumonia-fl")
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pneumonia_fl(
+    *words: object, cwd: Path | None = None, timeout: float = 300, env: dict[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run the installed command as a user does."""
+    return subprocess.run(
+        [str(CLI), *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=timeout,
+        check=False,
+        env=env,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text())
+    return values
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three synthetic hospitals at 32 px, prepared through the command line."""
+    out = tmp_path_factory.mktemp("data") / "demo"
+    done = pneumonia_fl(
+        "data", "prepare", "--source", "synthetic:images=600,size=32,seed=7,sites=3", "--out", out,
+        "--sites", 3, "--size", 32, "--seed", 7,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def finished_run(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the main job on the synthetic hospitals; do not change it."""
+    out = tmp_path_factory.mktemp("runs") / "fedavg"
+    done = pneumonia_fl("run", "fedavg", "--data", demo_data, "--out", out, "--rounds", 4, "--set", "train.local_epochs=4")
+    assert done.returncode == 0, done.stderr
+    (out / "stdout.txt").write_text(done.stdout)
+    (out / "stderr.txt").write_text(done.stderr)
+    return out

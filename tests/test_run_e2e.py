@@ -1,0 +1,142 @@
+"""The main job end to end: real NVFlare processes, real TensorBoard files, a real MLflow database."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import pneumonia_fl, read_json
+
+from pneumonia_fl.metrics import ScoreHistogram, summarise
+
+pytestmark = pytest.mark.e2e
+SITES = ["site-1", "site-2", "site-3"]
+
+
+def journal(run: Path, kind: str) -> list[dict[str, object]]:
+    events = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return [event for event in events if event["event"] == kind]
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_run_folder_holds_everything_the_design_names(finished_run: Path) -> None:
+    for name in ("config.yml", "run.json", "metrics.json", "mlflow.db", "figures/curves.png", "logs/server.txt"):
+        assert (finished_run / name).is_file(), name
+    for name in ("model", "model_last"):
+        assert (finished_run / name / "model.safetensors").is_file()
+        assert (finished_run / name / "model_card.json").is_file()
+    assert (finished_run / "job/fedavg/meta.json").is_file()
+    assert not (finished_run / "nvflare").exists()
+
+
+def test_every_round_and_the_final_model_are_evaluated(finished_run: Path) -> None:
+    metrics = read_json(finished_run / "metrics.json")
+    assert [entry["round"] for entry in metrics["rounds"]] == [0, 1, 2, 3, 4]
+    assert all(sorted(entry["sites"]) == SITES for entry in metrics["rounds"])
+    assert metrics["best_round"] == max(
+        metrics["rounds"][1:], key=lambda entry: entry["global"]["auroc"]
+    )["round"]
+
+
+def test_training_on_synthetic_xrays_learns(finished_run: Path) -> None:
+    rounds = read_json(finished_run / "metrics.json")["rounds"]
+    assert max(entry["global"]["auroc"] for entry in rounds[1:]) > 0.75
+
+
+def test_global_metrics_are_those_of_the_pooled_histogram(finished_run: Path) -> None:
+    final = journal(finished_run, "global")[-1]
+    histogram = ScoreHistogram.from_dict(final["histogram"])  # type: ignore[arg-type]
+    assert summarise(histogram).auroc == pytest.approx(final["values"]["auroc"])  # type: ignore[index]
+    sites = read_json(finished_run / "metrics.json")["rounds"][-1]["sites"].values()
+    assert histogram.n == sum(site["n"] for site in sites)
+
+
+def test_sites_report_the_samples_they_trained_on(finished_run: Path, demo_data: Path) -> None:
+    counts = read_json(demo_data / "dataset.json")["counts"]
+    for site, values in read_json(finished_run / "metrics.json")["rounds"][0]["sites"].items():
+        assert values["train_samples"] == 4 * sum(counts[site]["train"].values())
+
+
+def test_tensorboard_has_site_series_and_global_series(finished_run: Path) -> None:
+    for site in SITES:
+        series = scalars(finished_run / "tb_events" / site)
+        assert [step for step, _ in series["validation_auc"]] == [0, 1, 2, 3, 4]
+        steps = [step for step, _ in series["train_loss"]]
+        assert steps == sorted(set(steps)), "the step restarts"
+    series = scalars(finished_run / "tb_events" / "global")
+    rounds = read_json(finished_run / "metrics.json")["rounds"]
+    assert [value for _, value in series["global/validation_auc"]] == pytest.approx(
+        [entry["global"]["auroc"] for entry in rounds]
+    )
+
+
+def test_mlflow_has_runs_whose_artifacts_resolve(finished_run: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+
+    client = MlflowClient(f"sqlite:///{finished_run / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("pneumonia-fl")
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert sorted(runs) == ["fedavg", *SITES]
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    parent = runs["fedavg"]
+    assert parent.data.params["train.local_epochs"] == "4"
+    assert "manifest_sha256" in parent.data.tags
+    assert "global/validation_auc" in parent.data.metrics
+    assert "train_loss" in runs["site-1"].data.metrics
+    model = download_artifacts(
+        artifact_uri=f"{parent.info.artifact_uri}/model/model.safetensors", dst_path=str(tmp_path)
+    )
+    assert Path(model).read_bytes() == (finished_run / "model/model.safetensors").read_bytes()
+
+
+def test_output_ends_with_table_paths_and_commands(finished_run: Path) -> None:
+    text = (finished_run / "stdout.txt").read_text()
+    assert "AUROC" in text
+    assert "global" in text
+    assert f"tensorboard --logdir {finished_run / 'tb_events'}" in text
+    assert f"mlflow ui --backend-store-uri sqlite:///{finished_run / 'mlflow.db'}" in text
+    assert "Not a medical device" in text
+
+
+def test_no_path_patient_or_image_name_leaves_in_job_or_metrics(finished_run: Path, demo_data: Path) -> None:
+    manifest = (demo_data / "manifest.csv").read_text().splitlines()[1:]
+    images = {line.split(",")[0] for line in manifest}
+    shared = [*(finished_run / "job").rglob("*.*"), finished_run / "metrics.json", finished_run / "journal.jsonl"]
+    for path in (path for path in shared if path.is_file()):
+        text = path.read_text()
+        assert str(demo_data) not in text, path
+        assert not any(image in text for image in images), path
+
+
+def test_evaluate_agrees_with_the_prepared_and_the_raw_source(finished_run: Path, demo_data: Path) -> None:
+    raw = pneumonia_fl(
+        "evaluate", finished_run, "--source", "synthetic:images=600,size=32,seed=7,sites=3", "--json"
+    )
+    prepared = pneumonia_fl("evaluate", finished_run, "--source", demo_data, "--json")
+    assert raw.returncode == prepared.returncode == 0, raw.stderr + prepared.stderr
+    assert json.loads(raw.stdout)["auroc"] == pytest.approx(json.loads(prepared.stdout)["auroc"])
+    assert json.loads(raw.stdout)["n"] == json.loads(prepared.stdout)["n"]
+
+
+def test_runs_lists_the_run(finished_run: Path) -> None:
+    done = pneumonia_fl("runs", "--root", finished_run.parent, "--json")
+    (run,) = json.loads(done.stdout)
+    assert run["state"] == "finished"
+    assert run["best_auroc"] is not None
+
+
+def test_metrics_are_those_stored_within_tolerance(finished_run: Path) -> None:
+    stored = read_json(Path(__file__).with_name("stored_metrics.json"))
+    rounds = read_json(finished_run / "metrics.json")["rounds"]
+    for key, tolerance in (("auroc", 0.05), ("loss", 0.1)):
+        measured = [entry["global"][key] for entry in rounds]
+        np.testing.assert_allclose(measured, stored[key], atol=tolerance)

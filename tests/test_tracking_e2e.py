@@ -1,0 +1,87 @@
+"""MLflow as in a study: a real tracking server, and a tracking server that is down."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import pneumonia_fl, read_json
+
+pytestmark = pytest.mark.e2e
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}",
+        "--artifacts-destination", str(tmp_path / "artifacts"),
+    ]  # fmt: skip
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_until_up(uri, server)
+    yield uri
+    stop_tree(server.pid)
+
+
+def wait_until_up(uri: str, server: "subprocess.Popen[bytes]", deadline: float = 90) -> None:
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        assert server.poll() is None, "the MLflow server ended"
+        try:
+            with urllib.request.urlopen(f"{uri}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"no MLflow server after {deadline:.0f} s")
+
+
+def stop_tree(pid: int) -> None:
+    import psutil
+
+    parent = psutil.Process(pid)
+    processes = [parent, *parent.children(recursive=True)]
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes)
+
+
+def test_a_tracking_server_gets_series_parameters_and_model(
+    mlflow_server: str, demo_data: Path, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    run = tmp_path / "run"
+    done = pneumonia_fl("run", "fedprox", "--data", demo_data, "--out", run, "--rounds", 1, "-t", mlflow_server)
+    assert done.returncode == 0, done.stderr
+    client = MlflowClient(mlflow_server)
+    parent = client.get_run(read_json(run / "run.json")["mlflow"]["run_id"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["algorithm.mu"] == "0.01"
+    steps = [metric.step for metric in client.get_metric_history(parent.info.run_id, "global/validation_auc")]
+    assert steps == [0, 1]
+    local = client.download_artifacts(parent.info.run_id, "model/model.safetensors", str(tmp_path))
+    assert Path(local).read_bytes() == (run / "model/model.safetensors").read_bytes()
+    assert read_json(run / "run.json")["mlflow"]["undelivered"] == 0
+
+
+def test_a_dead_tracking_server_neither_stops_nor_delays_training(demo_data: Path, tmp_path: Path) -> None:
+    run, uri = tmp_path / "run", f"http://127.0.0.1:{free_port()}"
+    done = pneumonia_fl("run", "fedavg", "--data", demo_data, "--out", run, "--rounds", 1, "-t", uri, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert f"MLflow at {uri} did not take everything" in done.stdout
+    state = read_json(run / "run.json")
+    assert state["mlflow"]["undelivered"] > 0
+    assert len(read_json(run / "metrics.json")["rounds"]) == 2
+    assert state["finished"] - state["started"] < 150
