@@ -73,7 +73,7 @@ def test_more_clients_than_sites_are_refused(clients: int) -> None:
 
 def test_min_clients_above_the_sites_that_take_part_is_refused() -> None:
     assert plan(job(min_clients=3), info()).sites == SITES
-    with pytest.raises(ConfigError, match=r"min_clients is 3, but .* 2 sites; lower min_clients"):
+    with pytest.raises(ConfigError, match=r"min_clients is 3, but 2 sites take part; lower min_clients"):
         plan(job(min_clients=3), info(), clients=2)
 
 

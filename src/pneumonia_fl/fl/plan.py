@@ -28,30 +28,36 @@ def plan(job: JobConfig, info: DatasetInfo, clients: int | None = None) -> Plan:
     Raises:
         ConfigError: more sites wanted than there are, or data prepared for another input.
     """
-    sites = _choose_sites(info, clients)
-    if job.min_clients > len(sites):
-        raise ConfigError(
-            f"min_clients is {job.min_clients}, but the data has {len(sites)} sites; "
-            "lower min_clients or prepare the data for more sites"
-        )
+    sites = choose_sites(job, info.sites, clients)
     images = {site: sum(info.counts[site].get("train", {}).values()) for site in sites}
     return Plan(job.model_copy(update={"preprocess": _input(job, info)}), sites, images)
+
+
+def choose_sites(job: JobConfig, there: tuple[str, ...], clients: int | None) -> tuple[str, ...]:
+    """Return the sites that take part: all that are there, or the first `clients`.
+
+    Raises:
+        ConfigError: there are fewer than `clients` or than the job's `min_clients`.
+    """
+    if clients is not None and not 1 <= clients <= len(there):
+        raise ConfigError(f"{clients} clients wanted, but the data has {len(there)}: {', '.join(there)}")
+    sites = there[:clients]
+    if job.min_clients > len(sites):
+        raise ConfigError(
+            f"min_clients is {job.min_clients}, but {len(sites)} sites take part; "
+            "lower min_clients or prepare the data for more sites"
+        )
+    return sites
 
 
 def share_cores(images: dict[str, int], cores: int) -> dict[str, int]:
     """Threads for sites that train side by side on one machine: by their share of the images, at least one.
 
-    Equal sites on two cores get one thread each. A site with most of the images gets both: the others are done
-    soon, and a round lasts as long as its slowest site.
+    Equal sites on two cores get one thread each. A site with most of the images gets both: the others are
+    done soon, and a round lasts as long as its slowest site.
     """
     total = max(1, sum(images.values()))
     return {site: max(1, round(cores * count / total)) for site, count in images.items()}
-
-
-def _choose_sites(info: DatasetInfo, clients: int | None) -> tuple[str, ...]:
-    if clients is not None and not 1 <= clients <= len(info.sites):
-        raise ConfigError(f"{clients} clients wanted, but the data has {len(info.sites)}: {', '.join(info.sites)}")
-    return info.sites[:clients]
 
 
 def _input(job: JobConfig, info: DatasetInfo) -> object:

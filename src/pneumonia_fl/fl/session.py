@@ -1,7 +1,9 @@
 """One whole run, from a job's name to a finished run folder."""
 
+import contextlib
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,11 +11,14 @@ from typing import Protocol
 from pneumonia_fl.config import JobConfig, cpu_count, data_root, load_job
 from pneumonia_fl.data.manifest import DatasetInfo, read_info
 from pneumonia_fl.errors import ConfigError
-from pneumonia_fl.fl.plan import Plan, plan, share_cores
+from pneumonia_fl.fl.plan import Plan, choose_sites, plan, share_cores
 from pneumonia_fl.fl.simulator import simulate
 from pneumonia_fl.jobfiles import find_job
 from pneumonia_fl.journal import Event
 from pneumonia_fl.runs import RunFolder, new_run_path, start_run
+
+DEFAULT_SITES = 2
+"""Clients of an exported job when neither the data nor the user says how many."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,16 @@ def run_simulation(request: Request, watcher: Watcher) -> RunFolder:
         PneumoniaFLError: the request cannot work, or the run failed.
     """
     job = load_job(find_job(request.job), request.overrides)
-    given = _given_data(request, job)
+    given = _given_data(request)
     if given is not None:
         plan(job, read_info(given), request.clients)  # refuse before a folder is made
+    else:
+        choose_sites(job, _synthetic_sites(job), request.clients)
     run = RunFolder.create(request.out or new_run_path(request.runs, job.name), request.force)
-    data = given or _make_synthetic(job, run.path / "data", watcher)
-    info = read_info(data)
-    planned = plan(job, info, request.clients)
+    with _removed_on_error(run.path):
+        data = given or _make_synthetic(job, run.path / "data", watcher)
+        info = read_info(data)
+        planned = plan(job, info, request.clients)
     start_run(run, planned.job, planned.sites, _origin(info))
     watcher.started(planned, run)
     _guarded(run, planned, info, watcher, lambda: _simulate(request, run, planned, data, watcher))
@@ -70,23 +78,41 @@ def export_only(request: Request, folder: Path) -> Path:
     from pneumonia_fl.fl.jobs import export_job
 
     job = load_job(find_job(request.job), request.overrides)
-    given = _given_data(request, job)
+    given = _given_data(request)
     if given is not None:
         planned = plan(job, read_info(given), request.clients)
         return export_job(planned.job, len(planned.sites), folder)
     if job.preprocess is None:
         raise ConfigError("the input size is not known; pass --data DIR or --set preprocess.size=128")
-    return export_job(job, request.clients or job.min_clients or 2, folder)
+    sites = request.clients or job.min_clients or DEFAULT_SITES
+    if job.min_clients > sites:
+        raise ConfigError(f"min_clients is {job.min_clients}, but {sites} clients wanted; lower min_clients")
+    return export_job(job, sites, folder)
 
 
-def _given_data(request: Request, job: JobConfig) -> Path | None:
+def _given_data(request: Request) -> Path | None:
     data = request.data or data_root()
-    if data is None and job.synthetic is None:
+    return data.absolute() if data else None
+
+
+def _synthetic_sites(job: JobConfig) -> tuple[str, ...]:
+    """Names of the sites whose X-rays are made up; `ConfigError` when the job has no such data."""
+    if job.synthetic is None:
         raise ConfigError(
             "no data: pass --data DIR. To make some: "
             "pneumonia-fl data prepare --source synthetic --out data/demo --sites 3"
         )
-    return data.absolute() if data else None
+    return tuple(f"site-{number}" for number in range(1, job.synthetic.sites + 1))
+
+
+@contextlib.contextmanager
+def _removed_on_error(folder: Path) -> Iterator[None]:
+    """Remove what is no run yet when it cannot become one."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _make_synthetic(job: JobConfig, folder: Path, watcher: Watcher) -> Path:
@@ -97,9 +123,9 @@ def _make_synthetic(job: JobConfig, folder: Path, watcher: Watcher) -> Path:
     wanted = job.synthetic
     assert wanted is not None
     spec = f"synthetic:images={wanted.images},size={wanted.size},seed={wanted.seed},sites={wanted.sites}"
-    sites = [f"site-{number}" for number in range(1, wanted.sites + 1)]
     size = Preprocess(size=wanted.size)
-    prepare(open_source(spec), folder, sites, "natural", size, seed=wanted.seed, progress=watcher.progress)
+    sites, report = _synthetic_sites(job), watcher.progress
+    prepare(open_source(spec), folder, sites, "natural", size, seed=wanted.seed, progress=report)
     return folder
 
 
