@@ -1,0 +1,292 @@
+"""Every shipped job through the real loader and the real recipe, and what must not become a job."""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import pneumonia_fl, read_json
+from pneumonia_fl.cli.main import main
+from pneumonia_fl.config import JobConfig, SiteSettings, load_job, parse_words
+from pneumonia_fl.fl.jobs import export_job
+from pneumonia_fl.jobfiles import find_job, job_names, jobs_folder
+from pneumonia_fl.model import build_model, count_parameters
+from xrays import content
+
+ROOT = Path(__file__).parents[1]
+JOBS = job_names()
+SIZE = "preprocess.size=64"
+
+
+def job_of(name: str, *overrides: str) -> JobConfig:
+    sized = load_job(find_job(name)).preprocess is not None
+    return load_job(find_job(name), overrides if sized else [SIZE, *overrides])
+
+
+def server_of(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "app/config/config_fed_server.json")
+
+
+def receivers_of(folder: Path) -> set[str]:
+    paths = {component["path"].rpartition(".")[2] for component in server_of(folder)["components"]}
+    return {path for path in paths if path.endswith("Receiver")}
+
+
+def settings_of(folder: Path) -> SiteSettings:
+    client = read_json(folder / "app/config/config_fed_client.json")
+    words = shlex.split(client["executors"][0]["executor"]["args"]["task_script_args"])
+    assert words[::2] == ["--set"] * (len(words) // 2)
+    return parse_words(SiteSettings, words[1::2], "exported arguments")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every shipped job, exported once."""
+    folder = tmp_path_factory.mktemp("my jobs")
+    return {name: export_job(job_of(name), 3, folder) for name in JOBS}
+
+
+class Cli:
+    """The command line inside this process: exit code, stdout, stderr."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capfd = monkeypatch, capfd
+
+    def __call__(self, *words: object) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["pneumonia-fl", *map(str, words)])
+        self._capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0), *self._capfd.readouterr()
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Cli]:
+    """In an empty working directory, at a site that has set nothing."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.delenv("PNEUMONIA_FL_DATA", raising=False)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    yield Cli(monkeypatch, capfd)
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_the_jobs_of_the_design_are_there() -> None:
+    assert {"smoke", "fedavg", "fedprox", "azure_pneumonia_network"} <= set(JOBS)
+    assert (jobs_folder() / "client.py").is_file()
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_shipped_job_has_its_files_name_and_a_description(name: str) -> None:
+    job = load_job(find_job(name))
+    assert job.name == name
+    assert job.description.endswith(".")
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_shipped_job_becomes_an_nvflare_job(name: str, exported: dict[str, Path]) -> None:
+    folder, job = exported[name], job_of(name)
+    assert read_json(folder / "meta.json")["name"] == name
+    assert read_json(folder / "meta.json")["min_clients"] == 3
+    (workflow,) = server_of(folder)["workflows"]
+    assert workflow["path"] == "pneumonia_fl.fl.controller.PooledFedAvg"
+    assert workflow["args"]["num_rounds"] == job.rounds
+    assert receivers_of(folder) == {"TensorBoardReceiver", "MLflowReceiver", "JournalReceiver"}
+    assert settings_of(folder) == job.site_settings()
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_the_server_builds_the_model_of_the_job(name: str, exported: dict[str, Path]) -> None:
+    job, text = job_of(name), json.dumps(server_of(exported[name]))
+    assert "pneumonia_fl.model.build_model" in text
+    settings = job.site_settings()
+    wanted = {
+        "name": job.model.name,
+        "norm": job.model.norm,
+        "size": settings.preprocess.size,
+        "seed": job.train.seed,
+    }
+    assert json.dumps(wanted)[1:-1] in text
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_carries_the_training_script_and_no_other_code(name: str, exported: dict[str, Path]) -> None:
+    custom = exported[name] / "app" / "custom"
+    assert [path.name for path in custom.rglob("*") if path.is_file()] == ["client.py"]
+    assert (custom / "client.py").read_text() == (jobs_folder() / "client.py").read_text()
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_carries_no_path_and_no_secret(name: str, exported: dict[str, Path]) -> None:
+    for file, data in content(exported[name]).items():
+        text = data.decode()
+        for forbidden in (
+            str(exported[name].parents[1]),
+            str(ROOT),
+            str(Path.home()) + "/",
+            "KAGGLE",
+            "PASSWORD",
+        ):
+            assert forbidden not in text, file
+        assert "password" not in text.lower(), file
+
+
+def test_the_azure_job_is_the_published_one() -> None:
+    job = job_of("azure_pneumonia_network")
+    settings = job.site_settings()
+    model = build_model(job.model.name, job.model.norm, settings.preprocess.size, seed=0)
+    assert count_parameters(model) == 25_783_554
+    train, pre = settings.train, settings.preprocess
+    assert (train.optimizer, train.lr, train.momentum, train.batch_size, train.local_epochs) == (
+        "sgd",
+        0.01,
+        0.9,
+        32,
+        5,
+    )
+    assert (pre.size, pre.normalisation, pre.mean, pre.std) == (224, "fixed", 0.4818, 0.2357)
+
+
+def test_the_azure_job_does_not_augment() -> None:
+    changes = job_of("azure_pneumonia_network").augment.model_dump()
+    assert not any(changes.values()), changes
+
+
+def test_mu_of_fedprox_arrives(exported: dict[str, Path], tmp_path: Path) -> None:
+    def mu(folder: Path) -> object:
+        return server_of(folder)["workflows"][0]["args"].get("fedprox_mu")
+
+    assert mu(exported["fedprox"]) == 0.01
+    assert mu(export_job(job_of("fedprox", "algorithm.mu=0.5"), 3, tmp_path)) == 0.5
+    assert mu(exported["fedavg"]) is None
+
+
+@pytest.mark.parametrize(
+    ("tracking", "receiver"),
+    [("[tensorboard]", {"TensorBoardReceiver"}), ("[mlflow]", {"MLflowReceiver"}), ("[]", set())],
+)
+def test_tracking_chooses_the_receivers(tracking: str, receiver: set[str], tmp_path: Path) -> None:
+    folder = export_job(job_of("fedavg", f"tracking={tracking}"), 3, tmp_path)
+    assert receivers_of(folder) == {"JournalReceiver"} | receiver
+
+
+def test_the_tracking_server_arrives(tmp_path: Path) -> None:
+    overrides = ["mlflow.tracking_uri=https://mlflow.example.org", "mlflow.experiment=xray"]
+    text = json.dumps(server_of(export_job(job_of("fedavg", *overrides), 3, tmp_path)))
+    assert '"tracking_uri": "https://mlflow.example.org"' in text
+    assert '"experiment": "xray"' in text
+
+
+def test_the_command_exports_what_the_data_decides(cli: Cli, demo_data: Path, tmp_path: Path) -> None:
+    code, out, _ = cli(
+        "run", "fedavg", "--export", "--data", demo_data, "--job-dir", tmp_path / "my jobs", "--rounds", 4
+    )
+    folder = tmp_path / "my jobs" / "fedavg"
+    assert (code, out) == (0, f"NVFlare job: {folder}\n")
+    assert settings_of(folder).preprocess.size == 32
+    assert settings_of(folder).rounds == 4
+    assert read_json(folder / "meta.json")["min_clients"] == 3
+    assert not any(str(demo_data).encode() in data for data in content(folder).values())
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_job_py_speaks_nvflares_dialect(tmp_path: Path) -> None:
+    words = [
+        "fedprox",
+        "-e",
+        "-j",
+        str(tmp_path / "out"),
+        "-n",
+        "3",
+        "--set",
+        SIZE,
+        "-t",
+        "http://127.0.0.1:5000",
+    ]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "job.py"), *words, "--num_rounds", "2"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "out" / "fedprox"
+    assert read_json(folder / "meta.json")["min_clients"] == 3
+    assert settings_of(folder) == job_of("fedprox", "rounds=2").site_settings()
+    assert '"tracking_uri": "http://127.0.0.1:5000"' in json.dumps(server_of(folder))
+
+
+BROKEN = [
+    (["fedavgg"], "unknown job 'fedavgg'; there are: azure_pneumonia_network, fedavg"),
+    (["none.yml"], "no job file none.yml"),
+    (["fedavg", "--set", "train.learning_rate=1"], "unknown key 'train.learning_rate'"),
+    (["fedavg", "--set", "rounds=many"], "rounds: "),
+    (["fedavg", "--set", "train.lr"], "write key=value, for example train.lr=0.001"),
+    (["fedavg", "--set", "rounds=["], "not valid YAML"),
+    (["fedavg", "--set", "model.name=vgg"], "model.name: "),
+    (["fedavg", "--set", "algorithm.name=fedprox"], "fedprox needs mu > 0"),
+    (
+        ["fedavg", "-t", "https://me:hunter2@mlflow.example.org"],
+        "must not carry credentials; set MLFLOW_TRACKING_",
+    ),
+    (["fedavg"], "no data: pass --data DIR. To make some: pneumonia-fl data prepare"),
+    (["fedavg", "--export"], "pass --data DIR or --set preprocess.size=128"),
+    (["fedavg", "--data", "none"], "run `pneumonia-fl data prepare`"),
+    (["smoke", "-n", "4"], "4 clients wanted, but the data has 3"),
+    (["smoke", "--set", "min_clients=4"], "min_clients is 4, but 3 sites take part; lower min_clients"),
+    (["fedavg", "--export", "--set", SIZE, "--set", "min_clients=4", "-n", "3"], "lower min_clients"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), BROKEN, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_what_cannot_run_is_one_line_and_leaves_nothing(cli: Cli, words: list[str], message: str) -> None:
+    code, out, err = cli("run", *words)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert "hunter2" not in err
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-n", "4"], "4 clients wanted, but the data has 3: site-1, site-2, site-3"),
+        (["--set", "min_clients=4"], "min_clients is 4"),
+        (["-n", "2", "--set", "min_clients=3"], "min_clients is 3"),
+        (["--set", SIZE], "the job wants preprocess.size 64, but the data is prepared with 32"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_refused(
+    cli: Cli, demo_data: Path, words: list[str], message: str
+) -> None:
+    for command in (["run", "fedavg"], ["run", "fedavg", "--export"]):
+        code, _, err = cli(*command, "--data", demo_data, *words)
+        assert code == 1
+        assert message in err
+        assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_job_file_of_ones_own_is_named_in_its_errors(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mine.yml").write_text("name: mine\nround: 3\n")
+    assert cli("run", tmp_path / "mine.yml")[2] == "error: mine.yml: unknown key 'round'\n"
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
+    done = pneumonia_fl("--debug", "run", "fedavgg", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    quiet = pneumonia_fl("run", "fedavgg", cwd=tmp_path)
+    assert (quiet.returncode, quiet.stderr.count("\n")) == (1, 1)
+    assert list(tmp_path.iterdir()) == []
