@@ -39,8 +39,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
-        y = torch.relu(self.norm1(self.conv1(x)))
-        return torch.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+        y = torch.relu_(self.norm1(self.conv1(x)))
+        return torch.relu_(self.norm2(self.conv2(y)) + self.shortcut(x))
 
 
 class SmallResNet(nn.Module):
@@ -56,7 +56,7 @@ class SmallResNet(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(1, 32, 3 if size < 48 else 5, 1 if size < 48 else 2, 1 if size < 48 else 2, bias=False),
             nn.BatchNorm2d(32),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.MaxPool2d(3, 2, 1) if size >= 96 else nn.Identity(),
         )
         widths = ((32, 32, 1), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1))
