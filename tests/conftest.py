@@ -52,7 +52,9 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_run(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the main job on the synthetic hospitals; do not change it."""
     out = tmp_path_factory.mktemp("runs") / "fedavg"
-    done = pneumonia_fl("run", "fedavg", "--data", demo_data, "--out", out, "--rounds", 4, "--set", "train.local_epochs=4")
+    done = pneumonia_fl(
+        "run", "fedavg", "--data", demo_data, "--out", out, "--rounds", 4, "--set", "train.local_epochs=4"
+    )
     assert done.returncode == 0, done.stderr
     (out / "stdout.txt").write_text(done.stdout)
     (out / "stderr.txt").write_text(done.stderr)

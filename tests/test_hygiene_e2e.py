@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from conftest import CLI, pneumonia_fl, read_json
 
 pytestmark = pytest.mark.e2e
@@ -106,9 +107,21 @@ def test_a_site_with_broken_data_stops_the_run_with_its_own_error(demo_data: Pat
 
 
 def test_two_runs_side_by_side_do_not_collide(demo_data: Path, tmp_path: Path) -> None:
-    words = ["run", "fedavg", "--data", demo_data, "--rounds", "1", "--workspace", tmp_path / "runs", "--json"]
+    words = [
+        "run",
+        "fedavg",
+        "--data",
+        demo_data,
+        "--rounds",
+        "1",
+        "--workspace",
+        tmp_path / "runs",
+        "--json",
+    ]
     runs = [
-        subprocess.Popen([str(CLI), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [str(CLI), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
     outputs = [run.communicate(timeout=300) for run in runs]
@@ -116,4 +129,6 @@ def test_two_runs_side_by_side_do_not_collide(demo_data: Path, tmp_path: Path) -
     folders = sorted((tmp_path / "runs").iterdir())
     assert len(folders) == 2
     first, second = (read_json(folder / "metrics.json")["rounds"] for folder in folders)
-    assert [r["global"]["auroc"] for r in first] == [r["global"]["auroc"] for r in second], "same seed, same result"
+    assert [r["global"]["auroc"] for r in first] == [r["global"]["auroc"] for r in second], (
+        "same seed, same result"
+    )

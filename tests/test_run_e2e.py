@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import pneumonia_fl, read_json
 
+from conftest import pneumonia_fl, read_json
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 
 pytestmark = pytest.mark.e2e
@@ -27,7 +27,14 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_run_folder_holds_everything_the_design_names(finished_run: Path) -> None:
-    for name in ("config.yml", "run.json", "metrics.json", "mlflow.db", "figures/curves.png", "logs/server.txt"):
+    for name in (
+        "config.yml",
+        "run.json",
+        "metrics.json",
+        "mlflow.db",
+        "figures/curves.png",
+        "logs/server.txt",
+    ):
         assert (finished_run / name).is_file(), name
     for name in ("model", "model_last"):
         assert (finished_run / name / "model.safetensors").is_file()
@@ -40,9 +47,10 @@ def test_every_round_and_the_final_model_are_evaluated(finished_run: Path) -> No
     metrics = read_json(finished_run / "metrics.json")
     assert [entry["round"] for entry in metrics["rounds"]] == [0, 1, 2, 3, 4]
     assert all(sorted(entry["sites"]) == SITES for entry in metrics["rounds"])
-    assert metrics["best_round"] == max(
-        metrics["rounds"][1:], key=lambda entry: entry["global"]["auroc"]
-    )["round"]
+    assert (
+        metrics["best_round"]
+        == max(metrics["rounds"][1:], key=lambda entry: entry["global"]["auroc"])["round"]
+    )
 
 
 def test_training_on_synthetic_xrays_learns(finished_run: Path) -> None:
@@ -110,7 +118,11 @@ def test_output_ends_with_table_paths_and_commands(finished_run: Path) -> None:
 def test_no_path_patient_or_image_name_leaves_in_job_or_metrics(finished_run: Path, demo_data: Path) -> None:
     manifest = (demo_data / "manifest.csv").read_text().splitlines()[1:]
     images = {line.split(",")[0] for line in manifest}
-    shared = [*(finished_run / "job").rglob("*.*"), finished_run / "metrics.json", finished_run / "journal.jsonl"]
+    shared = [
+        *(finished_run / "job").rglob("*.*"),
+        finished_run / "metrics.json",
+        finished_run / "journal.jsonl",
+    ]
     for path in (path for path in shared if path.is_file()):
         text = path.read_text()
         assert str(demo_data) not in text, path

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from conftest import pneumonia_fl, read_json
 
 pytestmark = pytest.mark.e2e
@@ -29,7 +30,9 @@ def mlflow_server(tmp_path: Path) -> Iterator[str]:
         "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}",
         "--artifacts-destination", str(tmp_path / "artifacts"),
     ]  # fmt: skip
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    server = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     wait_until_up(uri, server)
     yield uri
     stop_tree(server.pid)
@@ -63,7 +66,9 @@ def test_a_tracking_server_gets_series_parameters_and_model(
     from mlflow import MlflowClient
 
     run = tmp_path / "run"
-    done = pneumonia_fl("run", "fedprox", "--data", demo_data, "--out", run, "--rounds", 1, "-t", mlflow_server)
+    done = pneumonia_fl(
+        "run", "fedprox", "--data", demo_data, "--out", run, "--rounds", 1, "-t", mlflow_server
+    )
     assert done.returncode == 0, done.stderr
     client = MlflowClient(mlflow_server)
     parent = client.get_run(read_json(run / "run.json")["mlflow"]["run_id"])
@@ -78,7 +83,9 @@ def test_a_tracking_server_gets_series_parameters_and_model(
 
 def test_a_dead_tracking_server_neither_stops_nor_delays_training(demo_data: Path, tmp_path: Path) -> None:
     run, uri = tmp_path / "run", f"http://127.0.0.1:{free_port()}"
-    done = pneumonia_fl("run", "fedavg", "--data", demo_data, "--out", run, "--rounds", 1, "-t", uri, timeout=180)
+    done = pneumonia_fl(
+        "run", "fedavg", "--data", demo_data, "--out", run, "--rounds", 1, "-t", uri, timeout=180
+    )
     assert done.returncode == 0, done.stderr
     assert f"MLflow at {uri} did not take everything" in done.stdout
     state = read_json(run / "run.json")

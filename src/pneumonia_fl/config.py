@@ -4,7 +4,6 @@ Unknown keys, wrong types and contradictions are errors. Paths, credentials and 
 one site never stand in a job; where a site's data lies is the site's own setting (`PNEUMONIA_FL_DATA`).
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -14,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pneumonia_fl.errors import ConfigError
 
-DATA_VARIABLE = "PNEUMONIA_FL_DATA"
-THREADS_VARIABLE = "PNEUMONIA_FL_THREADS"
 MODEL_NAMES = (
     "small_resnet",
     "resnet18",
@@ -267,29 +264,6 @@ def flatten(value: BaseModel, prefix: str = "") -> list[str]:
 def parse_words(kind: type[Settings], words: Iterable[str], source: str) -> Settings:
     """The inverse of `flatten`."""
     return parse(kind, with_overrides({}, words), source)
-
-
-def data_root() -> Path | None:
-    """The site's own data folder from `PNEUMONIA_FL_DATA`, or None when it is not set."""
-    value = os.environ.get(DATA_VARIABLE)
-    return Path(value) if value else None
-
-
-def site_threads(site: str) -> int | None:
-    """Threads that `site` may use, from `PNEUMONIA_FL_THREADS` (`site-1=1,site-2=2`); None: as many as it likes."""
-    words = os.environ.get(THREADS_VARIABLE, "").split(",")
-    threads = dict(word.split("=", 1) for word in words if "=" in word)
-    return int(threads[site]) if site in threads else None
-
-
-def child_environment(**values: str) -> dict[str, str]:
-    """This process's environment for a child process, with `values` on top."""
-    return {**os.environ, **values}
-
-
-def cpu_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _scalar(value: object) -> str:

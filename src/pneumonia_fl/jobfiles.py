@@ -26,7 +26,9 @@ def find_job(name: str) -> Path:
         raise ConfigError(f"no job file {name}")
     found = jobs_folder() / f"{name}.yml"
     if not found.is_file():
-        raise ConfigError(f"unknown job {name!r}; there are: {', '.join(job_names())}, or give a path to a YAML file")
+        raise ConfigError(
+            f"unknown job {name!r}; there are: {', '.join(job_names())}, or give a path to a YAML file"
+        )
     return found
 
 

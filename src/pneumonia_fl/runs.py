@@ -1,11 +1,11 @@
 """One run, one folder: its layout, its state, and what it leaves in MLflow.
 
-    config.yml        the job as it ran            metrics.json   rounds, sites, pooled global metrics
-    run.json          state, times, versions       journal.jsonl  every event as it happened
-    job/              the exported NVFlare job     tb_events/     TensorBoard, one folder per site and `global`
-    model/            best global model            mlflow.db      MLflow (when no server is configured)
-    model_last/       last global model            figures/       curves
-    logs/             full logs of server and sites
+config.yml        the job as it ran            metrics.json   rounds, sites, pooled global metrics
+run.json          state, times, versions       journal.jsonl  every event as it happened
+job/              the exported NVFlare job     tb_events/     TensorBoard, one folder per site and `global`
+model/            best global model            mlflow.db      MLflow (when no server is configured)
+model_last/       last global model            figures/       curves
+logs/             full logs of server and sites
 """
 
 import contextlib

@@ -8,7 +8,11 @@ import typer
 
 Model = Annotated[Path, typer.Argument(help="A run folder, a model folder, or a .safetensors/.pt file.")]
 SourceOption = Annotated[
-    str, typer.Option("--source", help="Prepared data, a folder or zip in the Kaggle layout, a MedMNIST .npz, or `synthetic`.")
+    str,
+    typer.Option(
+        "--source",
+        help="Prepared data, a folder or zip in the Kaggle layout, a MedMNIST .npz, `synthetic`.",
+    ),
 ]
 SplitOption = Annotated[str, typer.Option("--split", help="train, val or test.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]

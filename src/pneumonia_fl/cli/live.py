@@ -30,6 +30,7 @@ class RunView:
             disable=quiet or not self._console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._sites: dict[str, TaskID] = {}
         self._rounds = 0
         self._first_round_at: float | None = None
         self._stage = ""
@@ -54,11 +55,13 @@ class RunView:
         """Name the run and put up a bar per site."""
         job = planned.job
         self._rounds = job.rounds
-        self._console.print(f"[bold]{job.name}[/bold]: {job.rounds} rounds, {len(planned.sites)} sites, {job.model.name}")
+        self._console.print(
+            f"[bold]{job.name}[/bold]: {job.rounds} rounds, {len(planned.sites)} sites, {job.model.name}"
+        )
         self._console.print(f"run folder: {run.path}", soft_wrap=True)
         self._tasks["job"] = self._bars.add_task("starting NVFlare", total=job.rounds, note="")
         for site in planned.sites:
-            self._tasks[site] = self._bars.add_task(f"  {site}", total=LOSS_POINTS, note="waiting")
+            self._sites[site] = self._bars.add_task(f"  {site}", total=LOSS_POINTS, note="waiting")
         self._say("starting NVFlare …")
 
     def on_event(self, event: Event) -> None:
@@ -72,15 +75,17 @@ class RunView:
         number = event["round"]
         final = number >= self._rounds
         name = "evaluating the final model" if final else f"round {number + 1}/{self._rounds}"
-        self._bars.update(self._tasks["job"], description=name, completed=number, note=self._time_left(number))
-        for site, task in self._sites():
-            self._bars.reset(task, note="evaluating" if final else "evaluating, then training", description=f"  {site}")
+        self._bars.update(
+            self._tasks["job"], description=name, completed=number, note=self._time_left(number)
+        )
+        for task in self._sites.values():
+            self._bars.reset(task, note="evaluating" if final else "evaluating, then training")
 
     def _on_loss(self, event: Event) -> None:
-        self._bars.update(self._tasks[event["site"]], advance=1, note=f"training loss {event['value']:.3f}")
+        self._bars.update(self._sites[event["site"]], advance=1, note=f"training loss {event['value']:.3f}")
 
     def _on_site(self, event: Event) -> None:
-        self._bars.update(self._tasks[event["site"]], completed=LOSS_POINTS, note="done")
+        self._bars.update(self._sites[event["site"]], completed=LOSS_POINTS, note="done")
 
     def _on_global(self, event: Event) -> None:
         values, number = event["values"], event["round"]
@@ -90,12 +95,6 @@ class RunView:
             best = "  (best so far)" if event["best"] else ""
             left = self._time_left(number)
             self._console.print(f"after round {number}/{self._rounds}: {text}{best}  {left}", highlight=False)
-
-    def _sites(self) -> list[tuple[str, TaskID]]:
-        return [(site, self._tasks[site]) for site in self._tasks if site in self._site_names()]
-
-    def _site_names(self) -> set[str]:
-        return {name for name in self._tasks if self._bars.tasks[self._tasks[name]].description.startswith("  ")}
 
     def _time_left(self, done: int) -> str:
         if not done or self._first_round_at is None or done >= self._rounds:
@@ -110,7 +109,9 @@ class RunView:
     def show_result(self, run: RunFolder, as_json: bool) -> None:
         """Print the table of rounds, the paths and the commands that open them; or all of it as JSON."""
         if as_json:
-            sys.stdout.write(json.dumps({"run": str(run.path), **run.state(), **run.metrics()}, indent=2) + "\n")
+            sys.stdout.write(
+                json.dumps({"run": str(run.path), **run.state(), **run.metrics()}, indent=2) + "\n"
+            )
             return
         console = Console()
         console.print(rounds_table(run.metrics()))

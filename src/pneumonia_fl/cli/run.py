@@ -5,34 +5,46 @@ from typing import Annotated
 
 import typer
 
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="A name in jobs/ (fedavg, smoke, …) or a path to a YAML file.")]
+JobName = Annotated[
+    str, typer.Argument(metavar="JOB", help="A name in jobs/ (fedavg, smoke, …) or a path to a YAML file.")
+]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared data (`pneumonia-fl data prepare`).")]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Folder for the run; default: runs/JOB-DATE-TIME.", show_default=False)
+    Path | None,
+    typer.Option("--out", help="Folder for the run; default: runs/JOB-DATE-TIME.", show_default=False),
 ]
-Rounds = Annotated[int | None, typer.Option("--rounds", "--num_rounds", "-r", min=1, help="Federated rounds.")]
+Rounds = Annotated[
+    int | None, typer.Option("--rounds", "--num_rounds", "-r", min=1, help="Federated rounds.")
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the job, e.g. train.lr=0.001; repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a setting of the job, e.g. train.lr=0.001; repeatable."
+    ),
 ]
 Clients = Annotated[
-    int | None, typer.Option("--clients", "--n_clients", "-n", min=1, help="Use only the first so many sites.")
+    int | None,
+    typer.Option("--clients", "--n_clients", "-n", min=1, help="Use only the first so many sites."),
 ]
 JobFolder = Annotated[
     Path, typer.Option("--job-dir", "--export-dir", "-j", help="Where --export writes the NVFlare job.")
 ]
 Workspace = Annotated[
-    Path | None, typer.Option("--workspace", "-w", help="Folder in which run folders are made, in place of runs/.")
+    Path | None,
+    typer.Option("--workspace", "-w", help="Folder in which run folders are made, in place of runs/."),
 ]
 Export = Annotated[
     bool, typer.Option("--export", "--export_config", "-e", help="Only write the NVFlare job; do not run it.")
 ]
 TrackingURI = Annotated[
-    str | None, typer.Option("--tracking-uri", "--tracking_uri", "-t", help="MLflow server to log to, http(s)://….")
+    str | None,
+    typer.Option("--tracking-uri", "--tracking_uri", "-t", help="MLflow server to log to, http(s)://…."),
 ]
 LogConfig = Annotated[
     str | None,
-    typer.Option("--log-config", "--log_config", "-l", help="NVFlare's logs: concise, full, verbose, or a file."),
+    typer.Option(
+        "--log-config", "--log_config", "-l", help="NVFlare's logs: concise, full, verbose, or a file."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]

@@ -46,8 +46,12 @@ def runs(root: Root = Path("runs"), as_json: Json = False) -> None:
 def ui(
     tool: Annotated[Tool, typer.Argument(help="Which program to open.")],
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    port: Annotated[int | None, typer.Option(help="Port; default 6006 for TensorBoard, 5000 for MLflow.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(help="Port; default 6006 for TensorBoard, 5000 for MLflow.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; the default is this machine only.")
+    ] = "127.0.0.1",
 ) -> None:
     """Open TensorBoard or MLflow on one run, until Ctrl-C."""
     import subprocess

@@ -44,7 +44,9 @@ def _cells(values: Mapping[str, Any]) -> list[str]:
 def evaluation_table(result: "Evaluation") -> Table:
     """One model on one split: AUROC first, accuracy last and beside its floor."""
     metrics = result.metrics
-    table = Table(title=f"{result.model} on split {result.split}: {metrics.n} images, {result.patients} patients")
+    table = Table(
+        title=f"{result.model} on split {result.split}: {metrics.n} images, {result.patients} patients"
+    )
     table.add_column("Metric")
     table.add_column("Value", justify="right")
     interval = result.auroc_ci and f"  (95 % CI {result.auroc_ci[0]:.4f}–{result.auroc_ci[1]:.4f})"
@@ -52,7 +54,9 @@ def evaluation_table(result: "Evaluation") -> Table:
     table.add_row(f"Sensitivity at {result.threshold:.3f}", _cell(metrics.sensitivity))
     table.add_row(f"Specificity at {result.threshold:.3f}", _cell(metrics.specificity))
     for name in ("balanced_accuracy", "brier", "ece", "loss"):
-        table.add_row(name.replace("_", " ").capitalize().replace("Ece", "ECE"), _cell(getattr(metrics, name)))
+        table.add_row(
+            name.replace("_", " ").capitalize().replace("Ece", "ECE"), _cell(getattr(metrics, name))
+        )
     table.add_row("Accuracy", f"{_cell(metrics.accuracy)}  (always “pneumonia”: {metrics.floor:.4f})")
     table.caption = f"Threshold chosen on validation data. {DISCLAIMER}"
     return table

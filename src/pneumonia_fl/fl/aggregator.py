@@ -33,7 +33,7 @@ def weighted_average(results: dict[str, tuple[float, Parameters]]) -> Parameters
     return average
 
 
-class SampleWeightedAverage(ModelAggregator):  # type: ignore[misc]
+class SampleWeightedAverage(ModelAggregator):
     """Collects one round's results and averages them in site order."""
 
     def __init__(self) -> None:

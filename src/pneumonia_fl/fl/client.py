@@ -18,8 +18,9 @@ from nvflare.client.tracking import SummaryWriter
 
 from pneumonia_fl import __version__
 from pneumonia_fl.checkpoint import load_into
-from pneumonia_fl.config import SiteSettings, data_root, parse_words, site_threads
+from pneumonia_fl.config import SiteSettings, parse_words
 from pneumonia_fl.data.store import SiteData, open_site
+from pneumonia_fl.environment import data_root, site_threads
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.evaluate import evaluate
 from pneumonia_fl.fl.messages import SITE_ERROR, SITE_REPORT, series
@@ -123,7 +124,9 @@ def _parse(argv: Sequence[str] | None) -> SiteSettings:
 def _own_data(name: str) -> SiteData:
     root = data_root()
     if root is None:
-        raise ConfigError("PNEUMONIA_FL_DATA is not set; let it name the folder with this site's prepared data")
+        raise ConfigError(
+            "PNEUMONIA_FL_DATA is not set; let it name the folder with this site's prepared data"
+        )
     return open_site(root, name)
 
 

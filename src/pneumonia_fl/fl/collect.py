@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 
 from pneumonia_fl.checkpoint import DataSummary, ModelCard, load_state, save_model
 from pneumonia_fl.config import JobConfig
@@ -35,7 +34,7 @@ def collect(run: RunFolder, job: JobConfig, info: DatasetInfo) -> None:
     for checkpoint, folder in MODELS.items():
         found = server / "app_server" / checkpoint
         number = metrics["best_round"] if folder == "model" else max(pooled, default=None)
-        if found.is_file() and number in pooled:
+        if found.is_file() and number is not None:
             card = _card(job, info, number, ScoreHistogram.from_dict(pooled[number]["histogram"]))
             save_model(run.path / folder, load_state(found), card)
     shutil.rmtree(run.workspace, ignore_errors=True)

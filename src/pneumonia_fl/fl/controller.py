@@ -25,12 +25,13 @@ from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.runs import GLOBAL
 
 
-class PooledFedAvg(FedAvg):  # type: ignore[misc]
+class PooledFedAvg(FedAvg):
     """FedAvg with pooled validation metrics and best-model selection on pooled AUROC."""
+
+    _latest: FLModel | None = None
 
     def run(self) -> None:
         """Run all rounds, then evaluate the final model."""
-        self._latest: FLModel | None = None
         self._candidate: dict[str, Any] = {}
         self._candidate_round = self.start_round
         self._pool: dict[str, ScoreHistogram] = {}

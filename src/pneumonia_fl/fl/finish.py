@@ -25,7 +25,11 @@ def _draw(run: RunFolder) -> None:
         return
     run.figures.mkdir(exist_ok=True)
     learning_curves(metrics, run.figures / "curves.png")
-    pooled = {event["round"]: event["histogram"] for event in read_journal(run.journal) if event["event"] == "global"}
+    pooled = {
+        event["round"]: event["histogram"]
+        for event in read_journal(run.journal)
+        if event["event"] == "global"
+    }
     best = pooled.get(metrics["best_round"])
     if best:
         roc_and_calibration(ScoreHistogram.from_dict(best), run.figures / "roc.png")

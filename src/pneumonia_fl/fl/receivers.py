@@ -32,14 +32,14 @@ class _GlobalOrigin:
         return str(origin) if origin else None
 
 
-class TensorBoardReceiver(_GlobalOrigin, TBAnalyticsReceiver):  # type: ignore[misc]
+class TensorBoardReceiver(_GlobalOrigin, TBAnalyticsReceiver):
     """NVFlare's TensorBoard receiver: `tb_events/<site>` and `tb_events/global`."""
 
     def __init__(self) -> None:
         super().__init__(events=EVENTS)
 
 
-class JournalReceiver(_GlobalOrigin, AnalyticsReceiver):  # type: ignore[misc]
+class JournalReceiver(_GlobalOrigin, AnalyticsReceiver):
     """Keeps the sites' training loss in the run's journal, whatever becomes of the tracking servers."""
 
     def __init__(self) -> None:
@@ -56,10 +56,11 @@ class JournalReceiver(_GlobalOrigin, AnalyticsReceiver):  # type: ignore[misc]
             self._journal.write("loss", site=record_origin, step=point.step, value=float(point.value))
 
     def finalize(self, fl_ctx: FLContext) -> None:
-        """Nothing is buffered."""
+        """Say that the records are complete: NVFlare has nothing left to do but to stop its processes."""
+        self._journal.write("closed")
 
 
-class MLflowReceiver(_GlobalOrigin, AnalyticsReceiver):  # type: ignore[misc]
+class MLflowReceiver(_GlobalOrigin, AnalyticsReceiver):
     """One MLflow run per job with the global series, and a child run per site.
 
     NVFlare's receiver blocks the job's start for four minutes when the tracking server is down, then drops

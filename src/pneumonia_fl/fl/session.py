@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pneumonia_fl.config import JobConfig, cpu_count, data_root, load_job
+from pneumonia_fl.config import JobConfig, load_job
 from pneumonia_fl.data.manifest import DatasetInfo, read_info
+from pneumonia_fl.environment import cpu_count, data_root
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.plan import Plan, choose_sites, plan, share_cores
 from pneumonia_fl.fl.simulator import simulate

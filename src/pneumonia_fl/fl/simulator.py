@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pneumonia_fl.config import DATA_VARIABLE, THREADS_VARIABLE, child_environment
+from pneumonia_fl.environment import DATA_VARIABLE, THREADS_VARIABLE, child_environment
 from pneumonia_fl.errors import RunError, SiteError
 from pneumonia_fl.fl.failures import server_error, site_error
 from pneumonia_fl.fl.processes import RUN_MARK, end_marked, workers
@@ -62,10 +62,11 @@ def simulate(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        lost = _follow(process, mark, _journal_reader(run, job), on_event)
-    if lost or process.returncode != 0:
+        watch = _Watch(mark)
+        _follow(process, watch, _journal_reader(run, job), on_event)
+    if not watch.completed:
         unknown = RunError(f"the simulator failed; see {run.logs / 'simulator.txt'}")
-        raise site_error(run.workspace) or lost or server_error(run.workspace) or unknown
+        raise site_error(run.workspace) or watch.lost or server_error(run.workspace) or unknown
 
 
 @contextlib.contextmanager
@@ -110,38 +111,51 @@ def _environment(data: Path, threads: dict[str, int], mark: str) -> dict[str, st
 
 
 def _follow(
-    process: "subprocess.Popen[bytes]", mark: str, journal: JournalReader, on_event: OnEvent
-) -> SiteError | None:
-    """Hand on events until the simulator ends, or until a worker vanished and NVFlare does not notice."""
-    watch = _WorkerWatch(mark)
-    lost = None
-    while lost is None and process.poll() is None:
+    process: "subprocess.Popen[bytes]", watch: "_Watch", journal: JournalReader, on_event: OnEvent
+) -> None:
+    """Hand on events until the job is over or cannot go on.
+
+    NVFlare takes some five seconds to stop its processes after the records are closed; nobody waits for that.
+    """
+    running = True
+    while running:
+        running = process.poll() is None and not watch.over()
         for event in journal.new_events():
             on_event(event)
-            watch.finished |= event["event"] == "finished"
-        lost = watch.lost_worker()
-        time.sleep(POLL_SECONDS)
-    for event in journal.new_events():
-        on_event(event)
-    return lost
+            watch.note(event)
+        time.sleep(POLL_SECONDS if running else 0)
 
 
-class _WorkerWatch:
-    """Notices a site whose process is gone before the job has finished."""
+class _Watch:
+    """Knows whether the job is over: finished with all records closed, or without one of its workers."""
 
     def __init__(self, mark: str) -> None:
         self._mark = mark
+        self._events: set[str] = set()
         self._seen: dict[str, int] = {}
         self._gone_since: dict[str, float] = {}
         self._next = 0.0
-        self.finished = False
+        self.lost: SiteError | None = None
 
-    def lost_worker(self) -> SiteError | None:
-        """The error of a site whose worker has been gone for `LOST_WORKER_GRACE` seconds, else None."""
+    @property
+    def completed(self) -> bool:
+        """Whether all rounds were done and all records closed."""
+        return {"finished", "closed"} <= self._events
+
+    def note(self, event: Event) -> None:
+        """Remember which kinds of events there were."""
+        self._events.add(event["event"])
+
+    def over(self) -> bool:
+        """Whether there is nothing to wait for; sets `lost` when a worker vanished and NVFlare did not notice."""
         now = time.monotonic()
-        if self.finished or now < self._next:
-            return None
-        self._next = now + WORKER_CHECK_SECONDS
+        if "finished" not in self._events and now >= self._next:
+            self._next = now + WORKER_CHECK_SECONDS
+            self.lost = self._lost_worker(now)
+        return self.completed or self.lost is not None
+
+    def _lost_worker(self, now: float) -> SiteError | None:
+        """The error of a site whose worker has been gone for `LOST_WORKER_GRACE` seconds, else None."""
         alive = workers(self._mark)
         self._seen.update(alive)
         for site in self._seen.keys() - alive.keys():

@@ -1,0 +1,1 @@
+"""Measurements, never tests: `make bench` prints ratios taken in one run."""
