@@ -1,0 +1,93 @@
+"""The pages of docs/ are true to the program, lead somewhere, and name no machine."""
+
+import re
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pneumonia_fl.cli.reference import pages
+from pneumonia_fl.config import JobConfig, flatten
+from pneumonia_fl.fl.messages import series
+from pneumonia_fl.metrics import ScoreHistogram, summarise
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+ABSOLUTE = re.compile(r"(?<![\w.~:/-])/(?:home|root|work|tmp|Users|mnt|opt|var|usr)/")
+REGISTRY = re.compile(r"pypi\.org|pythonhosted|index-url|artifactory|nexus|devpi|conda\.anaconda", re.I)
+
+
+def prose(page: Path) -> str:
+    """A page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, made as forges make them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", pages())
+def test_generated_pages_are_up_to_date(name: str) -> None:
+    written = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert written == pages()[name], "run `make docs`"
+
+
+def test_the_script_writes_every_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "scripts" / "make_docs.py"
+    script.parent.mkdir()
+    shutil.copy(ROOT / "scripts" / "make_docs.py", script)
+    runpy.run_path(str(script), run_name="__main__")
+    written = {str(path.relative_to(tmp_path / "docs")) for path in (tmp_path / "docs").rglob("*.md")}
+    assert written == set(pages())
+    assert len(capsys.readouterr().out.splitlines()) == len(written)
+
+
+def test_generated_pages_do_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = pages()
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("TERM", "dumb")
+    assert pages() == before
+
+
+@pytest.mark.parametrize("word", [word.split("=")[0] for word in flatten(JobConfig(name="job"))])
+def test_every_key_stands_in_the_reference(word: str) -> None:
+    text = (ROOT / "docs/reference/config.md").read_text(encoding="utf-8")
+    section, _, key = word.rpartition(".")
+    part = text.partition(f"## `{section}`\n")[2] if section else text
+    assert f"| `{key}` |" in part.partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("tag", series(summarise(ScoreHistogram.from_scores([-1.0, 1.0], [0, 1]))))
+def test_every_series_stands_in_the_reference(tag: str) -> None:
+    assert f"`{tag}`" in (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
+
+
+@each_page
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(prose(page)):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        goal = (page.parent / path).resolve() if path else page
+        assert goal.exists(), f"{page.name} links to {target}"
+        assert goal.is_relative_to(ROOT), f"{target} leaves the repository"
+        assert not anchor or anchor in anchors(goal), f"{page.name} links to {target}"
+
+
+@each_page
+def test_no_page_names_a_machine_or_a_registry(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not ABSOLUTE.search(text)
+    assert not REGISTRY.search(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["getting-started.md", "data.md", "jobs.md", "reference/cli.md", "reference/config.md"]
+)
+def test_a_page_says_that_this_is_no_medical_device(name: str) -> None:
+    assert "Not a medical device; not for diagnosis." in (ROOT / "docs" / name).read_text(encoding="utf-8")
