@@ -47,7 +47,7 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     try:
         app()
-    except PneumoniaFLError as error:
+    except (PneumoniaFLError, OSError) as error:  # OSError: a full disk, a missing right; it names the file
         if debug:
             raise
         typer.echo(f"error: {error}", err=True)

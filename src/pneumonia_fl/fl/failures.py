@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pneumonia_fl.errors import RunError, SiteError
-from pneumonia_fl.fl.messages import SITE_ERROR
+from pneumonia_fl.fl.messages import RUN_ERROR, SITE_ERROR
 
 ERROR_LEVEL = " - ERROR - "
 
@@ -18,6 +18,14 @@ def site_error(workspace: Path) -> SiteError | None:
     line, log = found
     site = log.relative_to(workspace).parts[1]  # <workspace>/<job>/<site>/…
     return SiteError(f"site {site}: {line.split(SITE_ERROR, 1)[1].strip()}")
+
+
+def start_error(output: Path) -> RunError | None:
+    """What the simulator's process said before NVFlare started."""
+    for line in output.read_text(encoding="utf-8", errors="replace").splitlines():
+        if RUN_ERROR in line:
+            return RunError(line.split(RUN_ERROR, 1)[1].strip())
+    return None
 
 
 def server_error(workspace: Path) -> RunError | None:

@@ -14,6 +14,10 @@ SITE_ERROR = "pneumonia-fl site error:"
 """Marks the one line in a site's log that says why it stopped."""
 
 
+RUN_ERROR = "pneumonia-fl run error:"
+"""Marks the one line in the simulator's output that says why a run could not start."""
+
+
 def series(metrics: Metrics) -> dict[str, float]:
     """Validation metrics as tags and values for TensorBoard and MLflow.
 

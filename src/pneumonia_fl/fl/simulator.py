@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pneumonia_fl.environment import DATA_VARIABLE, THREADS_VARIABLE, child_environment
 from pneumonia_fl.errors import RunError, SiteError
-from pneumonia_fl.fl.failures import server_error, site_error
+from pneumonia_fl.fl.failures import server_error, site_error, start_error
 from pneumonia_fl.fl.processes import RUN_MARK, end_marked, workers
 from pneumonia_fl.journal import JOURNAL_NAME, Event, JournalReader
 from pneumonia_fl.runs import RunFolder
@@ -65,8 +65,14 @@ def simulate(
         watch = _Watch(mark)
         _follow(process, watch, _journal_reader(run, job), on_event)
     if not watch.completed:
-        unknown = RunError(f"the simulator failed; see {run.logs / 'simulator.txt'}")
-        raise site_error(run.workspace) or watch.lost or server_error(run.workspace) or unknown
+        raise _reason(run, watch)
+
+
+def _reason(run: RunFolder, watch: "_Watch") -> RunError:
+    """The most telling of what is known about a run that did not complete."""
+    output = run.logs / "simulator.txt"
+    known = start_error(output) or site_error(run.workspace) or watch.lost or server_error(run.workspace)
+    return known or RunError(f"the simulator failed; see {output}")
 
 
 @contextlib.contextmanager

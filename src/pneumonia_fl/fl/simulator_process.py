@@ -6,6 +6,7 @@ stay able to end it.
 
 import argparse
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,15 +14,25 @@ from pathlib import Path
 from nvflare.recipe import SimEnv
 
 from pneumonia_fl.config import load_job
+from pneumonia_fl.errors import PneumoniaFLError
 from pneumonia_fl.fl.jobs import recipe_for
+from pneumonia_fl.fl.messages import RUN_ERROR
 from pneumonia_fl.fl.processes import end_marked
 from pneumonia_fl.runs import RunFolder
 
 
 def main() -> None:
-    """Build the recipe from the run's `config.yml`, keep a copy of the job, run it."""
+    """Run the job; a known error becomes one marked line for the command line that waits."""
     options = _options()
     _end_with_parent(options.mark)
+    try:
+        _run(options)
+    except PneumoniaFLError as error:
+        sys.exit(f"{RUN_ERROR} {error}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Build the recipe from the run's `config.yml`, keep a copy of the job, run it."""
     run = RunFolder(options.run)
     sites = options.sites.split(",")
     with recipe_for(load_job(run.config), len(sites)) as recipe:
