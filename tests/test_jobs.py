@@ -22,6 +22,7 @@ from xrays import content
 ROOT = Path(__file__).parents[1]
 JOBS = job_names()
 SIZE = "preprocess.size=64"
+SERVER = "http://127.0.0.1:5000"
 
 
 def job_of(name: str, *overrides: str) -> JobConfig:
@@ -199,29 +200,38 @@ def test_the_command_exports_what_the_data_decides(cli: Cli, demo_data: Path, tm
 def test_job_py_speaks_nvflares_dialect(tmp_path: Path) -> None:
     words = [
         "fedprox",
-        "-e",
-        "-j",
+        "--export",
+        "--export-dir",
         str(tmp_path / "out"),
-        "-n",
+        "--n_clients",
         "3",
-        "--set",
-        SIZE,
-        "-t",
-        "http://127.0.0.1:5000",
+        "--num_rounds",
+        "2",
     ]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "job.py"), *words, "--num_rounds", "2"],
+        [sys.executable, str(ROOT / "jobs" / "job.py"), *words, "--set", SIZE, "--tracking_uri", SERVER],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
     folder = tmp_path / "out" / "fedprox"
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"NVFlare job: {folder}\n", "")
     assert read_json(folder / "meta.json")["min_clients"] == 3
     assert settings_of(folder) == job_of("fedprox", "rounds=2").site_settings()
-    assert '"tracking_uri": "http://127.0.0.1:5000"' in json.dumps(server_of(folder))
+    assert f'"tracking_uri": "{SERVER}"' in json.dumps(server_of(folder))
+
+
+def test_short_flags_are_those_of_nvflares_examples(cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli(
+        "run", "fedavg", "-e", "-j", tmp_path / "out", "-n", 3, "-r", 2, "-t", SERVER, "--set", SIZE
+    )
+    assert (code, err) == (0, "")
+    folder = tmp_path / "out" / "fedavg"
+    assert read_json(folder / "meta.json")["min_clients"] == 3
+    assert settings_of(folder).rounds == 2
+    assert f'"tracking_uri": "{SERVER}"' in json.dumps(server_of(folder))
 
 
 BROKEN = [

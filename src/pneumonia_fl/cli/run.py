@@ -1,5 +1,6 @@
 """`pneumonia-fl run`: one federated job in NVFlare's simulator."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -84,6 +85,7 @@ def run(
         force=force,
     )
     if export:
+        sys.argv[1:] = []  # NVFlare would take --export from here for itself, and warn
         typer.echo(f"NVFlare job: {export_only(request, job_dir)}")
         return
     from pneumonia_fl.cli.live import RunView
