@@ -15,7 +15,7 @@ setup: .venv/.installed
 
 demo: setup
 	@rm -rf data/demo runs/demo
-	@$(BIN)/pneumonia-fl data prepare --source synthetic --out data/demo --sites 3 --partition dirichlet:0.5 --size 64 --seed 7
+	@$(BIN)/pneumonia-fl data prepare --source synthetic:images=900 --out data/demo --sites 3 --size 64 --seed 7
 	@$(BIN)/pneumonia-fl run fedavg --data data/demo --out runs/demo --rounds 5
 
 check: setup

@@ -1,6 +1,5 @@
 """A saved model on a data source: exact metrics with confidence intervals."""
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ import numpy as np
 
 from pneumonia_fl.checkpoint import load_model
 from pneumonia_fl.config import Preprocess
-from pneumonia_fl.data.manifest import INFO, TEST, read_info
+from pneumonia_fl.data.manifest import INFO, read_info
 from pneumonia_fl.data.sources import load_split, open_source
 from pneumonia_fl.data.store import ImageSet, SiteData
-from pneumonia_fl.errors import DataError
+from pneumonia_fl.errors import CheckpointError, DataError
 from pneumonia_fl.evaluate import margins
 from pneumonia_fl.metrics import Metrics, bootstrap_ci, exact_metrics
 from pneumonia_fl.progress import Progress, silent
@@ -70,6 +69,8 @@ def evaluate_source(model_path: Path, source: str, split: str, progress: Progres
 
 def _model_folder(path: Path) -> Path:
     """A run folder stands for its best model."""
+    if not path.exists():
+        raise CheckpointError(f"{path} not found; give a run folder, a model folder or a model file")
     return path / "model" if (path / "model").is_dir() else path
 
 
@@ -84,12 +85,14 @@ def _load(source: str, split: str, spec: Preprocess, progress: Progress) -> Imag
             "evaluate on the original source, or prepare it again"
         )
     stores = [path.parent for path in sorted(folder.glob(f"*/{INFO}"))] or [folder]
-    names = [path for path in stores if (path.name == TEST) == (split == TEST)] or stores
-    return _concatenate(SiteData.open(path).split(split) for path in names)
+    parts = [SiteData.open(store) for store in stores]
+    there = sorted({row.split for part in parts for row in part.rows})
+    if split not in there:
+        raise DataError(f"{folder} has no split {split!r}; it has {', '.join(there)}")
+    return _concatenate([part.split(split) for part in parts])
 
 
-def _concatenate(parts: Iterable[ImageSet]) -> ImageSet:
-    sets = list(parts)
+def _concatenate(sets: list[ImageSet]) -> ImageSet:
     return ImageSet(
         np.concatenate([part.images for part in sets]),
         np.concatenate([part.labels for part in sets]),

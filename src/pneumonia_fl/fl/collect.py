@@ -5,7 +5,7 @@ import shutil
 from dataclasses import asdict
 from importlib.metadata import version
 
-from pneumonia_fl.checkpoint import DataSummary, ModelCard, load_state, save_model
+from pneumonia_fl.checkpoint import LIMITATIONS, DataSummary, ModelCard, load_state, save_model
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.data.manifest import DatasetInfo
@@ -14,6 +14,9 @@ from pneumonia_fl.metrics import ScoreHistogram, choose_threshold, summarise
 from pneumonia_fl.runs import MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, RunFolder
 
 RECORDS = (JOURNAL_NAME, "tb_events", MLFLOW_DB, MLFLOW_ARTIFACTS, MLFLOW_STATUS)
+SYNTHETIC_LIMITATIONS = (
+    "Trained on drawn images: it shows that the software works and knows nothing of real X-rays."
+)
 MODELS = {"best_FL_global_model.pt": "model", "FL_global_model.pt": "model_last"}
 
 
@@ -67,5 +70,6 @@ def _card(job: JobConfig, info: DatasetInfo, number: int, pooled: ScoreHistogram
             manifest_sha256=info.manifest_sha256,
             counts=info.counts,
         ),
+        limitations=SYNTHETIC_LIMITATIONS if info.source == "synthetic" else LIMITATIONS,
         software={name: version(name) for name in ("nvflare", "torch", "torchvision", "pneumonia-fl")},
     )
