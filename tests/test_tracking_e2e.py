@@ -1,6 +1,9 @@
 """MLflow as in a study: a real tracking server, and a tracking server that is down."""
 
+import contextlib
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -8,9 +11,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from conftest import pneumonia_fl, read_json
+from conftest import CLI, pneumonia_fl, read_json
 
 pytestmark = pytest.mark.e2e
 
@@ -33,31 +37,31 @@ def mlflow_server(tmp_path: Path) -> Iterator[str]:
     server = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    wait_until_up(uri, server)
+    fetch_when_up(f"{uri}/health", server)
     yield uri
-    stop_tree(server.pid)
+    stop_tree(server)
 
 
-def wait_until_up(uri: str, server: "subprocess.Popen[bytes]", deadline: float = 90) -> None:
+def fetch_when_up(address: str, server: "subprocess.Popen[bytes]", deadline: float = 90) -> str:
+    """Ask until the server answers."""
     end = time.monotonic() + deadline
     while time.monotonic() < end:
-        assert server.poll() is None, "the MLflow server ended"
+        assert server.poll() is None, "the server ended"
         try:
-            with urllib.request.urlopen(f"{uri}/health", timeout=2):
-                return
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return str(answer.read().decode())
         except OSError:
             time.sleep(0.2)
-    raise AssertionError(f"no MLflow server after {deadline:.0f} s")
+    raise AssertionError(f"no answer after {deadline:.0f} s")
 
 
-def stop_tree(pid: int) -> None:
-    import psutil
-
-    parent = psutil.Process(pid)
-    processes = [parent, *parent.children(recursive=True)]
-    for process in processes:
+def stop_tree(server: "subprocess.Popen[bytes]") -> None:
+    """End a server that was started here, and what it started."""
+    children = psutil.Process(server.pid).children(recursive=True)
+    for process in (server, *children):
         process.kill()
-    psutil.wait_procs(processes)
+    server.wait()
+    psutil.wait_procs(children)
 
 
 def test_a_tracking_server_gets_series_parameters_and_model(
@@ -92,3 +96,20 @@ def test_a_dead_tracking_server_neither_stops_nor_delays_training(demo_data: Pat
     assert state["mlflow"]["undelivered"] > 0
     assert len(read_json(run / "metrics.json")["rounds"]) == 2
     assert state["finished"] - state["started"] < 150
+
+
+@pytest.mark.parametrize(("tool", "page"), [("tensorboard", "/data/runs"), ("mlflow", "/health")])
+def test_ui_opens_a_run_that_was_moved(finished_run: Path, tmp_path: Path, tool: str, page: str) -> None:
+    moved, port = tmp_path / "moved", free_port()
+    shutil.copytree(finished_run, moved)
+    command = [str(CLI), "ui", tool, str(moved), "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        answer = fetch_when_up(f"http://127.0.0.1:{port}{page}", server)
+    finally:
+        stop_tree(server)
+    assert "global" in answer if tool == "tensorboard" else answer == "OK"
+    if tool == "mlflow":
+        with contextlib.closing(sqlite3.connect(moved / "mlflow.db")) as database:
+            uris = [row[0] for row in database.execute("SELECT artifact_uri FROM runs")]
+        assert all(uri.startswith((moved / "mlflow_artifacts").as_uri()) for uri in uris)
