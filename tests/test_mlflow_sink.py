@@ -1,0 +1,49 @@
+"""Delivery to MLflow: a real SQLite store, and a server that is not there."""
+
+import json
+import time
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from pneumonia_fl.fl import mlflow_sink
+from pneumonia_fl.fl.mlflow_sink import MLflowSink
+
+
+def sink(folder: Path, uri: str) -> MLflowSink:
+    artifacts = (folder / "artifacts").as_uri()
+    return MLflowSink(uri, "test", artifacts, "job", ["site-1", "site-2"], folder / "mlflow.json")
+
+
+def status(folder: Path) -> dict[str, object]:
+    values: dict[str, object] = json.loads((folder / "mlflow.json").read_text())
+    return values
+
+
+def test_points_arrive_under_a_parent_run_and_a_run_per_site(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    receiver = sink(tmp_path, uri)
+    receiver.start()
+    for step in range(3):
+        receiver.put("global", "global/validation_auc", step / 10, step)
+        receiver.put("site-1", "train_loss", 1.0 - step / 10, step)
+    receiver.close()
+    assert status(tmp_path)["undelivered"] == 0
+    client, runs = MlflowClient(uri), status(tmp_path)["runs"]
+    assert isinstance(runs, dict)
+    history = client.get_metric_history(runs["global"], "global/validation_auc")
+    assert [(point.step, point.value) for point in history] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+    assert client.get_run(runs["site-1"]).data.tags["mlflow.parentRunId"] == runs["global"]
+    assert client.get_run(runs["site-2"]).data.metrics == {}
+
+
+def test_a_dead_server_blocks_nobody_and_is_named(tmp_path: Path) -> None:
+    receiver = sink(tmp_path, "http://127.0.0.1:9")
+    receiver.start()
+    begun = time.monotonic()
+    receiver.put("global", "global/validation_auc", 0.5, 0)
+    assert time.monotonic() - begun < 0.5
+    receiver.close()
+    assert time.monotonic() - begun < mlflow_sink.CLOSE_SECONDS + 5
+    assert status(tmp_path)["undelivered"] == 1
+    assert "127.0.0.1" in str(status(tmp_path)["error"])
