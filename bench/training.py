@@ -21,7 +21,7 @@ BATCH = 32
 REPEATS = 5
 TARGET = 0.95
 NOTHING = AugmentConfig(
-    rotate=0, translate=0, scale=0, contrast=0, brightness=0, gamma=0, sharpness=0, erase=0, noise=0
+    rotate=0, translate=0, scale=0, contrast=0, brightness=0, gamma=0, sharpness=0, noise=0
 )
 
 

@@ -18,11 +18,9 @@ from pneumonia_fl.train import Turn, class_weights, learning_rate, train_epochs
 
 SIZE = 16
 SPEC = Preprocess(size=SIZE)
-PLAIN = AugmentConfig(
-    rotate=0, translate=0, scale=0, contrast=0, brightness=0, gamma=0, sharpness=0, erase=0, noise=0
-)
+PLAIN = AugmentConfig(rotate=0, translate=0, scale=0, contrast=0, brightness=0, gamma=0, sharpness=0, noise=0)
 FIRST = Turn()
-EVERYTHING = AugmentConfig(flip=True, erase=0.4)
+EVERYTHING = AugmentConfig(flip=True)
 
 
 @pytest.fixture(autouse=True)

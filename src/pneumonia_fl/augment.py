@@ -23,7 +23,6 @@ def augment(batch: Tensor, config: AugmentConfig, generator: Generator) -> Tenso
     images = _move(images, config, generator)
     images = _expose(images, config, generator)
     images = _focus(images, config, generator)
-    images = _hide(images, config, generator)
     if config.noise:
         sd = WHITE * config.noise * _uniform(images, generator).abs()
         images = images + sd * torch.randn(images.shape, generator=generator, device=images.device)
@@ -87,14 +86,3 @@ def _smooth(images: Tensor) -> Tensor:
     rim = F.pad(images, (1, 1, 1, 1), mode="replicate")
     rows = rim[..., :-2, :] + rim[..., 1:-1, :] + rim[..., 2:, :]
     return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9.0
-
-
-def _hide(images: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
-    """Cover a random rectangle with the image's mean, in every second image (Zhong et al. 2020)."""
-    if not config.erase:
-        return images
-    x, y, width, height, chosen = (0.5 * _uniform(images, generator) + 0.5 for _ in range(5))
-    across = torch.linspace(0.0, 1.0, images.shape[-1], device=images.device)
-    half_x, half_y = 0.5 * config.erase * width, 0.5 * config.erase * height
-    covered = ((across - x).abs() < half_x) & ((across.unsqueeze(1) - y).abs() < half_y) & (chosen < 0.5)
-    return torch.where(covered, images.mean((2, 3), keepdim=True), images)

@@ -72,22 +72,19 @@ class ModelConfig(Strict):
 class AugmentConfig(Strict):
     """Random changes of a training batch; each range is drawn per image. 0 switches a change off."""
 
-    rotate: float = Field(7.0, ge=0, le=45, description="Rotation, ± degrees.")
-    translate: float = Field(0.06, ge=0, le=0.5, description="Shift, ± fraction of the side.")
+    rotate: float = Field(10.0, ge=0, le=45, description="Rotation, ± degrees.")
+    translate: float = Field(0.08, ge=0, le=0.5, description="Shift, ± fraction of the side.")
     scale: float = Field(
-        0.10, ge=0, lt=0.9, description="Zoom, up to 1 + this or 1 / (1 + this), drawn for each axis."
+        0.18, ge=0, lt=0.9, description="Zoom, up to 1 + this or 1 / (1 + this), drawn for each axis."
     )
-    contrast: float = Field(0.2, ge=0, lt=1, description="Contrast factor, 1 ± this.")
-    brightness: float = Field(0.1, ge=0, lt=1, description="Brightness shift, ± fraction of the full range.")
-    gamma: float = Field(0.2, ge=0, lt=1, description="Gamma exponent, exp(± this).")
+    contrast: float = Field(0.3, ge=0, lt=1, description="Contrast factor, 1 ± this.")
+    brightness: float = Field(0.15, ge=0, lt=1, description="Brightness shift, ± fraction of the full range.")
+    gamma: float = Field(0.4, ge=0, lt=1, description="Gamma exponent, exp(± this).")
     sharpness: float = Field(
-        0.8, ge=0, le=1, description="Share of the fine detail taken away (blur) or added, ± this."
-    )
-    erase: float = Field(
-        0.0, ge=0, le=1, description="Largest side of a covered rectangle, fraction of the image's side."
+        1.0, ge=0, le=1, description="Share of the fine detail taken away (blur) or added, ± this."
     )
     noise: float = Field(
-        0.02, ge=0, lt=1, description="Largest SD of added Gaussian noise, fraction of the full range."
+        0.03, ge=0, lt=1, description="Largest SD of added Gaussian noise, fraction of the full range."
     )
     flip: bool = Field(
         False, description="Mirror left and right. Off: the heart lies on one side (docs/decisions.md)."
