@@ -8,8 +8,10 @@ On one machine the same seed and thread count give the same weights, bit for bit
 """
 
 import contextlib
+import ctypes
 import hashlib
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -79,6 +81,7 @@ def train_epochs(
     """
     if len(data) == 0:
         raise DataError(f"{turn.site}: no training images; check the data with `pneumonia-fl data check`")
+    _keep_freed_memory()
     started = time.perf_counter()
     seed = _stream(train.seed, turn)
     order = _batches(len(data), train, np.random.default_rng(seed))
@@ -212,6 +215,16 @@ def _amp_type(device: torch.device) -> torch.dtype | None:
     if device.type != "cuda":
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _keep_freed_memory() -> None:
+    """Ask glibc not to hand each step's freed tensors back to the system: 10 % of a CPU step is page faults."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return
+    trim_threshold, mmap_threshold, never = -1, -3, 1 << 30
+    for parameter in (trim_threshold, mmap_threshold):
+        mallopt(parameter, never)
 
 
 def _diverged(turn: Turn, step: int, loss: float, train: TrainConfig) -> str:
