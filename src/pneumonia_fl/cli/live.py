@@ -88,13 +88,15 @@ class RunView:
         self._bars.update(self._sites[event["site"]], completed=LOSS_POINTS, note="done")
 
     def _on_global(self, event: Event) -> None:
+        """A model's metrics arrive with the results of the round that was trained from it."""
         values, number = event["values"], event["round"]
         text = f"global AUROC {_number(values['auroc'])}  loss {values['loss']:.3f}"
-        self._bars.update(self._tasks["job"], completed=number, note=text)
+        self._bars.update(self._tasks["job"], completed=min(number + 1, self._rounds), note=text)
         if number:
             best = "  (best so far)" if event["best"] else ""
-            left = self._time_left(number)
-            self._console.print(f"after round {number}/{self._rounds}: {text}{best}  {left}", highlight=False)
+            left = self._time_left(number + 1)
+            line = f"model of round {number}/{self._rounds}: {text}{best}  {left}"
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def _time_left(self, done: int) -> str:
         if not done or self._first_round_at is None or done >= self._rounds:

@@ -109,6 +109,8 @@ def _environment(data: Path, threads: dict[str, int], mark: str) -> dict[str, st
             THREADS_VARIABLE: ",".join(f"{site}={count}" for site, count in threads.items()),
             RUN_MARK: mark,
             "OMP_NUM_THREADS": "1",  # for whoever does not set its own number
+            # Threads that wait must not spin: beside other sites that made a batch 20 times slower.
+            "OMP_WAIT_POLICY": "PASSIVE",
         }
     )
     # NVFlare would put it before the workspace that it is given.
