@@ -1,8 +1,11 @@
 """Why a run failed: the first cause wins, in the words of who met it."""
 
+import subprocess
 from pathlib import Path
 
-from pneumonia_fl.fl.failures import server_error, site_error, start_error
+import pytest
+
+from pneumonia_fl.fl.failures import full_disk, server_error, site_error, start_error
 from pneumonia_fl.fl.messages import RUN_ERROR, SITE_ERROR
 
 
@@ -35,3 +38,14 @@ def test_an_error_before_nvflare_started_is_found_in_the_output(tmp_path: Path) 
     assert str(start_error(output)) == "no weights"
     output.write_text("noise\n")
     assert start_error(output) is None
+
+
+def test_a_full_disk_is_named_before_what_follows_from_it(tmp_path: Path) -> None:
+    assert full_disk(tmp_path) is None
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no right to mount a small disk here")
+    try:
+        assert "no space left" in str(full_disk(tmp_path))
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

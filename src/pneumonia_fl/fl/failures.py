@@ -1,11 +1,13 @@
 """Finding, in NVFlare's logs, the one line that says why a run failed."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from pneumonia_fl.errors import RunError, SiteError
 from pneumonia_fl.fl.messages import RUN_ERROR, SITE_ERROR
 
+ENOUGH_BYTES = 1_000_000
 ERROR_LEVEL = " - ERROR - "
 
 
@@ -18,6 +20,13 @@ def site_error(workspace: Path) -> SiteError | None:
     line, log = found
     site = log.relative_to(workspace).parts[1]  # <workspace>/<job>/<site>/…
     return SiteError(f"site {site}: {line.split(SITE_ERROR, 1)[1].strip()}")
+
+
+def full_disk(folder: Path) -> RunError | None:
+    """Whether the disk below `folder` is full: then whatever else failed only follows from it."""
+    if shutil.disk_usage(folder).free >= ENOUGH_BYTES:
+        return None
+    return RunError(f"no space left for {folder}; free some space or choose another --out, then run again")
 
 
 def start_error(output: Path) -> RunError | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pneumonia_fl.environment import DATA_VARIABLE, THREADS_VARIABLE, child_environment
 from pneumonia_fl.errors import RunError, SiteError
-from pneumonia_fl.fl.failures import server_error, site_error, start_error
+from pneumonia_fl.fl.failures import full_disk, server_error, site_error, start_error
 from pneumonia_fl.fl.processes import RUN_MARK, end_marked, workers
 from pneumonia_fl.journal import JOURNAL_NAME, Event, JournalReader
 from pneumonia_fl.runs import RunFolder
@@ -71,8 +71,14 @@ def simulate(
 def _reason(run: RunFolder, watch: "_Watch") -> RunError:
     """The most telling of what is known about a run that did not complete."""
     output = run.logs / "simulator.txt"
-    known = start_error(output) or site_error(run.workspace) or watch.lost or server_error(run.workspace)
-    return known or RunError(f"the simulator failed; see {output}")
+    return (
+        full_disk(run.path)
+        or start_error(output)
+        or site_error(run.workspace)
+        or watch.lost
+        or server_error(run.workspace)
+        or RunError(f"the simulator failed; see {output}")
+    )
 
 
 @contextlib.contextmanager
