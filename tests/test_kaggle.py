@@ -83,6 +83,7 @@ def test_the_command_names_all_ways_to_give_credentials(tmp_path: Path, home: Pa
     assert len(done.stderr.splitlines()) == 1
     for way in ("error: ", "KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "~/.kaggle/"):
         assert way in done.stderr
+    assert not (tmp_path / "out").exists(), "nothing was downloaded, so nothing is left behind"
 
 
 def test_a_whole_zip_is_left_alone(tmp_path: Path, home: Path) -> None:

@@ -11,7 +11,7 @@ import shutil
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,13 @@ def fetch(folder: Path, progress: Progress = silent, retries: int = RETRIES) -> 
             if _is_whole(archive):
                 return archive
             archive.unlink()
-    with _watch(archive, progress) as total, _client_errors(archive), _time_limits(), _silence():
-        _download(folder, total, retries)
+    try:
+        with _watch(archive, progress) as total, _client_errors(archive), _time_limits(), _silence():
+            _download(folder, total, retries)
+    except FetchError:
+        with suppress(OSError):  # a folder with a part of the archive in it stays
+            folder.rmdir()
+        raise
     _verify(archive, progress)
     return archive
 
