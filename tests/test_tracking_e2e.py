@@ -106,8 +106,11 @@ def test_ui_opens_a_run_that_was_moved(finished_run: Path, tmp_path: Path, tool:
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         answer = fetch_when_up(f"http://127.0.0.1:{port}{page}", server)
+        children = psutil.Process(server.pid).children(recursive=True)
     finally:
-        stop_tree(server)
+        server.terminate()
+        server.wait()
+    assert not [child for child in children if child.is_running()], "a server's helper stays behind"
     assert "global" in answer if tool == "tensorboard" else answer == "OK"
     if tool == "mlflow":
         with contextlib.closing(sqlite3.connect(moved / "mlflow.db")) as database:

@@ -54,8 +54,7 @@ def ui(
     ] = "127.0.0.1",
 ) -> None:
     """Open TensorBoard or MLflow on one run, until Ctrl-C."""
-    import subprocess
-
+    from pneumonia_fl.fl.processes import run_until_stopped
     from pneumonia_fl.runs import RunFolder, relocate_artifacts, ui_command
 
     folder = RunFolder.open(run)
@@ -64,4 +63,4 @@ def ui(
     if tool is Tool.mlflow:
         relocate_artifacts(folder)
     typer.echo(f"http://{host}:{number}/   (Ctrl-C ends it)", err=True)
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    raise typer.Exit(run_until_stopped(command))

@@ -6,9 +6,13 @@ all once a parent is gone. A mark in the environment does: children inherit it.
 
 import contextlib
 import os
+import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 
 import psutil
+
+from pneumonia_fl.environment import child_environment
 
 RUN_MARK = "PNEUMONIA_FL_RUN"
 TERM_SECONDS = 5.0
@@ -35,6 +39,19 @@ def end_marked(mark: str) -> None:
     # A process may have been born in between: ask again for who is left.
     for process in list(marked_processes(mark)):
         _quietly(process.kill)
+
+
+def run_until_stopped(command: list[str]) -> int:
+    """Run a server in the foreground; when it ends or we are stopped, nothing that it started stays behind.
+
+    (MLflow's server leaves its job runners running when it is ended.)
+    """
+    mark = uuid.uuid4().hex
+    try:
+        environment = child_environment(**{RUN_MARK: mark})
+        return subprocess.run(command, env=environment, check=False).returncode
+    finally:
+        end_marked(mark)
 
 
 def workers(mark: str) -> dict[str, int]:
