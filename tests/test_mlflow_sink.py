@@ -47,3 +47,8 @@ def test_a_dead_server_blocks_nobody_and_is_named(tmp_path: Path) -> None:
     assert time.monotonic() - begun < mlflow_sink.CLOSE_SECONDS + 5
     assert status(tmp_path)["undelivered"] == 1
     assert "127.0.0.1" in str(status(tmp_path)["error"])
+
+
+def test_an_error_without_words_is_still_one_line() -> None:
+    assert mlflow_sink.one_line(TimeoutError()) == "TimeoutError: "
+    assert mlflow_sink.one_line(ValueError("first\nsecond")) == "ValueError: first"

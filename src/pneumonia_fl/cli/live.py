@@ -33,7 +33,6 @@ class RunView:
         self._sites: dict[str, TaskID] = {}
         self._rounds = 0
         self._first_round_at: float | None = None
-        self._stage = ""
 
     def __enter__(self) -> Self:
         self._bars.start()

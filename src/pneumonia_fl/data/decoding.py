@@ -21,6 +21,7 @@ from pathlib import Path
 from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.items import Item, Source
 from pneumonia_fl.data.sources import read_image
+from pneumonia_fl.environment import cpu_count
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.progress import Progress
 
@@ -98,17 +99,12 @@ def decode_all(
     seconds = (time.perf_counter() - begun) * (len(chunks) - 1)
     rest = {start: chunk for start, chunk in chunks.items() if start not in results}
     alone = workers == 1 or len(rest) < 2 or (workers is None and seconds < _WORTH_WORKERS_SECONDS)
-    count = min(workers or available_cores(), len(rest))
+    count = min(workers or cpu_count(), len(rest))
     with closing(_decode_here(decoder, rest) if alone else _decode_apart(decoder, rest, count)) as run:
         for start, outcomes in run:
             results[start] = outcomes
             progress(STAGE, min(len(results) * _CHUNK, len(items)), len(items))
     return [outcome for start in chunks for outcome in results[start]]
-
-
-def available_cores() -> int:
-    """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _decode_here(decoder: Decoder, chunks: _Chunks) -> Generator[tuple[int, list[Outcome]]]:

@@ -5,10 +5,10 @@ from typing import Any
 
 from pneumonia_fl import DISCLAIMER, __version__
 from pneumonia_fl.config import JobConfig, flatten
+from pneumonia_fl.fl.mlflow_sink import connect, one_line
 from pneumonia_fl.runs import GLOBAL, RunFolder, relocate_artifacts
 
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-RETRIES, TIMEOUT_SECONDS = 1, 10
 
 
 def complete_mlflow(run: RunFolder, job: JobConfig, state: str) -> dict[str, Any]:
@@ -33,18 +33,14 @@ def complete_mlflow(run: RunFolder, job: JobConfig, state: str) -> dict[str, Any
             relocate_artifacts(run)
         _log(run, job, str(uri), status["runs"], state)
     except Exception as error:  # whatever MLflow raises: the run itself is fine and stays so
-        summary["error"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        summary["error"] = one_line(error)
     return summary
 
 
 def _log(run: RunFolder, job: JobConfig, uri: str, runs: dict[str, str], state: str) -> None:
-    from mlflow import MlflowClient
     from mlflow.entities import Param, RunTag
-    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(RETRIES)
-    MLFLOW_HTTP_REQUEST_TIMEOUT.set(TIMEOUT_SECONDS)
-    client = MlflowClient(tracking_uri=uri)
+    client = connect(uri, timeout_seconds=10)
     params = [Param(*word.split("=", 1)) for word in flatten(job)]
     tags = [RunTag(key, str(value)) for key, value in _tags(run).items()]
     client.log_batch(runs[GLOBAL], params=params, tags=tags)

@@ -85,7 +85,7 @@ class MLflowSink:
                 self._send()
                 self._error = None
             except Exception as error:  # whatever MLflow or its transport raises: the job must go on
-                self._error = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                self._error = one_line(error)
             if closing and (not self._waiting or self._error):
                 return
 
@@ -94,7 +94,7 @@ class MLflowSink:
             self._waiting.append(self._queue.get())
 
     def _send(self) -> None:
-        client = self._client()
+        client = connect(self._uri, timeout_seconds=5)
         if not self._runs:
             self._runs = self._create_runs(client)
             self._write_status()
@@ -105,14 +105,6 @@ class MLflowSink:
             sent = set(map(id, batch))
             self._waiting = [point for point in self._waiting if id(point) not in sent]
             self._delivered += len(batch)
-
-    def _client(self) -> Any:
-        from mlflow import MlflowClient
-        from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
-
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
-        MLFLOW_HTTP_REQUEST_TIMEOUT.set(5)
-        return MlflowClient(tracking_uri=self._uri)
 
     def _create_runs(self, client: Any) -> dict[str, str]:
         experiment = client.get_experiment_by_name(self._experiment)
@@ -127,6 +119,21 @@ class MLflowSink:
             tags = {"mlflow.parentRunId": parent, "site": site}
             runs[site] = client.create_run(experiment_id, run_name=site, tags=tags).info.run_id
         return runs
+
+
+def connect(uri: str, timeout_seconds: int) -> Any:
+    """An MLflow client that gives a tracking server up soon: one retry, short time-outs."""
+    from mlflow import MlflowClient
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
+    MLFLOW_HTTP_REQUEST_TIMEOUT.set(timeout_seconds)
+    return MlflowClient(tracking_uri=uri)
+
+
+def one_line(error: Exception) -> str:
+    """An error's kind and the first line of what it says, which MLflow's transport may leave empty."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"
 
 
 def _metric(point: Point) -> Any:
