@@ -10,13 +10,19 @@ A known error is shown as one line that says what to do; anything outside this t
     │   ├── FetchError     Kaggle refused, is away or broke off
     │   └── LeakError      a test image stands in the training set too
     ├── CheckpointError    a model file that is unsafe or does not fit
+    ├── KitError           a startup kit, its certificate or its settings
     └── RunError           a federated run that did not end well
-        └── SiteError      … because of one site
+        ├── SiteError      … because of one site
+        ├── TimeLimitError … because something took longer than it may (exit code 3)
+        ├── RefusedError   … because the server refused it (exit code 4)
+        └── IncompleteError … it ended, but without one of its sites (exit code 5)
 """
 
 
 class PneumoniaFLError(Exception):
     """Root of the tree; catch this at the command line."""
+
+    exit_code = 1
 
 
 class ConfigError(PneumoniaFLError):
@@ -47,9 +53,31 @@ class CheckpointError(PneumoniaFLError):
     """A model file is unsafe, broken or does not match its model."""
 
 
+class KitError(PneumoniaFLError):
+    """A startup kit is missing, incomplete, changed or out of date."""
+
+
 class RunError(PneumoniaFLError):
     """A federated run failed or was stopped."""
 
 
 class SiteError(RunError):
     """A federated run failed because of one site, which the message names."""
+
+
+class TimeLimitError(RunError):
+    """The server, a site or a job did not answer within the time it has."""
+
+    exit_code = 3
+
+
+class RefusedError(RunError):
+    """The server refused: no such right, an unknown job, a job that breaks a policy."""
+
+    exit_code = 4
+
+
+class IncompleteError(RunError):
+    """A run ended, but a site never contributed to it."""
+
+    exit_code = 5
