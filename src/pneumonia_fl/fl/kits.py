@@ -1,0 +1,139 @@
+"""A startup kit as a folder: whose it is, where its server is, and what its owner has set in it.
+
+A kit is what NVFlare's provisioning makes for one participant: `startup/` (identity and addresses, signed, never
+edited) and `local/` (the owner's own settings).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pneumonia_fl.config import Strict, parse, read_yaml
+from pneumonia_fl.errors import KitError
+
+Kind = Literal["server", "site", "admin"]
+STARTUP_FILES: dict[Kind, str] = {
+    "server": "fed_server.json",
+    "site": "fed_client.json",
+    "admin": "fed_admin.json",
+}
+LOCAL_SETTINGS = "pneumonia_fl.yml"
+
+
+class LocalSettings(Strict):
+    """`local/pneumonia_fl.yml`: what the kit's owner decides and no job can change."""
+
+    data: Path | None = None
+    """Site: folder with the prepared data; `PNEUMONIA_FL_DATA` goes before it."""
+    threads: int | None = None
+    """Site: threads for training; None: all cores."""
+    tracking_uri: str | None = None
+    """Server: the MLflow server that gets every job's metrics; None: a database file inside the job."""
+
+
+@dataclass(frozen=True)
+class Kit:
+    """One participant's kit."""
+
+    folder: Path
+    kind: Kind
+    name: str
+    """Host name of a server, name of a site, e-mail address of a person."""
+    project: str
+    host: str
+    port: int
+
+    @property
+    def startup(self) -> Path:
+        """The folder with identity and addresses."""
+        return self.folder / "startup"
+
+    @property
+    def local(self) -> Path:
+        """The folder with the owner's settings."""
+        return self.folder / "local"
+
+    @property
+    def root_certificate(self) -> Path:
+        """The certificate of the project's root, which all participants share."""
+        return self.startup / "rootCA.pem"
+
+    @property
+    def certificate(self) -> Path:
+        """The participant's own certificate."""
+        return self.startup / ("server.crt" if self.kind == "server" else "client.crt")
+
+    @property
+    def private_key(self) -> Path:
+        """The participant's private key."""
+        return self.certificate.with_suffix(".key")
+
+    def settings(self) -> LocalSettings:
+        """What `local/pneumonia_fl.yml` says; the defaults when there is none."""
+        return read_settings(self.local)
+
+
+def open_kit(folder: Path) -> Kit:
+    """Read a kit.
+
+    Raises:
+        KitError: the folder is not a kit, or a file in it is broken.
+    """
+    folder = folder.absolute()
+    for kind, file in STARTUP_FILES.items():
+        if (folder / "startup" / file).is_file():
+            return _read(folder, kind, folder / "startup" / file)
+    raise KitError(f"{folder} is not a startup kit; give the folder that holds startup/ and local/")
+
+
+def find_kits(folder: Path) -> list[Kit]:
+    """`folder` itself when it is a kit, else the kits directly below it, by name.
+
+    Raises:
+        KitError: there is none.
+    """
+    if (folder / "startup").is_dir():
+        return [open_kit(folder)]
+    found = [open_kit(path.parent) for path in sorted(folder.glob("*/startup")) if path.is_dir()]
+    if not found:
+        raise KitError(f"no startup kits in {folder.absolute()}; make some with `pneumonia-fl provision`")
+    return found
+
+
+def read_settings(local: Path) -> LocalSettings:
+    """The settings in a kit's `local` folder; the defaults when there are none."""
+    file = local / LOCAL_SETTINGS
+    return parse(LocalSettings, read_yaml(file), str(file)) if file.is_file() else LocalSettings()
+
+
+def _read(folder: Path, kind: Kind, file: Path) -> Kit:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        name, project, host, port = _READERS[kind](values)
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise KitError(f"{file} is broken ({error}); ask for a new kit") from None
+    return Kit(folder, kind, name, project, host, int(port))
+
+
+def _server(values: dict[str, Any]) -> tuple[str, str, str, str]:
+    server = values["servers"][0]
+    return server["admin_server"], server["name"], *_target(server)
+
+
+def _site(values: dict[str, Any]) -> tuple[str, str, str, str]:
+    server = values["servers"][0]
+    return values["client"]["fqsn"], server["name"], *_target(server)
+
+
+def _admin(values: dict[str, Any]) -> tuple[str, str, str, str]:
+    admin = values["admin"]
+    return admin["username"], admin["project_name"], admin["host"], admin["port"]
+
+
+def _target(server: dict[str, Any]) -> tuple[str, str]:
+    host, port = server["service"]["target"].rsplit(":", 1)
+    return host, port
+
+
+_READERS = {"server": _server, "site": _site, "admin": _admin}
