@@ -9,6 +9,7 @@ import typer
 
 from pneumonia_fl import DISCLAIMER, __version__
 from pneumonia_fl.cli.data import app as data_app
+from pneumonia_fl.cli.doctor import doctor
 from pneumonia_fl.cli.evaluate import evaluate
 from pneumonia_fl.cli.run import run
 from pneumonia_fl.cli.show import runs, ui
@@ -28,6 +29,7 @@ app.command()(run)
 app.command()(evaluate)
 app.command()(runs)
 app.command()(ui)
+app.command()(doctor)
 
 
 @app.callback()

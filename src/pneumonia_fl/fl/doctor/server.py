@@ -1,0 +1,80 @@
+"""What only a server needs: its port, and the MLflow server that it reports to."""
+
+import errno
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import psutil
+
+from pneumonia_fl.data.check import Finding
+from pneumonia_fl.fl.doctor.instance import processes_of
+from pneumonia_fl.fl.kits import Kit
+
+TRACKING_SECONDS = 3.0
+
+
+def port(kit: Kit) -> Iterator[Finding]:
+    """Whether the server's port is free, or taken by this very server."""
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("", kit.port))
+    except OSError as error:
+        yield _taken(kit) if error.errno == errno.EADDRINUSE else Finding("fail", _refused(kit, error))
+        return
+    yield Finding("ok", f"port {kit.port} is free")
+
+
+def tracking(kit: Kit) -> Iterator[Finding]:
+    """Whether the MLflow server answers that the settings name."""
+    uri = kit.settings().tracking_uri
+    if uri is None:
+        yield Finding(
+            "ok", "no tracking_uri in local/pneumonia_fl.yml: each job keeps its own MLflow database"
+        )
+    elif urlsplit(uri).scheme in ("http", "https"):
+        yield _answers(uri)
+    else:
+        yield Finding("ok", f"metrics go to {uri}")
+
+
+def _taken(kit: Kit) -> Finding:
+    if processes_of(kit):
+        return Finding("ok", f"this server listens at port {kit.port}")
+    return Finding("fail", f"port {kit.port} is taken by {_listener(kit.port)}; stop that program first")
+
+
+def _refused(kit: Kit, error: OSError) -> str:
+    return f"port {kit.port} cannot be used ({error.strerror}); ports below 1024 need root: choose another"
+
+
+def _listener(number: int) -> str:
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.Error:
+        return "another program"
+    for connection in connections:
+        listens = connection.status == psutil.CONN_LISTEN and connection.laddr
+        if listens and connection.laddr[1] == number and connection.pid:
+            return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    return "another program"
+
+
+def _answers(uri: str) -> Finding:
+    """MLflow's server says OK at /health."""
+    # A password in the URI must not reach the screen.
+    shown = uri.replace(f"{urlsplit(uri).netloc.rpartition('@')[0]}@", "") if "@" in uri else uri
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=TRACKING_SECONDS):  # noqa: S310
+            return Finding("ok", f"MLflow answers at {shown}")
+    except urllib.error.HTTPError as error:
+        return Finding(
+            "warn", f"{shown} answers, but not as MLflow does (HTTP {error.code}); check the address"
+        )
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        cure = "start it or correct tracking_uri in local/pneumonia_fl.yml; jobs run without it"
+        return Finding("warn", f"no MLflow server at {shown} ({reason}); {cure}")

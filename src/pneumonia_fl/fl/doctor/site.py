@@ -1,0 +1,43 @@
+"""What only a site needs: its prepared X-rays."""
+
+from collections.abc import Iterator
+
+from pneumonia_fl.data.check import Finding, check
+from pneumonia_fl.data.manifest import CLASS_NAMES, INFO
+from pneumonia_fl.data.store import SiteData, open_site
+from pneumonia_fl.environment import DATA_VARIABLE, data_root
+from pneumonia_fl.errors import DataError
+from pneumonia_fl.fl.kits import Kit
+
+_PREPARE = "prepare it with `pneumonia-fl data prepare`"
+
+
+def data(kit: Kit) -> Iterator[Finding]:
+    """Whether the site's data is named, prepared for this site, whole and fit for training."""
+    root = data_root() or kit.settings().data
+    if root is None:
+        yield Finding(
+            "fail", f"no data folder: write `data: DIR` into {kit.local}/pneumonia_fl.yml; {_PREPARE}"
+        )
+        return
+    try:
+        found = open_site(root, kit.name)
+    except DataError as error:
+        named = DATA_VARIABLE if data_root() else "local/pneumonia_fl.yml"
+        yield Finding("fail", f"{error} ({named} says {root})")
+        return
+    yield _counts(found)
+    yield from check(root / kit.name if (root / kit.name / INFO).is_file() else root)
+
+
+def _counts(found: SiteData) -> Finding:
+    splits = found.info.counts.get(found.name, {})
+    words = [
+        f"{split} {' + '.join(_count(classes, name) for name in CLASS_NAMES)}"
+        for split, classes in splits.items()
+    ]
+    return Finding("ok", f"{found.name}: {', '.join(words)}")
+
+
+def _count(classes: dict[str, int], name: str) -> str:
+    return f"{classes.get(name, 0):,} {name}"
