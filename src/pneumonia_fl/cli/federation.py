@@ -1,0 +1,109 @@
+"""`pneumonia-fl up`, `down` and `status`: the servers and sites whose kits are on this machine."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Kits = Annotated[Path, typer.Argument(metavar="[KITS]", help="A folder of startup kits, or one kit.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Prepared data with a folder per site; default: each site's own `data` setting."
+    ),
+]
+Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds until everything must be ready.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+
+
+def up(kits: Kits = Path("kits"), data: Data = None, timeout: Timeout = 120, as_json: Json = False) -> None:
+    """Start every server and site whose kit is here, until all sites are registered.
+
+    Beside a server an MLflow server is started on this machine's loopback, unless the server's settings name one.
+    The processes stay when this command is done; `pneumonia-fl down` ends them. Example:
+
+        pneumonia-fl up kits --data data/demo
+    """
+    from rich.console import Console
+
+    from pneumonia_fl.fl.federation.status import status as status_of
+    from pneumonia_fl.fl.federation.up import up as start
+
+    console = Console(stderr=True, quiet=as_json)
+    started = time.monotonic()
+    with console.status(f"starting the kits in {kits}"):
+        start(kits, data, timeout, lambda text: console.print(text, highlight=False, soft_wrap=True))
+    seconds = round(time.monotonic() - started, 1)
+    entries = status_of(kits)
+    if as_json:
+        typer.echo(json.dumps({"seconds": seconds, "participants": entries}, indent=2))
+        return
+    typer.echo(f"{len(entries)} up in {seconds} s; end them with: pneumonia-fl down {kits}")
+    for entry in entries:
+        typer.echo(f"log of {entry['name']}: {entry['log']}")
+
+
+def down(kits: Kits = Path("kits")) -> None:
+    """End every server and site whose kit is here, their jobs, and the MLflow server beside them."""
+    from rich.console import Console
+
+    from pneumonia_fl.fl.federation.status import down as stop
+
+    started = time.monotonic()
+    with Console(stderr=True).status(f"ending the kits in {kits}"):
+        ended = stop(kits)
+    if not ended:
+        typer.echo(f"nothing was running in {kits}")
+        return
+    typer.echo(f"ended {', '.join(ended)} in {time.monotonic() - started:.1f} s")
+
+
+def status(kits: Kits = Path("kits"), as_json: Json = False) -> None:
+    """Say of every server and site whose kit is here whether it runs; exit code 0 when all of them do."""
+    from pneumonia_fl.fl.federation.status import status as status_of
+
+    entries = status_of(kits)
+    if as_json:
+        typer.echo(json.dumps(entries, indent=2))
+    else:
+        from rich.console import Console
+
+        console = Console()
+        console.print(_table(entries))
+        for entry in entries:
+            if uri := entry.get("mlflow"):
+                answer = "answers" if entry["mlflow_answers"] else "does not answer"
+                console.print(f"MLflow of {entry['name']}: {uri} ({answer})", soft_wrap=True, highlight=False)
+    if not all(entry["ready"] for entry in entries):
+        raise typer.Exit(1)
+
+
+def _table(entries: list[dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
+    table = Table("Name", "Kind", "State", "Since", "Process", "Port", "Jobs")
+    for entry in entries:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["since"])) if entry["since"] else ""
+        table.add_row(
+            entry["name"],
+            entry["kind"],
+            _state(entry),
+            since,
+            str(entry["pid"] or ""),
+            str(entry.get("port", "")),
+            ", ".join(entry["jobs"]),
+        )
+    return table
+
+
+def _state(entry: dict[str, Any]) -> str:
+    if not entry["running"]:
+        return "not running"
+    if not entry["ready"]:
+        return "starting"
+    return "up" if entry["kind"] == "server" else "registered"

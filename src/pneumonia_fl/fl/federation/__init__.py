@@ -1,0 +1,1 @@
+"""A federation of real processes on this machine: starting kits, ending them, saying how they are."""

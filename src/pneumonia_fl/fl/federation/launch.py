@@ -1,0 +1,132 @@
+"""Starting a kit with its own `startup/start.sh`, and ending everything that came of it."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from pneumonia_fl.environment import DATA_VARIABLE, THREADS_VARIABLE, TRACKING_VARIABLE, child_environment
+from pneumonia_fl.errors import TimeLimitError
+from pneumonia_fl.fl.federation.participant import SHUTDOWN_FILE, Participant
+from pneumonia_fl.fl.federation.preflight import SitePlan
+from pneumonia_fl.fl.federation.startup import rotate
+from pneumonia_fl.fl.processes import RUN_MARK, end_marked
+
+RECORD = ".pneumonia_fl_up.json"
+"""What `up` leaves in a kit for `down`: the folder with links, when the kit's path holds a space."""
+POLL_SECONDS = 0.1
+UNMARKED_SECONDS = 30.0
+"""How long processes get that somebody else has started: NVFlare's loop needs 10 s to end them."""
+
+
+def start_server(server: Participant, tracking_uri: str) -> None:
+    """Start a server; its jobs send their metrics to `tracking_uri`."""
+    _start(server, {TRACKING_VARIABLE: tracking_uri})
+
+
+def start_site(site: Participant, plan: SitePlan) -> None:
+    """Start a site with its data and threads."""
+    _start(site, {DATA_VARIABLE: str(plan.data), THREADS_VARIABLE: f"{site.name}={plan.threads}"})
+
+
+def environment_of(participant: Participant, values: dict[str, str]) -> dict[str, str]:
+    """The environment of a participant's processes: marked, with the kit's own Python first in PATH."""
+    environment = child_environment()
+    # NVFlare's scripts would put the first one before the kit's folder; only the server talks to MLflow.
+    for name in ("NVFL_WORKSPACE", TRACKING_VARIABLE):
+        environment.pop(name, None)
+    binaries = _reachable(participant, "python", python_home(participant)) / "bin"
+    return {
+        **environment,
+        "PATH": f"{binaries}:{environment.get('PATH', '/usr/bin:/bin')}",
+        "OMP_NUM_THREADS": "1",  # for whoever does not set its own number
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait must not spin beside other sites
+        "MALLOC_ARENA_MAX": "1",  # NVFlare's threads would keep an arena each
+        RUN_MARK: participant.mark,
+        **values,
+    }
+
+
+def python_home(participant: Participant) -> Path:
+    """The kit's own virtual environment when it has one (`install.sh` makes it), else the one that runs now."""
+    own = participant.kit.folder / "venv"
+    return own if (own / "bin" / "python3").exists() else Path(sys.prefix)
+
+
+def end(participants: Iterable[Participant]) -> None:
+    """End all processes of these kits, sites before servers, and remove what would stop the next start.
+
+    Raises:
+        TimeLimitError: processes that `up` has not started do not end by themselves.
+    """
+    order = sorted(participants, key=lambda one: one.kit.kind == "server")
+    for one in order:
+        if one.running():
+            one.file(SHUTDOWN_FILE).touch()  # the restart loop must not start again what ends now
+    for one in order:
+        end_marked(one.mark)
+    deadline = time.monotonic() + UNMARKED_SECONDS
+    while left := [one for one in order if one.running()]:
+        if time.monotonic() > deadline:
+            names = ", ".join(f"{one.name} (pid file in {one.kit.folder})" for one in left)
+            raise TimeLimitError(f"still running after {UNMARKED_SECONDS:.0f} s: {names}; end them by hand")
+        time.sleep(POLL_SECONDS)
+    for one in order:
+        one.clear()
+        _remove_links(one)
+
+
+def _start(participant: Participant, values: dict[str, str]) -> None:
+    participant.clear()
+    rotate(participant.startup_log)
+    environment = environment_of(participant, values)
+    script = _reachable(participant, "kit", participant.kit.folder) / "startup" / "start.sh"
+    with participant.startup_log.open("ab") as log:
+        subprocess.run(
+            ["bash", str(script)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            check=True,
+        )
+
+
+def _reachable(participant: Participant, name: str, folder: Path) -> Path:
+    """A path to `folder` without spaces, which NVFlare's scripts and command lines do not quote.
+
+    A link in a temporary folder, since it must live as long as the processes; `end` removes it.
+    """
+    if not any(character.isspace() for character in str(folder)):
+        return folder
+    home = _link_folder(participant)
+    if home is None:
+        home = Path(tempfile.mkdtemp(prefix="pneumonia-fl-"))
+        (participant.kit.folder / RECORD).write_text(json.dumps({"links": str(home)}), encoding="utf-8")
+    link = home / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder, target_is_directory=True)
+    return link
+
+
+def _link_folder(participant: Participant) -> Path | None:
+    record = participant.kit.folder / RECORD
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        folder = Path(json.loads(record.read_text(encoding="utf-8"))["links"])
+        return folder if folder.is_dir() else None
+    return None
+
+
+def _remove_links(participant: Participant) -> None:
+    if folder := _link_folder(participant):
+        for name in ("kit", "python"):
+            if (folder / name).is_symlink():
+                (folder / name).unlink()
+        with contextlib.suppress(OSError):  # somebody else's files stay
+            folder.rmdir()
+    (participant.kit.folder / RECORD).unlink(missing_ok=True)

@@ -1,0 +1,113 @@
+"""One started kit: NVFlare's restart loop, the process that it guards, and the files that they leave in the kit.
+
+NVFlare's `startup/start.sh` leaves a shell loop (`sub_start.sh`) that starts the server or site, looks every five
+seconds whether it lives, and starts it again. `daemon_pid.fl` holds the loop's process id, `pid.fl` the other one's;
+a file `shutdown.fl` ends both.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from pneumonia_fl.errors import KitError
+from pneumonia_fl.fl.kits import Kit, find_kits
+from pneumonia_fl.fl.processes import marked_processes
+
+LOOP_FILE, MAIN_FILE, SHUTDOWN_FILE = "daemon_pid.fl", "pid.fl", "shutdown.fl"
+CONTROL_FILES = (LOOP_FILE, MAIN_FILE, SHUTDOWN_FILE, "restart.fl")
+JOB_OPTION = "-n"
+"""Precedes the job's id in the command line of NVFlare's job processes."""
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A server's or site's kit on this machine."""
+
+    kit: Kit
+
+    @property
+    def name(self) -> str:
+        """The participant's name."""
+        return self.kit.name
+
+    @property
+    def mark(self) -> str:
+        """What every process of this kit carries in its environment (`processes.RUN_MARK`).
+
+        Made from the kit's place, so that it is known without a record, and a copy of the kit has another one.
+        """
+        return f"kit:{self.kit.folder.resolve()}"
+
+    @property
+    def log(self) -> Path:
+        """NVFlare's own log, which it appends to and rotates."""
+        return self.kit.folder / "log.txt"
+
+    @property
+    def startup_log(self) -> Path:
+        """What the processes have printed since the last start."""
+        return self.kit.folder / "startup.log"
+
+    def file(self, name: str) -> Path:
+        """One of NVFlare's control files."""
+        return self.kit.folder / name
+
+    def loop(self) -> psutil.Process | None:
+        """The living restart loop, whoever started it."""
+        return self._process(LOOP_FILE, self.kit.startup / "sub_start.sh")
+
+    def main(self) -> psutil.Process | None:
+        """The living server or site process."""
+        return self._process(MAIN_FILE, self.kit.folder)
+
+    def marked(self) -> list[psutil.Process]:
+        """All living processes that `up` has started from this kit."""
+        return list(marked_processes(self.mark))
+
+    def running(self) -> bool:
+        """Whether anything of this kit lives: its loop, or a process that outlived it."""
+        return self.loop() is not None or bool(self.marked())
+
+    def jobs(self) -> list[str]:
+        """Ids of the jobs that have a process here."""
+        commands = [command for process in self.marked() if (command := _command(process))]
+        return sorted({words[words.index(JOB_OPTION) + 1] for words in commands if _is_job(words)})
+
+    def clear(self) -> None:
+        """Remove the control files of processes that are gone; a stale one would stop the next start."""
+        for name in CONTROL_FILES:
+            self.file(name).unlink(missing_ok=True)
+
+    def _process(self, pid_file: str, argument: Path) -> psutil.Process | None:
+        """The process named in `pid_file`, if it lives and works for this kit: after a reboot ids start again."""
+        try:
+            process = psutil.Process(int(self.file(pid_file).read_text()))
+            words = process.cmdline()
+        except (OSError, ValueError, psutil.Error):
+            return None
+        wanted = argument.resolve()
+        return process if any(Path(word).resolve() == wanted for word in words if "/" in word) else None
+
+
+def find_participants(folder: Path) -> list[Participant]:
+    """The server and site kits at or directly below `folder`, servers first.
+
+    Raises:
+        KitError: there is none, or one is broken.
+    """
+    found = [Participant(kit) for kit in find_kits(folder) if kit.kind != "admin"]
+    if not found:
+        raise KitError(f"{folder.absolute()} holds no server's or site's kit, only a person's")
+    return sorted(found, key=lambda one: (one.kit.kind != "server", one.name))
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _is_job(words: list[str]) -> bool:
+    return JOB_OPTION in words[:-1] and any(word.startswith("nvflare.private.fed.app.") for word in words)

@@ -1,0 +1,60 @@
+"""Reading how a participant's start went from what it has printed."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pneumonia_fl.fl.federation.participant import Participant
+
+ATTEMPT = "new pid "
+"""NVFlare's restart loop prints it each time it starts the server or site."""
+GAVE_UP = "System is in trouble"
+READY = {"server": "Server started", "site": "Successfully registered client:"}
+_LOGGED = re.compile(r" - (?:ERROR|CRITICAL) - (?:\S* - )?(?P<text>.+)")
+_RAISED = re.compile(r"(?P<text>[\w.]*(?:Error|Exception|NotAuthenticated)\b: .+)")
+
+
+@dataclass(frozen=True)
+class Startup:
+    """How far a participant has come."""
+
+    ready: bool
+    """Server: it serves; site: it is registered."""
+    died: bool
+    """Its process has ended at least once since it was started."""
+    error: str
+    """The last error that it printed, else its last line."""
+
+
+def read_startup(participant: Participant) -> Startup:
+    """What the startup log says; nothing is known before there is one."""
+    text = _read(participant.startup_log)
+    before, _, current = text.rpartition(ATTEMPT)
+    return Startup(
+        ready=READY[participant.kit.kind] in current,
+        died=ATTEMPT in before or GAVE_UP in text,
+        error=last_error(text),
+    )
+
+
+def last_error(text: str) -> str:
+    """The last line that reports an error, without its time and origin; else the last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if found := _LOGGED.search(line) or _RAISED.match(line):
+            return found["text"]
+    return lines[-1] if lines else "it has printed nothing"
+
+
+def rotate(log: Path) -> None:
+    """Keep the last start's log as `NAME.1`, and begin a new one."""
+    if log.exists():
+        log.replace(log.with_name(f"{log.name}.1"))
+    log.touch()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,101 @@
+"""The MLflow server beside a federation's server: on loopback, SQLite and artifacts inside the server's kit."""
+
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from pneumonia_fl.fl.federation.launch import environment_of
+from pneumonia_fl.fl.federation.participant import Participant
+from pneumonia_fl.fl.federation.startup import last_error, rotate
+
+HOST = "127.0.0.1"
+FOLDER, PORT_FILE = "mlflow", "port"
+HEALTH_SECONDS = 1.0
+"""How long a health request may take."""
+LEAN = {
+    # The runner of MLflow's own jobs (evaluations of language models) is a process that nobody here needs.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where a server's jobs send their metrics, and the process there when it is ours."""
+
+    uri: str
+    process: "subprocess.Popen[bytes] | None"
+    log: Path | None
+
+    def failed(self) -> str | None:
+        """Why our process has ended; None while it lives."""
+        if self.process is None or self.log is None or self.process.poll() is None:
+            return None
+        return last_error(self.log.read_text(encoding="utf-8", errors="replace"))
+
+
+def start_tracking(server: Participant) -> Tracking:
+    """Start the server's MLflow, without waiting for it; nothing when its settings name another one.
+
+    MLflow's own defaults refuse requests whose Host or Origin is not this machine, and so they stay.
+    """
+    if uri := server.kit.settings().tracking_uri:
+        return Tracking(uri, None, None)
+    folder = server.kit.folder / FOLDER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    port = _choose_port(folder / PORT_FILE)
+    log = folder / "log.txt"
+    rotate(log)
+    environment = environment_of(server, LEAN)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            _command(folder, port),
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Tracking(f"http://{HOST}:{port}", process, log)
+
+
+def tracking_uri_of(server: Participant) -> str | None:
+    """Where the server's jobs send their metrics; None before the first start."""
+    port = server.kit.folder / FOLDER / PORT_FILE
+    own = f"http://{HOST}:{port.read_text().strip()}" if port.is_file() else None
+    return server.kit.settings().tracking_uri or own
+
+
+def answers(uri: str) -> bool:
+    """Whether an MLflow server answers there."""
+    if not uri.startswith(("http://", "https://")):
+        return True  # a database file is always there
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=HEALTH_SECONDS) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def _command(folder: Path, port: int) -> list[str]:
+    """Relative paths: the command runs in `folder`, whose own path may hold what a URI cannot."""
+    command = ["python3", "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", "sqlite:///mlflow.db"]
+    return [*command, "--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
+
+
+def _choose_port(record: Path) -> int:
+    """The port of the last start when it is free, so that bookmarks stay valid; else any free one, written down."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, int(record.read_text())))
+        except (OSError, ValueError):
+            probe.bind((HOST, 0))
+        port = int(probe.getsockname()[1])
+    record.write_text(str(port), encoding="utf-8")
+    return port
