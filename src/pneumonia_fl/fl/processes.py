@@ -18,26 +18,26 @@ RUN_MARK = "PNEUMONIA_FL_RUN"
 TERM_SECONDS = 5.0
 
 
-def marked_processes(mark: str) -> Iterator[psutil.Process]:
-    """Yield the living processes, but this one, whose environment carries `mark`."""
+def marked_processes(*marks: str) -> Iterator[psutil.Process]:
+    """Yield the living processes, but this one, whose environment carries one of `marks`."""
     for process in psutil.process_iter():
         try:
             if process.pid == os.getpid():
                 continue
-            if process.environ().get(RUN_MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(RUN_MARK) in marks and process.status() != psutil.STATUS_ZOMBIE:
                 yield process
         except (psutil.Error, OSError):
             continue
 
 
-def end_marked(mark: str) -> None:
-    """End all processes of a run: politely, then for good."""
-    processes = list(marked_processes(mark))
+def end_marked(*marks: str) -> None:
+    """End all processes of these runs: politely, then for good."""
+    processes = list(marked_processes(*marks))
     for process in processes:
         _quietly(process.terminate)
     psutil.wait_procs(processes, timeout=TERM_SECONDS)
     # A process may have been born in between: ask again for who is left.
-    for process in list(marked_processes(mark)):
+    for process in list(marked_processes(*marks)):
         _quietly(process.kill)
 
 

@@ -58,24 +58,23 @@ def python_home(participant: Participant) -> Path:
 
 
 def end(participants: Iterable[Participant]) -> None:
-    """End all processes of these kits, sites before servers, and remove what would stop the next start.
+    """End all processes of these kits and remove what would stop the next start.
 
     Raises:
         TimeLimitError: processes that `up` has not started do not end by themselves.
     """
-    order = sorted(participants, key=lambda one: one.kit.kind == "server")
-    for one in order:
+    everybody = list(participants)
+    for one in everybody:
         if one.running():
             one.file(SHUTDOWN_FILE).touch()  # the restart loop must not start again what ends now
-    for one in order:
-        end_marked(one.mark)
+    end_marked(*(one.mark for one in everybody))
     deadline = time.monotonic() + UNMARKED_SECONDS
-    while left := [one for one in order if one.running()]:
+    while left := [one for one in everybody if one.running()]:
         if time.monotonic() > deadline:
             names = ", ".join(f"{one.name} (pid file in {one.kit.folder})" for one in left)
             raise TimeLimitError(f"still running after {UNMARKED_SECONDS:.0f} s: {names}; end them by hand")
         time.sleep(POLL_SECONDS)
-    for one in order:
+    for one in everybody:
         one.clear()
         _remove_links(one)
 
