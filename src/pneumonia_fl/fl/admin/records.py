@@ -1,0 +1,195 @@
+"""A job as its server describes it, in plain words: pure functions on NVFlare's job meta."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from pneumonia_fl.errors import RefusedError
+
+OURS = "pneumonia_fl"
+"""Our key in a job's custom properties and among a running job's statistics."""
+
+WORDS = {
+    "SUBMITTED": "submitted",
+    "APPROVED": "submitted",
+    "DISPATCHED": "starting",
+    "RUNNING": "running",
+    "FINISHED:COMPLETED": "finished",
+    "FINISHED:ABORTED": "aborted",
+    "FINISHED:EXECUTION_EXCEPTION": "failed",
+    "FINISHED:ABNORMAL": "ended abnormally",
+    "FINISHED:CAN_NOT_SCHEDULE": "never scheduled",
+    "FINISHED:FAILED_TO_RUN": "failed to start",
+    "FINISHED:ABANDONED": "abandoned",
+}
+WAITING = "waiting for sites"
+DONE = "FINISHED"
+MIN_PREFIX = 4
+"""Fewest characters of a job id that are taken for one."""
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One job on the server."""
+
+    id: str
+    name: str
+    status: str
+    """In plain words."""
+    raw_status: str
+    """NVFlare's own word."""
+    submitter: str
+    study: str
+    submitted: float
+    """Seconds since the epoch."""
+    started_at: float | None
+    """Seconds since the epoch; None: not yet."""
+    duration: float | None
+    """Seconds from start to end; None while it has not ended."""
+    rounds: int | None
+    """None when the job was not made by pneumonia-fl."""
+    sites: tuple[str, ...]
+    reason: str
+    """Why it does not run, or did not; empty when there is nothing to say."""
+    shipped: bool
+    """Whether it carries its own code."""
+    cloned_from: str | None
+    resumed_from: str | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.raw_status.startswith(DONE)
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs now."""
+        return self.raw_status in ("DISPATCHED", "RUNNING")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def record(meta: Mapping[str, Any]) -> JobRecord:
+    """Describe a job from NVFlare's meta of it.
+
+    Args:
+        meta: what `list_jobs(detailed=True)` and `get_job_meta` return.
+    """
+    ours = properties(meta)
+    config = ours.get("config") or {}
+    raw = str(meta.get("status", ""))
+    return JobRecord(
+        id=str(meta["job_id"]),
+        name=str(meta.get("name", "")),
+        status=status_words(meta),
+        raw_status=raw,
+        submitter=str(meta.get("submitter_name", "")),
+        study=str(meta.get("study") or "default"),
+        submitted=float(meta.get("submit_time") or 0),
+        started_at=_epoch(str(meta.get("start_time") or "")),
+        duration=_seconds(str(meta.get("duration", ""))),
+        rounds=config.get("rounds"),
+        sites=tuple(ours.get("sites") or _deployed(meta)),
+        reason=reason(meta),
+        shipped=bool(meta.get("byoc")),
+        cloned_from=meta.get("cloned_from") or ours.get("cloned_from"),
+        resumed_from=ours.get("resume_from"),
+    )
+
+
+def properties(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What the job says about itself: its configuration, version and sites; empty for a foreign job."""
+    custom = meta.get("custom_props")
+    ours = custom.get(OURS) if isinstance(custom, Mapping) else None
+    return dict(ours) if isinstance(ours, Mapping) else {}
+
+
+def status_words(meta: Mapping[str, Any]) -> str:
+    """NVFlare's status in plain words."""
+    raw = str(meta.get("status", ""))
+    if raw in ("SUBMITTED", "APPROVED") and _refused_schedule(meta):
+        return WAITING
+    return WORDS.get(raw, raw.lower().replace("_", " ").replace("finished:", "") or "unknown")
+
+
+def reason(meta: Mapping[str, Any]) -> str:
+    """Why a job waits or never ran: what the scheduler, or a site that refused it, said last."""
+    refused = [
+        detail for detail in meta.get("job_deploy_detail") or [] if not str(detail).rstrip().endswith(": OK")
+    ]
+    if refused and str(meta.get("status")) not in ("RUNNING", "FINISHED:COMPLETED"):
+        return "; ".join(map(str, refused))
+    waiting = status_words(meta) in (WAITING, WORDS["FINISHED:CAN_NOT_SCHEDULE"])
+    return _refused_schedule(meta) if waiting else ""
+
+
+def missing_sites(job: JobRecord, connected: Iterable[str]) -> list[str]:
+    """The job's sites that are not connected; empty when the job does not name its sites."""
+    there = set(connected)
+    return [site for site in job.sites if site not in there]
+
+
+def find_job_id(wanted: str, ids: Iterable[str]) -> str:
+    """The one id that begins with `wanted`.
+
+    Raises:
+        RefusedError: none does, several do, or `wanted` is too short.
+    """
+    matches = sorted(found for found in ids if found.startswith(wanted))
+    if wanted in matches:
+        return wanted
+    if len(wanted) < MIN_PREFIX:
+        raise RefusedError(f"{wanted!r} is too short for a job id; give at least {MIN_PREFIX} characters")
+    if not matches:
+        raise RefusedError(f"no job {wanted} on this server; `pneumonia-fl jobs` lists them")
+    if len(matches) > 1:
+        raise RefusedError(f"{wanted} could be {' or '.join(matches[:3])}; give more characters of the id")
+    return matches[0]
+
+
+def age(seconds: float) -> str:
+    """A length of time for people: `42 s`, `3:05`, `1:02:03`."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def submitted_at(job: JobRecord) -> str:
+    """When it was submitted, in this machine's time."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(job.submitted))
+
+
+def _refused_schedule(meta: Mapping[str, Any]) -> str:
+    """The scheduler's last reason, without its time; empty when it took the job or has not looked yet."""
+    history = meta.get("schedule_history") or []
+    last = str(history[-1]) if history else ""
+    words = last.split(": ", 1)[-1].strip()
+    return "" if words == "scheduled" else words
+
+
+def _deployed(meta: Mapping[str, Any]) -> list[str]:
+    """Site names from NVFlare's deployment report, for jobs that do not name their sites."""
+    names = [str(detail).split(":", 1)[0] for detail in meta.get("job_deploy_detail") or []]
+    return [name for name in names if name != "server"]
+
+
+def _seconds(duration: str) -> float | None:
+    """NVFlare's `0:00:52.953185` (or `1 day, 0:00:01`) in seconds."""
+    days, separator, clock = duration.rpartition(", ")
+    try:
+        hours, minutes, seconds = (clock if separator else duration).split(":")
+        whole_days = int(days.split()[0]) if separator else 0
+        return whole_days * 86400 + int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        return None
+
+
+def _epoch(iso: str) -> float | None:
+    return datetime.fromisoformat(iso).timestamp() if iso else None

@@ -1,0 +1,87 @@
+"""What NVFlare's session raises, in our words: one line that says what to do, with an exit code for scripts."""
+
+from nvflare.apis.fl_exception import FLCommunicationError
+from nvflare.fuel.flare_api import api_spec as nvflare
+
+from pneumonia_fl.errors import PneumoniaFLError, RefusedError, RunError, TimeLimitError
+from pneumonia_fl.fl.doctor.certificates import load
+from pneumonia_fl.fl.kits import Kit
+
+ROLE_OID = "1.2.840.113549.1.9.2"
+"""Where NVFlare's provisioning writes a person's role in the certificate (PKCS #9 unstructuredName)."""
+
+
+class JobNotRunning(RunError):
+    """The job does not run (any more)."""
+
+
+class JobNotDone(RunError):
+    """The job has not ended."""
+
+
+_AWAY = (nvflare.NoConnection, nvflare.NoReply, nvflare.SessionClosed)
+_EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], type[PneumoniaFLError], str], ...] = (
+    (
+        (nvflare.AuthorizationError,),
+        RefusedError,
+        "{name} ({role}) may not {what}; `pneumonia-fl authz --kit {kit}` shows who may",
+    ),
+    (
+        (nvflare.AuthenticationError, FLCommunicationError),
+        RefusedError,
+        "{where} does not let {name} log in: {text}",
+    ),
+    ((nvflare.JobNotFound,), RefusedError, "{where} has no such job; `pneumonia-fl jobs` lists them"),
+    (
+        (nvflare.JobNotRunning,),
+        JobNotRunning,
+        "the job is not running; `pneumonia-fl jobs` shows how it ended",
+    ),
+    (
+        (nvflare.JobNotDone,),
+        JobNotDone,
+        "the job has not ended; wait with `pneumonia-fl watch`, or end it with `pneumonia-fl abort`",
+    ),
+    (
+        (nvflare.SubmitTokenConflict, nvflare.SubmitTokenJobDeleted),
+        RefusedError,
+        "{text}; choose another --token",
+    ),
+    ((nvflare.InvalidJobDefinition,), RefusedError, "{where} does not take this job: {text}"),
+    (_AWAY, TimeLimitError, "{where} does not answer any more; is it up? ({text})"),
+    ((OSError,), RunError, "cannot {what}: {text}"),
+    ((Exception,), RunError, "{where} could not do it: {text}"),
+)
+
+
+def explain(error: Exception, kit: Kit, what: str) -> PneumoniaFLError:
+    """One of our errors for one of NVFlare's.
+
+    Args:
+        error: what NVFlare raised.
+        kit: whose login it was.
+        what: what was tried, as in "you may not …".
+    """
+    for kinds, ours, template in _EXPLANATIONS:
+        if isinstance(error, kinds):
+            return ours(template.format(**_facts(error, kit, what)))
+    raise error
+
+
+def role(kit: Kit) -> str:
+    """The role in a person's certificate: project_admin, org_admin, lead or member."""
+    for attribute in load(kit.certificate).subject:
+        if attribute.oid.dotted_string == ROLE_OID:
+            return str(attribute.value)
+    return "no role"
+
+
+def _facts(error: Exception, kit: Kit, what: str) -> dict[str, str]:
+    return {
+        "name": kit.name,
+        "role": role(kit),
+        "kit": str(kit.folder),
+        "what": what,
+        "where": f"the server at {kit.host}:{kit.port}",
+        "text": " ".join(str(error).split()) or type(error).__name__,
+    }

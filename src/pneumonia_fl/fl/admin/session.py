@@ -1,0 +1,213 @@
+"""A person's login to the server: NVFlare's Session API with our errors, bounded in time, and silent.
+
+NVFlare prints to both streams and logs to stderr, and says "cannot connect" alike for a server that is down, a
+foreign root and an expired certificate; so the way to the server is looked at first, which takes some 10 ms.
+"""
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
+from nvflare.fuel.hci.client.file_transfer import FileTransferModule
+
+from pneumonia_fl.environment import quiet_grpc
+from pneumonia_fl.errors import KitError, TimeLimitError
+from pneumonia_fl.fl.admin.records import OURS, JobRecord, find_job_id, record
+from pneumonia_fl.fl.admin.refusals import JobNotRunning, explain, role
+from pneumonia_fl.fl.doctor.certificates import certificate
+from pneumonia_fl.fl.doctor.network import network
+from pneumonia_fl.fl.kits import Kit, open_kit
+
+LOGIN_SECONDS = 15.0
+COMMAND_SECONDS = 30.0
+"""NVFlare's own 5 are too few for a busy server."""
+TRANSFER_SECONDS = 900.0
+"""Until the server has packed a result; NVFlare's own 5 are too few for a large one."""
+CHUNK_SECONDS = 60.0
+"""For each piece of a download."""
+STEPS_TO_TLS = 2
+"""Findings of the network check before TLS: the server's name, its port."""
+
+T = TypeVar("T")
+
+
+class Admin:
+    """One person on one server; made by `login`."""
+
+    def __init__(self, kit: Kit, study: str) -> None:
+        self.kit = kit
+        self.study = study
+        self.role = role(kit)
+        self._session = _connect(kit, study)
+
+    @property
+    def where(self) -> str:
+        """The server's address."""
+        return f"{self.kit.host}:{self.kit.port}"
+
+    def reconnect(self) -> None:
+        """Log in again, after the server was away.
+
+        Raises:
+            TimeLimitError: it is still away.
+        """
+        self.close()
+        self._session = _connect(self.kit, self.study)
+
+    def close(self) -> None:
+        """Log out; a server that is away does not matter."""
+        with _silence(), contextlib.suppress(Exception):
+            self._session.close()
+
+    def sites(self) -> list[str]:
+        """Names of the sites that are connected now."""
+        info = self._call("see the server's state", Session.get_system_info)
+        return sorted(client.name for client in info.client_info)
+
+    def jobs(self) -> list[JobRecord]:
+        """All jobs of the study, oldest first."""
+        metas = self._call("list jobs", lambda session: session.list_jobs(detailed=True))
+        return sorted(map(record, metas), key=lambda job: job.submitted)
+
+    def find(self, wanted: str) -> str:
+        """The full id of the job whose id begins with `wanted`.
+
+        Raises:
+            RefusedError: there is none, or more than one.
+        """
+        return find_job_id(wanted, (job.id for job in self.jobs()))
+
+    def meta(self, job_id: str) -> dict[str, Any]:
+        """NVFlare's meta of a job."""
+        found: dict[str, Any] = self._call("see jobs", lambda session: session.get_job_meta(job_id))
+        return found
+
+    def job(self, job_id: str) -> JobRecord:
+        """One job."""
+        return record(self.meta(job_id))
+
+    def snapshot(self, job_id: str) -> dict[str, Any] | None:
+        """What our controller says of a running job; None: not yet, not any more, or not one of ours."""
+        try:
+            stats = self._call("see a job's progress", lambda s: s.show_stats(job_id, "server"))
+        except JobNotRunning:
+            return None
+        found = stats.get("server", {}) if isinstance(stats, dict) else {}
+        return found.get(OURS) if isinstance(found, dict) else None
+
+    def submit(self, folder: Path, token: str) -> str:
+        """Upload and start a job folder; the same token and content never run twice.
+
+        NVFlare signs the job inside `folder`, so give it a copy.
+        """
+        with self._long():
+            return str(self._call("submit jobs", lambda s: s.submit_job(str(folder), submit_token=token)))
+
+    def abort(self, job_id: str) -> str:
+        """Stop a job, or keep it from starting; returns what the server says."""
+        return str(self._call("abort this job", lambda session: session.abort_job(job_id)))
+
+    def clone(self, job_id: str) -> str:
+        """Have the server submit a copy of a job; returns the new id."""
+        return str(self._call("clone this job", lambda session: session.clone_job(job_id)))
+
+    def delete(self, job_id: str) -> None:
+        """Remove a job and its result from the server."""
+        self._call("delete this job", lambda session: session.delete_job(job_id))
+
+    def log(self, job_id: str, target: str, file: str) -> str | None:
+        """The job's log file of the server or of a site; None when the server has none of it."""
+        found = self._call(
+            "read this job's log", lambda s: s.get_job_logs(job_id, target, log_file_name=file)
+        )
+        text = found.get("logs", {}).get(target)
+        return None if text is None else str(text)
+
+    def download(self, job_id: str, folder: Path) -> Path:
+        """Fetch a job's result into `folder` and return the folder that was made there.
+
+        Raises:
+            RunError: the transfer broke off; what had arrived is gone.
+        """
+        api = self._session.api
+        api.file_download_progress_timeout = CHUNK_SECONDS
+        for module in api.cmd_modules:
+            if isinstance(module, FileTransferModule):
+                module.download_dir = str(folder)
+        with self._long():
+            return Path(self._call("download this job", lambda s: s.download_job_result(job_id), False))
+
+    @contextlib.contextmanager
+    def _long(self) -> Iterator[None]:
+        self._session.set_timeout(TRANSFER_SECONDS)
+        try:
+            yield
+        finally:
+            self._session.set_timeout(COMMAND_SECONDS)
+
+    def _call(self, what: str, work: Callable[[Session], T], silent: bool = True) -> T:
+        """Do one thing on the server; `silent=False` leaves stderr to whoever draws progress meanwhile."""
+        try:
+            with _silence(silent):
+                return work(self._session)
+        except Exception as error:
+            raise explain(error, self.kit, what) from None
+
+
+@contextlib.contextmanager
+def login(folder: Path, study: str = "default") -> Iterator[Admin]:
+    """Log in with an admin kit for as long as the block lasts.
+
+    Raises:
+        KitError: the folder is no admin kit, or its certificate is not taken.
+        TimeLimitError: the server cannot be reached.
+        RefusedError: the server does not know the person or the study.
+    """
+    kit = open_kit(folder)
+    if kit.kind != "admin":
+        raise KitError(f"{folder} is the kit of a {kit.kind}; give the kit of a person (name@…)")
+    admin = Admin(kit, study)
+    try:
+        yield admin
+    finally:
+        admin.close()
+
+
+def _connect(kit: Kit, study: str) -> Session:
+    quiet_grpc()
+    _check_way(kit)
+    # A handler, so that Python does not print what NVFlare warns of.
+    logging.getLogger("nvflare").addHandler(logging.NullHandler())
+    try:
+        with _silence():
+            return new_secure_session(
+                kit.name, str(kit.folder), timeout=LOGIN_SECONDS, study=study, command_timeout=COMMAND_SECONDS
+            )
+    except Exception as error:
+        raise explain(error, kit, "log in") from None
+
+
+def _check_way(kit: Kit) -> None:
+    """Say in one line why a login cannot work, before NVFlare waits for it."""
+    for finding in certificate(kit):
+        if finding.level == "fail":
+            raise KitError(finding.message)
+    for number, finding in enumerate(network(kit)):
+        if finding.level != "ok" and number < STEPS_TO_TLS:
+            raise TimeLimitError(finding.message)
+        if finding.level == "fail":
+            raise KitError(finding.message)
+
+
+@contextlib.contextmanager
+def _silence(errors: bool = True) -> Iterator[None]:
+    """Keep what NVFlare prints, tracebacks included, off the terminal."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        if errors:
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        yield
