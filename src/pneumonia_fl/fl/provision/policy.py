@@ -1,0 +1,77 @@
+"""Putting a policy into a kit's `local/`: NVFlare's defaults with the files of `provisioning/` laid over them."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from pneumonia_fl.fl.provision.shipped import policy_folder, provisioning_folder, read_json
+
+AUTHORIZATION = "authorization.json"
+RESOURCES = "resources.json"
+# What runs beside NVFlare in a server's or a site's own process; left out while the class does not exist.
+OWN_COMPONENTS = {
+    "server": {"id": "job_keeper", "path": "pneumonia_fl.fl.keeper.JobKeeper", "args": {}},
+    "site": {"id": "process_launcher", "path": "pneumonia_fl.fl.launcher.SiteJobLauncher", "args": {}},
+}
+
+
+def apply_policy(local: Path, kind: Literal["server", "site"], policy: str = "") -> None:
+    """Write `authorization.json` and `resources.json` for a server, or for a site under `policy`.
+
+    Raises:
+        ConfigError: there is no such policy.
+    """
+    folder = provisioning_folder() / "server" if kind == "server" else policy_folder(policy)
+    shutil.copyfile(folder / AUTHORIZATION, local / AUTHORIZATION)
+    resources = lay_over(read_json(local / f"{RESOURCES}.default"), read_json(folder / RESOURCES))
+    own = OWN_COMPONENTS[kind]
+    if importlib.util.find_spec(str(own["path"]).rpartition(".")[0]):
+        resources = lay_over(resources, {"components": [own]})
+    (local / RESOURCES).write_text(json.dumps(resources, indent=2) + "\n", encoding="utf-8")
+
+
+def policy_in_force(local: Path) -> str:
+    """The policy that a site's `resources.json` names; "" for none of ours."""
+    file = local / RESOURCES
+    gate = read_json(file).get("app_validator", {}) if file.is_file() else {}
+    return str(gate.get("args", {}).get("policy", ""))
+
+
+def lay_over(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `extra` on top: mappings go together, lists grow, components are the same when their id is.
+
+    A mapping that names a class (`path`) replaces the one below it, so that no argument of another class stays.
+    """
+    result = dict(base)
+    for key, value in extra.items():
+        below = result.get(key)
+        if isinstance(value, dict) and isinstance(below, dict) and "path" not in value:
+            result[key] = lay_over(below, value)
+        elif isinstance(value, list) and isinstance(below, list):
+            result[key] = _join(below, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _join(below: list[Any], above: list[Any]) -> list[Any]:
+    joined = list(below)
+    for item in above:
+        place = _place(joined, item)
+        if place is None:
+            joined.append(item)
+        else:
+            joined[place] = item if "path" in item else lay_over(joined[place], item)
+    return joined
+
+
+def _place(items: list[Any], item: Any) -> int | None:
+    """Where a component with the same id stands."""
+    if not isinstance(item, dict):
+        return None
+    same = [
+        n for n, other in enumerate(items) if isinstance(other, dict) and other.get("id") == item.get("id")
+    ]
+    return same[0] if same else None
