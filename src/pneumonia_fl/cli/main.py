@@ -12,7 +12,7 @@ from pneumonia_fl.cli.data import app as data_app
 from pneumonia_fl.cli.doctor import doctor
 from pneumonia_fl.cli.evaluate import evaluate
 from pneumonia_fl.cli.federation import down, status, up
-from pneumonia_fl.cli.provision import provision
+from pneumonia_fl.cli.provision import authz, provision
 from pneumonia_fl.cli.run import run
 from pneumonia_fl.cli.show import runs, ui
 from pneumonia_fl.errors import PneumoniaFLError
@@ -32,6 +32,7 @@ app.command()(evaluate)
 app.command()(runs)
 app.command()(ui)
 app.command()(provision)
+app.command()(authz)
 app.command()(up)
 app.command()(down)
 app.command()(status)

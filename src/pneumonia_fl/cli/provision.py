@@ -7,35 +7,61 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from pneumonia_fl.fl.authz import Rights
     from pneumonia_fl.fl.provision.make import Provisioned
 
 ProjectFile = Annotated[Path, typer.Argument(metavar="[PROJECT]", help="The federation's project.yml.")]
 Out = Annotated[
     Path, typer.Option("--out", help="Folder for the kits; it holds all private keys: keep it safe.")
 ]
+AddSite = Annotated[
+    list[str] | None,
+    typer.Option("--add-site", metavar="NAME:ORG", help="Write a site into project.yml first; repeatable."),
+]
+AddUser = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--add-user",
+        metavar="EMAIL:ORG:ROLE",
+        help="Write a person into project.yml first: project_admin, org_admin, lead or member; repeatable.",
+    ),
+]
 Policies = Annotated[
     list[str] | None,
     typer.Option(
         "--policy",
         metavar="[SITE=]POLICY",
-        help="strict (default for a new site), relaxed or locked, for all sites or one; repeatable.",
+        help="strict (default for a new site), relaxed or locked, for all sites or one; repeatable. "
+        "Replaces the site's rights and classes.",
     ),
 ]
 Renew = Annotated[
     list[str] | None,
     typer.Option("--renew", metavar="NAME", help="New key and certificate for a participant; repeatable."),
 ]
+Approve = Annotated[
+    Path | None,
+    typer.Option("--approve", metavar="REQUEST", help="Only sign a request of `nvflare cert request`."),
+]
+Finish = Annotated[
+    Path | None, typer.Option("--finish", metavar="KIT", help="Only complete a kit of `nvflare package`.")
+]
 Wheel = Annotated[
     Path | None, typer.Option("--wheel", help="The project's wheel; default: built from the source tree.")
 ]
+KitFolder = Annotated[Path, typer.Option("--kit", help="The kit of the server or of a site.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def provision(
     project: ProjectFile = Path("project.yml"),
     out: Out = Path("kits"),
+    add_site: AddSite = None,
+    add_user: AddUser = None,
     policies: Policies = None,
     renew: Renew = None,
+    approve: Approve = None,
+    finish: Finish = None,
     wheel: Wheel = None,
     as_json: Json = False,
 ) -> None:
@@ -45,10 +71,16 @@ def provision(
 
         pneumonia-fl provision --policy strict --policy us-hospital=relaxed
     """
+    named = _read_policies(policies or [])
+    if approve or finish:
+        _one_kit(project, out, approve, finish, named.get("", "strict"), wheel, as_json)
+        return
     from pneumonia_fl.cli.progress import progress_bars
     from pneumonia_fl.fl.provision import make
+    from pneumonia_fl.fl.provision.edit import add_participants
 
-    request = make.Request(project, out, _read_policies(policies or []), tuple(renew or ()), wheel)
+    add_participants(project, add_site or [], add_user or [])
+    request = make.Request(project, out, named, tuple(renew or ()), wheel)
     with progress_bars(quiet=as_json) as progress:
         result = make.provision(request, progress)
     if as_json:
@@ -62,21 +94,72 @@ def _read_policies(texts: list[str]) -> dict[str, str]:
     return {site: policy for site, _, policy in parts}
 
 
+def _one_kit(
+    project: Path,
+    out: Path,
+    request: Path | None,
+    kit: Path | None,
+    policy: str,
+    wheel: Path | None,
+    as_json: bool,
+) -> None:
+    """The two steps around a key that stays where it was made."""
+    from pneumonia_fl.fl.provision.distributed import approve, finish_packaged
+
+    if request:
+        approved = approve(request, project, out)
+        values = {"signed": str(approved.signed), "root_fingerprint": approved.fingerprint}
+    else:
+        finished = finish_packaged(kit or Path(), policy, wheel)
+        values = {"kit": str(finished.folder), "name": finished.name, "kind": finished.kind}
+    if as_json:
+        typer.echo(json.dumps(values, indent=2))
+    else:
+        typer.echo("\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in values.items()))
+
+
 def _show(result: "Provisioned") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("Kit", "For", "Org", "Policy", "Certificate until", "", title=f"Kits in {result.out}")
+    table = Table("Kit", "For", "Org", "Policy", "Valid until", "")
     for kit in result.kits:
-        table.add_row(
-            kit.name, kit.role or kit.kind, kit.org, kit.policy, f"{kit.expires:%Y-%m-%d}", kit.change
-        )
+        role = kit.role or kit.kind
+        table.add_row(kit.name, role, kit.org, kit.policy, f"{kit.expires:%Y-%m-%d}", kit.change)
     Console().print(table)
+    typer.echo(f"Kits: {result.out}")
     typer.echo(f"Root certificate: {result.fingerprint}")
     for name in result.dropped:
-        typer.echo(
-            f"{name}: no longer in project.yml, but its certificate stays valid; see docs/provisioning.md"
-        )
+        typer.echo(f"{name} is not in project.yml; its certificate stays valid until it ends.")
+    typer.echo(f"Give each kit to its owner alone. Back up {result.out / '.state'}: it holds the root key.")
+
+
+def authz(kit: KitFolder, as_json: Json = False) -> None:
+    """Print who may do what at a server or a site, as NVFlare reads the kit's authorization.json.
+
+    own jobs: jobs that the person submitted; jobs of own org: submitted by anyone of the person's org; at own
+    org's site: only where the site is of the person's org. A command must be allowed by the server, and by each
+    site that it reaches.
+    """
+    from pneumonia_fl.fl.authz import read_rights
+    from pneumonia_fl.fl.kits import open_kit
+
+    rights = read_rights(open_kit(kit))
+    if as_json:
+        typer.echo(json.dumps(rights.as_json(), indent=2))
+    else:
+        _show_rights(rights)
+
+
+def _show_rights(rights: "Rights") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    policy = f", policy {rights.policy}" if rights.policy else ""
+    table = Table("", *rights.roles, title=f"Who may do what at {rights.place} (org {rights.org}{policy})")
+    for action in next(iter(rights.roles.values())):
+        table.add_row(action, *(words[action] for words in rights.roles.values()))
+    Console().print(table)
     typer.echo(
-        f"Give every kit to its owner, and to nobody else; back up {result.out}/.state: it is the root."
+        f"From {rights.file}; a command must be allowed by the server and by each site that it reaches."
     )

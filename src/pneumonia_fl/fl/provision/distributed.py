@@ -1,0 +1,113 @@
+"""Kits whose private key never leaves the site: NVFlare's `cert request`, `cert approve`, `package`, on our root.
+
+The site makes its key and a request, the Lead IT approves the request here, the site packages the answer and
+finishes the kit. NVFlare's own flow begins with a root of its own (`nvflare cert init`); with this one, such a kit
+and the others belong to the same federation.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from nvflare.tool.cert.fingerprint import cert_fingerprint_sha256
+
+from pneumonia_fl.errors import ConfigError, KitError, RefusedError
+from pneumonia_fl.fl.kits import Kit, open_kit
+from pneumonia_fl.fl.provision.finish import finish
+from pneumonia_fl.fl.provision.make import STATE
+from pneumonia_fl.fl.provision.project import Project, load_project
+from pneumonia_fl.fl.provision.shipped import find_wheel, policy_folder
+from pneumonia_fl.fl.provision.state import State
+
+VALID_DAYS = 360
+"""As long as the certificates of the other kits."""
+APPROVE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Approved:
+    """The answer to a request."""
+
+    signed: Path
+    """Goes back to the site; there is nothing secret in it."""
+    fingerprint: str
+    """SHA-256 of the root certificate; tell it to the site by another way than the file."""
+
+
+def approve(request: Path, project_file: Path, out: Path) -> Approved:
+    """Sign a site's (or a person's) request with the root of the kits in `out`.
+
+    Raises:
+        ConfigError: there is no request, or no root yet.
+        RefusedError: NVFlare refused the request (changed, of another project).
+    """
+    project = load_project(project_file)
+    state = State(out / STATE / project.name / "state" / "cert.json")
+    if not state.values:
+        raise ConfigError(f"{out} has no root yet; make the kits first: pneumonia-fl provision --out {out}")
+    if not request.is_file():
+        raise ConfigError(f"no request {request}; the site makes it with `nvflare cert request`")
+    signed = request.absolute().with_name(
+        request.name.removesuffix(".zip").removesuffix(".request") + ".signed.zip"
+    )
+    with tempfile.TemporaryDirectory(dir=state.file.parent) as folder:  # made with mode 0700
+        _write_authority(Path(folder), project, state)
+        _run_approve(request, Path(folder), signed)
+    return Approved(signed, cert_fingerprint_sha256(state.root))
+
+
+def _write_authority(folder: Path, project: Project, state: State) -> None:
+    """The root as `nvflare cert approve` wants it."""
+    about = {
+        "project": project.name,
+        "provision_version": "00",
+        "rootCA_fingerprint": cert_fingerprint_sha256(state.root),
+    }
+    profile = {
+        "name": project.name,
+        "scheme": "grpc",
+        "connection_security": "mtls",
+        "server": {"host": project.hosts[0], "fed_learn_port": project.port},
+    }
+    (folder / "rootCA.key").touch(mode=0o600)
+    (folder / "rootCA.key").write_text(state.values["root_pri_key"], encoding="ascii")
+    (folder / "rootCA.pem").write_text(state.values["root_cert"], encoding="ascii")
+    (folder / "ca.json").write_text(json.dumps(about), encoding="utf-8")
+    (folder / "profile.yml").write_text(yaml.safe_dump(profile), encoding="utf-8")
+
+
+def _run_approve(request: Path, folder: Path, signed: Path) -> None:
+    words = [str(Path(sys.executable).with_name("nvflare")), "cert", "approve", str(request.absolute())]
+    words += ["--ca-dir", str(folder), "--profile", str(folder / "profile.yml"), "--out", str(signed)]
+    done = subprocess.run(
+        [*words, "--valid-days", str(VALID_DAYS), "--force"],
+        capture_output=True,
+        text=True,
+        timeout=APPROVE_SECONDS,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode:
+        reason = " ".join((done.stderr.strip() or done.stdout.strip()).splitlines())
+        raise RefusedError(f"{request} was not approved: {reason}")
+
+
+def finish_packaged(folder: Path, policy: str, wheel: Path | None) -> Kit:
+    """Complete a kit that `nvflare package` made at the site.
+
+    Raises:
+        KitError: it is no kit, or the central root signed it already.
+        ConfigError: there is no such policy, or no wheel.
+    """
+    policy_folder(policy)
+    kit = open_kit(folder)
+    if (folder.parent / STATE).is_dir():
+        raise KitError(
+            f"{folder} was made by `pneumonia-fl provision` and is finished; --finish is for `nvflare package`"
+        )
+    with tempfile.TemporaryDirectory() as cache:
+        return finish(kit.folder, find_wheel(wheel, Path(cache) / "wheel"), policy, None)
