@@ -34,12 +34,16 @@ _NOT_YET, _EXPIRED, _OTHER_NAME = 9, 10, 62
 
 @dataclass(frozen=True)
 class Greeting:
-    """What the server showed: its certificate (DER), the protocol that was agreed on, its first bytes."""
+    """What the server showed: its certificate (DER), the protocol that was agreed on, its first bytes.
+
+    `refusal` says why there were no first bytes.
+    """
 
     certificate: bytes
     protocol: str | None
     version: str | None
-    answer: bytes
+    answer: bytes = b""
+    refusal: str = ""
 
 
 def network(kit: Kit) -> Iterator[Finding]:
@@ -112,7 +116,7 @@ def _tls(kit: Kit) -> list[Finding]:
         )
         return [Finding("fail", f"{where} takes the connection and then says nothing; {cure}")]
     except (ConnectionError, ssl.SSLError) as error:
-        return [_refusal(kit, error)]
+        return [_no_handshake(where, error)]
 
 
 def greet(kit: Kit, verified: bool) -> Greeting:
@@ -129,9 +133,17 @@ def greet(kit: Kit, verified: bool) -> Greeting:
     """
     with _context(kit, verified).wrap_socket(_connect(kit), server_hostname=kit.host) as tls:
         certificate = tls.getpeercert(binary_form=True) or b""
+        answer, refusal = _first_bytes(tls) if verified else (b"", "")
+        return Greeting(certificate, tls.selected_alpn_protocol(), tls.version(), answer, refusal)
+
+
+def _first_bytes(tls: ssl.SSLSocket) -> tuple[bytes, str]:
+    """Begin HTTP/2 and return what the server says, or why it does not."""
+    try:
         tls.sendall(_PREFACE)
-        answer = tls.recv(_FRAME_HEADER) if verified else b""
-        return Greeting(certificate, tls.selected_alpn_protocol(), tls.version(), answer)
+        return tls.recv(_FRAME_HEADER), "it closed the connection"
+    except (ConnectionError, ssl.SSLError) as error:
+        return b"", getattr(error, "reason", None) or error.strerror or str(error)
 
 
 def _context(kit: Kit, verified: bool) -> ssl.SSLContext:
@@ -153,7 +165,7 @@ def _connect(kit: Kit) -> socket.socket:
 def _judge(kit: Kit, greeting: Greeting) -> list[Finding]:
     where = f"{kit.host}:{kit.port}"
     if not greeting.answer:
-        return [_refusal(kit, ConnectionResetError("the server closed the connection"))]
+        return [_refused(where, greeting.refusal)]
     if greeting.protocol != HTTP2 or greeting.answer[_FRAME_TYPE] != _SETTINGS:
         return [
             Finding("fail", f"{where} speaks TLS but not gRPC; is another program or a proxy at this port?")
@@ -198,15 +210,18 @@ def _distrust(kit: Kit, error: ssl.SSLCertVerificationError) -> Finding:
     )
 
 
-def _refusal(kit: Kit, error: Exception) -> Finding:
-    reason = getattr(error, "reason", None) or str(error)
-    if "ALERT" in reason or isinstance(error, ConnectionError):
-        what = f"{kit.host}:{kit.port} refuses this kit's certificate ({reason})"
-        return Finding(
-            "fail", f"{what}; is the kit of the server's project, and not expired? Ask the Lead IT"
-        )
-    what = f"{kit.host}:{kit.port} does not speak TLS ({reason})"
-    return Finding("fail", f"{what}; is another program or a proxy at this port?")
+def _refused(where: str, reason: str) -> Finding:
+    cure = "is the kit of the server's project, and not expired? Ask the Lead IT"
+    return Finding("fail", f"{where} refuses this kit's certificate ({reason}); {cure}")
+
+
+def _no_handshake(where: str, error: OSError) -> Finding:
+    reason = getattr(error, "reason", None) or error.strerror or str(error)
+    if "ALERT" in reason:
+        return _refused(where, reason)
+    return Finding(
+        "fail", f"{where} does not speak TLS ({reason}); is another program or a proxy at this port?"
+    )
 
 
 def _who(certificate: x509.Certificate) -> str:

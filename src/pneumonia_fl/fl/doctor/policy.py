@@ -9,31 +9,28 @@ from pneumonia_fl.data.check import Finding
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.kits import Kit
 
-_ANY_COMMAND = "nvflare.app_common.executors.client_api_executor.ClientAPIExecutor"
-
 
 def policy(kit: Kit) -> Iterator[Finding]:
-    """Who may ship code here, and which classes a job without code of its own may name."""
-    rights = _local(kit, "authorization.json").get("permissions", {})
-    senders = [role for role, granted in rights.items() if _may(granted, "byoc")]
-    if senders:
-        yield Finding("ok", f"relaxed: jobs of {', '.join(senders)} may bring their own code")
+    """Which policy is in force, who may ship code here, which classes a job without code of its own may name."""
+    resources = _local(kit, "resources.json")
+    permissions = _local(kit, "authorization.json").get("permissions", {})
+    senders = [role for role, granted in permissions.items() if _may(granted, "byoc")]
+    gate = resources.get("app_validator", {}).get("args", {})
+    name = f"policy {gate['policy']!r}: " if "policy" in gate else ""
+    if senders and gate.get("shipped_code", True):
+        yield Finding("ok", f"{name}jobs of {', '.join(senders)} may bring their own code")
     else:
-        yield Finding("ok", "no job may bring its own code; only what is installed here runs")
-    yield from _classes(_local(kit, "resources.json"))
+        yield Finding("ok", f"{name}no job may bring its own code; only what is installed here runs")
+    yield _classes(resources)
 
 
-def _classes(resources: dict[str, Any]) -> Iterator[Finding]:
+def _classes(resources: dict[str, Any]) -> Finding:
     allowed = resources.get("class_allow_list")
-    if resources.get("class_list_enforcement_mode", "enforce") != "enforce" or "*" in (allowed or []):
-        yield Finding(
-            "warn", "local/resources.json lets a job name any installed class; restore class_allow_list"
-        )
-        return
-    yield Finding(
-        "ok",
-        f"a job may name {len(allowed)} classes" if allowed else "a job may name NVFlare's default classes",
-    )
+    if "*" in (allowed or []) or resources.get("class_list_enforcement_mode", "enforce") != "enforce":
+        cure = "restore class_allow_list in local/resources.json"
+        return Finding("warn", f"a job may name any class that is installed here; {cure}")
+    listed = f"{len(allowed)} entries" if allowed is not None else "NVFlare's default classes"
+    return Finding("ok", f"a job may name what class_allow_list has: {listed}")
 
 
 def _may(granted: Any, right: str) -> bool:

@@ -57,8 +57,8 @@ def _listener(number: int) -> str:
     except psutil.Error:
         return "another program"
     for connection in connections:
-        listens = connection.status == psutil.CONN_LISTEN and connection.laddr
-        if listens and connection.laddr[1] == number and connection.pid:
+        listens = connection.status == psutil.CONN_LISTEN
+        if listens and getattr(connection.laddr, "port", 0) == number and connection.pid:
             return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
     return "another program"
 
