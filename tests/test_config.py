@@ -13,14 +13,13 @@ from pneumonia_fl.config import (
     Preprocess,
     SiteSettings,
     TrainConfig,
-    flatten,
     load_job,
     parse,
     parse_words,
-    with_overrides,
 )
 from pneumonia_fl.environment import data_root, site_threads
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.overrides import flatten, with_overrides
 
 LEAST: dict[str, Any] = {"name": "job", "preprocess": {"size": 64}}
 

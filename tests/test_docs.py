@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pneumonia_fl.cli.reference import pages
-from pneumonia_fl.config import JobConfig, flatten
+from pneumonia_fl.config import JobConfig
 from pneumonia_fl.fl.messages import series
 from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.overrides import flatten
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

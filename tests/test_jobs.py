@@ -251,8 +251,8 @@ BROKEN = [
     (["fedavg", "--export"], "pass --data DIR or --set preprocess.size=128"),
     (["fedavg", "--data", "none"], "run `pneumonia-fl data prepare`"),
     (["smoke", "-n", "4"], "4 clients wanted, but the data has 3"),
-    (["smoke", "--set", "min_clients=4"], "min_clients is 4, but 3 sites take part; lower min_clients"),
-    (["fedavg", "--export", "--set", SIZE, "--set", "min_clients=4", "-n", "3"], "lower min_clients"),
+    (["smoke", "--set", "min_sites=4"], "min_sites is 4, but 3 sites take part; lower min_sites"),
+    (["fedavg", "--export", "--set", SIZE, "--set", "min_sites=4", "-n", "3"], "lower min_sites"),
 ]
 
 
@@ -273,8 +273,8 @@ def test_what_cannot_run_is_one_line_and_leaves_nothing(cli: Cli, words: list[st
     ("words", "message"),
     [
         (["-n", "4"], "4 clients wanted, but the data has 3: site-1, site-2, site-3"),
-        (["--set", "min_clients=4"], "min_clients is 4"),
-        (["-n", "2", "--set", "min_clients=3"], "min_clients is 3"),
+        (["--set", "min_sites=4"], "min_sites is 4"),
+        (["-n", "2", "--set", "min_sites=3"], "min_sites is 3"),
         (["--set", SIZE], "the job wants preprocess.size 64, but the data is prepared with 32"),
     ],
 )

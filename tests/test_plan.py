@@ -71,10 +71,10 @@ def test_more_clients_than_sites_are_refused(clients: int) -> None:
         plan(job(), info(), clients)
 
 
-def test_min_clients_above_the_sites_that_take_part_is_refused() -> None:
-    assert plan(job(min_clients=3), info()).sites == SITES
-    with pytest.raises(ConfigError, match=r"min_clients is 3, but 2 sites take part; lower min_clients"):
-        plan(job(min_clients=3), info(), clients=2)
+def test_min_sites_above_the_sites_that_take_part_is_refused() -> None:
+    assert plan(job(min_sites=3), info()).sites == SITES
+    with pytest.raises(ConfigError, match=r"min_sites is 3, but 2 sites take part; lower min_sites"):
+        plan(job(min_sites=3), info(), clients=2)
 
 
 def test_equal_sites_share_the_cores() -> None:

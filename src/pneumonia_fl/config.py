@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.overrides import with_overrides
 
 MODEL_NAMES = (
     "small_resnet",
@@ -173,7 +174,20 @@ class JobConfig(Strict):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Name of the job; also its run's name.")
     description: str = Field("", description="One sentence for people.")
     rounds: int = Field(10, ge=1, le=1000, description="Federated rounds.")
-    min_clients: int = Field(0, ge=0, le=100, description="Sites that must take part; 0: all of them.")
+    min_sites: int = Field(
+        0, ge=0, le=100, description="Sites that a job needs to start and a round to count; 0: all of them."
+    )
+    round_timeout: int = Field(
+        3600, ge=1, description="Seconds after which a round closes with the sites that have answered."
+    )
+    grace: int = Field(
+        60,
+        ge=0,
+        description="Seconds that a round still waits for the others once `min_sites` have answered.",
+    )
+    stall_timeout: int = Field(
+        1800, ge=1, description="Seconds without a sign from any site after which the job is ended."
+    )
     algorithm: Algorithm = Field(default_factory=Algorithm)
     model: ModelConfig = Field(default_factory=ModelConfig)
     preprocess: Preprocess | None = Field(
@@ -235,36 +249,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Return `values` with each `a.b=value` set; the value is read as YAML."""
-    result = dict(values)
-    for text in overrides:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"--set {text!r}: write key=value, for example train.lr=0.001")
-        _set_path(result, key.strip().split("."), _yaml_value(value, text), text)
-    return result
-
-
-def flatten(value: BaseModel, prefix: str = "") -> list[str]:
-    """Return every setting as an `a.b=value` word, without spaces or quotes: safe for any argument splitter."""
-    words: list[str] = []
-    for key in type(value).model_fields:
-        item = getattr(value, key)
-        if isinstance(item, BaseModel):
-            words += flatten(item, f"{prefix}{key}.")
-        elif item is not None:
-            words.append(f"{prefix}{key}={_scalar(item)}")
-    return words
-
-
 def parse_words(kind: type[Settings], words: Iterable[str], source: str) -> Settings:
     """The inverse of `flatten`."""
     return parse(kind, with_overrides({}, words), source)
-
-
-def _scalar(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _problem(item: Mapping[str, Any]) -> str:
@@ -275,20 +262,3 @@ def _problem(item: Mapping[str, Any]) -> str:
         # Of a whole section; showing it would show a secret that must not stand there.
         return f"{where}: {item['msg'].removeprefix('Value error, ')}"
     return f"{where}: {item['msg']} (got {item['input']!r})"
-
-
-def _yaml_value(value: str, text: str) -> object:
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {text!r}: the value is not valid YAML; put it in quotes") from None
-
-
-def _set_path(values: dict[str, Any], keys: list[str], value: object, text: str) -> None:
-    for key in keys[:-1]:
-        child = values.get(key)
-        if child is not None and not isinstance(child, Mapping):
-            raise ConfigError(f"--set {text!r}: {key!r} has no settings below it")
-        values[key] = dict(child or {})
-        values = values[key]
-    values[keys[-1]] = value

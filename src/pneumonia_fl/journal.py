@@ -59,7 +59,8 @@ def summarise_rounds(events: list[Event]) -> dict[str, Any]:
     """Turn events into what `metrics.json` holds.
 
     The entry of round r has the metrics of the global model after r aggregations (round 0: the initial model), and
-    what each site did to train from it.
+    what each site did to train from it. `problems` names the answers that did not count, `missing` the sites that
+    never contributed.
     """
     rounds: dict[int, dict[str, Any]] = {}
     sites: set[str] = set()
@@ -73,4 +74,11 @@ def summarise_rounds(events: list[Event]) -> dict[str, Any]:
             entry["global"] = event["values"]
             best = event["round"] if event["best"] else best
     listed = [{"round": number, **rounds[number]} for number in sorted(rounds) if rounds[number]["sites"]]
-    return {"rounds": listed, "best_round": best, "sites": sorted(sites)}
+    problems = [
+        {key: event[key] for key in ("round", "site", "state", "problem")}
+        for event in events
+        if event["event"] == "problem"
+    ]
+    missing: list[str] = next((event["missing"] for event in reversed(events) if "missing" in event), [])
+    summary = {"rounds": listed, "best_round": best, "sites": sorted(sites)}
+    return {**summary, "problems": problems, "missing": missing}

@@ -29,7 +29,7 @@ GLOBAL = "global"
 MLFLOW_DB = "mlflow.db"
 MLFLOW_ARTIFACTS = "mlflow_artifacts"
 MLFLOW_STATUS = "mlflow.json"
-STATES = ("running", "finished", "failed", "interrupted")
+STATES = ("running", "finished", "incomplete", "failed", "interrupted")
 
 
 class RunFolder:

@@ -8,6 +8,7 @@ import copy
 import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import nvflare.client as flare
@@ -23,7 +24,7 @@ from pneumonia_fl.data.store import SiteData, open_site
 from pneumonia_fl.environment import data_root, site_threads
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.evaluate import evaluate
-from pneumonia_fl.fl.messages import SITE_ERROR, SITE_REPORT, series
+from pneumonia_fl.fl.messages import SITE_ERROR, SITE_REPORT, SITE_STEPS, series, without_paths
 from pneumonia_fl.journal import LOSS_POINTS
 from pneumonia_fl.metrics import Metrics, summarise
 from pneumonia_fl.model import build_model
@@ -31,20 +32,43 @@ from pneumonia_fl.train import Penalty, TrainResult, Turn, train_epochs
 
 log = logging.getLogger("pneumonia_fl.site")
 
+SHARED_FACTS = {"source", "licence", "credit", "manifest_sha256", "counts"}
+"""What the server learns of a site's data set, for the model card: counts per class and split, no file or patient."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Take part in one job, until the server says that it is over."""
     flare.init()
-    try:
-        site = Site(_parse(argv), flare.get_site_name())
-        while flare.is_running():
-            message = flare.receive()
-            if message is None:
-                break
-            flare.send(site.answer(message))
-    except Exception as error:
-        log.error("%s %s: %s", SITE_ERROR, type(error).__name__, error)
-        raise
+    participant = Participant(_parse(argv), flare.get_site_name())
+    while flare.is_running():
+        message = flare.receive()
+        if message is None:
+            break
+        flare.send(participant.answer(message))
+
+
+class Participant:
+    """Answers every message of the server; with what went wrong when the site cannot do what it should.
+
+    The next message is a new chance: data may be there by then, memory free again.
+    """
+
+    def __init__(self, settings: SiteSettings, name: str) -> None:
+        self._settings, self._name = settings, name
+        self._site: Site | None = None
+
+    def answer(self, message: flare.FLModel) -> flare.FLModel:
+        """The site's answer, or a report of the problem without a path in it."""
+        try:
+            self._site = self._site or Site(self._settings, self._name)
+            return self._site.answer(message)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            log.exception("%s %s", SITE_ERROR, text)
+            # NVFlare wants parameters or metrics in every answer.
+            return flare.FLModel(
+                metrics={"problem": 1.0}, meta={SITE_REPORT: {"problem": without_paths(text)}}
+            )
 
 
 class Site:
@@ -63,15 +87,19 @@ class Site:
         ).to(self.device)
         self.writer = SummaryWriter()
         self.total_steps = 0
-        log.info("pneumonia-fl %s at %s, %d training images", __version__, name, len(self.train_data.labels))
+        self._facts = data.info.model_dump(mode="json", include=SHARED_FACTS)
+        log.info("pneumonia-fl %s from %s at %s", __version__, Path(__file__).parents[1], name)
+        log.info("%d training images", len(self.train_data.labels))
 
     def answer(self, message: flare.FLModel) -> flare.FLModel:
         """Evaluate the received model and, in a training task, train it."""
         load_into(self.model, message.params)
+        # The server counts: a site that was restarted goes on with its steps.
+        self.total_steps = message.meta.get(SITE_STEPS, {}).get(self.name, self.total_steps)
         histogram = evaluate(self.model, self.validation_data, self.settings.preprocess)
         metrics = summarise(histogram)
         self._publish(metrics, message.current_round)
-        report: dict[str, Any] = {"histogram": histogram.to_dict(), "training": {}}
+        report: dict[str, Any] = {"histogram": histogram.to_dict(), "training": {}, "data": self._facts}
         if not flare.is_train():
             return flare.FLModel(metrics=series(metrics), meta={SITE_REPORT: report})
         result = self._train(message)

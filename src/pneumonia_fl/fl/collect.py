@@ -1,15 +1,19 @@
-"""From NVFlare's workspace to the run folder: metrics, models, records and logs, however the run ended."""
+"""From the server's folder of a job to a run folder: metrics, models, records and logs, however the run ended."""
 
+import contextlib
+import hashlib
 import json
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 
 from pneumonia_fl.checkpoint import LIMITATIONS, DataSummary, ModelCard, load_state, save_model
-from pneumonia_fl.config import JobConfig
+from pneumonia_fl.config import JobConfig, parse
 from pneumonia_fl.data.files import write_atomic
-from pneumonia_fl.data.manifest import DatasetInfo
-from pneumonia_fl.journal import JOURNAL_NAME, read_journal, summarise_rounds
+from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal, summarise_rounds
 from pneumonia_fl.metrics import ScoreHistogram, choose_threshold, summarise
 from pneumonia_fl.runs import MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, RunFolder
 
@@ -20,16 +24,23 @@ SYNTHETIC_LIMITATIONS = (
 MODELS = {"best_FL_global_model.pt": "model", "FL_global_model.pt": "model_last"}
 
 
-def collect(run: RunFolder, job: JobConfig, info: DatasetInfo) -> None:
-    """Fill the run folder from its NVFlare workspace, then remove the workspace.
+def collect(
+    run: RunFolder, job: JobConfig, data: DataSummary, server: Path, logs: Mapping[str, list[Path]]
+) -> None:
+    """Fill the run folder with copies of what the job's server has left.
 
     What the run has not produced is left out; what it has produced is kept, also when it failed.
+
+    Args:
+        run: a started run folder.
+        job: the job as it ran.
+        data: what it was trained on.
+        server: NVFlare's folder of the job on the server, or a download of it.
+        logs: for each participant its log files, oldest first.
     """
-    server = run.workspace / job.name / "server" / "simulate_job"
     for name in RECORDS:
-        if (server / name).exists():
-            shutil.move(server / name, run.path / name)
-    _collect_logs(run, job.name)
+        _copy(server / name, run.path / name)
+    _collect_logs(run, logs)
     events = read_journal(run.journal)
     metrics = summarise_rounds(events)
     write_atomic(run.metrics_file, json.dumps(metrics, indent=2).encode())
@@ -38,21 +49,46 @@ def collect(run: RunFolder, job: JobConfig, info: DatasetInfo) -> None:
         found = server / "app_server" / checkpoint
         number = metrics["best_round"] if folder == "model" else max(pooled, default=None)
         if found.is_file() and number is not None:
-            card = _card(job, info, number, ScoreHistogram.from_dict(pooled[number]["histogram"]))
+            card = _card(job, data, number, ScoreHistogram.from_dict(pooled[number]["histogram"]))
             save_model(run.path / folder, load_state(found), card)
-    shutil.rmtree(run.workspace, ignore_errors=True)
 
 
-def _collect_logs(run: RunFolder, job: str) -> None:
+def summary_of_sites(events: list[Event]) -> DataSummary:
+    """What the sites' first answers say about their data, put together: each speaks for itself only."""
+    reports: dict[str, DataSummary] = {}
+    for event in events:
+        if event["event"] == "data":
+            with contextlib.suppress(ConfigError):
+                reports[event["site"]] = parse(DataSummary, event["values"], event["site"])
+    hashes = "".join(reports[site].manifest_sha256 for site in sorted(reports))
+    return DataSummary(
+        source=_joined(report.source for report in reports.values()),
+        licence=_joined(report.licence for report in reports.values()),
+        credit=_joined(report.credit for report in reports.values()),
+        manifest_sha256=hashlib.sha256(hashes.encode()).hexdigest(),
+        counts={site: report.counts[site] for site, report in reports.items() if site in report.counts},
+    )
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return "; ".join(sorted(set(texts))) or "unknown"
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    elif source.exists():
+        shutil.copyfile(source, target)
+
+
+def _collect_logs(run: RunFolder, logs: Mapping[str, list[Path]]) -> None:
     run.logs.mkdir(exist_ok=True)
-    for folder in sorted((run.workspace / job).glob("*/")):
-        logs = [path for path in sorted(folder.rglob("log.txt"))]
-        if logs:
-            text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
-            (run.logs / f"{folder.name}.txt").write_text(text, encoding="utf-8")
+    for name, files in logs.items():
+        text = "".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+        (run.logs / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
-def _card(job: JobConfig, info: DatasetInfo, number: int, pooled: ScoreHistogram) -> ModelCard:
+def _card(job: JobConfig, data: DataSummary, number: int, pooled: ScoreHistogram) -> ModelCard:
     """Describe a global model; its threshold is chosen on the pooled validation data."""
     threshold = choose_threshold(pooled)
     return ModelCard(
@@ -63,13 +99,7 @@ def _card(job: JobConfig, info: DatasetInfo, number: int, pooled: ScoreHistogram
         preprocess=job.site_settings().preprocess,
         threshold=threshold,
         metrics=asdict(summarise(pooled, threshold)),
-        data=DataSummary(
-            source=info.source,
-            licence=info.licence,
-            credit=info.credit,
-            manifest_sha256=info.manifest_sha256,
-            counts=info.counts,
-        ),
-        limitations=SYNTHETIC_LIMITATIONS if info.source == "synthetic" else LIMITATIONS,
+        data=data,
+        limitations=SYNTHETIC_LIMITATIONS if data.source == "synthetic" else LIMITATIONS,
         software={name: version(name) for name in ("nvflare", "torch", "torchvision", "pneumonia-fl")},
     )

@@ -1,9 +1,9 @@
-"""FedAvg whose global metrics are pooled, and whose best model is chosen over all rounds, the last one included.
+"""FedAvg that survives hospitals.
 
-Stock FedAvg averages the sites' metrics and never evaluates the final model (NVFlare issue 790). Here each site
-sends a score histogram of the model that it received; the server adds the histograms, so AUROC and the rest are
-those of the pooled validation data, up to the bin width. After the last round one more `validate` task does the
-same for the final model.
+Stock FedAvg (NVFlare 2.9) waits for ever for a silent site, ends at the first error of one site, never evaluates
+the final model (NVFlare issue 790) and cannot go on after a crash. Here a round closes when everybody has answered,
+or when the quorum has and the grace is over; updates are checked before they count; after the last round one more
+`validate` task judges the final model; and after every round there is a state to go on from.
 """
 
 import time
@@ -11,66 +11,220 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE, AnalyticsDataType
-from nvflare.apis.utils.analytix_utils import create_analytic_dxo, send_analytic_dxo
+from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE
+from nvflare.apis.fl_constant import FLContextKey, FLMetaKey, ReservedKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.job_def import JobMetaKey
+from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
-from nvflare.app_common.abstract.model import make_model_learnable
-from nvflare.app_common.app_constant import AppConstants
-from nvflare.app_common.app_event_type import AppEventType
-from nvflare.app_common.workflows.fedavg import FedAvg
+from nvflare.widgets.info_collector import InfoCollector
 
-from pneumonia_fl.fl.messages import SITE_REPORT, VALIDATE_TASK, series
+from pneumonia_fl.fl.judging import JudgingFedAvg
+from pneumonia_fl.fl.messages import SITE_REPORT, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
+from pneumonia_fl.fl.rounds import RoundBook, State
+from pneumonia_fl.fl.state import JobState
+from pneumonia_fl.fl.updates import problem_of
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.metrics import ScoreHistogram, summarise
-from pneumonia_fl.runs import GLOBAL
+
+REFRESH_SECONDS = 2.0
+"""How often the list of sites is fetched anew: a site that was restarted has a new session."""
 
 
-class PooledFedAvg(FedAvg):
-    """FedAvg with pooled validation metrics and best-model selection on pooled AUROC."""
+class _Stopped(Exception):
+    """The job cannot go on; the text says why."""
 
-    _latest: FLModel | None = None
+
+class PooledFedAvg(JudgingFedAvg):
+    """FedAvg with a quorum, checked updates, pooled validation metrics, and a state to go on from.
+
+    Args:
+        sites: sites that are expected; one that never contributes makes the run incomplete.
+        quorum: accepted answers that a round needs; 0: those of all expected sites.
+        grace: seconds that a round waits for the others once the quorum has answered.
+        round_timeout: seconds after which a round closes in any case.
+        stall_timeout: seconds without a sign from any site after which the job ends.
+        resume_from: id of an earlier job of the same submitter to go on from; "": start anew.
+        options: those of NVFlare's FedAvg.
+    """
+
+    start_round: int
+    num_rounds: int
+
+    def __init__(
+        self,
+        sites: tuple[str, ...] = (),
+        quorum: int = 0,
+        grace: int = 60,
+        round_timeout: int = 3600,
+        stall_timeout: int = 1800,
+        resume_from: str = "",
+        **options: Any,
+    ) -> None:
+        # An error of one site is noted by `_accept_train_result` and never ends the job by itself.
+        super().__init__(**options, ignore_result_error=True)
+        self.sites, self.quorum, self.grace = tuple(sites), quorum, grace
+        self.round_timeout, self.stall_timeout = round_timeout, stall_timeout
+        self.resume_from = resume_from
+        self.book = RoundBook(sites, quorum, grace)
+        self._latest: FLModel | None = None
+        self._restored: dict[str, Any] | None = None
+        self._ended, self._reason = "running", ""
+        self._refreshed = self._started = time.time()
 
     def run(self) -> None:
         """Run all rounds, then evaluate the final model."""
-        self._candidate: dict[str, Any] = {}
-        self._candidate_round = self.start_round
-        self._pool: dict[str, ScoreHistogram] = {}
-        self._training: dict[str, dict[str, float]] = {}
-        self._best_auroc: float | None = None
-        self.journal = Journal(Path(self.get_run_dir()))
-        sites = sorted(client.name for client in self.engine.get_clients())
-        self.journal.write("started", rounds=self.num_rounds, sites=sites)
-        super().run()
-        if not self.abort_signal.triggered and self._latest is not None:
-            self._evaluate_final(self._latest)
-            self.journal.write("finished")
+        run_dir = Path(self.get_run_dir())
+        self._final_round = self.start_round + self.num_rounds
+        self.journal = Journal(run_dir)
+        self._state = self._job_state(self.fl_ctx.get_job_id())
+        participants = [client.name for client in self.engine.get_clients()]
+        self.book = RoundBook({*self.sites, *participants}, self.quorum, self.grace)
+        try:
+            if self.resume_from:
+                self._restore(run_dir)
+            self.journal.write("started", rounds=self._final_round, sites=sorted(self.book.sites))
+            super().run()
+            if not self.abort_signal.triggered and self._latest is not None:
+                self._evaluate_final(self._latest)
+        except Exception as error:
+            self._stop(str(error))
+            return
+        if self.abort_signal.triggered:
+            self._end("stopped", "aborted")
+        else:
+            self._end("finished", "")
+
+    def _stop(self, reason: str) -> None:
+        self.cancel_all_tasks()
+        self._end("stopped", reason)
+        self.panic(reason)
+
+    def _end(self, state: str, reason: str) -> None:
+        self._ended, self._reason = state, reason
+        missing = self.book.missing()
+        if missing:
+            self.warning(f"INCOMPLETE: never contributed: {', '.join(missing)}")
+        self.journal.write(state, reason=reason, missing=missing)
+        result = {"state": state, "reason": reason, "missing": missing, "rounds": self._final_round}
+        self._state.finish({**result, **self.best()}, keep=state != "finished")
+
+    # --- one round -------------------------------------------------------------------------------------------
 
     def send_model(self, task_name: str = "train", data: FLModel | None = None, **options: Any) -> None:
-        """Remember what is sent: the sites will report how good it is."""
+        """Send the model to all sites, and remember it: the sites will report how good it is."""
         assert data is not None
-        self._candidate = dict(data.params)
-        self._candidate_round = data.current_round
-        self._pool, self._training = {}, {}
+        self.take_candidate(data.params, data.current_round)
+        data.meta[SITE_STEPS] = {site: record.steps for site, record in self.book.sites.items()}
+        self.book.open(data.current_round, task_name)
         self.journal.write("round_started", round=data.current_round, task=task_name)
-        super().send_model(task_name=task_name, data=data, **options)
+        self.broadcast_model(
+            task_name=task_name, data=data, timeout=self.round_timeout, blocking=False, **options
+        )
+
+    def get_num_standing_tasks(self) -> int:
+        """Asked in FedAvg's waiting loop: here a round is closed, or the job ended, when its time has come."""
+        if self.book.silent_seconds() > self.stall_timeout:
+            waiting = ", ".join(site for site, record in self.book.sites.items() if record.state == "waiting")
+            raise _Stopped(f"no sign from any site for {self.stall_timeout} s; waiting for {waiting}")
+        if self.book.due():
+            self.cancel_all_tasks()
+        if time.time() - self._refreshed >= REFRESH_SECONDS:
+            self.engine.sync_clients_from_main_process()
+            self._refreshed = time.time()
+        return int(super().get_num_standing_tasks())
 
     def save_model(self, model: FLModel) -> None:
         """Called once per round with the new average: judge the model it was trained from, then save."""
         self._latest = model
-        self._judge_candidate()
+        self.judge_candidate()
         super().save_model(model)
+        values = {
+            "round": model.current_round + 1,
+            "submitter": self._submitter(),
+            **self.best(),
+            "steps": {site: record.steps for site, record in self.book.sites.items()},
+            "contributions": {site: record.contributions for site, record in self.book.sites.items()},
+        }
+        self._state.save(model.params, self._best, values, Path(self.get_run_dir()))
+        if self.resume_from:
+            self._job_state(self.resume_from).remove()
+
+    def _get_aggregated_result(self) -> FLModel:
+        self._close_round()
+        if not self.book.complete:
+            raise _Stopped(self._shortfall())
+        return super()._get_aggregated_result()
+
+    def _close_round(self) -> None:
+        for site, record in list(self.book.sites.items()):
+            if record.state == "waiting":
+                self._reject(site, "late", "no answer in time")
+        self.book.close()
+
+    def _shortfall(self) -> str:
+        absent = "; ".join(f"{site}: {problem}" for site, problem in self.book.close().items())
+        have, want = len(self.book.accepted), self.book.quorum
+        return f"round {self._candidate_round + 1}: {have} of at least {want} sites contributed. {absent}"
 
     def _aggregate_one_result(self, result: FLModel) -> bool:
-        self._note_report(result)
+        if not self._note_report(result):
+            return False
         return bool(super()._aggregate_one_result(result))
 
+    def _accept_train_result(
+        self, client_name: str, result: Shareable, fl_ctx: FLContext, is_unknown_task: bool = False
+    ) -> bool:
+        accepted = bool(super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task))
+        if is_unknown_task:
+            self._reject(client_name, "late", "answered after the round had closed")
+        elif not accepted:
+            self._reject(client_name, "failed", str(result.get_return_code()))
+        return accepted
+
+    def _reject(self, site: str, state: State, problem: str) -> None:
+        """Note that a site's answer does not count; named in log, journal and summary."""
+        self.book.reject(site, state, problem)
+        self.warning(f"round {self._candidate_round + 1}: {site} {state}: {problem}")
+        self.journal.write("problem", round=self._candidate_round, site=site, state=state, problem=problem)
+
+    # --- what the sites report --------------------------------------------------------------------------------
+
+    def _note_report(self, result: FLModel) -> bool:
+        """Take in one site's answer if it can count; otherwise say why it cannot."""
+        site, report = result.meta["client_name"], result.meta.get(SITE_REPORT, {})
+        if report.get("problem"):
+            self._reject(site, "failed", str(report["problem"]))
+            return False
+        problem = self._problem_of(result)
+        try:
+            histogram = ScoreHistogram.from_dict(report["histogram"])
+            metrics, training = summarise(histogram), report["training"]
+            values = {**asdict(metrics), **training, "bytes": _bytes(result.params)}
+        except (KeyError, TypeError, ValueError) as error:
+            problem = problem or f"its report is broken ({type(error).__name__})"
+        if problem:
+            self._reject(site, "refused", problem)
+            return False
+        self.take_report(site, histogram, training)
+        self.book.accept(site, metrics.auroc, int(training.get("steps", 0)))
+        if "data" in report:
+            self.journal.write("data", site=site, values=report["data"])
+        self.journal.write("site", round=self._candidate_round, site=site, values=values)
+        return True
+
+    def _problem_of(self, result: FLModel) -> str:
+        if self.book.task == VALIDATE_TASK:
+            return ""
+        samples = result.meta.get(FLMetaKey.NUM_STEPS_CURRENT_ROUND)
+        return problem_of(result.params or {}, samples, self._candidate)
+
     def _evaluate_final(self, model: FLModel) -> None:
-        final_round = self.start_round + self.num_rounds
         data = FLModel(
             params=model.params,
             params_type=ParamsType.FULL,
-            current_round=final_round,
-            total_rounds=final_round,
+            current_round=self._final_round,
+            total_rounds=self._final_round,
         )
         targets = [client.name for client in self.engine.get_clients()]
         self.send_model(task_name=VALIDATE_TASK, data=data, targets=targets, callback=self._note_report)
@@ -78,60 +232,65 @@ class PooledFedAvg(FedAvg):
             if self.abort_signal.triggered:
                 return
             time.sleep(self._task_check_period)
-        self._judge_candidate()
+        self._close_round()
+        if self._pool:
+            self.judge_candidate()
 
-    def _note_report(self, result: FLModel) -> bool:
-        report, site = result.meta[SITE_REPORT], result.meta["client_name"]
-        histogram = ScoreHistogram.from_dict(report["histogram"])
-        self._pool[site] = histogram
-        self._training[site] = report["training"]
-        values = {**asdict(summarise(histogram)), **report["training"], "bytes": _bytes(result.params)}
-        self.journal.write("site", round=self._candidate_round, site=site, values=values)
-        return True
+    # --- state, and what `watch` sees -------------------------------------------------------------------------
 
-    def _judge_candidate(self) -> None:
-        """Pool the sites' histograms of the model that was sent; keep it if it is the best so far."""
-        pooled = sum(self._pool.values(), ScoreHistogram.empty())
-        metrics = summarise(pooled)
-        number = self._candidate_round
-        best = number > 0 and _is_better(metrics.auroc, self._best_auroc)
-        if best:
-            self._best_auroc = metrics.auroc
-            self._keep_best()
-        self.journal.write(
-            "global", round=number, values=asdict(metrics), best=best, histogram=pooled.to_dict()
-        )
-        self._publish({**series(metrics), **_mean_loss(self._training)}, number)
+    def _restore(self, run_dir: Path) -> None:
+        """Go on from the last round of an earlier job: model, best model, counts, journal."""
+        state = self._job_state(self.resume_from)
+        self._restored, best, values = state.load(self._submitter())
+        state.copy_records(run_dir)
+        self.start_round = values["round"]
+        self.num_rounds = self._final_round - self.start_round
+        self.book.restore(values["steps"], values["contributions"])
+        self._restored_best = best, values["best_auroc"], values["best_round"]
+        self.info(f"going on from job {self.resume_from} at round {self.start_round + 1}")
 
-    def _keep_best(self) -> None:
-        """Have the persistor write the candidate as the best model, through NVFlare's own event."""
-        latest = self.fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)
-        best = make_model_learnable(weights=self._candidate, meta_props={})
-        self.fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, best, private=True, sticky=True)
-        self.event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE)
-        self.fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, latest, private=True, sticky=True)
+    def load_model(self) -> FLModel:
+        """The initial model, or the last one of the job that goes on."""
+        model = super().load_model()
+        if self._restored is not None:
+            model.params = self._restored
+            self._latest = model
+            self.restore_best(*self._restored_best)
+        return model
 
-    def _publish(self, values: dict[str, float], step: int) -> None:
-        """Hand the global series to the receivers, as an event of the server itself."""
-        for name, value in values.items():
-            dxo = create_analytic_dxo(
-                tag=f"{GLOBAL}/{name}", value=value, data_type=AnalyticsDataType.SCALAR, global_step=step
-            )
-            send_analytic_dxo(self, dxo=dxo, fl_ctx=self.fl_ctx, event_type=ANALYTIC_EVENT_TYPE)
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Answer `show_stats`; take a site's metric points as signs of life."""
+        super().handle_event(event_type, fl_ctx)
+        if event_type == InfoCollector.EVENT_TYPE_GET_STATS:
+            collector = fl_ctx.get_prop(InfoCollector.CTX_KEY_STATS_COLLECTOR)
+            collector.set_info(STATS_GROUP, self.snapshot())
+        elif event_type == f"fed.{ANALYTIC_EVENT_TYPE}":
+            data = fl_ctx.get_prop(FLContextKey.EVENT_DATA)
+            self.book.hear(str(data.get_peer_prop(ReservedKey.IDENTITY_NAME, "")))
 
+    def snapshot(self) -> dict[str, Any]:
+        """How the job stands; times are seconds since the epoch."""
+        return {
+            "state": self._ended,
+            "reason": self._reason,
+            "now": time.time(),
+            "started": self._started,
+            "start_round": self.start_round,
+            "round": self.book.number,
+            "rounds": self.start_round + self.num_rounds,
+            "task": self.book.task,
+            "round_started": self.book.opened,
+            "global": self._global,
+            **self.best(),
+            "sites": self.book.snapshot(),
+        }
 
-def _mean_loss(training: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The round's training loss over all sites, each image counting alike; empty after an evaluation."""
-    samples = sum(values.get("train_samples", 0) for values in training.values())
-    if not samples:
-        return {}
-    total = sum(values["train_loss"] * values["train_samples"] for values in training.values())
-    return {"train_loss": total / samples}
+    def _job_state(self, job_id: str) -> JobState:
+        return JobState(Path(self.engine.get_workspace().get_root_dir()), job_id)
 
-
-def _is_better(auroc: float | None, best: float | None) -> bool:
-    """Whether a trained model is the best so far; without any AUROC (one class only) the latest is."""
-    return best is None or (auroc is not None and auroc > best)
+    def _submitter(self) -> str:
+        meta = self.fl_ctx.get_prop(ReservedKey.JOB_META) or {}
+        return str(meta.get(JobMetaKey.SUBMITTER_NAME.value, ""))
 
 
 def _bytes(parameters: dict[str, Any] | None) -> int:

@@ -1,20 +1,85 @@
-"""The end of a run: collect what NVFlare left, draw the curves, complete the MLflow runs."""
+"""The end of a run: collect what NVFlare left, draw the curves, complete the MLflow runs.
 
-from pneumonia_fl.config import JobConfig
+A simulator's run is finished by the command line that started it. A real job is finished twice from the same
+records: on the server, for MLflow, which nobody else talks to; and by whoever downloads it.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pneumonia_fl.checkpoint import DataSummary
+from pneumonia_fl.config import JobConfig, parse
 from pneumonia_fl.data.manifest import DatasetInfo
-from pneumonia_fl.fl.collect import collect
+from pneumonia_fl.fl.collect import collect, summary_of_sites
 from pneumonia_fl.fl.mlflow_records import complete_mlflow
-from pneumonia_fl.journal import read_journal
+from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal
 from pneumonia_fl.metrics import ScoreHistogram
-from pneumonia_fl.runs import RunFolder
+from pneumonia_fl.runs import RunFolder, start_run
 
 
 def finish(run: RunFolder, job: JobConfig, info: DatasetInfo, state: str) -> None:
-    """Complete the run folder; `state` is how the run ended (see `runs.STATES`)."""
-    collect(run, job, info)
+    """Complete the run folder of a simulator's run; `state` is how the run ended (see `runs.STATES`)."""
+    workspace = run.workspace / job.name
+    logs = {folder.name: sorted(folder.rglob("log.txt")) for folder in sorted(workspace.glob("*/"))}
+    logs = {name: files for name, files in logs.items() if files}
+    data = DataSummary(**info.model_dump(include=set(DataSummary.model_fields)))
+    collect(run, job, data, workspace / "server" / "simulate_job", logs)
+    shutil.rmtree(run.workspace, ignore_errors=True)
     _draw(run)
     if "mlflow" in job.tracking:
         run.update_state(mlflow=complete_mlflow(run, job, state))
+
+
+def finish_real(
+    run: RunFolder, about: Mapping[str, Any], server: Path, logs: Mapping[str, list[Path]]
+) -> None:
+    """Fill the run folder of a job that ran on real sites.
+
+    Args:
+        run: an empty run folder.
+        about: what the job's meta says under `pneumonia_fl` (see `fl.jobs`).
+        server: the server's folder of the job, or a download of it.
+        logs: for each participant its log files.
+    """
+    job = parse(JobConfig, about["config"], "the job")
+    events = read_journal(server / JOURNAL_NAME)
+    data = summary_of_sites(events)
+    sites = tuple(next((event["sites"] for event in events if event["event"] == "started"), about["sites"]))
+    start_run(run, job, sites, data.model_dump(mode="json", exclude={"counts"}))
+    collect(run, job, data, server, logs)
+    _draw(run)
+    state, reason = outcome(events)
+    times = [event["time"] for event in events]
+    run.update_state(
+        state=state,
+        error=reason,
+        version=about["version"],
+        revision=None,
+        **({"started": times[0], "finished": times[-1]} if times else {}),
+    )
+
+
+def finish_on_server(about: Mapping[str, Any], run_dir: Path) -> None:
+    """Complete the job's MLflow runs from the server: parameters, figures, and the best model, registered."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder))
+        finish_real(run, about, run_dir, {})
+        job = parse(JobConfig, about["config"], "the job")
+        complete_mlflow(run, job, run.state()["state"], register=True)
+
+
+def outcome(events: list[Event]) -> tuple[str, str]:
+    """How a job ended by its journal: a state of `runs.STATES`, and the reason when it was not well."""
+    last = next((event for event in reversed(events) if event["event"] in ("finished", "stopped")), None)
+    if last is None:
+        return "interrupted", "the server ended before the job did"
+    missing = last.get("missing", [])
+    if last["event"] == "stopped":
+        return ("interrupted" if last["reason"] == "aborted" else "failed"), last["reason"]
+    return ("incomplete", f"never contributed: {', '.join(missing)}") if missing else ("finished", "")
 
 
 def _draw(run: RunFolder) -> None:

@@ -1,25 +1,38 @@
-"""From a job's name to an NVFlare recipe."""
+"""From a job's name to an NVFlare recipe, in one of three forms.
+
+simulator   the training script runs inside NVFlare's worker: fewest processes
+installed   no code in the job; the sites run the package that their IT has installed
+shipped     the package travels with the job; sites with a strict policy refuse it
+"""
 
 import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from nvflare.apis.job_def import JobMetaKey
 from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
+from nvflare.recipe import set_recipe_meta
 
-from pneumonia_fl.config import JobConfig, flatten
+from pneumonia_fl import __version__
+from pneumonia_fl.config import JobConfig
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.aggregator import SampleWeightedAverage
 from pneumonia_fl.fl.controller import PooledFedAvg
+from pneumonia_fl.fl.executor import TrainerExecutor
 from pneumonia_fl.fl.receivers import JournalReceiver, MLflowReceiver, TensorBoardReceiver
 from pneumonia_fl.jobfiles import jobs_folder
 from pneumonia_fl.model import imagenet_state
+from pneumonia_fl.overrides import flatten
 
+Form = Literal["simulator", "installed", "shipped"]
 TRAINING_SCRIPT = "client.py"
 INITIAL_WEIGHTS = "initial.pt"
+PACKAGE = "pneumonia_fl"
+SHIPPED_CODE = "code"
 
 TASK_CHECK_PERIOD = 0.1
 """Seconds between two looks of the controller at its tasks; NVFlare's 0.5 would be idle time in every round."""
@@ -29,32 +42,63 @@ TASK_REQUEST_INTERVAL = 0.2
 
 
 class PneumoniaRecipe(FedAvgRecipe):
-    """NVFlare's FedAvg recipe with our controller in the place of the stock one."""
+    """NVFlare's FedAvg recipe with our controller in the place of the stock one.
 
-    def __init__(self, job: JobConfig, sites: int) -> None:
+    Args:
+        job: the job; its `preprocess` must be known.
+        sites: names of the sites that are expected, or their number.
+        form: see the module.
+        resume_from: id of an earlier job to go on from; "": start anew.
+    """
+
+    def __init__(
+        self, job: JobConfig, sites: tuple[str, ...] | int, form: Form, resume_from: str = ""
+    ) -> None:
+        self._source, self._form, self._resume_from = job, form, resume_from
+        self._sites = () if isinstance(sites, int) else sites
+        self._words = flatten(job.site_settings())
         pretrained = job.model.pretrained == "imagenet"
         self.fedprox_mu = job.algorithm.mu or None
         super().__init__(
             name=job.name,
             model=_model_spec(job),
             initial_ckpt=INITIAL_WEIGHTS if pretrained else None,
-            min_clients=job.min_clients or sites,
+            min_clients=job.min_sites or (sites if isinstance(sites, int) else len(sites)),
             num_rounds=job.rounds,
             train_script=TRAINING_SCRIPT,
-            train_args=" ".join(f"--set {word}" for word in flatten(job.site_settings())),
+            train_args=" ".join(f"--set {word}" for word in self._words),
             aggregator=SampleWeightedAverage(),
             # Empty: no stock model selector; PooledFedAvg chooses the best model itself.
             key_metric="",
         )
-        self._job.set_app_packages(["pneumonia_fl"])
+        self._job.set_app_packages([PACKAGE])
         self.add_server_config({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})
-        for name, receiver in _receivers(job).items():
+        for name, receiver in _receivers(job, resume_from).items():
             self._job.to_server(receiver, id=name)
+        about = {"config": job.model_dump(mode="json", exclude_none=True), "version": __version__}
+        props = {PACKAGE: {**about, "sites": list(self._sites), "form": form, "resume_from": resume_from}}
+        set_recipe_meta(self, JobMetaKey.CUSTOM_PROPS, props)
+        if form == "shipped":
+            self.add_client_file(SHIPPED_CODE)
+            self.add_server_file(SHIPPED_CODE)
+
+    def _prepare_client_apps(self) -> None:
+        if self._form == "simulator":
+            super()._prepare_client_apps()
+        else:
+            self._job.to_clients(TrainerExecutor(self._words), tasks=["*"])
 
     def _create_controller(
         self, persistor_id: str, model_params: dict[str, Any] | None, model_aggregator: object
     ) -> PooledFedAvg:
+        job = self._source
         return PooledFedAvg(
+            sites=self._sites,
+            quorum=job.min_sites,
+            grace=job.grace,
+            round_timeout=job.round_timeout,
+            stall_timeout=job.stall_timeout,
+            resume_from=self._resume_from,
             # 0: every site of the job. NVFlare would take min_clients as the size of a random sample.
             num_clients=0,
             num_rounds=self.num_rounds,
@@ -67,17 +111,31 @@ class PneumoniaRecipe(FedAvgRecipe):
 
 
 @contextlib.contextmanager
-def recipe_for(job: JobConfig, sites: int) -> Iterator[PneumoniaRecipe]:
+def recipe_for(
+    job: JobConfig, sites: tuple[str, ...] | int, form: Form, resume_from: str = ""
+) -> Iterator[PneumoniaRecipe]:
     """Yield the recipe, inside a folder with the files that travel with the job.
 
     NVFlare copies a script or a checkpoint into the job only when it is named relative to the working directory;
     absolute names stay in the configuration as they are (NVFLARE-2.9 §1.7).
+
+    Raises:
+        ConfigError: the job cannot have this form.
     """
+    pretrained = job.model.pretrained == "imagenet"
+    if pretrained and form == "installed":
+        raise ConfigError(
+            "model.pretrained imagenet sends the weights inside the job, which a strict site refuses "
+            "like code; pass --ship-code"
+        )
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         shutil.copy(jobs_folder() / TRAINING_SCRIPT, folder)
-        if job.model.pretrained == "imagenet":
+        if pretrained:
             torch.save(_pretrained(job), INITIAL_WEIGHTS)
-        yield PneumoniaRecipe(job, sites)
+        if form == "shipped":
+            own = Path(__file__).parents[1]
+            shutil.copytree(own, Path(SHIPPED_CODE) / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+        yield PneumoniaRecipe(job, sites, form, resume_from)
 
 
 def _pretrained(job: JobConfig) -> dict[str, torch.Tensor]:
@@ -89,10 +147,16 @@ def _pretrained(job: JobConfig) -> dict[str, torch.Tensor]:
     return imagenet_state(job.model.name, seed=job.train.seed)
 
 
-def export_job(job: JobConfig, sites: int, folder: Path) -> Path:
+def export_job(
+    job: JobConfig,
+    sites: tuple[str, ...] | int,
+    folder: Path,
+    form: Form = "installed",
+    resume_from: str = "",
+) -> Path:
     """Write the NVFlare job folder below `folder` and return it."""
     folder = folder.absolute()
-    with recipe_for(job, sites) as recipe:
+    with recipe_for(job, sites, form, resume_from) as recipe:
         recipe.export(str(folder))
     return folder / job.name
 
@@ -110,13 +174,15 @@ def _model_spec(job: JobConfig) -> dict[str, Any]:
     }
 
 
-def _receivers(job: JobConfig) -> dict[str, object]:
+def _receivers(job: JobConfig, resume_from: str) -> dict[str, object]:
     receivers: dict[str, object] = {}
     if "tensorboard" in job.tracking:
-        receivers["tensorboard_receiver"] = TensorBoardReceiver()
+        receivers["tensorboard_receiver"] = TensorBoardReceiver(resume_from)
     if "mlflow" in job.tracking:
         receivers["mlflow_receiver"] = MLflowReceiver(
-            tracking_uri=job.mlflow.tracking_uri, experiment=job.mlflow.experiment
+            tracking_uri=job.mlflow.tracking_uri,
+            experiment=job.mlflow.experiment,
+            resume_from=resume_from,
         )
     # Last, because NVFlare closes them in this order and the journal's end says that the others are done.
     return {**receivers, "journal_receiver": JournalReceiver()}

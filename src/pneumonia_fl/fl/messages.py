@@ -1,11 +1,19 @@
 """The words that server and sites share beyond NVFlare's own."""
 
+import re
 from dataclasses import asdict
 
 from pneumonia_fl.metrics import Metrics
 
 SITE_REPORT = "pneumonia_fl.site_report"
-"""Key in `FLModel.meta`: {"histogram": ScoreHistogram.to_dict(), "training": {…numbers…}}."""
+"""Key in a site's `FLModel.meta`: {"histogram": ScoreHistogram.to_dict(), "training": {…numbers…}, "data": {…}}
+with the counts of the site's data in the first answer; or {"problem": "one line"} when it could not answer."""
+
+SITE_STEPS = "pneumonia_fl.steps"
+"""Key in the server's `FLModel.meta`: for each site the optimiser steps that it has done in this job."""
+
+STATS_GROUP = "pneumonia_fl"
+"""Name under which the controller's snapshot stands in NVFlare's `show_stats`."""
 
 VALIDATE_TASK = "validate"
 """Task in which a site only evaluates; NVFlare's client API calls it so."""
@@ -25,6 +33,11 @@ def series(metrics: Metrics) -> dict[str, float]:
     """
     values = {name: value for name, value in asdict(metrics).items() if name not in ("n", "positives")}
     return {_tag(name): float(value) for name, value in values.items() if value is not None}
+
+
+def without_paths(text: str) -> str:
+    """`text` with every file path replaced: a site's folders are nobody else's business."""
+    return re.sub(r"(?:[A-Za-z]:)?[/\\][^\s'\",;:]+", "…", text)
 
 
 def _tag(metric: str) -> str:

@@ -4,22 +4,27 @@ import json
 from typing import Any
 
 from pneumonia_fl import DISCLAIMER, __version__
-from pneumonia_fl.config import JobConfig, flatten
+from pneumonia_fl.config import JobConfig
 from pneumonia_fl.fl.mlflow_sink import connect, one_line
+from pneumonia_fl.overrides import flatten
 from pneumonia_fl.runs import GLOBAL, RunFolder, relocate_artifacts
 
-STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+STATUS = {"finished": "FINISHED", "incomplete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
-def complete_mlflow(run: RunFolder, job: JobConfig, state: str) -> dict[str, Any]:
+def complete_mlflow(run: RunFolder, job: JobConfig, state: str, register: bool = False) -> dict[str, Any]:
     """Complete the run's MLflow records and return what the summary says about them.
+
+    With `register` the best model also becomes a version of the registered model `pneumonia-fl-<job>`.
 
     Returns:
         {"uri": …, "run_id": …, "undelivered": points that did not arrive, "error": None or one line}
     """
     status = json.loads(run.mlflow_status.read_text()) if run.mlflow_status.is_file() else {}
-    local = job.mlflow.tracking_uri is None
-    uri = f"sqlite:///{run.mlflow_db}" if local else job.mlflow.tracking_uri
+    # Where the points went is the server's choice, and stands in the status.
+    remote = status.get("uri") or job.mlflow.tracking_uri
+    local = remote is None
+    uri = f"sqlite:///{run.mlflow_db}" if local else remote
     summary = {
         "uri": uri,
         "run_id": status.get("runs", {}).get(GLOBAL),
@@ -31,16 +36,18 @@ def complete_mlflow(run: RunFolder, job: JobConfig, state: str) -> dict[str, Any
     try:
         if local:
             relocate_artifacts(run)
-        _log(run, job, str(uri), status["runs"], state)
+        client = connect(str(uri), timeout_seconds=10)
+        _log(client, run, job, status["runs"], state)
+        if register and run.model.is_dir():
+            _register(client, job, summary["run_id"])
     except Exception as error:  # whatever MLflow raises: the run itself is fine and stays so
         summary["error"] = one_line(error)
     return summary
 
 
-def _log(run: RunFolder, job: JobConfig, uri: str, runs: dict[str, str], state: str) -> None:
+def _log(client: Any, run: RunFolder, job: JobConfig, runs: dict[str, str], state: str) -> None:
     from mlflow.entities import Param, RunTag
 
-    client = connect(uri, timeout_seconds=10)
     params = [Param(*word.split("=", 1)) for word in flatten(job)]
     tags = [RunTag(key, str(value)) for key, value in _tags(run).items()]
     client.log_batch(runs[GLOBAL], params=params, tags=tags)
@@ -51,6 +58,14 @@ def _log(run: RunFolder, job: JobConfig, uri: str, runs: dict[str, str], state: 
             client.log_artifacts(runs[GLOBAL], str(folder), artifact_path=folder.name)
     for run_id in runs.values():
         client.set_terminated(run_id, status=STATUS[state])
+
+
+def _register(client: Any, job: JobConfig, run_id: str) -> None:
+    name = f"pneumonia-fl-{job.name}"
+    if not client.search_registered_models(filter_string=f"name = '{name}'"):
+        client.create_registered_model(name, description=DISCLAIMER)
+    source = f"{client.get_run(run_id).info.artifact_uri}/model"
+    client.create_model_version(name, source=source, run_id=run_id, description=DISCLAIMER)
 
 
 def _tags(run: RunFolder) -> dict[str, object]:

@@ -28,7 +28,7 @@ class Point(NamedTuple):
 
 
 class MLflowSink:
-    """A parent run for the job and a child run per site, fed from a queue.
+    """A parent run for the job and a child run per site, fed from a queue; `runs` are those of a job that goes on.
 
     Points stay in memory until they are delivered; a failed delivery is tried again after `RETRY_SECONDS`.
     """
@@ -41,6 +41,7 @@ class MLflowSink:
         run_name: str,
         sites: list[str],
         status_file: Path,
+        runs: dict[str, str] | None = None,
     ) -> None:
         self._uri, self._experiment, self._artifacts = uri, experiment, artifacts
         self._status_file = status_file
@@ -49,7 +50,7 @@ class MLflowSink:
         self._waiting: list[Point] = []
         self._delivered = 0
         self._error: str | None = None
-        self._runs: dict[str, str] = {}
+        self._runs = dict(runs or {})
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._deliver, name="mlflow-sink", daemon=True)
 
@@ -70,6 +71,7 @@ class MLflowSink:
     def _write_status(self) -> None:
         undelivered = len(self._waiting) + self._queue.qsize()
         status = {
+            "uri": None if self._artifacts else self._uri,
             "runs": self._runs,
             "delivered": self._delivered,
             "undelivered": undelivered,

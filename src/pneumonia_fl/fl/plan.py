@@ -37,15 +37,15 @@ def choose_sites(job: JobConfig, there: tuple[str, ...], clients: int | None) ->
     """Return the sites that take part: all that are there, or the first `clients`.
 
     Raises:
-        ConfigError: there are fewer than `clients` or than the job's `min_clients`.
+        ConfigError: there are fewer than `clients` or than the job's `min_sites`.
     """
     if clients is not None and not 1 <= clients <= len(there):
         raise ConfigError(f"{clients} clients wanted, but the data has {len(there)}: {', '.join(there)}")
     sites = there[:clients]
-    if job.min_clients > len(sites):
+    if job.min_sites > len(sites):
         raise ConfigError(
-            f"min_clients is {job.min_clients}, but {len(sites)} sites take part; "
-            "lower min_clients or prepare the data for more sites"
+            f"min_sites is {job.min_sites}, but {len(sites)} sites take part; "
+            "lower min_sites or prepare the data for more sites"
         )
     return sites
 

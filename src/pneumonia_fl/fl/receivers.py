@@ -4,6 +4,8 @@ Sites' points arrive as federation events; the server's own events carry the poo
 receivers file under the name `global`.
 """
 
+import json
+import shutil
 from pathlib import Path
 
 from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE, AnalyticsData
@@ -15,10 +17,15 @@ from nvflare.apis.shareable import Shareable
 from nvflare.app_common.widgets.streaming import AnalyticsReceiver
 from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 
+from pneumonia_fl.environment import tracking_uri
+from pneumonia_fl.fl.finish import finish_on_server
+from pneumonia_fl.fl.kits import read_settings
 from pneumonia_fl.fl.mlflow_sink import MLflowSink
+from pneumonia_fl.fl.state import JobState
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.runs import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS
 
+TENSORBOARD = "tensorboard"
 EVENTS = [ANALYTIC_EVENT_TYPE, f"fed.{ANALYTIC_EVENT_TYPE}"]
 
 
@@ -33,10 +40,34 @@ class _GlobalOrigin:
 
 
 class TensorBoardReceiver(_GlobalOrigin, TBAnalyticsReceiver):
-    """NVFlare's TensorBoard receiver: `tb_events/<site>` and `tb_events/global`."""
+    """NVFlare's TensorBoard receiver: `tb_events/<site>` and `tb_events/global`.
 
-    def __init__(self) -> None:
+    NVFlare moves a job's folder into its store when the job is over. `<server>/tensorboard/<job id>` shows the
+    events while the job runs and keeps them after it; a job that goes on begins with those of the earlier one.
+    """
+
+    def __init__(self, resume_from: str = "") -> None:
         super().__init__(events=EVENTS)
+        self.resume_from = resume_from
+
+    def initialize(self, fl_ctx: FLContext) -> None:
+        """Open the folder of events."""
+        super().initialize(fl_ctx)
+        self._events = Path(str(self.root_log_dir))
+        shown = _root(fl_ctx) / TENSORBOARD
+        shown.mkdir(exist_ok=True)
+        self._shown = shown / fl_ctx.get_job_id()
+        if self.resume_from and (shown / self.resume_from).is_dir():
+            shutil.copytree(shown / self.resume_from, self._events, dirs_exist_ok=True)
+        if not self._shown.exists():
+            self._shown.symlink_to(self._events, target_is_directory=True)
+
+    def finalize(self, fl_ctx: FLContext) -> None:
+        """Close the files and keep a copy."""
+        super().finalize(fl_ctx)
+        if self._shown.is_symlink():
+            self._shown.unlink()
+            shutil.copytree(self._events, self._shown)
 
 
 class JournalReceiver(_GlobalOrigin, AnalyticsReceiver):
@@ -68,22 +99,30 @@ class MLflowReceiver(_GlobalOrigin, AnalyticsReceiver):
     thread of its own, with short time-outs and no loss while the job runs.
     """
 
-    def __init__(self, tracking_uri: str | None = None, experiment: str = "pneumonia-fl") -> None:
+    def __init__(
+        self, tracking_uri: str | None = None, experiment: str = "pneumonia-fl", resume_from: str = ""
+    ) -> None:
         super().__init__(events=EVENTS)
         self.tracking_uri = tracking_uri
         self.experiment = experiment
+        self.resume_from = resume_from
 
     def initialize(self, fl_ctx: FLContext) -> None:
         """Start delivery; returns at once."""
-        folder = _run_dir(fl_ctx)
-        local = self.tracking_uri is None
+        folder = self._folder = _run_dir(fl_ctx)
+        self._meta = fl_ctx.get_prop(ReservedKey.JOB_META) or {}
+        # The server's own setting goes before the job's: it alone talks to MLflow.
+        self._own_uri = tracking_uri() or read_settings(_local(fl_ctx)).tracking_uri
+        remote = self._own_uri or self.tracking_uri
+        local = remote is None
         self._sink = MLflowSink(
-            uri=f"sqlite:///{folder / MLFLOW_DB}" if local else str(self.tracking_uri),
+            uri=f"sqlite:///{folder / MLFLOW_DB}" if local else str(remote),
             experiment=self.experiment,
             artifacts=(folder / MLFLOW_ARTIFACTS).as_uri() if local else None,
-            run_name=str((fl_ctx.get_prop(ReservedKey.JOB_META) or {}).get(JobMetaKey.JOB_NAME, "job")),
+            run_name=str(self._meta.get(JobMetaKey.JOB_NAME, "job")),
             sites=sorted(client.name for client in fl_ctx.get_engine().get_clients()),
             status_file=folder / MLFLOW_STATUS,
+            runs=None if local else self._earlier_runs(fl_ctx),
         )
         self._sink.start()
 
@@ -94,8 +133,26 @@ class MLflowReceiver(_GlobalOrigin, AnalyticsReceiver):
             self._sink.put(record_origin, point.tag, float(point.value), point.step or 0)
 
     def finalize(self, fl_ctx: FLContext) -> None:
-        """Deliver the rest within bounded time, and leave word of how it went."""
+        """Deliver the rest within bounded time, and leave word of how it went; then parameters and models."""
         self._sink.close()
+        about = (self._meta.get(JobMetaKey.CUSTOM_PROPS.value) or {}).get("pneumonia_fl", {})
+        if about.get("form") in ("installed", "shipped"):
+            finish_on_server(about, self._folder)
+
+    def _earlier_runs(self, fl_ctx: FLContext) -> dict[str, str] | None:
+        if not self.resume_from:
+            return None
+        status = JobState(_root(fl_ctx), self.resume_from).folder / MLFLOW_STATUS
+        runs: dict[str, str] = json.loads(status.read_text())["runs"] if status.is_file() else {}
+        return runs
+
+
+def _root(fl_ctx: FLContext) -> Path:
+    return Path(fl_ctx.get_engine().get_workspace().get_root_dir())
+
+
+def _local(fl_ctx: FLContext) -> Path:
+    return Path(fl_ctx.get_engine().get_workspace().get_site_config_dir())
 
 
 def _run_dir(fl_ctx: FLContext) -> Path:

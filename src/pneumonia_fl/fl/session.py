@@ -11,7 +11,7 @@ from typing import Protocol
 from pneumonia_fl.config import JobConfig, load_job
 from pneumonia_fl.data.manifest import DatasetInfo, read_info
 from pneumonia_fl.environment import cpu_count, data_root
-from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.errors import ConfigError, IncompleteError
 from pneumonia_fl.fl.plan import Plan, choose_sites, plan, share_cores
 from pneumonia_fl.fl.simulator import simulate
 from pneumonia_fl.jobfiles import find_job
@@ -85,9 +85,9 @@ def export_only(request: Request, folder: Path) -> Path:
         return export_job(planned.job, len(planned.sites), folder)
     if job.preprocess is None:
         raise ConfigError("the input size is not known; pass --data DIR or --set preprocess.size=128")
-    sites = request.clients or job.min_clients or DEFAULT_SITES
-    if job.min_clients > sites:
-        raise ConfigError(f"min_clients is {job.min_clients}, but {sites} clients wanted; lower min_clients")
+    sites = request.clients or job.min_sites or DEFAULT_SITES
+    if job.min_sites > sites:
+        raise ConfigError(f"min_sites is {job.min_sites}, but {sites} clients wanted; lower min_sites")
     return export_job(job, sites, folder)
 
 
@@ -149,8 +149,21 @@ def _guarded(
         finish(run, planned.job, info, state)
         raise
     watcher.progress("saving models and figures", 0, None)
+    missing = _finished_without(run, planned, info)
+    if missing:
+        raise IncompleteError(
+            f"the run is INCOMPLETE: never contributed: {', '.join(missing)}; see {run.path}"
+        )
+
+
+def _finished_without(run: RunFolder, planned: Plan, info: DatasetInfo) -> list[str]:
+    """Complete a run whose rounds are all done; returns the sites that never contributed."""
+    from pneumonia_fl.fl.finish import finish
+
     finish(run, planned.job, info, "finished")
-    run.update_state(state="finished", finished=round(time.time(), 3))
+    missing: list[str] = run.metrics()["missing"]
+    run.update_state(state="incomplete" if missing else "finished", finished=round(time.time(), 3))
+    return missing
 
 
 def _origin(info: DatasetInfo) -> dict[str, object]:

@@ -76,6 +76,7 @@ def _reason(run: RunFolder, watch: "_Watch") -> RunError:
         or start_error(output)
         or site_error(run.workspace)
         or watch.lost
+        or watch.stopped
         or server_error(run.workspace)
         or RunError(f"the simulator failed; see {output}")
     )
@@ -152,6 +153,7 @@ class _Watch:
         self._gone_since: dict[str, float] = {}
         self._next = 0.0
         self.lost: SiteError | None = None
+        self.stopped: RunError | None = None
 
     @property
     def completed(self) -> bool:
@@ -159,8 +161,10 @@ class _Watch:
         return {"finished", "closed"} <= self._events
 
     def note(self, event: Event) -> None:
-        """Remember which kinds of events there were."""
+        """Remember which kinds of events there were, and why the server gave up."""
         self._events.add(event["event"])
+        if event["event"] == "stopped":
+            self.stopped = RunError(event["reason"])
 
     def over(self) -> bool:
         """Whether there is nothing to wait for; sets `lost` when a worker vanished and NVFlare did not notice."""
@@ -168,7 +172,7 @@ class _Watch:
         if "finished" not in self._events and now >= self._next:
             self._next = now + WORKER_CHECK_SECONDS
             self.lost = self._lost_worker(now)
-        return self.completed or self.lost is not None
+        return self.completed or self.lost is not None or self.stopped is not None
 
     def _lost_worker(self, now: float) -> SiteError | None:
         """The error of a site whose worker has been gone for `LOST_WORKER_GRACE` seconds, else None."""

@@ -1,0 +1,66 @@
+"""The part of NVFlare that runs the training at a site: a process of its own, started with a fixed command.
+
+NVFlare's `ClientAPIExecutor` takes its command from the job, so that whoever may submit a job could run anything at
+a site that allows that class. This one takes settings and nothing else; it is what a strict site allows.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+from nvflare.apis.workspace import Workspace
+from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
+from nvflare.client.config import ExchangeFormat
+
+from pneumonia_fl.config import SiteSettings, parse_words
+from pneumonia_fl.environment import set_site_defaults
+from pneumonia_fl.fl.kits import read_settings
+
+TRAINER_DIED = 75
+"""Exit code of a site's job process whose trainer is gone; `SiteJobLauncher` starts both again."""
+
+
+class TrainerExecutor(ClientAPIExecutor):
+    """Runs `pneumonia_fl.fl.client` beside the job process, so that a crash there takes nothing down with it.
+
+    Args:
+        settings: the job's settings for its sites, as `key=value` words.
+    """
+
+    def __init__(self, settings: list[str]) -> None:
+        parse_words(SiteSettings, settings, "the job")
+        self.settings = settings
+        words = [word for setting in settings for word in ("--set", setting)]
+        super().__init__(
+            execution_mode="external_process",
+            command=[sys.executable, "-m", "pneumonia_fl.fl.client", *words],
+            params_exchange_format=ExchangeFormat.PYTORCH,
+        )
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Start the trainer with the site's own settings; without one, this process is of no use."""
+        if event_type == EventType.START_RUN:
+            workspace: Workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
+            own = read_settings(Path(workspace.get_site_config_dir()))
+            set_site_defaults(fl_ctx.get_identity_name(), own.data, own.threads)
+        super().handle_event(event_type, fl_ctx)
+        if event_type == EventType.START_RUN and self._backend is None:
+            os._exit(TRAINER_DIED)
+
+    def execute(
+        self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
+    ) -> Shareable:
+        """Have the trainer do the task. When it died on the way, start afresh: the server sends the task again."""
+        result = super().execute(task_name, shareable, fl_ctx, abort_signal)
+        if result.get_return_code() == ReturnCode.EXECUTION_EXCEPTION and not abort_signal.triggered:
+            self.log_error(fl_ctx, "the training process died; starting it again")
+            backend = self._backend
+            if backend is not None:
+                backend.finalize(fl_ctx)
+            os._exit(TRAINER_DIED)
+        return result

@@ -1,0 +1,103 @@
+"""Judging global models: pooled metrics from the sites' histograms, the best model, the `global` series.
+
+Stock FedAvg averages the sites' metrics. Here each site sends a score histogram of the model that it received; the
+server adds them, so that AUROC and the rest are those of the pooled validation data, up to the bin width.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE, AnalyticsDataType
+from nvflare.apis.utils.analytix_utils import create_analytic_dxo, send_analytic_dxo
+from nvflare.app_common.abstract.model import make_model_learnable
+from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_event_type import AppEventType
+from nvflare.app_common.workflows.fedavg import FedAvg
+
+from pneumonia_fl.fl.messages import series
+from pneumonia_fl.journal import Journal
+from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.runs import GLOBAL
+
+Parameters = dict[str, Any]
+
+
+class JudgingFedAvg(FedAvg):
+    """FedAvg that knows how good each global model is, and keeps the best."""
+
+    journal: Journal
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._candidate: Parameters = {}
+        self._candidate_round = 0
+        self._pool: dict[str, ScoreHistogram] = {}
+        self._training: dict[str, dict[str, float]] = {}
+        self._best: Parameters | None = None
+        self._best_auroc: float | None = None
+        self._best_round: int | None = None
+        self._global: dict[str, float] = {}
+
+    def take_candidate(self, parameters: Parameters, number: int) -> None:
+        """Remember the model that is sent out now; the sites' answers will judge it."""
+        self._candidate, self._candidate_round = dict(parameters), number
+        self._pool, self._training = {}, {}
+
+    def take_report(self, site: str, histogram: ScoreHistogram, training: dict[str, float]) -> None:
+        """Add one site's histogram of the candidate, and what its training from it cost."""
+        self._pool[site], self._training[site] = histogram, training
+
+    def restore_best(self, parameters: Parameters | None, auroc: float | None, number: int | None) -> None:
+        """Take over the best model of an earlier part of the same job."""
+        self._best, self._best_auroc, self._best_round = parameters, auroc, number
+        if parameters is not None:
+            self._keep_best(parameters)
+
+    def best(self) -> dict[str, Any]:
+        """Round and pooled AUROC of the best model so far; None before there is one."""
+        return {"best_round": self._best_round, "best_auroc": self._best_auroc}
+
+    def judge_candidate(self) -> None:
+        """Pool the sites' histograms of the model that was sent; keep it if it is the best so far."""
+        pooled = sum(self._pool.values(), ScoreHistogram.empty())
+        metrics = summarise(pooled)
+        number = self._candidate_round
+        best = number > 0 and _is_better(metrics.auroc, self._best_auroc)
+        if best:
+            self._best_auroc, self._best_round, self._best = metrics.auroc, number, self._candidate
+            self._keep_best(self._candidate)
+        self.journal.write(
+            "global", round=number, values=asdict(metrics), best=best, histogram=pooled.to_dict()
+        )
+        self._global = series(metrics)
+        self._publish({**self._global, **_mean_loss(self._training)}, number)
+
+    def _keep_best(self, parameters: dict[str, Any]) -> None:
+        """Have the persistor write the best model, through NVFlare's own event."""
+        latest = self.fl_ctx.get_prop(AppConstants.GLOBAL_MODEL)
+        best = make_model_learnable(weights=parameters, meta_props={})
+        self.fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, best, private=True, sticky=True)
+        self.event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE)
+        self.fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, latest, private=True, sticky=True)
+
+    def _publish(self, values: dict[str, float], step: int) -> None:
+        """Hand the global series to the receivers, as an event of the server itself."""
+        for name, value in values.items():
+            dxo = create_analytic_dxo(
+                tag=f"{GLOBAL}/{name}", value=value, data_type=AnalyticsDataType.SCALAR, global_step=step
+            )
+            send_analytic_dxo(self, dxo=dxo, fl_ctx=self.fl_ctx, event_type=ANALYTIC_EVENT_TYPE)
+
+
+def _mean_loss(training: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The round's training loss over all sites, each image counting alike; empty after an evaluation."""
+    samples = sum(values.get("train_samples", 0) for values in training.values())
+    if not samples:
+        return {}
+    total = sum(values["train_loss"] * values["train_samples"] for values in training.values())
+    return {"train_loss": total / samples}
+
+
+def _is_better(auroc: float | None, best: float | None) -> bool:
+    """Whether a trained model is the best so far; without any AUROC (one class only) the latest is."""
+    return best is None or (auroc is not None and auroc > best)

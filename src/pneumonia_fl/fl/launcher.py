@@ -1,0 +1,71 @@
+"""Starts a site's job process, and starts it again when it is killed.
+
+Stock NVFlare 2.9 reports a job process that is gone to the server, which then ends the whole job for everybody
+(NVFLARE-2.9 §10, `fed_server.process_job_failure`). Here the site starts it again; the server sends the task that
+was on the way once more. After `MAX_RESTARTS` the site leaves the job, and the others go on.
+"""
+
+import logging
+import signal
+from collections.abc import Callable
+
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.job_launcher_spec import JobHandleSpec, JobReturnCode
+from nvflare.app_common.job_launcher.client_process_launcher import ClientProcessJobLauncher
+from nvflare.app_common.job_launcher.process_launcher import ProcessHandle
+
+from pneumonia_fl.fl.executor import TRAINER_DIED
+
+MAX_RESTARTS = 5
+"""Per job; a site whose training dies again and again has a problem that a restart does not solve."""
+
+log = logging.getLogger("pneumonia_fl.site")
+
+
+class SiteJobLauncher(ClientProcessJobLauncher):
+    """NVFlare's launcher of job processes, with restarts."""
+
+    def launch_job(self, job_meta: dict[str, object], fl_ctx: FLContext) -> JobHandleSpec:
+        """Start the job's process and watch over it."""
+        launch = super().launch_job
+        return RestartingHandle(lambda: launch(job_meta, fl_ctx))
+
+
+class RestartingHandle(JobHandleSpec):
+    """A job process that is started again when it is killed or loses its trainer."""
+
+    def __init__(self, launch: Callable[[], ProcessHandle]) -> None:
+        super().__init__()
+        self._launch = launch
+        self._process = launch()
+        self._restarts = 0
+        self._stopping = self._gave_up = False
+
+    def terminate(self) -> None:
+        """End the process for good."""
+        self._stopping = True
+        self._process.terminate()
+
+    def poll(self) -> object:
+        """How it ended. A site that gave up says UNKNOWN, which does not end the job for the others."""
+        return JobReturnCode.UNKNOWN if self._gave_up else self._process.poll()
+
+    def wait(self) -> None:
+        """Wait until the job is over here."""
+        while True:
+            self._process.wait()
+            code = self._process.adapter.poll()
+            if self._stopping or not _died(code):
+                return
+            if self._restarts >= MAX_RESTARTS:
+                self._gave_up = True
+                log.error("the job's process died %d times; this site leaves the job", MAX_RESTARTS + 1)
+                return
+            self._restarts += 1
+            log.warning("the job's process ended with %s; starting it again (%d)", code, self._restarts)
+            self._process = self._launch()
+
+
+def _died(code: int | None) -> bool:
+    """Whether a process was killed by a signal (negative, or 128 + signal) or lost its trainer."""
+    return code is not None and (code < 0 or code == TRAINER_DIED or code == 128 + signal.SIGKILL)

@@ -1,0 +1,141 @@
+"""The books of a running job: who has answered in this round, who is late, when the round may close.
+
+Plain Python without NVFlare; the controller writes in it and `watch` shows it.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+State = Literal["waiting", "answered", "late", "failed", "refused"]
+
+
+@dataclass
+class SiteRecord:
+    """What the server knows of one site."""
+
+    state: State = "waiting"
+    accepted_round: int | None = None
+    contributions: int = 0
+    steps: int = 0
+    """Optimiser steps in all accepted rounds."""
+    auroc: float | None = None
+    heard: float | None = None
+    """Seconds since the epoch."""
+    problem: str = ""
+
+
+class RoundBook:
+    """Follows the rounds of one job.
+
+    Args:
+        sites: the sites that are expected to take part.
+        quorum: how many accepted answers make a round count; 0: all sites'.
+        grace: seconds that a round stays open for the others once the quorum has answered.
+        clock: seconds; `time.time` but for tests.
+    """
+
+    def __init__(
+        self, sites: Iterable[str], quorum: int, grace: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.sites = {site: SiteRecord() for site in sorted(sites)}
+        self.quorum = quorum or len(self.sites)
+        self._grace = grace
+        self._clock = clock
+        self.number = 0
+        self.task = ""
+        self.opened = self._quorum_since = clock()
+        self.last_sign = clock()
+
+    def open(self, number: int, task: str) -> None:
+        """Begin a round; nobody has answered."""
+        self.number, self.task = number, task
+        self.opened = self.last_sign = self._clock()
+        for record in self.sites.values():
+            record.state, record.problem = "waiting", ""
+
+    def hear(self, site: str) -> None:
+        """Note a sign of life."""
+        if site in self.sites:
+            self.last_sign = self.sites[site].heard = self._clock()
+
+    def accept(self, site: str, auroc: float | None, steps: int) -> None:
+        """Note an answer that counts."""
+        record = self._record(site)
+        self.hear(site)
+        record.state, record.auroc, record.problem = "answered", auroc, ""
+        record.steps += steps
+        if steps:
+            record.contributions += 1
+            record.accepted_round = self.number
+        if len(self.accepted) == self.quorum:
+            self._quorum_since = self._clock()
+
+    def reject(self, site: str, state: State, problem: str) -> None:
+        """Note an answer that does not count, and why."""
+        record = self._record(site)
+        self.hear(site)
+        record.state, record.problem = state, problem
+
+    @property
+    def accepted(self) -> list[str]:
+        """Sites whose answer counts in this round."""
+        return self._in_state("answered")
+
+    @property
+    def complete(self) -> bool:
+        """Whether enough sites have answered for the round to count."""
+        return len(self.accepted) >= self.quorum
+
+    def due(self) -> bool:
+        """Whether the round should close before everybody has answered."""
+        waiting = len(self._in_state("waiting"))
+        if self.complete:
+            return self._clock() - self._quorum_since >= self._grace
+        return len(self.accepted) + waiting < self.quorum
+
+    def silent_seconds(self) -> float:
+        """Seconds since the last sign of any site."""
+        return self._clock() - self.last_sign
+
+    def close(self) -> dict[str, str]:
+        """End the round; returns what kept each site out that did not contribute."""
+        for site in self._in_state("waiting"):
+            self._record(site).state = "late"
+            self._record(site).problem = "no answer in time"
+        return {
+            site: f"{record.state}: {record.problem}"
+            for site, record in self.sites.items()
+            if record.state != "answered"
+        }
+
+    def missing(self) -> list[str]:
+        """Sites that never contributed to the model."""
+        return [site for site, record in self.sites.items() if not record.contributions]
+
+    def restore(self, steps: dict[str, int], contributions: dict[str, int]) -> None:
+        """Take over the counts of an earlier part of the same job."""
+        for site, count in contributions.items():
+            self._record(site).contributions = count
+            self._record(site).steps = steps.get(site, 0)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What `watch` shows of the sites."""
+        return {
+            site: {
+                "state": record.state,
+                "accepted_round": record.accepted_round,
+                "contributions": record.contributions,
+                "auroc": record.auroc,
+                "heard": record.heard,
+                "problem": record.problem,
+            }
+            for site, record in self.sites.items()
+        }
+
+    def _record(self, site: str) -> SiteRecord:
+        return self.sites.setdefault(site, SiteRecord())
+
+    def _in_state(self, state: State) -> list[str]:
+        return [site for site, record in self.sites.items() if record.state == state]

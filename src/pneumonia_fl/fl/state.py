@@ -1,0 +1,105 @@
+"""What the server keeps of a job beside NVFlare, so that a job can go on after a crash.
+
+NVFlare 2.9 has no job resume (NVFLARE-2.9 §10). After every round the last global model, the best one and the
+journal are written here; the folder goes when the job is done.
+
+<server kit>/pneumonia_fl_state/<job id>/
+    model.safetensors    the last global model      journal.jsonl   events up to then
+    best.safetensors     the best one so far        mlflow.json     the job's runs in MLflow
+    state.json           round, steps, submitter    result.json     how the job ended
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.errors import RunError
+from pneumonia_fl.journal import JOURNAL_NAME
+from pneumonia_fl.runs import MLFLOW_STATUS
+
+STATE_FOLDER = "pneumonia_fl_state"
+RESULT = "result.json"
+JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,80}")
+COPIED = (JOURNAL_NAME, MLFLOW_STATUS)
+
+Parameters = dict[str, Any]
+
+
+class JobState:
+    """The kept state of one job.
+
+    Args:
+        workspace: root of the server's workspace, which is its kit.
+        job_id: NVFlare's id of the job.
+    """
+
+    def __init__(self, workspace: Path, job_id: str) -> None:
+        if not JOB_ID.fullmatch(job_id):
+            raise RunError(f"{job_id!r} is not a job id")
+        self.folder = workspace / STATE_FOLDER / job_id
+
+    def save(self, model: Parameters, best: Parameters | None, values: dict[str, Any], run_dir: Path) -> None:
+        """Write the state after a round; `values` (small, JSON) last, because they say which round it is."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(self.folder / "model.safetensors", _packed(model))
+        if best is not None:
+            write_atomic(self.folder / "best.safetensors", _packed(best))
+        for name in COPIED:
+            if (run_dir / name).is_file():
+                write_atomic(self.folder / name, (run_dir / name).read_bytes())
+        write_atomic(self.folder / "state.json", json.dumps(values).encode())
+
+    def load(self, submitter: str) -> tuple[Parameters, Parameters | None, dict[str, Any]]:
+        """The last model, the best one (None: not yet) and the values.
+
+        Raises:
+            RunError: there is nothing to go on from, or it is somebody else's job.
+        """
+        try:
+            values = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+            model = load_file(self.folder / "model.safetensors")
+        except OSError:
+            raise RunError(
+                f"job {self.folder.name} has no state to go on from: it finished, or no round was done"
+            ) from None
+        if values["submitter"] != submitter:
+            raise RunError(f"job {self.folder.name} was submitted by somebody else")
+        best = self.folder / "best.safetensors"
+        return model, load_file(best) if best.is_file() else None, values
+
+    def copy_records(self, run_dir: Path) -> None:
+        """Put journal and MLflow run ids into the run folder of the job that goes on."""
+        for name in COPIED:
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, run_dir / name)
+
+    def finish(self, result: dict[str, Any], keep: bool) -> None:
+        """Write how the job ended; unless `keep`, remove everything that only a resume would need."""
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(self.folder / RESULT, json.dumps(result).encode())
+
+    def result(self) -> dict[str, Any] | None:
+        """What `finish` wrote; None when the job did not get so far."""
+        file = self.folder / RESULT
+        if not file.is_file():
+            return None
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return values
+
+    def remove(self) -> None:
+        """Forget the job."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _packed(parameters: Parameters) -> bytes:
+    """As safetensors, which take arrays only: NumPy makes scalars of what has no dimension."""
+    content: bytes = save({name: np.asarray(value) for name, value in parameters.items()})
+    return content

@@ -1,0 +1,53 @@
+"""Settings as `a.b=value` words: on the command line, and as arguments of the sites' training script."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from pneumonia_fl.errors import ConfigError
+
+
+def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return `values` with each `a.b=value` set; the value is read as YAML."""
+    result = dict(values)
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {text!r}: write key=value, for example train.lr=0.001")
+        _set_path(result, key.strip().split("."), _yaml_value(value, text), text)
+    return result
+
+
+def flatten(value: BaseModel, prefix: str = "") -> list[str]:
+    """Return every setting as an `a.b=value` word, without spaces or quotes: safe for any argument splitter."""
+    words: list[str] = []
+    for key in type(value).model_fields:
+        item = getattr(value, key)
+        if isinstance(item, BaseModel):
+            words += flatten(item, f"{prefix}{key}.")
+        elif item is not None:
+            words.append(f"{prefix}{key}={_scalar(item)}")
+    return words
+
+
+def _scalar(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _yaml_value(value: str, text: str) -> object:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {text!r}: the value is not valid YAML; put it in quotes") from None
+
+
+def _set_path(values: dict[str, Any], keys: list[str], value: object, text: str) -> None:
+    for key in keys[:-1]:
+        child = values.get(key)
+        if child is not None and not isinstance(child, Mapping):
+            raise ConfigError(f"--set {text!r}: {key!r} has no settings below it")
+        values[key] = dict(child or {})
+        values = values[key]
+    values[keys[-1]] = value
