@@ -1,6 +1,7 @@
 """`pneumonia-fl up`, `down` and `status`: the servers and sites whose kits are on this machine."""
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +44,7 @@ def up(kits: Kits = Path("kits"), data: Data = None, timeout: Timeout = 120, as_
     if as_json:
         typer.echo(json.dumps({"seconds": seconds, "participants": entries}, indent=2))
         return
-    typer.echo(f"{len(entries)} up in {seconds} s; end them with: pneumonia-fl down {kits}")
+    typer.echo(f"{len(entries)} up in {seconds} s; end them with: pneumonia-fl down {shlex.quote(str(kits))}")
     for entry in entries:
         typer.echo(f"log of {entry['name']}: {entry['log']}")
 

@@ -1,5 +1,6 @@
 """What must be true before kits are started; the first thing that is not becomes one line that says what to do."""
 
+import shlex
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pneumonia_fl.fl.doctor.certificates import load
 from pneumonia_fl.fl.federation.participant import Participant
 from pneumonia_fl.fl.kits import LOCAL_SETTINGS
 from pneumonia_fl.fl.plan import share_cores
+from pneumonia_fl.fl.provision.signing import is_signed, verify
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,14 @@ def check(participants: Sequence[Participant]) -> None:
     """Refuse what cannot start.
 
     Raises:
-        KitError: an incomplete kit, an expired certificate, a server name that nobody knows.
+        KitError: an incomplete or changed kit, an expired certificate, a server name that nobody knows.
         RunError: a kit runs already, or the server's port is taken.
     """
     for one in participants:
         _check_kit(one)
         if one.running():
-            raise RunError(f"{one.name} runs already; end it first: pneumonia-fl down {one.kit.folder}")
+            folder = shlex.quote(str(one.kit.folder))
+            raise RunError(f"{one.name} runs already; end it first: pneumonia-fl down {folder}")
     for one in participants:
         if one.kit.kind == "server":
             _check_port(one)
@@ -79,6 +82,9 @@ def _check_kit(one: Participant) -> None:
     for name in ("start.sh", "sub_start.sh"):
         if not (one.kit.startup / name).is_file():
             raise KitError(f"{one.kit.folder} lacks startup/{name}; ask the Lead IT for a new kit")
+    if is_signed(one.kit) and (changed := verify(one.kit)):
+        names = ", ".join(changed)
+        raise KitError(f"{one.kit.startup} is not as it was signed ({names}); ask the Lead IT for a new kit")
     now = datetime.now(UTC)
     for path in (one.kit.certificate, one.kit.root_certificate):
         end = load(path).not_valid_after_utc

@@ -10,6 +10,7 @@ ATTEMPT = "new pid "
 """NVFlare's restart loop prints it each time it starts the server or site."""
 GAVE_UP = "System is in trouble"
 READY = {"server": "Server started", "site": "Successfully registered client:"}
+NO_CONNECTION = "Not Connected] is closed"
 _LOGGED = re.compile(r" - (?:ERROR|CRITICAL) - (?:\S* - )?(?P<text>.+)")
 _RAISED = re.compile(r"(?P<text>[\w.]*(?:Error|Exception|NotAuthenticated)\b: .+)")
 
@@ -23,7 +24,7 @@ class Startup:
     died: bool
     """Its process has ended at least once since it was started."""
     error: str
-    """The last error that it printed, else its last line."""
+    """The last error that it printed, else what keeps it waiting."""
 
 
 def read_startup(participant: Participant) -> Startup:
@@ -33,17 +34,23 @@ def read_startup(participant: Participant) -> Startup:
     return Startup(
         ready=READY[participant.kit.kind] in current,
         died=ATTEMPT in before or GAVE_UP in text,
-        error=last_error(text),
+        error=last_error(text) or _obstacle(participant, text),
     )
 
 
 def last_error(text: str) -> str:
-    """The last line that reports an error, without its time and origin; else the last line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for line in reversed(lines):
+    """The last error in a log, without its time and origin; "" when there is none."""
+    for line in reversed(text.splitlines()):
         if found := _LOGGED.search(line) or _RAISED.match(line):
-            return found["text"]
-    return lines[-1] if lines else "it has printed nothing"
+            return found["text"].strip()
+    return ""
+
+
+def _obstacle(participant: Participant, text: str) -> str:
+    kit = participant.kit
+    if NO_CONNECTION in text:
+        return f"no connection to {kit.host}:{kit.port}"
+    return "no error so far"
 
 
 def rotate(log: Path) -> None:

@@ -34,7 +34,7 @@ class Tracking:
         """Why our process has ended; None while it lives."""
         if self.process is None or self.log is None or self.process.poll() is None:
             return None
-        return last_error(self.log.read_text(encoding="utf-8", errors="replace"))
+        return last_error(self.log.read_text(encoding="utf-8", errors="replace")) or "no error in its log"
 
 
 def start_tracking(server: Participant) -> Tracking:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pneumonia_fl.errors import KitError, RunError, TimeLimitError
+from pneumonia_fl.errors import KitError, RefusedError, RunError, TimeLimitError
 from pneumonia_fl.fl.federation.launch import POLL_SECONDS, end, start_server, start_site
 from pneumonia_fl.fl.federation.participant import Participant, find_participants
 from pneumonia_fl.fl.federation.preflight import check, site_plans
@@ -83,20 +83,20 @@ def _check_tracking(trackings: list[Tracking]) -> None:
 
 def _ask_servers(folder: Path, participants: list[Participant], deadline: float, say: Say) -> None:
     """Hear from each server itself that it knows the sites, where a person's kit lies beside the others."""
-    from pneumonia_fl.fl.federation.registered import admin_kit, registered_sites
+    from pneumonia_fl.fl.federation.registered import admin_kit, wait_for_sites
 
+    sites = {one.name for one in participants if one.kit.kind == "site"}
     for server in (one for one in participants if one.kit.kind == "server"):
         person = admin_kit(folder, server.kit)
-        sites = {one.name for one in participants if one.kit.kind == "site"}
         if person is None or not sites:
             continue
         try:
-            while missing := sites - set(registered_sites(person)):
-                if time.monotonic() > deadline:
-                    raise TimeLimitError(f"{server.name} does not know {', '.join(sorted(missing))}")
-                time.sleep(POLL_SECONDS)
-        except KitError as error:  # the sites' own logs say that they are registered
-            say(f"could not ask the server: {error}")
+            wait_for_sites(person, sites, deadline)
+        except (
+            KitError,
+            RefusedError,
+        ) as error:  # it is the person's kit; the sites say that they are registered
+            say(f"the server was not asked: {error}")
 
 
 def _tell_tracking(trackings: list[Tracking], say: Say) -> None:
