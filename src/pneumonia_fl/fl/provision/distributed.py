@@ -21,6 +21,7 @@ from pneumonia_fl.fl.provision.finish import finish
 from pneumonia_fl.fl.provision.make import STATE
 from pneumonia_fl.fl.provision.project import Project, load_project
 from pneumonia_fl.fl.provision.shipped import find_wheel, policy_folder
+from pneumonia_fl.fl.provision.signing import key_made_at_owner
 from pneumonia_fl.fl.provision.state import State
 
 VALID_DAYS = 360
@@ -100,14 +101,14 @@ def finish_packaged(folder: Path, policy: str, wheel: Path | None) -> Kit:
     """Complete a kit that `nvflare package` made at the site.
 
     Raises:
-        KitError: it is no kit, or the central root signed it already.
+        KitError: it is no kit, or one that is finished.
         ConfigError: there is no such policy, or no wheel.
     """
     policy_folder(policy)
     kit = open_kit(folder)
-    if (folder.parent / STATE).is_dir():
+    if not key_made_at_owner(kit):
         raise KitError(
-            f"{folder} was made by `pneumonia-fl provision` and is finished; --finish is for `nvflare package`"
+            f"{folder} is finished already: `pneumonia-fl provision` made it, not `nvflare package`"
         )
     with tempfile.TemporaryDirectory() as cache:
         return finish(kit.folder, find_wheel(wheel, Path(cache) / "wheel"), policy, None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound
 from nvflare.lighter.utils import load_crt, sign_folders, verify_content
 
 from pneumonia_fl.errors import KitError
@@ -25,20 +26,38 @@ def sign(startup: Path, root_key: Any) -> None:
 
 
 def is_signed(kit: Kit) -> bool:
-    """Whether there is a signature at all; a kit whose key never left the site has none."""
+    """Whether there is a signature at all."""
     return (kit.startup / SIGNATURE).is_file()
+
+
+def key_made_at_owner(kit: Kit) -> bool:
+    """Whether the private key never left its owner, so that whoever has the root could not sign the kit.
+
+    `nvflare cert approve` writes the purpose of the key into the certificate; central provisioning does not.
+
+    Raises:
+        KitError: the certificate cannot be read.
+    """
+    try:
+        load_crt(str(kit.certificate)).extensions.get_extension_for_class(ExtendedKeyUsage)
+    except ExtensionNotFound:
+        return False
+    except (OSError, ValueError) as error:
+        raise KitError(f"{kit.certificate} cannot be read ({error}); ask for a new kit") from None
+    return True
 
 
 def verify(kit: Kit) -> list[str]:
     """Names of the files in `startup/` that were changed, added or taken away since the kit was signed.
 
-    A kit without a signature gives `["signature.json"]`.
+    A kit from which the signature was taken gives `["signature.json"]`; one whose key was made at its owner never
+    had any.
 
     Raises:
-        KitError: the signature or the root certificate cannot be read.
+        KitError: the signature or a certificate cannot be read.
     """
     if not is_signed(kit):
-        return [SIGNATURE]
+        return [] if key_made_at_owner(kit) else [SIGNATURE]
     signatures, public_key = _read(kit)
     present = {path.name for path in kit.startup.iterdir()} - {SIGNATURE}
     wrong = {name for name in present & signatures.keys() if not _fits(kit, name, signatures, public_key)}
