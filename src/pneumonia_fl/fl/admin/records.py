@@ -96,8 +96,8 @@ def record(meta: Mapping[str, Any]) -> JobRecord:
         sites=tuple(ours.get("sites") or _deployed(meta)),
         reason=reason(meta),
         shipped=bool(meta.get("byoc")),
-        cloned_from=meta.get("cloned_from") or ours.get("cloned_from"),
-        resumed_from=ours.get("resume_from"),
+        cloned_from=meta.get("cloned_from"),
+        resumed_from=ours.get("resume_from") or None,
     )
 
 

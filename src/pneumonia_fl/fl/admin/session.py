@@ -127,19 +127,31 @@ class Admin:
         text = found.get("logs", {}).get(target)
         return None if text is None else str(text)
 
+    def components(self, job_id: str) -> list[str]:
+        """Names of what the server keeps of a job besides its result, such as the sites' error logs."""
+        return list(self._call("list this job's parts", lambda s: s.list_job_components(job_id)))
+
     def download(self, job_id: str, folder: Path) -> Path:
         """Fetch a job's result into `folder` and return the folder that was made there.
 
         Raises:
             RunError: the transfer broke off; what had arrived is gone.
         """
-        api = self._session.api
-        api.file_download_progress_timeout = CHUNK_SECONDS
-        for module in api.cmd_modules:
-            if isinstance(module, FileTransferModule):
-                module.download_dir = str(folder)
+        self._receive_in(folder)
         with self._long():
             return Path(self._call("download this job", lambda s: s.download_job_result(job_id), False))
+
+    def download_components(self, job_id: str, folder: Path) -> Path:
+        """Fetch what `components` lists into `folder` and return the folder that was made there."""
+        self._receive_in(folder)
+        return Path(self._call("download this job's parts", lambda s: s.download_job_components(job_id)))
+
+    def _receive_in(self, folder: Path) -> None:
+        """Have NVFlare receive files there, not in the kit, and be patient with each piece."""
+        self._session.api.file_download_progress_timeout = CHUNK_SECONDS
+        for module in self._session.api.cmd_modules:
+            if isinstance(module, FileTransferModule):
+                module.download_dir = str(folder)
 
     @contextlib.contextmanager
     def _long(self) -> Iterator[None]:

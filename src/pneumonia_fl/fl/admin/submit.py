@@ -1,0 +1,164 @@
+"""Sending jobs to a real server: a new one, a copy, or one that goes on where another stopped."""
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pneumonia_fl.config import JobConfig, Preprocess, load_job, parse
+from pneumonia_fl.data.manifest import read_info
+from pneumonia_fl.errors import ConfigError, RefusedError, RunError, TimeLimitError
+from pneumonia_fl.fl.admin.records import properties, record
+from pneumonia_fl.fl.admin.session import Admin
+from pneumonia_fl.fl.plan import plan
+from pneumonia_fl.jobfiles import find_job
+from pneumonia_fl.overrides import with_overrides
+from pneumonia_fl.progress import Progress, silent
+
+META_FILES = ("meta.json", "meta.yml", "meta.conf")
+EXPORTING, SENDING = "making the job", "sending"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user wants to submit."""
+
+    job: str
+    """A name in `jobs/`, a YAML file, or an exported NVFlare job folder."""
+    overrides: Sequence[str] = ()
+    data: Path | None = None
+    """Prepared data whose input size the job takes over; None: the job's own, or the default."""
+    ship_code: bool = False
+    token: str | None = None
+    """The same token and content never run twice; None: a new one."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that the server has taken."""
+
+    id: str
+    name: str
+    sites: tuple[str, ...]
+    """Expected sites: those that were connected; empty when not enough were."""
+    token: str
+
+
+def submit(admin: Admin, wanted: Wanted, progress: Progress = silent) -> Submitted:
+    """Export a job and send it; an exported folder is sent as it is.
+
+    Raises:
+        ConfigError: there is no such job, or its settings contradict each other.
+        RefusedError: the server refuses the person, or the job.
+        RunError: no site is connected.
+    """
+    folder = Path(wanted.job)
+    token = wanted.token or uuid.uuid4().hex
+    if _is_exported(folder):
+        if wanted.overrides or wanted.data or wanted.ship_code:
+            raise ConfigError(f"{folder} is exported already; settings and --ship-code are for jobs by name")
+        return _send_copy(admin, folder, (), token, progress)
+    job = resolve(load_job(find_job(wanted.job), wanted.overrides), wanted.data)
+    return _export_and_send(admin, job, wanted.ship_code, token, progress)
+
+
+def clone(admin: Admin, job_id: str, progress: Progress = silent) -> Submitted:
+    """Submit a job of ours anew with the same settings; have the server copy any other.
+
+    (NVFlare's own copy loses the job's custom properties, with which it says what it is.)
+    """
+    meta = admin.meta(job_id)
+    ours = properties(meta)
+    if not ours.get("config"):
+        return Submitted(admin.clone(job_id), str(meta.get("name", "")), (), "")
+    return _export_and_send(admin, _config(ours), ours.get("form") == "shipped", uuid.uuid4().hex, progress)
+
+
+def resume(
+    admin: Admin, job_id: str, overrides: Sequence[str] = (), progress: Progress = silent
+) -> Submitted:
+    """Submit a job that goes on from the last global model of one that did not finish.
+
+    Raises:
+        RunError: the job still runs, finished, or was not made by pneumonia-fl.
+        RefusedError: somebody else submitted it.
+    """
+    meta = admin.meta(job_id)
+    job, ours = record(meta), properties(meta)
+    short = job.id[:8]
+    if not ours.get("config"):
+        raise RunError(f"job {short} was not made by pneumonia-fl, so it cannot go on")
+    if not job.ended:
+        raise RunError(f"job {short} is {job.status}; there is nothing to resume")
+    if job.raw_status == "FINISHED:COMPLETED":
+        raise RunError(f"job {short} has finished; `pneumonia-fl clone {short}` runs it anew")
+    if job.submitter != admin.kit.name:
+        raise RefusedError(f"job {short} is {job.submitter}'s; only they can resume it")
+    config = _config(ours, overrides)
+    shipped = ours.get("form") == "shipped"
+    return _export_and_send(admin, config, shipped, uuid.uuid4().hex, progress, job.id)
+
+
+def resolve(job: JobConfig, data: Path | None) -> JobConfig:
+    """The job with a known input: its own, that of prepared data, or the default."""
+    if data is not None:
+        return plan(job, read_info(data)).job
+    return job if job.preprocess else job.model_copy(update={"preprocess": Preprocess()})
+
+
+def _config(ours: dict[str, object], overrides: Sequence[str] = ()) -> JobConfig:
+    values = ours["config"]
+    assert isinstance(values, dict)
+    return parse(JobConfig, with_overrides(values, overrides), "the job on the server")
+
+
+def _export_and_send(
+    admin: Admin, job: JobConfig, ship_code: bool, token: str, progress: Progress, resume_from: str = ""
+) -> Submitted:
+    from pneumonia_fl.fl.jobs import Form, export_job
+
+    form: Form = "shipped" if ship_code else "installed"
+    sites = expected_sites(job, admin.sites())
+    progress(EXPORTING, 0, None)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = export_job(job, sites or job.min_sites, Path(temporary), form, resume_from)
+        return _send(admin, folder, sites, token, progress)
+
+
+def expected_sites(job: JobConfig, connected: Sequence[str]) -> tuple[str, ...]:
+    """The connected sites; none when the job waits for more of them.
+
+    Raises:
+        RunError: no site is connected, and the job does not say how many it needs.
+    """
+    if not connected and not job.min_sites:
+        raise RunError(
+            "no site is connected to the server; start one, or say with --min-sites how many the job waits for"
+        )
+    return tuple(connected) if len(connected) >= job.min_sites else ()
+
+
+def _send_copy(
+    admin: Admin, folder: Path, sites: tuple[str, ...], token: str, progress: Progress
+) -> Submitted:
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary) / folder.resolve().name
+        shutil.copytree(folder, copy)
+        return _send(admin, copy, sites, token, progress)
+
+
+def _send(admin: Admin, folder: Path, sites: tuple[str, ...], token: str, progress: Progress) -> Submitted:
+    """Send a job folder; once more when the answer got lost, which the token makes safe."""
+    progress(SENDING, 0, None)
+    try:
+        job_id = admin.submit(folder, token)
+    except TimeLimitError:
+        admin.reconnect()
+        job_id = admin.submit(folder, token)
+    return Submitted(job_id, admin.job(job_id).name, sites, token)
+
+
+def _is_exported(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in META_FILES)

@@ -1,0 +1,185 @@
+"""Following a job on a real server until it ends, and saying how it ended."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pneumonia_fl.errors import IncompleteError, PneumoniaFLError, RunError, TimeLimitError
+from pneumonia_fl.fl.admin.progress import Snapshot, never_contributed
+from pneumonia_fl.fl.admin.records import WAITING, JobRecord, age, missing_sites
+from pneumonia_fl.fl.admin.session import Admin
+
+POLL_SECONDS = 1.0
+AWAY_SECONDS = 180.0
+"""How long a server may be away, for example for a restart, before nobody waits for it any more."""
+LOG_FILE = "log.txt"
+INCOMPLETE = re.compile(r"INCOMPLETE: never contributed: (.+)$", re.MULTILINE)
+"""What our controller logs at the end of such a run."""
+ERROR_LINE = re.compile(
+    r"^(?:.* - ERROR - (?:\[[^]]*\] - )?(.+)|(?:\w+\.)*(\w*(?:Error|Exception): .+))$", re.MULTILINE
+)
+
+How = Literal["complete", "incomplete", "failed", "aborted"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended."""
+
+    job: JobRecord
+    how: How
+    reason: str
+    """Why, when it did not end well; a remark when it did."""
+    missing: tuple[str, ...]
+    """Sites that never contributed."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**self.job.as_dict(), "how": self.how, "reason": self.reason, "missing": list(self.missing)}
+
+    def check(self) -> None:
+        """Raise what stands for a bad end.
+
+        Raises:
+            IncompleteError: a site never contributed.
+            RunError: the job failed, was aborted or never ran.
+        """
+        short = self.job.id[:8]
+        if self.how == "incomplete":
+            raise IncompleteError(
+                f"job {short} is INCOMPLETE: {', '.join(self.missing)} never contributed; "
+                f"what there is: `pneumonia-fl download {short}`"
+            )
+        if self.how != "complete":
+            why = f": {self.reason}" if self.reason else f"; see `pneumonia-fl logs {short}`"
+            raise RunError(f"job {short} {self.job.status if self.how == 'failed' else 'was aborted'}{why}")
+
+
+class JobWatcher(Protocol):
+    """Whoever shows the user how a job goes."""
+
+    def on_job(self, job: JobRecord, note: str) -> None:
+        """The job's status, and a remark about it, have changed."""
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        """The running job stands like this now; called about once a second."""
+
+    def on_away(self, seconds: float) -> None:
+        """The server has not answered for so long."""
+
+
+def watch(admin: Admin, job_id: str, watcher: JobWatcher, timeout: float | None = None) -> Ending:
+    """Follow a job until it ends.
+
+    Args:
+        admin: the login; it is renewed when the server was away.
+        job_id: full id of the job.
+        watcher: told what happens.
+        timeout: seconds after which to stop watching (the job goes on); None: never.
+
+    Raises:
+        TimeLimitError: the time is over, or the server is away for longer than `AWAY_SECONDS`.
+    """
+    follower = _Follower(admin, job_id, watcher)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while not follower.step().ended:
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimeLimitError(
+                f"job {job_id[:8]} is still {follower.job.status} after {age(timeout or 0)}; it goes on; "
+                f"see it with `pneumonia-fl watch {job_id[:8]}`"
+            )
+        time.sleep(POLL_SECONDS)
+    return ending(follower.job, follower.last, lambda: log_or_nothing(admin, job_id))
+
+
+def ending(job: JobRecord, last: Snapshot | None, read_log: Callable[[], str]) -> Ending:
+    """How a job ended.
+
+    Args:
+        job: as the server lists it.
+        last: the last that was seen of it while it ran; None: nothing.
+        read_log: gives the server's log of the job, "" when there is none or no right to it.
+    """
+    done = last is not None and last["state"] == "finished"
+    if job.raw_status == "FINISHED:COMPLETED" or (job.raw_status == "FINISHED:ABNORMAL" and done):
+        missing = never_contributed(last) if last else _logged_missing(read_log())
+        remark = (
+            ""
+            if job.raw_status == "FINISHED:COMPLETED"
+            else "all rounds done, but a site was lost at the end"
+        )
+        return Ending(job, "incomplete" if missing else "complete", remark, tuple(missing))
+    missing = never_contributed(last) if last else []
+    stopped = str(last.get("reason") or "") if last else ""
+    if job.raw_status == "FINISHED:ABORTED" and stopped in ("", "aborted"):
+        return Ending(job, "aborted", "", tuple(missing))
+    why = stopped or job.reason or _last_error(read_log())
+    return Ending(job, "failed", why, tuple(missing))
+
+
+def log_or_nothing(admin: Admin, job_id: str) -> str:
+    """The server's log of the job; "" when it may not be read or is gone."""
+    try:
+        return admin.log(job_id, "server", LOG_FILE) or ""
+    except PneumoniaFLError:
+        return ""
+
+
+class _Follower:
+    """Looks at a job once per step, through restarts of the server."""
+
+    def __init__(self, admin: Admin, job_id: str, watcher: JobWatcher) -> None:
+        self._admin, self._id, self._watcher = admin, job_id, watcher
+        self._told: tuple[str, str] | None = None
+        self._away_since: float | None = None
+        self.job = admin.job(job_id)
+        self.last: Snapshot | None = None
+
+    def step(self) -> JobRecord:
+        """Look once."""
+        try:
+            if self._away_since is not None:
+                self._admin.reconnect()
+            self._look()
+            self._away_since = None
+        except TimeLimitError as error:
+            self._away(error)
+        return self.job
+
+    def _look(self) -> None:
+        self.job = self._admin.job(self._id)
+        note = self._note()
+        if (self.job.status, note) != self._told:
+            self._told = (self.job.status, note)
+            self._watcher.on_job(self.job, note)
+        if self.job.running:
+            snapshot = self._admin.snapshot(self._id)
+            if snapshot is not None:
+                self.last = snapshot
+                self._watcher.on_snapshot(snapshot)
+
+    def _note(self) -> str:
+        if self.job.status != WAITING:
+            return self.job.reason
+        absent = missing_sites(self.job, self._admin.sites())
+        return f"not connected: {', '.join(absent)}" if absent else self.job.reason
+
+    def _away(self, error: TimeLimitError) -> None:
+        """Note that the server does not answer; the error goes on when that has lasted for too long."""
+        now = time.monotonic()
+        self._away_since = self._away_since or now
+        self._watcher.on_away(now - self._away_since)
+        if now - self._away_since > AWAY_SECONDS:
+            raise error
+
+
+def _logged_missing(log: str) -> list[str]:
+    found = INCOMPLETE.search(log)
+    return [name.strip() for name in found.group(1).split(",")] if found else []
+
+
+def _last_error(log: str) -> str:
+    found = [next(filter(None, match)) for match in ERROR_LINE.findall(log)]
+    return found[-1].strip() if found else ""
