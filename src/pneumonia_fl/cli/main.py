@@ -12,6 +12,7 @@ from pneumonia_fl.cli.data import app as data_app
 from pneumonia_fl.cli.doctor import doctor
 from pneumonia_fl.cli.evaluate import evaluate
 from pneumonia_fl.cli.federation import down, status, up
+from pneumonia_fl.cli.jobs import abort, clone, delete, download, jobs, logs, resume, submit, watch
 from pneumonia_fl.cli.provision import authz, provision
 from pneumonia_fl.cli.run import run
 from pneumonia_fl.cli.show import runs, ui
@@ -37,6 +38,15 @@ app.command()(up)
 app.command()(down)
 app.command()(status)
 app.command()(doctor)
+app.command()(submit)
+app.command()(jobs)
+app.command()(watch)
+app.command()(logs)
+app.command()(abort)
+app.command()(download)
+app.command()(clone)
+app.command()(resume)
+app.command()(delete)
 
 
 @app.callback()

@@ -1,0 +1,282 @@
+"""Jobs on a real server: `submit`, `jobs`, `watch`, `logs`, `abort`, `download`, `clone`, `resume`, `delete`."""
+
+import json
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pneumonia_fl.fl.admin.session import Admin
+    from pneumonia_fl.fl.admin.submit import Submitted
+    from pneumonia_fl.fl.admin.watch import Ending
+
+JobName = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="A name in jobs/, a YAML file, or an exported NVFlare job folder."),
+]
+Id = Annotated[str, typer.Argument(metavar="ID", help="A job's id, or its first characters.")]
+Kit = Annotated[
+    Path | None,
+    typer.Option(
+        "--kit",
+        help="Your startup kit; default: $PNEUMONIA_FL_KIT, or the only lead's kit in kits/.",
+        show_default=False,
+    ),
+]
+Study = Annotated[str, typer.Option("--study", help="NVFlare study.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the job; repeatable."),
+]
+Rounds = Annotated[int | None, typer.Option("--rounds", "-r", min=1, help="Federated rounds.")]
+MinSites = Annotated[
+    int | None, typer.Option("--min-sites", min=1, help="Sites that the job needs to start.")
+]
+ShipCode = Annotated[
+    bool, typer.Option("--ship-code", help="Send this program with the job; strict sites refuse it.")
+]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Prepared data: the job takes its input size from there.")
+]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", help="The same token and job never run twice, however often you submit."),
+]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Follow the job to its end; the exit code says how it ended.")
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", min=0, help="Minutes after which to stop watching; the job goes on."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder for the run; default: runs/JOB-ID.", show_default=False),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+
+
+def submit(
+    job: JobName,
+    kit: Kit = None,
+    study: Study = "default",
+    overrides: Overrides = None,
+    rounds: Rounds = None,
+    min_sites: MinSites = None,
+    ship_code: ShipCode = False,
+    data: Data = None,
+    token: Token = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Send a job to the server; the sites that are connected take part.
+
+    Example:
+
+        pneumonia-fl submit fedavg --kit kits/lead@europe-hospital.org --rounds 10 --wait
+    """
+    from pneumonia_fl.cli.jobview import JobView
+    from pneumonia_fl.fl.admin.submit import Wanted
+    from pneumonia_fl.fl.admin.submit import submit as send
+    from pneumonia_fl.fl.admin.watch import watch as follow
+
+    wanted = Wanted(job, all_overrides(overrides, rounds, min_sites), data, ship_code, token)
+    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
+        submitted = send(admin, wanted, view.progress)
+        view.on_submitted(submitted)
+        ending = follow(admin, submitted.id, view, _seconds(timeout)) if wait else None
+    _show_submitted(submitted, kit, as_json, ending)
+
+
+def jobs(
+    kit: Kit = None,
+    study: Study = "default",
+    mine: Annotated[bool, typer.Option("--mine", help="Only those that you submitted.")] = False,
+    active: Annotated[bool, typer.Option("--active", help="Only those that have not ended.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Only the latest so many.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List the jobs on the server: whose, how they stand, and why one does not run."""
+    with _login(kit, study) as admin:
+        found = [
+            job
+            for job in admin.jobs()
+            if (not mine or job.submitter == admin.kit.name) and (not active or not job.ended)
+        ][-limit:]
+    if as_json:
+        _print_json([job.as_dict() for job in found])
+        return
+    if not found:
+        typer.echo("no such jobs on the server; send one with `pneumonia-fl submit fedavg`")
+        return
+    from rich.console import Console
+
+    from pneumonia_fl.cli.jobview import jobs_table
+
+    Console().print(jobs_table(found, time.time()))
+
+
+def watch(
+    job_id: Id, kit: Kit = None, study: Study = "default", timeout: Timeout = None, as_json: Json = False
+) -> None:
+    """Follow a job to its end: round, time left, and what each site does.
+
+    Exit code: 0 complete, 5 a site never contributed, 1 failed or aborted, 3 the time was over, 4 refused. Ctrl-C
+    ends the watching, not the job.
+    """
+    from pneumonia_fl.cli.jobview import JobView
+    from pneumonia_fl.fl.admin.watch import watch as follow
+
+    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
+        ending = follow(admin, admin.find(job_id), view, _seconds(timeout))
+    if as_json:
+        _print_json(ending.as_dict())
+    _show_ending(ending, as_json)
+
+
+def logs(
+    job_id: Id,
+    kit: Kit = None,
+    study: Study = "default",
+    site: Annotated[str | None, typer.Option("--site", help="What this site has sent of its log.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+) -> None:
+    """Print a job's log on the server, or what a site has sent of its own."""
+    from pneumonia_fl.fl.admin.logs import follow_log, read_log
+
+    with _login(kit, study) as admin:
+        found = admin.find(job_id)
+        parts = follow_log(admin, found, site) if follow else iter([read_log(admin, found, site)])
+        for part in parts:
+            typer.echo(part, nl=False)
+
+
+def abort(job_id: Id, kit: Kit = None, study: Study = "default", as_json: Json = False) -> None:
+    """Stop a running job, or keep a waiting one from starting."""
+    with _login(kit, study) as admin:
+        found = admin.find(job_id)
+        message = admin.abort(found)
+    if as_json:
+        _print_json({"id": found, "message": message})
+    else:
+        typer.echo(message)
+
+
+def download(
+    job_id: Id,
+    kit: Kit = None,
+    study: Study = "default",
+    out: Out = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a job's result as a run folder like the simulator's, for `evaluate`, `ui` and `runs`."""
+    from pneumonia_fl.cli.jobview import JobView
+    from pneumonia_fl.cli.live import RunView
+    from pneumonia_fl.fl.admin.download import download as fetch
+    from pneumonia_fl.fl.admin.download import run_path
+
+    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
+        job = admin.job(admin.find(job_id))
+        run = fetch(admin, job.id, out or run_path(Path("runs"), job), force, view.progress)
+    RunView(quiet=as_json).show_result(run, as_json)
+
+
+def clone(job_id: Id, kit: Kit = None, study: Study = "default", as_json: Json = False) -> None:
+    """Run a job again with the same settings, as a new job."""
+    from pneumonia_fl.cli.jobview import JobView
+    from pneumonia_fl.fl.admin.submit import clone as send
+
+    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
+        submitted = send(admin, admin.find(job_id), view.progress)
+    _show_submitted(submitted, kit, as_json)
+
+
+def resume(
+    job_id: Id,
+    kit: Kit = None,
+    study: Study = "default",
+    overrides: Overrides = None,
+    rounds: Rounds = None,
+    min_sites: MinSites = None,
+    as_json: Json = False,
+) -> None:
+    """Go on from the last global model of a job that did not finish, as a new job.
+
+    Rounds, learning rate and curves go on where they stopped. --rounds is the number in all.
+    """
+    from pneumonia_fl.cli.jobview import JobView
+    from pneumonia_fl.fl.admin.submit import resume as send
+
+    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
+        changes = all_overrides(overrides, rounds, min_sites)
+        submitted = send(admin, admin.find(job_id), changes, view.progress)
+    _show_submitted(submitted, kit, as_json)
+
+
+def delete(job_id: Id, kit: Kit = None, study: Study = "default", as_json: Json = False) -> None:
+    """Remove a job that has ended, and its result, from the server."""
+    with _login(kit, study) as admin:
+        found = admin.find(job_id)
+        admin.delete(found)
+    if as_json:
+        _print_json({"id": found})
+    else:
+        typer.echo(f"deleted job {found}")
+
+
+def all_overrides(overrides: list[str] | None, rounds: int | None, min_sites: int | None) -> list[str]:
+    """Every setting that the user changes, as `key=value`."""
+    extra = [f"rounds={rounds}"] if rounds else []
+    extra += [f"min_sites={min_sites}"] if min_sites else []
+    return [*(overrides or []), *extra]
+
+
+def _login(kit: Path | None, study: str) -> "AbstractContextManager[Admin]":
+    from pneumonia_fl.fl.admin.kits import choose_kit
+    from pneumonia_fl.fl.admin.session import login
+
+    return login(choose_kit(kit), study)
+
+
+def _seconds(minutes: float | None) -> float | None:
+    return None if minutes is None else 60 * minutes
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _show_submitted(
+    submitted: "Submitted", kit: Path | None, as_json: bool, ending: "Ending | None" = None
+) -> None:
+    """Print the id and the next commands; after a wait, how the job ended."""
+    known = {
+        "id": submitted.id,
+        "name": submitted.name,
+        "sites": list(submitted.sites),
+        "token": submitted.token,
+    }
+    if as_json:
+        _print_json({**known, **(ending.as_dict() if ending else {})})
+    elif ending is None:
+        option = f" --kit {kit}" if kit else ""
+        typer.echo(submitted.id)
+        for command in ("watch", "logs", "download", "abort"):
+            typer.echo(f"  pneumonia-fl {command} {submitted.id[:8]}{option}", err=True)
+    if ending is not None:
+        _show_ending(ending, as_json)
+
+
+def _show_ending(ending: "Ending", as_json: bool) -> None:
+    """Say how a job ended, and exit with its code."""
+    ending.check()
+    if not as_json:
+        remark = f" ({ending.reason})" if ending.reason else ""
+        typer.echo(f"job {ending.job.id} is complete{remark}")
+        typer.echo(f"  pneumonia-fl download {ending.job.id[:8]}", err=True)
