@@ -215,6 +215,13 @@ def test_without_a_tracking_server_each_job_keeps_its_own_metrics(server_kit: Ki
     assert "each job keeps its own MLflow database" in said(server.tracking(server_kit), "ok")
 
 
+def test_the_environment_goes_before_the_kits_tracking_server(
+    tracked: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PNEUMONIA_FL_TRACKING_URI", "sqlite:////tmp/mlflow.db")
+    assert said(server.tracking(tracked), "ok") == "metrics go to sqlite:////tmp/mlflow.db"
+
+
 def test_a_tracking_server_that_does_not_answer(tracked: Kit) -> None:
     warning = said(server.tracking(tracked), "warn")
     assert "no MLflow server at http://127.0.0.1:9/ (" in warning

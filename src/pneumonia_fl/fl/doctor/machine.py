@@ -24,11 +24,17 @@ _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#]+)")
 _WHEEL = re.compile(r"(pneumonia_fl)-([^-]+)-py3-none-any\.whl")
 
 
-def software(kit: Kit | None) -> Iterator[Finding]:
-    """Versions of the Python that starts the kit against the kit's pins, and the GPUs that its torch sees."""
+def software(kit: Kit | None, seconds: float = PROBE_SECONDS) -> Iterator[Finding]:
+    """Versions of the Python that starts the kit against the kit's pins, and the GPUs that its torch sees.
+
+    A Python that needs longer than `seconds` to import torch is told, but not called broken.
+    """
     python = kit_python(kit)
     try:
-        facts = _probe(python, kit.folder if kit else Path.cwd())
+        facts = _probe(python, kit.folder if kit else Path.cwd(), seconds)
+    except subprocess.TimeoutExpired:
+        yield Finding("warn", f"{python} did not import torch in {seconds:g} s; is the machine very busy?")
+        return
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         yield Finding("fail", f"{python} does not run ({error}); make it anew with the kit's install.sh")
         return
@@ -76,7 +82,7 @@ def space(free: float, folder: Path) -> Finding:
     return Finding("ok", f"{free:,.0f} GB free for {folder}")
 
 
-def _probe(python: Path, folder: Path) -> dict[str, Any]:
+def _probe(python: Path, folder: Path, seconds: float) -> dict[str, Any]:
     # As text and not as a file: a script's folder would come first on its import path.
     code = Path(probe.__file__).read_text(encoding="utf-8")
     done = subprocess.run(
@@ -84,7 +90,7 @@ def _probe(python: Path, folder: Path) -> dict[str, Any]:
         capture_output=True,
         text=True,
         cwd=folder,
-        timeout=PROBE_SECONDS,
+        timeout=seconds,
         check=True,
     )
     facts: dict[str, Any] = json.loads(done.stdout)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from pneumonia_fl.data.check import Finding
+from pneumonia_fl.environment import tracking_uri
 from pneumonia_fl.fl.doctor.instance import processes_of
 from pneumonia_fl.fl.kits import Kit
 
@@ -29,8 +30,8 @@ def port(kit: Kit) -> Iterator[Finding]:
 
 
 def tracking(kit: Kit) -> Iterator[Finding]:
-    """Whether the MLflow server answers that the settings name."""
-    uri = kit.settings().tracking_uri
+    """Whether the MLflow server answers that the environment or the settings name."""
+    uri = tracking_uri() or kit.settings().tracking_uri
     if uri is None:
         yield Finding(
             "ok", "no tracking_uri in local/pneumonia_fl.yml: each job keeps its own MLflow database"
