@@ -1,0 +1,215 @@
+"""project.yml: the shipped one is sound, and every mistake is one line that names file and line."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, pneumonia_fl
+from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.fl.provision.edit import add_participants
+from pneumonia_fl.fl.provision.project import ROLES, load_project
+
+# What is written in place of what, and what the error says. The line is that of the new text's first word.
+MISTAKES = {
+    "unknown key at the top": ("description:", "descripton:", "unknown key 'descripton' in project.yml"),
+    "unknown key of a participant": ("    fed_learn_port: 8002", "    fl_port: 8002", "unknown key 'fl_port'"),
+    "unknown type": ("type: client\n    org: us_", "type: hospital\n    org: us_", "unknown type 'hospital'"),
+    "unknown role": ("role: lead", "role: leader", "unknown role 'leader'"),
+    "hyphen in an org": ("org: us_hospital", "org: us-hospital", "letters, digits and _ only"),
+    "two of one name": ("name: us-hospital", "name: asia-hospital", "two participants called 'asia-hospital'"),
+    "a second server": ("type: client\n    org: us_", "type: server\n    org: us_", "a second server, us-hospital"),
+    "no server": ("type: server", "type: client", "has no key 'fed_learn_port'"),
+    "port out of range": ("fed_learn_port: 8002", "fed_learn_port: 70000", "port from 1 to 65535, not 70000"),
+    "port that is text": ("fed_learn_port: 8002", "fed_learn_port: many", "port from 1 to 65535, not 'many'"),
+    "two ports": (
+        "    fed_learn_port: 8002",
+        "    admin_port: 8003\n    fed_learn_port: 8002",
+        "one port is enough",
+    ),
+    "no mutual TLS": ("connection_security: mtls", "connection_security: clear", "must be mtls, not 'clear'"),
+    "not grpc": ("scheme: grpc", "scheme: http", "NVFlare's own default is http"),
+    "no scheme": ("      scheme: grpc", "", "needs `args: {scheme: grpc}`"),
+    "GPUs beside capacity": (
+        "    org: us_hospital",
+        "    num_of_gpus: 1\n    org: us_hospital",
+        "num_of_gpus belongs below `capacity:`",
+    ),
+    "unknown key in capacity": (
+        "    org: us_hospital",
+        "    capacity: {gpus: 1}\n    org: us_hospital",
+        "unknown key 'gpus' in capacity",
+    ),
+    "half a GPU": (
+        "    org: us_hospital",
+        "    capacity: {num_of_gpus: 0.5}\n    org: us_hospital",
+        "whole number from 0, not 0.5",
+    ),
+    "a person without e-mail address": ("name: lead@consortium.org", "name: lead", "must be an e-mail address"),
+    "a site with a space": ("name: us-hospital", "name: us hospital", "must be letters, digits, - and _"),
+    "a reserved site": ("name: us-hospital", "name: server", "NVFlare uses that word"),
+    "a bad host": ("host_names: [127.0.0.1]", "host_names: ['a b']", "neither a host name nor an address"),
+    "a version of long ago": ("api_version: 3", "api_version: 2", "api_version must be 3"),
+    "studies in version 3": ("api_version: 3", "studies: {}\napi_version: 3", "needs api_version 4"),
+    "a bad project name": ("name: pneumonia_fl", "name: ../pneumonia", "at most 63 letters"),
+    "no such builder": ("cert.CertBuilder", "cert.CertBilder", "NVFlare has no builder"),
+    "not YAML": ("participants:", "participants: [", "not valid YAML"),
+    "a key given twice": ("description:", "api_version: 3\ndescription:", "'api_version' stands twice"),
+}  # fmt: skip
+
+
+def edited(tmp_path: Path, before: str, after: str) -> Path:
+    file = tmp_path / "project.yml"
+    text = (ROOT / "project.yml").read_text()
+    assert before in text
+    file.write_text(text.replace(before, after, 1))
+    return file
+
+
+@pytest.mark.parametrize(("before", "after", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, before: str, after: str, message: str) -> None:
+    file = edited(tmp_path, before, after)
+    with pytest.raises(ConfigError) as caught:
+        load_project(file)
+    place, _, text = str(caught.value).partition(": ")
+    assert message in text
+    assert "\n" not in text
+    name, _, line = place.rpartition(":")
+    assert name == str(file)
+    assert 0 < int(line) <= len(file.read_text().splitlines())
+
+
+@pytest.mark.parametrize("mistake", ["unknown role", "not grpc", "hyphen in an org", "two of one name"])
+def test_the_line_is_the_line_of_the_mistake(tmp_path: Path, mistake: str) -> None:
+    before, after, _ = MISTAKES[mistake]
+    file = edited(tmp_path, before, after)
+    with pytest.raises(ConfigError) as caught:
+        load_project(file)
+    line = int(str(caught.value).split(":")[1])
+    assert after.strip() in file.read_text().splitlines()[line - 1]
+
+
+@pytest.mark.parametrize(
+    "missing", ["api_version", "name", "participants", "builders"], ids=lambda key: f"no {key}"
+)
+def test_what_every_project_needs(tmp_path: Path, missing: str) -> None:
+    text = (ROOT / "project.yml").read_text()
+    start = text.index(f"\n{missing}:") + 1
+    ends = [text.find(f"\n{key}:", start) for key in ("name", "description", "builders") if key != missing]
+    end = min((found + 1 for found in ends if found > 0), default=len(text))
+    file = tmp_path / "project.yml"
+    file.write_text(text[:start] + text[end:])
+    with pytest.raises(ConfigError, match=f"needs `{missing}:`"):
+        load_project(file)
+
+
+@pytest.mark.parametrize("builder", ["workspace", "static_file", "cert", "signature"])
+def test_a_missing_builder_is_named_with_its_purpose(tmp_path: Path, builder: str) -> None:
+    file = tmp_path / "project.yml"
+    lines = (ROOT / "project.yml").read_text().splitlines()
+    start = next(n for n, line in enumerate(lines) if f"impl.{builder}." in line)
+    end = next((n for n in range(start + 1, len(lines)) if lines[n].startswith("  - ")), len(lines))
+    file.write_text("\n".join(lines[:start] + lines[end:]))
+    with pytest.raises(ConfigError, match=rf"builder nvflare\.lighter\.impl\.{builder}\.\w+ is missing"):
+        load_project(file)
+
+
+def test_a_project_without_sites_or_server_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "project.yml"
+    head = "api_version: 3\nname: x\nbuilders: []\nparticipants:\n"
+    file.write_text(f"{head}  - {{name: localhost, type: server, org: a}}\n")
+    with pytest.raises(ConfigError, match="there is no site"):
+        load_project(file)
+    file.write_text(f"{head}  - {{name: site-1, type: client, org: a}}\n")
+    with pytest.raises(ConfigError, match="there is no server"):
+        load_project(file)
+
+
+def test_the_command_prints_the_line_and_nothing_more(tmp_path: Path) -> None:
+    file = edited(tmp_path, "role: lead", "role: leader")
+    done = pneumonia_fl("provision", file, "--out", tmp_path / "kits")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {file}:")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "kits").exists()
+
+
+def test_a_missing_project_file_is_one_line(tmp_path: Path) -> None:
+    done = pneumonia_fl("provision", tmp_path / "project.yml")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "cannot read" in done.stderr
+
+
+def test_the_shipped_project_has_what_the_consortium_needs() -> None:
+    project = load_project(ROOT / "project.yml")
+    assert [site.name for site in project.of_type("client")] == ["europe-hospital", "asia-hospital", "us-hospital"]
+    assert len({site.org for site in project.of_type("client")}) == 3
+    assert {person.role for person in project.of_type("admin")} == set(ROLES)
+    site_it = {person.org for person in project.of_type("admin") if person.role == "org_admin"}
+    assert site_it == {site.org for site in project.of_type("client")}
+
+
+def test_every_key_of_the_shipped_project_is_explained() -> None:
+    first: dict[str, str] = {}
+    for line in (ROOT / "project.yml").read_text().splitlines():
+        if found := re.match(r"[ -]*(\w+):", line):
+            first.setdefault(found[1], line)
+    assert len(first) > 10
+    assert [key for key, line in first.items() if "#" not in line and key != "description"] == []
+
+
+def test_adding_keeps_every_line_that_was_there(tmp_path: Path) -> None:
+    file = tmp_path / "project.yml"
+    shutil.copy(ROOT / "project.yml", file)
+    before = file.read_text().splitlines()
+    add_participants(file, ["africa-hospital:africa_hospital"], ["it@africa.org:africa_hospital:org_admin"])
+    after = file.read_text().splitlines()
+    kept = iter(after)
+    assert all(line in kept for line in before), "a line is gone or out of order"
+    assert len(after) == len(before) + 3 + 4
+    project = load_project(file)
+    assert [site.name for site in project.of_type("client")][-1] == "africa-hospital"
+    assert project.of_type("admin")[-1].role == "org_admin"
+
+
+def test_a_comment_inside_an_entry_stays_with_it(tmp_path: Path) -> None:
+    file = edited(tmp_path, "    org: us_hospital\n", "    org: us_hospital\n    # rack 7\n")
+    add_participants(file, ["africa-hospital:africa_hospital"], [])
+    lines = file.read_text().splitlines()
+    place = lines.index("    # rack 7")
+    assert lines[place - 1] == "    org: us_hospital"
+    assert lines[place + 1] == "  - name: africa-hospital"
+
+
+ADDITIONS = {
+    "--add-site": [
+        ("africa", "write NAME:ORG"),
+        ("africa:a:b", "write NAME:ORG"),
+        ("africa:a-b", "letters, digits and _ only"),
+        ("asia-hospital:asia", "is in .* already"),
+        ("server:asia", "NVFlare uses that word"),
+        ("a b:asia", "must be letters"),
+    ],
+    "--add-user": [
+        ("bob:asia", "write EMAIL:ORG:ROLE"),
+        ("bob:asia:lead", "must be an e-mail address"),
+        ("bob@asia.org:asia:king", "unknown role 'king'"),
+        ("lead@consortium.org:consortium:lead", "is in .* already"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"), [(o, t, m) for o, cases in ADDITIONS.items() for t, m in cases]
+)
+def test_a_bad_addition_changes_nothing(tmp_path: Path, option: str, text: str, message: str) -> None:
+    file = tmp_path / "project.yml"
+    shutil.copy(ROOT / "project.yml", file)
+    sites, users = ([text], []) if option == "--add-site" else ([], [text])
+    with pytest.raises(ConfigError, match=message) as caught:
+        add_participants(file, sites, users)
+    assert str(caught.value).startswith(option)
+    assert file.read_text() == (ROOT / "project.yml").read_text()
+    assert list(tmp_path.iterdir()) == [file]
