@@ -171,3 +171,7 @@ def _proximal_term(model: torch.nn.Module, meta: dict[str, Any]) -> Penalty | No
         return None
     loss, reference = PTFedProxLoss(mu), copy.deepcopy(model).requires_grad_(False)
     return lambda current: loss(current, reference)
+
+
+if __name__ == "__main__":
+    main()

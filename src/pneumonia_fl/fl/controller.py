@@ -17,6 +17,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import JobMetaKey
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
+from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
 from nvflare.widgets.info_collector import InfoCollector
 
 from pneumonia_fl.fl.judging import JudgingFedAvg
@@ -45,7 +46,9 @@ class PooledFedAvg(JudgingFedAvg):
         round_timeout: seconds after which a round closes in any case.
         stall_timeout: seconds without a sign from any site after which the job ends.
         resume_from: id of an earlier job of the same submitter to go on from; "": start anew.
-        options: those of NVFlare's FedAvg.
+
+    The other arguments are those of NVFlare's FedAvg; they are named because NVFlare writes a job's configuration
+    from the signature.
     """
 
     start_round: int
@@ -59,16 +62,32 @@ class PooledFedAvg(JudgingFedAvg):
         round_timeout: int = 3600,
         stall_timeout: int = 1800,
         resume_from: str = "",
-        **options: Any,
+        num_clients: int = 0,
+        num_rounds: int = 10,
+        persistor_id: str = "persistor",
+        model: dict[str, Any] | None = None,
+        aggregator: ModelAggregator | None = None,
+        fedprox_mu: float | None = None,
+        task_check_period: float = 0.5,
     ) -> None:
-        # An error of one site is noted by `_accept_train_result` and never ends the job by itself.
-        super().__init__(**options, ignore_result_error=True)
+        super().__init__(
+            num_clients=num_clients,
+            num_rounds=num_rounds,
+            persistor_id=persistor_id,
+            model=model,
+            aggregator=aggregator,
+            fedprox_mu=fedprox_mu,
+            task_check_period=task_check_period,
+            # An error of one site is noted by `_accept_train_result` and never ends the job by itself.
+            ignore_result_error=True,
+        )
         self.sites, self.quorum, self.grace = tuple(sites), quorum, grace
         self.round_timeout, self.stall_timeout = round_timeout, stall_timeout
         self.resume_from = resume_from
         self.book = RoundBook(sites, quorum, grace)
         self._latest: FLModel | None = None
         self._restored: dict[str, Any] | None = None
+        self._described: set[str] = set()
         self._ended, self._reason = "running", ""
         self._refreshed = self._started = time.time()
 
@@ -109,8 +128,6 @@ class PooledFedAvg(JudgingFedAvg):
         result = {"state": state, "reason": reason, "missing": missing, "rounds": self._final_round}
         self._state.finish({**result, **self.best()}, keep=state != "finished")
 
-    # --- one round -------------------------------------------------------------------------------------------
-
     def send_model(self, task_name: str = "train", data: FLModel | None = None, **options: Any) -> None:
         """Send the model to all sites, and remember it: the sites will report how good it is."""
         assert data is not None
@@ -125,7 +142,7 @@ class PooledFedAvg(JudgingFedAvg):
     def get_num_standing_tasks(self) -> int:
         """Asked in FedAvg's waiting loop: here a round is closed, or the job ended, when its time has come."""
         if self.book.silent_seconds() > self.stall_timeout:
-            waiting = ", ".join(site for site, record in self.book.sites.items() if record.state == "waiting")
+            waiting = ", ".join(self.book.waiting())
             raise _Stopped(f"no sign from any site for {self.stall_timeout} s; waiting for {waiting}")
         if self.book.due():
             self.cancel_all_tasks()
@@ -153,19 +170,12 @@ class PooledFedAvg(JudgingFedAvg):
     def _get_aggregated_result(self) -> FLModel:
         self._close_round()
         if not self.book.complete:
-            raise _Stopped(self._shortfall())
+            raise _Stopped(self.book.shortfall())
         return super()._get_aggregated_result()
 
     def _close_round(self) -> None:
-        for site, record in list(self.book.sites.items()):
-            if record.state == "waiting":
-                self._reject(site, "late", "no answer in time")
-        self.book.close()
-
-    def _shortfall(self) -> str:
-        absent = "; ".join(f"{site}: {problem}" for site, problem in self.book.close().items())
-        have, want = len(self.book.accepted), self.book.quorum
-        return f"round {self._candidate_round + 1}: {have} of at least {want} sites contributed. {absent}"
+        for site in self.book.waiting():
+            self._reject(site, "late", "no answer in time")
 
     def _aggregate_one_result(self, result: FLModel) -> bool:
         if not self._note_report(result):
@@ -188,8 +198,6 @@ class PooledFedAvg(JudgingFedAvg):
         self.warning(f"round {self._candidate_round + 1}: {site} {state}: {problem}")
         self.journal.write("problem", round=self._candidate_round, site=site, state=state, problem=problem)
 
-    # --- what the sites report --------------------------------------------------------------------------------
-
     def _note_report(self, result: FLModel) -> bool:
         """Take in one site's answer if it can count; otherwise say why it cannot."""
         site, report = result.meta["client_name"], result.meta.get(SITE_REPORT, {})
@@ -208,7 +216,8 @@ class PooledFedAvg(JudgingFedAvg):
             return False
         self.take_report(site, histogram, training)
         self.book.accept(site, metrics.auroc, int(training.get("steps", 0)))
-        if "data" in report:
+        if site not in self._described and "data" in report:
+            self._described.add(site)
             self.journal.write("data", site=site, values=report["data"])
         self.journal.write("site", round=self._candidate_round, site=site, values=values)
         return True
@@ -235,8 +244,6 @@ class PooledFedAvg(JudgingFedAvg):
         self._close_round()
         if self._pool:
             self.judge_candidate()
-
-    # --- state, and what `watch` sees -------------------------------------------------------------------------
 
     def _restore(self, run_dir: Path) -> None:
         """Go on from the last round of an earlier job: model, best model, counts, journal."""

@@ -90,7 +90,7 @@ class RoundBook:
 
     def due(self) -> bool:
         """Whether the round should close before everybody has answered."""
-        waiting = len(self._in_state("waiting"))
+        waiting = len(self.waiting())
         if self.complete:
             return self._clock() - self._quorum_since >= self._grace
         return len(self.accepted) + waiting < self.quorum
@@ -99,16 +99,19 @@ class RoundBook:
         """Seconds since the last sign of any site."""
         return self._clock() - self.last_sign
 
-    def close(self) -> dict[str, str]:
-        """End the round; returns what kept each site out that did not contribute."""
-        for site in self._in_state("waiting"):
-            self._record(site).state = "late"
-            self._record(site).problem = "no answer in time"
-        return {
-            site: f"{record.state}: {record.problem}"
+    def waiting(self) -> list[str]:
+        """Sites that have not answered in this round."""
+        return self._in_state("waiting")
+
+    def shortfall(self) -> str:
+        """Why this round does not count, in words."""
+        absent = "; ".join(
+            f"{site} {record.state}: {record.problem}"
             for site, record in self.sites.items()
             if record.state != "answered"
-        }
+        )
+        have = len(self.accepted)
+        return f"round {self.number + 1}: {have} of at least {self.quorum} sites contributed; {absent}"
 
     def missing(self) -> list[str]:
         """Sites that never contributed to the model."""
