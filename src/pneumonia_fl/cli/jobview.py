@@ -1,5 +1,6 @@
 """What the user sees of a job on a real server: a table that follows it, or a line per change without a terminal."""
 
+import sys
 from types import TracebackType
 from typing import Self
 
@@ -22,12 +23,13 @@ class JobView:
     """Follows a job; `quiet` prints nothing."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, quiet=quiet)
-        self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._render)
+        # This very stream: while NVFlare works, sys.stderr is another one.
+        self._console = Console(file=sys.stderr, quiet=quiet)
         self._drawing = self._console.is_terminal and not quiet
         self._status = self._work = ""
         self._snapshot: Snapshot | None = None
         self._away = False
+        self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._render)
 
     def __enter__(self) -> Self:
         if self._drawing:

@@ -15,6 +15,10 @@ class JobNotRunning(RunError):
     """The job does not run (any more)."""
 
 
+class NoSuchJob(RefusedError):
+    """The server does not know the job."""
+
+
 class JobNotDone(RunError):
     """The job has not ended."""
 
@@ -31,7 +35,7 @@ _EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], type[PneumoniaFLError], 
         RefusedError,
         "{where} does not let {name} log in: {text}",
     ),
-    ((nvflare.JobNotFound,), RefusedError, "{where} has no such job; `pneumonia-fl jobs` lists them"),
+    ((nvflare.JobNotFound,), NoSuchJob, "{where} has no such job; `pneumonia-fl jobs` lists them"),
     (
         (nvflare.JobNotRunning,),
         JobNotRunning,

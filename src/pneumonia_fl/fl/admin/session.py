@@ -17,7 +17,7 @@ from nvflare.fuel.hci.client.file_transfer import FileTransferModule
 from pneumonia_fl.environment import quiet_grpc
 from pneumonia_fl.errors import KitError, TimeLimitError
 from pneumonia_fl.fl.admin.records import OURS, JobRecord, find_job_id, record
-from pneumonia_fl.fl.admin.refusals import JobNotRunning, explain, role
+from pneumonia_fl.fl.admin.refusals import JobNotRunning, NoSuchJob, explain, role
 from pneumonia_fl.fl.doctor.certificates import certificate
 from pneumonia_fl.fl.doctor.network import network
 from pneumonia_fl.fl.kits import Kit, open_kit
@@ -94,7 +94,7 @@ class Admin:
         """What our controller says of a running job; None: not yet, not any more, or not one of ours."""
         try:
             stats = self._call("see a job's progress", lambda s: s.show_stats(job_id, "server"))
-        except JobNotRunning:
+        except (JobNotRunning, NoSuchJob):  # NVFlare does not find a job either while it is being started
             return None
         found = stats.get("server", {}) if isinstance(stats, dict) else {}
         return found.get(OURS) if isinstance(found, dict) else None
@@ -139,7 +139,7 @@ class Admin:
         """
         self._receive_in(folder)
         with self._long():
-            return Path(self._call("download this job", lambda s: s.download_job_result(job_id), False))
+            return Path(self._call("download this job", lambda s: s.download_job_result(job_id)))
 
     def download_components(self, job_id: str, folder: Path) -> Path:
         """Fetch what `components` lists into `folder` and return the folder that was made there."""
@@ -161,10 +161,10 @@ class Admin:
         finally:
             self._session.set_timeout(COMMAND_SECONDS)
 
-    def _call(self, what: str, work: Callable[[Session], T], silent: bool = True) -> T:
-        """Do one thing on the server; `silent=False` leaves stderr to whoever draws progress meanwhile."""
+    def _call(self, what: str, work: Callable[[Session], T]) -> T:
+        """Do one thing on the server; `what` completes "you may not …"."""
         try:
-            with _silence(silent):
+            with _silence():
                 return work(self._session)
         except Exception as error:
             raise explain(error, self.kit, what) from None
@@ -216,10 +216,7 @@ def _check_way(kit: Kit) -> None:
 
 
 @contextlib.contextmanager
-def _silence(errors: bool = True) -> Iterator[None]:
+def _silence() -> Iterator[None]:
     """Keep what NVFlare prints, tracebacks included, off the terminal."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        if errors:
-            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
