@@ -21,6 +21,8 @@ VALIDATE_TASK = "validate"
 SITE_ERROR = "pneumonia-fl site error:"
 """Marks the one line in a site's log that says why it stopped."""
 
+RESULT_KEY = "pneumonia_fl_result"
+"""Key in a job's meta: how it ended, {"state", "reason", "missing", "rounds", "best_round", "best_auroc"}."""
 
 RUN_ERROR = "pneumonia-fl run error:"
 """Marks the one line in the simulator's output that says why a run could not start."""
