@@ -64,19 +64,25 @@ def end(participants: Iterable[Participant]) -> None:
         TimeLimitError: processes that `up` has not started do not end by themselves.
     """
     everybody = list(participants)
-    for one in everybody:
-        if one.running():
-            one.file(SHUTDOWN_FILE).touch()  # the restart loop must not start again what ends now
+    _forbid_restart(everybody)
     end_marked(*(one.mark for one in everybody))
     deadline = time.monotonic() + UNMARKED_SECONDS
     while left := [one for one in everybody if one.running()]:
         if time.monotonic() > deadline:
             names = ", ".join(f"{one.name} (pid file in {one.kit.folder})" for one in left)
             raise TimeLimitError(f"still running after {UNMARKED_SECONDS:.0f} s: {names}; end them by hand")
+        _forbid_restart(left)  # again: a server or site that starts removes the file
         time.sleep(POLL_SECONDS)
     for one in everybody:
         one.clear()
         _remove_links(one)
+
+
+def _forbid_restart(participants: Iterable[Participant]) -> None:
+    """Tell the restart loops to end with what they guard."""
+    for one in participants:
+        if one.running():
+            one.file(SHUTDOWN_FILE).touch()
 
 
 def _start(participant: Participant, values: dict[str, str]) -> None:

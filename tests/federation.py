@@ -1,0 +1,140 @@
+"""A real federation for end-to-end tests: kits from `provision`, processes from `up`, on loopback."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from conftest import ROOT, pneumonia_fl
+from pneumonia_fl.fl.processes import RUN_MARK
+
+SERVER = "localhost"
+SITES = ("asia-hospital", "europe-hospital", "us-hospital")
+LEAD_IT, LEAD, MEMBER = "lead-it@consortium.org", "lead@consortium.org", "researcher@europe-hospital.org"
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Kits of one project on one port, and the sites' data; `up` makes them run."""
+
+    kits: Path
+    data: Path
+    port: int
+
+    def kit(self, name: str) -> Path:
+        """The kit of a site, of the server, or of a person by e-mail address."""
+        return self.kits / name
+
+    def up(self, *words: object) -> "subprocess.CompletedProcess[str]":
+        return pneumonia_fl("up", self.kits, "--data", self.data, *words)
+
+    def down(self) -> "subprocess.CompletedProcess[str]":
+        return pneumonia_fl("down", self.kits)
+
+    def sites(self) -> list[str]:
+        """Names of the sites that the server itself says are registered; none while it is away."""
+        code = (
+            "import sys, pathlib\n"
+            "from pneumonia_fl.errors import RunError\n"
+            "from pneumonia_fl.fl.admin.session import login\n"
+            "try:\n"
+            "    with login(pathlib.Path(sys.argv[1])) as admin: print(*admin.sites())\n"
+            "except RunError: pass\n"
+        )
+        command = [sys.executable, "-c", code, str(self.kit(LEAD_IT))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    def processes(self) -> dict[int, str]:
+        """Command lines of all living processes of these kits by process id."""
+        return marked_below(self.kits)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Poll until `condition` returns something true, and return that; fail the test after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.2)
+    return value
+
+
+def marked_below(folder: Path) -> dict[int, str]:
+    """Processes that were started from the kits in `folder`, also those whose parents are gone."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            mark = process.environ().get(RUN_MARK, "")
+            if mark.startswith(f"kit:{folder.resolve()}/") and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.pid] = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+    return found
+
+
+def provision_kits(folder: Path, port: int) -> Path:
+    """Kits of the repository's own project.yml, on another port, in `folder/kits`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    project = folder / "project.yml"
+    text = (ROOT / "project.yml").read_text()
+    assert text.count("fed_learn_port: 8002") == 1
+    project.write_text(text.replace("fed_learn_port: 8002", f"fed_learn_port: {port}"))
+    done = pneumonia_fl("provision", project, "--out", folder / "kits")
+    assert done.returncode == 0, done.stderr
+    return folder / "kits"
+
+
+@contextmanager
+def running(federation: Federation) -> Iterator[Federation]:
+    """`up`, then `down`; afterwards no process and no port is left."""
+    done = federation.up()
+    assert done.returncode == 0, done.stderr
+    try:
+        yield federation
+    finally:
+        ended = federation.down()
+    assert ended.returncode == 0, ended.stderr
+    assert federation.processes() == {}
+    assert not listening(federation.port)
+
+
+@pytest.fixture(scope="session")
+def hospital_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small synthetic data for the three hospitals."""
+    out = tmp_path_factory.mktemp("hospitals") / "data"
+    done = pneumonia_fl(
+        "data", "prepare", "--source", "synthetic:images=300,size=32,seed=7,sites=3", "--out", out,
+        "--sites", ",".join(SITES), "--size", 32, "--seed", 7,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def federation(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """The federation that many tests share: leave it as healthy as it was."""
+    port = free_port()
+    kits = provision_kits(tmp_path_factory.mktemp("federation"), port)
+    with running(Federation(kits, hospital_data, port)) as started:
+        yield started

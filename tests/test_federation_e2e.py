@@ -1,0 +1,177 @@
+"""A federation of real processes: it comes up, survives kill -9, and leaves nothing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from conftest import CLI, pneumonia_fl
+from federation import (
+    SERVER,
+    SITES,
+    Federation,
+    free_port,
+    listening,
+    provision_kits,
+    running,
+    until,
+)
+from pneumonia_fl.fl.federation.participant import find_participants
+
+pytestmark = pytest.mark.e2e
+SITE = SITES[0]
+BACK_SECONDS = 40.0
+"""NVFlare's loop looks every 5 s; a site's wait between two attempts to connect grows to 10 s."""
+
+
+@pytest.fixture(scope="module")
+def kits(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Federation:
+    """Kits below a path with a space, with the process ids of a machine that has been started again."""
+    port = free_port()
+    folder = provision_kits(tmp_path_factory.mktemp("two words") / "our federation", port)
+    for name in ("daemon_pid.fl", "pid.fl"):
+        (folder / SITE / name).write_text(f"{os.getpid()}\n")
+    return Federation(folder, hospital_data, port)
+
+
+@pytest.fixture
+def stopped(kits: Federation, tmp_path: Path) -> Federation:
+    """A copy of the kits for one test; the tests that use it stand before those of the running federation."""
+    shutil.copytree(kits.kits, tmp_path / "kits")
+    return Federation(tmp_path / "kits", kits.data, kits.port)
+
+
+def test_ctrl_c_during_up_leaves_nothing(stopped: Federation) -> None:
+    command = [str(CLI), "up", str(stopped.kits), "--data", str(stopped.data)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: len(stopped.processes()) > len(SITES), 30, "something is started")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    assert stopped.processes() == {}
+
+
+def test_a_site_whose_server_is_away_is_named_when_the_time_is_over(stopped: Federation) -> None:
+    done = pneumonia_fl("up", stopped.kit(SITE), "--data", stopped.data, "--timeout", 8)
+    assert done.returncode == 3
+    assert f"error: not ready after 8 s: {SITE} (no connection to localhost:{stopped.port}" in done.stderr
+    assert stopped.processes() == {}
+
+
+def test_a_site_that_cannot_start_ends_the_whole_start(stopped: Federation) -> None:
+    (stopped.kit(SITE) / "local/resources.json").write_text("{")
+    done = stopped.up()
+    assert done.returncode == 1
+    assert f"error: {SITE} ended while it started: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert stopped.processes() == {}
+
+
+@pytest.fixture(scope="module")
+def started(kits: Federation) -> Iterator[Federation]:
+    with running(kits) as federation:
+        yield federation
+    assert pneumonia_fl("status", kits.kits).returncode == 1
+    assert not list(kits.kits.glob("*/*.fl"))
+    assert not list(kits.kits.glob("*/.pneumonia_fl_up.json"))
+
+
+def entries(federation: Federation) -> dict[str, dict[str, Any]]:
+    done = pneumonia_fl("status", federation.kits, "--json")
+    found = {entry["name"]: entry for entry in json.loads(done.stdout)}
+    assert (done.returncode == 0) == all(entry["ready"] for entry in found.values())
+    return found
+
+
+def server_knows_all_sites(federation: Federation, seconds: float) -> None:
+    until(lambda: set(SITES) <= set(federation.sites()), seconds, "the server knows all sites")
+
+
+def kill(federation: Federation, name: str) -> int:
+    """Kill a participant's main process as a crash would; return its process id."""
+    (one,) = find_participants(federation.kit(name))
+    process = one.main()
+    assert process is not None
+    process.kill()
+    return process.pid
+
+
+def back(federation: Federation, name: str, killed: int) -> bool:
+    entry = entries(federation)[name]
+    return bool(entry["ready"] and entry["pid"] != killed)
+
+
+def test_status_tells_everything_a_script_reads(started: Federation) -> None:
+    found = entries(started)
+    assert sorted(found) == sorted([SERVER, *SITES])
+    for entry in found.values():
+        assert entry["running"]
+        assert entry["ready"]
+        assert psutil.pid_exists(entry["pid"])
+        assert time.time() - 300 < entry["since"] <= time.time()
+        assert entry["jobs"] == []
+        assert Path(entry["log"]).is_file()
+    assert found[SERVER]["port"] == started.port
+    assert listening(started.port)
+
+
+def test_the_server_itself_knows_the_sites(started: Federation) -> None:
+    server_knows_all_sites(started, 10)
+
+
+def test_a_second_up_is_refused_and_harms_nothing(started: Federation) -> None:
+    before = entries(started)
+    again = started.up()
+    assert again.returncode == 1
+    assert again.stderr.strip().startswith(f"error: {SERVER} runs already")
+    assert entries(started) == before
+
+
+def test_processes_get_data_threads_and_tracking(started: Federation) -> None:
+    found = entries(started)
+    for site in SITES:
+        environment = psutil.Process(found[site]["pid"]).environ()
+        assert environment["PNEUMONIA_FL_DATA"] == str(started.data)
+        assert environment["PNEUMONIA_FL_THREADS"].startswith(f"{site}=")
+        assert "PNEUMONIA_FL_TRACKING_URI" not in environment
+    server = psutil.Process(found[SERVER]["pid"]).environ()
+    assert server["PNEUMONIA_FL_TRACKING_URI"] == found[SERVER]["mlflow"]
+
+
+def test_mlflow_takes_metrics_and_artifacts_and_keeps_them_in_the_kit(
+    started: Federation, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    server = until(lambda: (e := entries(started)[SERVER])["mlflow_answers"] and e, 30, "MLflow")
+    assert server["mlflow"].startswith("http://127.0.0.1:")
+    client = MlflowClient(tracking_uri=server["mlflow"])
+    run = client.create_run(client.create_experiment("up"))
+    client.log_metric(run.info.run_id, "auroc", 0.9)
+    (tmp_path / "note.txt").write_text("kept")
+    client.log_artifact(run.info.run_id, str(tmp_path / "note.txt"))
+    assert [one.path for one in client.list_artifacts(run.info.run_id)] == ["note.txt"]
+    store = started.kit(SERVER) / "mlflow"
+    assert [path.read_text() for path in store.glob("artifacts/**/note.txt")] == ["kept"]
+    assert (store / "mlflow.db").is_file()
+
+
+def test_a_killed_site_comes_back(started: Federation) -> None:
+    killed = kill(started, SITE)
+    until(lambda: back(started, SITE, killed), BACK_SECONDS, "the site is registered again")
+    server_knows_all_sites(started, 10)
+
+
+def test_a_killed_server_comes_back_and_gets_its_sites(started: Federation) -> None:
+    killed = kill(started, SERVER)
+    until(lambda: back(started, SERVER, killed), BACK_SECONDS, "the server is back")
+    server_knows_all_sites(started, BACK_SECONDS)
