@@ -144,7 +144,11 @@ def test_a_missing_project_file_is_one_line(tmp_path: Path) -> None:
 
 def test_the_shipped_project_has_what_the_consortium_needs() -> None:
     project = load_project(ROOT / "project.yml")
-    assert [site.name for site in project.of_type("client")] == ["europe-hospital", "asia-hospital", "us-hospital"]
+    assert [site.name for site in project.of_type("client")] == [
+        "europe-hospital",
+        "asia-hospital",
+        "us-hospital",
+    ]
     assert len({site.org for site in project.of_type("client")}) == 3
     assert {person.role for person in project.of_type("admin")} == set(ROLES)
     site_it = {person.org for person in project.of_type("admin") if person.role == "org_admin"}

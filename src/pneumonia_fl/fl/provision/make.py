@@ -24,7 +24,7 @@ from pneumonia_fl.fl.kits import Kit, open_kit
 from pneumonia_fl.fl.provision.finish import finish, make_private, role_of
 from pneumonia_fl.fl.provision.policy import policy_in_force
 from pneumonia_fl.fl.provision.project import Participant, Project, load_project
-from pneumonia_fl.fl.provision.shipped import find_wheel, policy_folder
+from pneumonia_fl.fl.provision.shipped import check_wheel, find_wheel, policy_folder
 from pneumonia_fl.fl.provision.signing import SIGNATURE
 from pneumonia_fl.fl.provision.state import State, check_identities, expires
 from pneumonia_fl.progress import Progress, silent
@@ -117,6 +117,7 @@ def provision(request: Request, progress: Progress = silent) -> Provisioned:
 
 
 def _check_options(project: Project, request: Request) -> None:
+    check_wheel(request.wheel)
     names = [participant.name for participant in project.participants]
     for name in request.renew:
         if name not in names:

@@ -32,7 +32,7 @@ _INSTALL = """\
     echo "Installing into $PWD/venv (a few minutes the first time) ..."
     venv/bin/python -m pip --disable-pip-version-check install --quiet --constraint requirements.txt "$@" \\
       ./pneumonia_fl-*.whl
-    venv/bin/pneumonia-fl --version
+    venv/bin/python -c 'import pneumonia_fl; print("pneumonia-fl", pneumonia_fl.__version__)'
     """
 
 _PAGE = """\

@@ -54,18 +54,27 @@ def find_wheel(given: Path | None, cache: Path) -> Path:
         ConfigError: `given` is no wheel, or there is no source tree to build from.
         RunError: pip could not build it.
     """
+    check_wheel(given)
     if given is not None:
-        if given.suffix != ".whl" or not given.is_file():
-            raise ConfigError(f"--wheel {given}: no such wheel (a file pneumonia_fl-….whl)")
         return given
-    if not (_SOURCE / "pyproject.toml").is_file():
+    folder = cache / _fingerprint()
+    found = sorted(folder.glob("*.whl"))
+    return found[0] if found else _build(folder)
+
+
+def check_wheel(given: Path | None) -> None:
+    """Whether there is a wheel, or a source tree to build one from.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if given is not None and (given.suffix != ".whl" or not given.is_file()):
+        raise ConfigError(f"--wheel {given}: no such wheel (a file pneumonia_fl-….whl)")
+    if given is None and not (_SOURCE / "pyproject.toml").is_file():
         raise ConfigError(
             "pneumonia-fl is installed without its source, so that no wheel can be built for the kits; "
             "name the one it was installed from with --wheel FILE"
         )
-    folder = cache / _fingerprint()
-    found = sorted(folder.glob("*.whl"))
-    return found[0] if found else _build(folder)
 
 
 def _build(folder: Path) -> Path:

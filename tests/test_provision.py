@@ -1,0 +1,383 @@
+"""`pneumonia-fl provision`: kits that are complete, private and signed, and stay who they are."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from nvflare.lighter.utils import load_crt, verify_cert
+
+from conftest import ROOT, pneumonia_fl, read_json
+from pneumonia_fl.fl.kits import find_kits, open_kit
+from pneumonia_fl.fl.provision.shipped import POLICIES, provisioning_folder
+from pneumonia_fl.fl.provision.signing import verify
+from provisioning import SERVER, SITES, Kits, start_once
+
+PEOPLE = (
+    "lead-it@consortium.org",
+    "it@asia-hospital.org",
+    "lead@consortium.org",
+    "researcher@europe-hospital.org",
+)
+
+
+def test_everyone_has_a_kit_that_opens(original_kits: Kits) -> None:
+    found = {kit.name: kit for kit in find_kits(original_kits.out)}
+    assert {SERVER, *SITES, *PEOPLE} <= found.keys()
+    assert {kit.kind for kit in found.values()} == {"server", "site", "admin"}
+    assert {kit.port for kit in found.values()} == {8002}
+    assert {kit.host for kit in found.values()} == {"localhost"}
+
+
+@pytest.mark.parametrize("name", [SERVER, SITES[0], *PEOPLE])
+def test_a_kit_holds_software_and_a_page_for_its_role(original_kits: Kits, name: str) -> None:
+    folder = original_kits.out / name
+    assert [path.name for path in folder.glob("*.whl")] == [original_kits.wheel.name]
+    assert (folder / "requirements.txt").read_text() == (ROOT / "constraints.txt").read_text()
+    assert os.access(folder / "install.sh", os.X_OK)
+    page = (folder / "README.md").read_text()
+    assert name in page
+    assert "Not a medical device" in page
+    assert "{" not in page
+
+
+def test_pages_differ_by_role(original_kits: Kits) -> None:
+    pages = [original_kits.out / name / "README.md" for name in (SERVER, SITES[0], *PEOPLE)]
+    titles = {page.read_text().splitlines()[0] for page in pages}
+    assert len(titles) == 6
+
+
+def test_only_the_owner_can_read_a_kit(original_kits: Kits) -> None:
+    for path in [original_kits.out, *original_kits.out.rglob("*")]:
+        if "wheel" in path.parts:
+            continue
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() or path.suffix == ".sh" else 0o600), path
+
+
+def test_the_secrets_lie_in_the_kits_and_the_state_only(original_kits: Kits) -> None:
+    owners = [
+        path
+        for path in original_kits.out.rglob("*")
+        if path.is_file() and b"PRIVATE KEY" in path.read_bytes()
+    ]
+    places = {str(path.relative_to(original_kits.out)) for path in owners}
+    assert places == {
+        ".state/pneumonia_fl/state/cert.json",
+        *(f"{kit.name}/startup/{kit.private_key.name}" for kit in find_kits(original_kits.out)),
+    }
+
+
+def test_the_stores_are_inside_the_server_kit(original_kits: Kits) -> None:
+    resources = (original_kits.out / SERVER / "local" / "resources.json").read_text()
+    assert "/tmp" not in resources
+    assert str(original_kits.out) not in resources, "a kit must not know where it lies"
+
+
+def test_a_policy_adds_to_the_classes_of_nvflare(original_kits: Kits) -> None:
+    local = original_kits.out / SITES[0] / "local"
+    before = read_json(local / "resources.json.default")
+    after = read_json(local / "resources.json")
+    added = set(after["class_allow_list"]) - set(before["class_allow_list"])
+    assert added == {"pneumonia_fl.fl.executor.TrainerExecutor"}
+    assert set(before["class_allow_list"]) <= set(after["class_allow_list"])
+    assert after["class_list_enforcement_mode"] == "enforce"
+    ids = [part["id"] for part in after["components"]]
+    assert ids == [part["id"] for part in before["components"]]
+
+
+def test_running_it_again_changes_no_byte_of_any_kit(kits: Kits) -> None:
+    names = [kit.name for kit in find_kits(kits.out)]
+    before = kits.files(*names)
+    made = kits.made()
+    assert {kit["change"] for kit in made.values()} == {"unchanged"}
+    assert kits.files(*names) == before
+    assert not list(kits.out.rglob("prod_*")), "a second copy of all keys"
+
+
+def test_a_new_site_and_a_new_person_leave_the_others_alone(kits: Kits) -> None:
+    names = [kit.name for kit in find_kits(kits.out)]
+    before = kits.files(*names)
+    made = kits.made(
+        "--add-site", "africa-hospital:africa_hospital", "--add-user", "bob@africa.org:africa_hospital:lead"
+    )
+    assert {name for name, kit in made.items() if kit["change"] == "new"} == {
+        "africa-hospital",
+        "bob@africa.org",
+    }
+    assert kits.files(*names) == before
+    root = (kits.out / SERVER / "startup" / "rootCA.pem").read_bytes()
+    for name in ("africa-hospital", "bob@africa.org"):
+        kit = open_kit(kits.out / name)
+        assert kit.root_certificate.read_bytes() == root
+        verify_cert(load_crt(kit.certificate), load_crt(kit.root_certificate).public_key())
+    assert made["bob@africa.org"]["role"] == "lead"
+
+
+def test_renewing_gives_one_participant_a_new_identity_from_the_same_root(kits: Kits) -> None:
+    others = [kit.name for kit in find_kits(kits.out) if kit.name != SITES[1]]
+    before, root = kits.files(*others), (kits.out / SERVER / "startup" / "rootCA.pem").read_bytes()
+    old = open_kit(kits.out / SITES[1])
+    was = (
+        old.certificate.read_bytes(),
+        old.private_key.read_bytes(),
+        load_crt(old.certificate).not_valid_after_utc,
+    )
+    settings = old.local / "pneumonia_fl.yml"
+    settings.write_text("data: /somewhere\n")
+    made = kits.made("--renew", SITES[1])
+    assert {name for name, kit in made.items() if kit["change"] != "unchanged"} == {SITES[1]}
+    assert kits.files(*others) == before
+    new = open_kit(kits.out / SITES[1])
+    assert new.certificate.read_bytes() != was[0]
+    assert new.private_key.read_bytes() != was[1]
+    assert load_crt(new.certificate).not_valid_after_utc >= was[2]
+    assert load_crt(new.certificate).subject == load_crt(original_certificate(kits, SITES[1])).subject
+    assert new.root_certificate.read_bytes() == root
+    assert settings.read_text() == "data: /somewhere\n"
+    assert verify(new) == []
+
+
+def original_certificate(kits: Kits, name: str) -> Path:
+    return kits.out / name / "startup" / "client.crt"
+
+
+def test_what_an_owner_changed_in_local_stays(kits: Kits) -> None:
+    rights = kits.out / SITES[0] / "local" / "authorization.json"
+    rights.write_text(rights.read_text().replace('"operate": "any"', '"operate": "o:site"'))
+    before = rights.read_text()
+    kits.made()
+    assert rights.read_text() == before
+
+
+def test_a_policy_is_for_the_named_sites(kits: Kits) -> None:
+    made = kits.made("--policy", "locked", "--policy", f"{SITES[2]}=relaxed")
+    assert [made[site]["policy"] for site in SITES] == ["locked", "locked", "relaxed"]
+    made = kits.made("--policy", f"{SITES[0]}=strict")
+    assert [made[site]["policy"] for site in SITES] == ["strict", "locked", "relaxed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--policy", "lax"], "unknown policy 'lax'; there are: strict, relaxed, locked"),
+        (["--policy", "mars=strict"], "no such site; there are: europe-hospital"),
+        (["--renew", "mars"], "--renew mars: not in"),
+        (["--wheel", "no.whl"], "no such wheel"),
+        (["--add-site", "mars"], "write NAME:ORG"),
+        (["--approve", "no.zip"], "no request no.zip"),
+        (["--finish", "nowhere"], "is not a startup kit"),
+    ],
+)
+def test_a_bad_option_is_one_line(kits: Kits, words: list[str], message: str) -> None:
+    done = kits.provision(*words)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_certificate_that_contradicts_the_project_is_named_with_the_command(kits: Kits) -> None:
+    text = kits.project.read_text()
+    kits.project.write_text(
+        text.replace("host_names: [127.0.0.1]", "host_names: [127.0.0.1, fl.example.org]")
+    )
+    done = kits.provision()
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "host names of localhost changed" in done.stderr
+    assert kits.made("--renew", SERVER)[SERVER]["change"] == "updated"
+    kits.project.write_text(text.replace("role: member", "role: lead"))
+    done = kits.provision()
+    assert "role of researcher@europe-hospital.org changed" in done.stderr
+    assert "--renew researcher@europe-hospital.org" in done.stderr
+
+
+def test_another_port_reaches_every_kit_without_a_new_identity(kits: Kits) -> None:
+    keys = {kit.name: kit.private_key.read_bytes() for kit in find_kits(kits.out)}
+    kits.project.write_text(kits.project.read_text().replace("fed_learn_port: 8002", "fed_learn_port: 8299"))
+    assert {kit["change"] for kit in kits.made().values()} == {"updated"}
+    for kit in find_kits(kits.out):
+        assert kit.port == 8299
+        assert kit.private_key.read_bytes() == keys[kit.name]
+        assert verify(kit) == []
+
+
+def test_a_kit_without_an_owner_is_named(kits: Kits) -> None:
+    text = kits.project.read_text()
+    entry = "  - name: us-hospital\n    type: client\n    org: us_hospital\n"
+    assert entry in text
+    kits.project.write_text(text.replace(entry, ""))
+    done = kits.provision("--json")
+    assert json.loads(done.stdout)["dropped"] == ["us-hospital"]
+    assert (kits.out / "us-hospital" / "startup").is_dir()
+
+
+def test_the_kits_of_another_project_are_left_alone(kits: Kits) -> None:
+    kits.project.write_text(kits.project.read_text().replace("name: pneumonia_fl", "name: another"))
+    done = kits.provision()
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "holds the kits of project pneumonia_fl" in done.stderr
+
+
+def test_a_broken_state_says_what_it_is(kits: Kits) -> None:
+    (kits.out / ".state" / "pneumonia_fl" / "state" / "cert.json").write_text("{")
+    done = kits.provision()
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "put your backup in its place" in done.stderr
+
+
+def test_nvflare_provisions_the_shipped_project_as_it_stands(tmp_path: Path) -> None:
+    nvflare = Path(sys.executable).with_name("nvflare")
+    words = [nvflare, "provision", "-p", ROOT / "project.yml", "-w", tmp_path / "workspace"]
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "workspace" / "pneumonia_fl" / "prod_00"
+    assert {SERVER, *SITES, *PEOPLE} <= {path.name for path in made.iterdir()}
+
+
+@pytest.mark.parametrize("name", [SERVER, SITES[0], PEOPLE[2]])
+def test_every_change_of_a_startup_file_is_found(kits: Kits, name: str) -> None:
+    kit = open_kit(kits.out / name)
+    assert verify(kit) == []
+    for path in [path for path in kit.startup.iterdir() if path.name not in ("signature.json", "rootCA.pem")]:
+        content = path.read_bytes()
+        path.write_bytes(content + b" ")
+        assert verify(kit) == [path.name]
+        path.unlink()
+        assert verify(kit) == [path.name]
+        path.write_bytes(content)
+    (kit.startup / "more.json").write_text("{}")
+    assert verify(kit) == ["more.json"]
+    (kit.startup / "more.json").unlink()
+    (kit.startup / "signature.json").unlink()
+    assert verify(kit) == ["signature.json"]
+
+
+def test_a_signature_of_another_root_fits_nothing(kits: Kits, tmp_path: Path) -> None:
+    other = pneumonia_fl("provision", kits.project, "--out", tmp_path / "other", "--wheel", kits.wheel)
+    assert other.returncode == 0, other.stderr
+    kit = open_kit(kits.out / SITES[0])
+    shutil.copy(tmp_path / "other" / SITES[0] / "startup" / "rootCA.pem", kit.root_certificate)
+    assert set(verify(kit)) == {path.name for path in kit.startup.iterdir()} - {"signature.json"}
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("name", "file"), [(SERVER, "fed_server.json"), (SITES[0], "fed_client.json"), (SITES[0], "client.crt")]
+)
+def test_nvflare_does_not_start_an_edited_kit(kits: Kits, name: str, file: str) -> None:
+    path = kits.out / name / "startup" / file
+    path.write_bytes(path.read_bytes() + b"\n")
+    done = start_once(kits.out / name)
+    assert done.returncode == 1
+    said = done.stdout.splitlines()
+    assert said[said.index("The following files are not secure content.") + 1] == file
+
+
+def test_provisioning_again_mends_an_edited_kit(kits: Kits) -> None:
+    kit = open_kit(kits.out / SITES[0])
+    settings = kit.startup / "fed_client.json"
+    settings.write_text(settings.read_text() + " ")
+    (kits.out / SITES[2] / "startup" / "signature.json").unlink()
+    made = kits.made()
+    assert {made[SITES[0]]["change"], made[SITES[2]]["change"]} == {"updated"}
+    assert verify(kit) == []
+    assert verify(open_kit(kits.out / SITES[2])) == []
+
+
+def linked_environment(folder: Path) -> Path:
+    """A venv that sees this one's packages, so that an install takes seconds and no network."""
+    venv.create(folder, with_pip=True)
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    here = Path(pytest.__file__).parents[1]
+    (site_packages / "here.pth").write_text(f"{here}\n")
+    return folder
+
+
+@pytest.mark.e2e
+def test_install_makes_an_environment_from_the_kit_alone(kits: Kits) -> None:
+    kit = kits.out / SITES[0]
+    linked_environment(kit / "venv")
+    done = subprocess.run(
+        [kit / "install.sh", "--no-deps", "--no-index"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd="/",
+    )
+    assert done.returncode == 0, done.stderr
+    code = (
+        "import pneumonia_fl, pneumonia_fl.fl.provision.shipped as s, pneumonia_fl.jobfiles as j;"
+        "print(pneumonia_fl.__file__); print(s.provisioning_folder()); print(*j.job_names()); print(len(s.pins()))"
+    )
+    said = subprocess.run(
+        [kit / "venv" / "bin" / "python", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd="/",
+    ).stdout.splitlines()
+    assert said[0].startswith(str(kit / "venv")), "the kit's own wheel, not this source tree"
+    assert said[1] == str(Path(said[0]).parent / "_provisioning")
+    assert "fedavg" in said[2].split()
+    assert int(said[3]) > 1000
+
+
+@pytest.mark.e2e
+def test_an_installed_wheel_provisions_with_the_wheel_it_is_given(kits: Kits, tmp_path: Path) -> None:
+    environment = linked_environment(tmp_path / "venv")
+    words = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(kits.wheel)]
+    subprocess.run([environment / "bin" / "python", *words], timeout=120, check=True)
+    command = [environment / "bin" / "pneumonia-fl", "provision", kits.project, "--out", tmp_path / "made"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "--wheel FILE" in refused.stderr
+    made = subprocess.run(
+        [*command, "--wheel", kits.wheel],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert made.returncode == 0, made.stderr
+    assert verify(open_kit(tmp_path / "made" / SITES[0])) == []
+
+
+def test_install_names_a_python_that_is_too_old(kits: Kits, tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = subprocess.run(
+        [kits.out / SITES[0] / "install.sh"],
+        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHON": str(old)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "older than Python 3.11" in done.stderr
+
+
+def test_the_shipped_policies_are_the_documented_ones() -> None:
+    folders = sorted(path.name for path in (provisioning_folder() / "sites").iterdir())
+    assert folders == sorted(POLICIES)
+    page = (provisioning_folder() / "README.md").read_text()
+    assert all(f"`{policy}`" in page for policy in POLICIES)
+
+
+def test_what_nvflare_refuses_is_one_line_too(kits: Kits) -> None:
+    kits.project.write_text(kits.project.read_text().replace("root_valid_days: 3650", "root_valid_days: 365"))
+    done = kits.provision("--json")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "root_valid_days" in done.stderr
