@@ -96,18 +96,19 @@ _BODIES: dict[str, tuple[str, str, str]] = {
     "project_admin": (
         "Look after the federation",
         """\
-        venv/bin/pneumonia-fl status .
         venv/bin/pneumonia-fl jobs --kit .
+        venv/bin/pneumonia-fl watch JOB_ID --kit .
         venv/bin/pneumonia-fl abort JOB_ID --kit .
 
-    NVFlare's own console is `startup/fl_admin.sh` (run it with `venv/bin` first in PATH); log in as `{name}`.""",
+    NVFlare's own console is `startup/fl_admin.sh` (run it with `venv/bin` first in PATH); log in as `{name}`. Its
+    `check_status server` shows which sites are connected.""",
         "",
     ),
     "org_admin": (
         "Look after your hospital's site",
         """\
-        venv/bin/pneumonia-fl status .
         venv/bin/pneumonia-fl jobs --kit .
+        venv/bin/pneumonia-fl watch JOB_ID --kit .
 
     You may start, stop and look into the site of your own org, and end jobs of your own org; you submit nothing.""",
         "",

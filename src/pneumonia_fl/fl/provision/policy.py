@@ -1,20 +1,15 @@
 """Putting a policy into a kit's `local/`: NVFlare's defaults with the files of `provisioning/` laid over them."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 from typing import Any, Literal
 
+from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.provision.shipped import policy_folder, provisioning_folder, read_json
 
 AUTHORIZATION = "authorization.json"
 RESOURCES = "resources.json"
-# What runs beside NVFlare in a server's or a site's own process; left out while the class does not exist.
-OWN_COMPONENTS = {
-    "server": {"id": "job_keeper", "path": "pneumonia_fl.fl.keeper.JobKeeper", "args": {}},
-    "site": {"id": "process_launcher", "path": "pneumonia_fl.fl.launcher.SiteJobLauncher", "args": {}},
-}
 
 
 def apply_policy(local: Path, kind: Literal["server", "site"], policy: str = "") -> None:
@@ -26,17 +21,23 @@ def apply_policy(local: Path, kind: Literal["server", "site"], policy: str = "")
     folder = provisioning_folder() / "server" if kind == "server" else policy_folder(policy)
     shutil.copyfile(folder / AUTHORIZATION, local / AUTHORIZATION)
     resources = lay_over(read_json(local / f"{RESOURCES}.default"), read_json(folder / RESOURCES))
-    own = OWN_COMPONENTS[kind]
-    if importlib.util.find_spec(str(own["path"]).rpartition(".")[0]):
-        resources = lay_over(resources, {"components": [own]})
     (local / RESOURCES).write_text(json.dumps(resources, indent=2) + "\n", encoding="utf-8")
 
 
 def policy_in_force(local: Path) -> str:
-    """The policy that a site's `resources.json` names; "" for none of ours."""
+    """The policy that a site's `resources.json` names; "" for none of ours.
+
+    Raises:
+        KitError: the file is no JSON.
+    """
     file = local / RESOURCES
-    gate = read_json(file).get("app_validator", {}) if file.is_file() else {}
-    return str(gate.get("args", {}).get("policy", ""))
+    try:
+        values = read_json(file) if file.is_file() else {}
+        return str(values["app_validator"]["args"]["policy"])
+    except ValueError as error:
+        raise KitError(f"{file} is not valid JSON: {error}") from None
+    except (KeyError, TypeError):
+        return ""
 
 
 def lay_over(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
