@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from conftest import pneumonia_fl
-from federation import SERVER, SITES, Federation, free_port, provision_kits, until
+from federation import LEAD, SERVER, SITES, Federation, free_port, provision_kits, until
 from pneumonia_fl.fl.federation.participant import find_participants
 from pneumonia_fl.fl.federation.startup import last_error, read_startup
 from pneumonia_fl.fl.processes import RUN_MARK
@@ -108,8 +108,15 @@ def test_a_folder_without_kits_and_a_persons_kit_are_refused(stopped: Federation
     for command in ("up", "down", "status"):
         nothing = pneumonia_fl(command, stopped.data)
         assert (nothing.returncode, "no startup kits in" in nothing.stderr) == (1, True)
-        person = pneumonia_fl(command, stopped.kit("lead@consortium.org"))
+    for command in ("up", "down"):
+        person = pneumonia_fl(command, stopped.kit(LEAD))
         assert (person.returncode, "only a person's" in person.stderr) == (1, True)
+
+
+def test_a_person_hears_when_the_server_is_down(stopped: Federation) -> None:
+    done = pneumonia_fl("status", stopped.kit(LEAD))
+    assert done.returncode == 3
+    assert f"localhost:{stopped.port}" in done.stderr
 
 
 def test_status_and_down_of_what_does_not_run(stopped: Federation) -> None:

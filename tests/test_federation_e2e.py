@@ -15,6 +15,7 @@ import pytest
 
 from conftest import CLI, pneumonia_fl
 from federation import (
+    MEMBER,
     SERVER,
     SITES,
     Federation,
@@ -124,16 +125,20 @@ def test_status_tells_everything_a_script_reads(started: Federation) -> None:
     assert listening(started.port)
 
 
-def test_the_server_itself_knows_the_sites(started: Federation) -> None:
-    server_knows_all_sites(started, 10)
+def test_a_person_is_told_which_sites_the_server_knows(started: Federation) -> None:
+    done = pneumonia_fl("status", started.kit(MEMBER), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"server": f"localhost:{started.port}", "sites": sorted(SITES)}
 
 
 def test_a_second_up_is_refused_and_harms_nothing(started: Federation) -> None:
-    before = entries(started)
+    before = {name: entry["pid"] for name, entry in entries(started).items()}
     again = started.up()
     assert again.returncode == 1
     assert again.stderr.strip().startswith(f"error: {SERVER} runs already")
-    assert entries(started) == before
+    after = entries(started)
+    assert {name: entry["pid"] for name, entry in after.items()} == before
+    assert all(entry["ready"] for entry in after.values())
 
 
 def test_processes_get_data_threads_and_tracking(started: Federation) -> None:

@@ -11,6 +11,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from pneumonia_fl.fl.kits import Kit
+
 Kits = Annotated[Path, typer.Argument(metavar="[KITS]", help="A folder of startup kits, or one kit.")]
 Data = Annotated[
     Path | None,
@@ -65,23 +67,47 @@ def down(kits: Kits = Path("kits")) -> None:
 
 
 def status(kits: Kits = Path("kits"), as_json: Json = False) -> None:
-    """Say of every server and site whose kit is here whether it runs; exit code 0 when all of them do."""
-    from pneumonia_fl.fl.federation.status import status as status_of
+    """Say of every server and site whose kit is here whether it runs; exit code 0 when all of them do.
 
+    With a person's kit: ask the server which sites are registered.
+    """
+    from pneumonia_fl.fl.federation.status import status as status_of
+    from pneumonia_fl.fl.kits import find_kits
+
+    found = find_kits(kits)
+    if len(found) == 1 and found[0].kind == "admin":
+        _show_server(found[0], as_json)
+        return
     entries = status_of(kits)
     if as_json:
         typer.echo(json.dumps(entries, indent=2))
     else:
-        from rich.console import Console
-
-        console = Console()
-        console.print(_table(entries))
-        for entry in entries:
-            if uri := entry.get("mlflow"):
-                answer = "answers" if entry["mlflow_answers"] else "does not answer"
-                console.print(f"MLflow of {entry['name']}: {uri} ({answer})", soft_wrap=True, highlight=False)
+        _show_participants(entries)
     if not all(entry["ready"] for entry in entries):
         raise typer.Exit(1)
+
+
+def _show_server(person: "Kit", as_json: bool) -> None:
+    from pneumonia_fl.fl.federation.registered import ask
+
+    answer = ask(person)
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+        return
+    typer.echo(f"server {answer['server']}: up")
+    for site in answer["sites"]:
+        typer.echo(f"{site}: registered")
+
+
+def _show_participants(entries: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(_table(entries))
+    for entry in entries:
+        if uri := entry.get("mlflow"):
+            answer = "answers" if entry["mlflow_answers"] else "does not answer"
+            console.print(f"MLflow of {entry['name']}: {uri} ({answer})", soft_wrap=True, highlight=False)
 
 
 def _table(entries: list[dict[str, Any]]) -> "Table":

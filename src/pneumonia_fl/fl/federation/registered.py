@@ -1,12 +1,24 @@
-"""Asking a server, as one of the people whose kits lie beside its own, which sites it knows."""
+"""Asking a server, as one of the people, which sites it knows."""
 
 import time
 from pathlib import Path
+from typing import Any
 
 from pneumonia_fl.errors import TimeLimitError
 from pneumonia_fl.fl.admin.session import login
 from pneumonia_fl.fl.federation.launch import POLL_SECONDS
 from pneumonia_fl.fl.kits import Kit, find_kits
+
+
+def ask(person: Kit) -> dict[str, Any]:
+    """What the server says to a person: `server` (its address) and `sites` (names of those registered).
+
+    Raises:
+        TimeLimitError: the server cannot be reached.
+        KitError, RefusedError: the person cannot log in.
+    """
+    with login(person.folder) as admin:
+        return {"server": f"{person.host}:{person.port}", "sites": admin.sites()}
 
 
 def admin_kit(folder: Path, server: Kit) -> Kit | None:

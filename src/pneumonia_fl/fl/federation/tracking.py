@@ -13,7 +13,7 @@ from pneumonia_fl.fl.federation.startup import last_error, rotate
 
 HOST = "127.0.0.1"
 FOLDER, PORT_FILE = "mlflow", "port"
-HEALTH_SECONDS = 1.0
+HEALTH_SECONDS = 2.0
 """How long a health request may take."""
 LEAN = {
     # The runner of MLflow's own jobs (evaluations of language models) is a process that nobody here needs.
