@@ -257,7 +257,10 @@ def running_copy(project: Project, tmp_path: Path) -> Iterator[Kit]:
     copy = project.copy(SITE, tmp_path / "copy")
     words = ["-m", instance.MODULES["site"], "-m", str(copy.folder), "-s", "fed_client.json"]
     waiting = "import sys; sys.stdin.read()"
-    process = subprocess.Popen([sys.executable, "-c", waiting, *words], stdin=subprocess.PIPE)
+    # A wrapper has the same words in its command.
+    process = subprocess.Popen(
+        ["timeout", "60", sys.executable, "-c", waiting, *words], stdin=subprocess.PIPE
+    )
     yield copy
     process.communicate(b"")
 
@@ -265,7 +268,8 @@ def running_copy(project: Project, tmp_path: Path) -> Iterator[Kit]:
 def test_the_same_identity_from_another_folder_is_found(
     kit: Kit, running_copy: Kit, stranger: Project, tmp_path: Path
 ) -> None:
-    assert f"asia-hospital runs already from {running_copy.folder}" in said(instance.instance(kit), "fail")
+    failures = said(instance.instance(kit), "fail")
+    assert failures.count(f"asia-hospital runs already from {running_copy.folder}, process ") == 1
     assert "it runs from this kit, process" in said(instance.instance(running_copy), "ok")
     namesake = stranger.copy(SITE, tmp_path / "stranger")
     assert [finding.level for finding in instance.instance(namesake)] == ["ok"]
@@ -297,6 +301,12 @@ def test_the_environment_goes_before_the_kits_setting(
     use_data(kit, Path("/nowhere"))
     assert "local/pneumonia_fl.yml says /nowhere" in said(site.data(kit), "fail")
     monkeypatch.setenv("PNEUMONIA_FL_DATA", str(prepared))
+    assert not said(site.data(kit), "fail")
+
+
+def test_a_relative_data_folder_is_meant_from_the_kit(kit: Kit, prepared: Path) -> None:
+    shutil.copytree(prepared / SITE, kit.folder / "xrays")
+    use_data(kit, Path("xrays"))
     assert not said(site.data(kit), "fail")
 
 

@@ -78,12 +78,15 @@ def _same_certificate(kit: Kit, folder: Path) -> bool:
     return other.is_file() and other.read_bytes() == kit.certificate.read_bytes()
 
 
-def _processes(kit: Kit) -> Iterator[Running]:
+def _processes(kit: Kit) -> list[Running]:
+    found: dict[Path, Running] = {}
     for process in psutil.process_iter():
         words = _words(process)
         if MODULES[kit.kind] in words and words.count("-m") > 1:
-            workspace = len(words) - words[::-1].index("-m")
-            yield Running(process.pid, Path(words[workspace]).resolve())
+            folder = Path(words[len(words) - words[::-1].index("-m")]).resolve()
+            # The youngest: before it stand those that only started it, such as `timeout` or `nohup`.
+            found[folder] = Running(process.pid, folder)
+    return list(found.values())
 
 
 def _words(process: psutil.Process) -> list[str]:

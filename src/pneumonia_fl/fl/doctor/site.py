@@ -1,6 +1,7 @@
 """What only a site needs: its prepared X-rays."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from pneumonia_fl.data.check import Finding, check
 from pneumonia_fl.data.manifest import CLASS_NAMES, INFO
@@ -14,7 +15,7 @@ _PREPARE = "prepare it with `pneumonia-fl data prepare`"
 
 def data(kit: Kit) -> Iterator[Finding]:
     """Whether the site's data is named, prepared for this site, whole and fit for training."""
-    root = data_root() or kit.settings().data
+    root = data_root() or _setting(kit)
     if root is None:
         yield Finding(
             "fail", f"no data folder: write `data: DIR` into {kit.local}/pneumonia_fl.yml; {_PREPARE}"
@@ -28,6 +29,12 @@ def data(kit: Kit) -> Iterator[Finding]:
         return
     yield _counts(found)
     yield from check(root / kit.name if (root / kit.name / INFO).is_file() else root)
+
+
+def _setting(kit: Kit) -> Path | None:
+    """The kit's own setting; a relative one is meant from the kit's folder."""
+    setting = kit.settings().data
+    return None if setting is None else kit.folder / setting
 
 
 def _counts(found: SiteData) -> Finding:
