@@ -69,19 +69,16 @@ class JobKeeper(FLComponent):
 
     def _look_after(self, job_id: str, participants: dict[str, Any]) -> None:
         job = self._engine.job_runner.running_jobs.get(job_id)
-        if job is None:
-            return
+        props = (job.meta.get(JobMetaKey.CUSTOM_PROPS.value) or {}).get("pneumonia_fl") if job else None
+        if props is None:
+            return  # not one of ours
         self._tell_result(job_id)
         current = {client.name: client for client in self._engine.get_clients()}
-        for name in self._expected(job, participants):
+        # Those that take part, and those that the submitter expected but that came too late.
+        for name in {client.name for client in participants.values()} | set(props["sites"]):
             client = current.get(name)
             if client is not None and client.token not in participants:
                 self._rejoin(job, client, participants)
-
-    def _expected(self, job: Job, participants: dict[str, Any]) -> set[str]:
-        """Sites that take part, and those that the submitter expected but that came too late."""
-        props = (job.meta.get(JobMetaKey.CUSTOM_PROPS.value) or {}).get("pneumonia_fl", {})
-        return {client.name for client in participants.values()} | set(props.get("sites", []))
 
     def _rejoin(self, job: Job, client: Any, participants: dict[str, Any]) -> None:
         """Have a restarted site take up the job again, under its new session."""
