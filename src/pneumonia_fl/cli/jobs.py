@@ -1,7 +1,6 @@
 """Jobs on a real server: `submit`, `jobs`, `watch`, `logs`, `abort`, `download`, `clone`, `resume`, `delete`."""
 
 import json
-import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -118,7 +117,11 @@ def jobs(
 
     from pneumonia_fl.cli.jobview import jobs_table
 
-    Console().print(jobs_table(found, time.time()))
+    console = Console()
+    console.print(jobs_table(found))
+    for job in found:
+        if job.reason:
+            console.print(f"{job.id[:8]}: {job.reason}", highlight=False, soft_wrap=True)
 
 
 def watch(

@@ -1,6 +1,7 @@
 """What the user sees of a job on a real server: a table that follows it, or a line per change without a terminal."""
 
 import sys
+import time
 from types import TracebackType
 from typing import Self
 
@@ -86,28 +87,24 @@ class JobView:
         return Group(*lines)
 
 
-def jobs_table(jobs: list[JobRecord], now: float) -> Table:
-    """A line per job; what keeps one from running stands below its status."""
-    from pneumonia_fl.fl.admin.records import submitted_at
-
-    table = Table("Id", "Job", "Submitter", "Status", "Rounds", "Submitted", "Duration")
+def jobs_table(jobs: list[JobRecord]) -> Table:
+    """A line per job; the AUROC is that of its best global model."""
+    table = Table("Id", "Job", "Submitter", "Status", "Rounds", "Submitted", "Duration", "AUROC")
+    for column in table.columns:
+        column.overflow = "fold"  # in a narrow window everything stays readable
+    table.columns[0].no_wrap = True
     for job in jobs:
         table.add_row(
             job.id[:8],
             job.name,
             job.submitter,
-            f"{job.status}\n{job.reason}" if job.reason else job.status,
+            job.status,
             "–" if job.rounds is None else str(job.rounds),
-            submitted_at(job),
-            _duration(job, now),
+            time.strftime("%m-%d %H:%M", time.localtime(job.submitted)),
+            "–" if job.duration is None else age(job.duration),
+            "–" if job.best_auroc is None else f"{job.best_auroc:.4f}",
         )
     return table
-
-
-def _duration(job: JobRecord, now: float) -> str:
-    if job.duration is not None:
-        return age(job.duration)
-    return f"{age(now - job.started_at)} so far" if job.running and job.started_at else "–"
 
 
 def _table(snapshot: Snapshot) -> Table:

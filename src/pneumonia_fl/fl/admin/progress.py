@@ -72,11 +72,6 @@ def changes(old: Snapshot | None, new: Snapshot) -> list[str]:
     return lines
 
 
-def never_contributed(snapshot: Snapshot) -> list[str]:
-    """Sites that have not given a single accepted update."""
-    return sorted(name for name, site in snapshot["sites"].items() if not site.get("contributions"))
-
-
 def _site_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     if new.get("contributions", 0) > old.get("contributions", 0):
         auroc = new.get("auroc")

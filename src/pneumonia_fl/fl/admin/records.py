@@ -1,12 +1,13 @@
 """A job as its server describes it, in plain words: pure functions on NVFlare's job meta."""
 
-import time
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from pneumonia_fl.errors import RefusedError
+from pneumonia_fl.fl.messages import RESULT_KEY
 
 OURS = "pneumonia_fl"
 """Our key in a job's custom properties and among a running job's statistics."""
@@ -22,10 +23,15 @@ WORDS = {
     "FINISHED:ABNORMAL": "ended abnormally",
     "FINISHED:CAN_NOT_SCHEDULE": "never scheduled",
     "FINISHED:FAILED_TO_RUN": "failed to start",
-    "FINISHED:ABANDONED": "abandoned",
+    "FINISHED:ABANDONED": "interrupted",
 }
+INCOMPLETE = "INCOMPLETE"
+CUT_OFF = "the server ended before the job did"
+LOST_AT_END = "all rounds done, but a site was lost at the end"
 WAITING = "waiting for sites"
 DONE = "FINISHED"
+TOO_FEW = re.compile(r"connected sites \((\d+)\) < min_sites \((\d+)\)")
+"""What NVFlare's scheduler says."""
 MIN_PREFIX = 4
 """Fewest characters of a job id that are taken for one."""
 
@@ -47,16 +53,32 @@ class JobRecord:
     started_at: float | None
     """Seconds since the epoch; None: not yet."""
     duration: float | None
-    """Seconds from start to end; None while it has not ended."""
+    """Seconds since it started, or until it ended; None: it has not started."""
     rounds: int | None
     """None when the job was not made by pneumonia-fl."""
     sites: tuple[str, ...]
     reason: str
     """Why it does not run, or did not; empty when there is nothing to say."""
+    missing: tuple[str, ...]
+    """Sites that never contributed; known when all rounds are done, or the job was stopped."""
+    best_auroc: float | None
+    """Pooled validation AUROC of the best global model, once the rounds are over."""
     shipped: bool
     """Whether it carries its own code."""
     cloned_from: str | None
     resumed_from: str | None
+    ours: bool
+    """Whether pneumonia-fl made it."""
+
+    @property
+    def rounds_done(self) -> bool:
+        """Whether it came through all its rounds."""
+        return self.status in (WORDS["FINISHED:COMPLETED"], INCOMPLETE)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it is one of ours and its server ended before it did, so that it can go on."""
+        return self.raw_status == "FINISHED:ABANDONED" and self.ours
 
     @property
     def ended(self) -> bool:
@@ -81,6 +103,7 @@ def record(meta: Mapping[str, Any]) -> JobRecord:
     """
     ours = properties(meta)
     config = ours.get("config") or {}
+    result = _result(meta)
     raw = str(meta.get("status", ""))
     return JobRecord(
         id=str(meta["job_id"]),
@@ -95,9 +118,12 @@ def record(meta: Mapping[str, Any]) -> JobRecord:
         rounds=config.get("rounds"),
         sites=tuple(ours.get("sites") or _deployed(meta)),
         reason=reason(meta),
+        missing=tuple(result.get("missing", ())),
+        best_auroc=result.get("best_auroc"),
         shipped=bool(meta.get("byoc")),
         cloned_from=meta.get("cloned_from"),
         resumed_from=ours.get("resume_from") or None,
+        ours=bool(config),
     )
 
 
@@ -109,22 +135,36 @@ def properties(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def status_words(meta: Mapping[str, Any]) -> str:
-    """NVFlare's status in plain words."""
-    raw = str(meta.get("status", ""))
+    """The job's status in plain words.
+
+    What our controller says goes before NVFlare's word: NVFlare calls a job abnormal when a site was rebooted, also
+    when all rounds were done, and completed when a site never contributed.
+    """
+    raw, result = str(meta.get("status", "")), _result(meta)
     if raw in ("SUBMITTED", "APPROVED") and _refused_schedule(meta):
         return WAITING
+    if raw.startswith(DONE) and result.get("state") == "finished":
+        return INCOMPLETE if result.get("missing") else WORDS["FINISHED:COMPLETED"]
+    if raw.startswith(DONE) and result.get("reason") not in (None, "", "aborted"):
+        return WORDS["FINISHED:EXECUTION_EXCEPTION"]
     return WORDS.get(raw, raw.lower().replace("_", " ").replace("finished:", "") or "unknown")
 
 
 def reason(meta: Mapping[str, Any]) -> str:
-    """Why a job waits or never ran: what the scheduler, or a site that refused it, said last."""
-    refused = [
-        detail for detail in meta.get("job_deploy_detail") or [] if not str(detail).rstrip().endswith(": OK")
-    ]
-    if refused and str(meta.get("status")) not in ("RUNNING", "FINISHED:COMPLETED"):
-        return "; ".join(map(str, refused))
-    waiting = status_words(meta) in (WAITING, WORDS["FINISHED:CAN_NOT_SCHEDULE"])
-    return _refused_schedule(meta) if waiting else ""
+    """Why a job waits, never ran or did not end well; empty when there is nothing to say."""
+    raw, words, result = str(meta.get("status", "")), status_words(meta), _result(meta)
+    if words == INCOMPLETE:
+        return f"never contributed: {', '.join(result['missing'])}"
+    if words == WORDS["FINISHED:EXECUTION_EXCEPTION"] and result:
+        return str(result["reason"])
+    if words == WORDS["FINISHED:COMPLETED"]:
+        return "" if raw == "FINISHED:COMPLETED" else LOST_AT_END
+    if raw == "FINISHED:ABANDONED":
+        return CUT_OFF
+    if words in (WAITING, WORDS["FINISHED:CAN_NOT_SCHEDULE"]):
+        return _refused_schedule(meta)
+    details = [str(detail).strip() for detail in meta.get("job_deploy_detail") or []]
+    return "" if raw == "RUNNING" else "; ".join(text for text in details if not text.endswith(": OK"))
 
 
 def missing_sites(job: JobRecord, connected: Iterable[str]) -> list[str]:
@@ -161,17 +201,20 @@ def age(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def submitted_at(job: JobRecord) -> str:
-    """When it was submitted, in this machine's time."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(job.submitted))
-
-
 def _refused_schedule(meta: Mapping[str, Any]) -> str:
     """The scheduler's last reason, without its time; empty when it took the job or has not looked yet."""
     history = meta.get("schedule_history") or []
-    last = str(history[-1]) if history else ""
-    words = last.split(": ", 1)[-1].strip()
+    words = str(history[-1]).split(": ", 1)[-1].strip() if history else ""
+    few = TOO_FEW.fullmatch(words)
+    if few:
+        return f"{few[1]} sites connected, {few[2]} needed"
     return "" if words == "scheduled" else words
+
+
+def _result(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How the job ended, by our controller; empty before that, and for a job that was killed."""
+    found = meta.get(RESULT_KEY)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _deployed(meta: Mapping[str, Any]) -> list[str]:

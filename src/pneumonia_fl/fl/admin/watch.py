@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from pneumonia_fl.errors import IncompleteError, PneumoniaFLError, RunError, TimeLimitError
-from pneumonia_fl.fl.admin.progress import Snapshot, never_contributed
+from pneumonia_fl.fl.admin.progress import Snapshot
 from pneumonia_fl.fl.admin.records import WAITING, JobRecord, age, missing_sites
 from pneumonia_fl.fl.admin.session import Admin
 
@@ -15,8 +15,6 @@ POLL_SECONDS = 1.0
 AWAY_SECONDS = 180.0
 """How long a server may be away, for example for a restart, before nobody waits for it any more."""
 LOG_FILE = "log.txt"
-INCOMPLETE = re.compile(r"INCOMPLETE: never contributed: (.+)$", re.MULTILINE)
-"""What our controller logs at the end of such a run."""
 ERROR_LINE = re.compile(
     r"^(?:.* - ERROR - (?:\[[^]]*\] - )?(.+)|(?:\w+\.)*(\w*(?:Error|Exception): .+))$", re.MULTILINE
 )
@@ -32,12 +30,10 @@ class Ending:
     how: How
     reason: str
     """Why, when it did not end well; a remark when it did."""
-    missing: tuple[str, ...]
-    """Sites that never contributed."""
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return {**self.job.as_dict(), "how": self.how, "reason": self.reason, "missing": list(self.missing)}
+        return {**self.job.as_dict(), "how": self.how, "reason": self.reason}
 
     def check(self) -> None:
         """Raise what stands for a bad end.
@@ -49,12 +45,18 @@ class Ending:
         short = self.job.id[:8]
         if self.how == "incomplete":
             raise IncompleteError(
-                f"job {short} is INCOMPLETE: {', '.join(self.missing)} never contributed; "
-                f"what there is: `pneumonia-fl download {short}`"
+                f"job {short} is INCOMPLETE: {self.reason}; what there is: `pneumonia-fl download {short}`"
             )
-        if self.how != "complete":
-            why = f": {self.reason}" if self.reason else f"; see `pneumonia-fl logs {short}`"
-            raise RunError(f"job {short} {self.job.status if self.how == 'failed' else 'was aborted'}{why}")
+        if self.how == "aborted":
+            raise RunError(f"job {short} was aborted")
+        if self.how == "failed":
+            raise RunError(f"job {short} {self._failure()}")
+
+    def _failure(self) -> str:
+        short = self.job.id[:8]
+        if self.job.interrupted:
+            return f"was {self.job.status}: {self.reason}; go on with `pneumonia-fl resume {short}`"
+        return f"{self.job.status}: {self.reason or f'see `pneumonia-fl logs {short}`'}"
 
 
 class JobWatcher(Protocol):
@@ -91,32 +93,21 @@ def watch(admin: Admin, job_id: str, watcher: JobWatcher, timeout: float | None 
                 f"see it with `pneumonia-fl watch {job_id[:8]}`"
             )
         time.sleep(POLL_SECONDS)
-    return ending(follower.job, follower.last, lambda: log_or_nothing(admin, job_id))
+    return ending(follower.job, lambda: log_or_nothing(admin, job_id))
 
 
-def ending(job: JobRecord, last: Snapshot | None, read_log: Callable[[], str]) -> Ending:
+def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
     """How a job ended.
 
     Args:
         job: as the server lists it.
-        last: the last that was seen of it while it ran; None: nothing.
         read_log: gives the server's log of the job, "" when there is none or no right to it.
     """
-    done = last is not None and last["state"] == "finished"
-    if job.raw_status == "FINISHED:COMPLETED" or (job.raw_status == "FINISHED:ABNORMAL" and done):
-        missing = never_contributed(last) if last else _logged_missing(read_log())
-        remark = (
-            ""
-            if job.raw_status == "FINISHED:COMPLETED"
-            else "all rounds done, but a site was lost at the end"
-        )
-        return Ending(job, "incomplete" if missing else "complete", remark, tuple(missing))
-    missing = never_contributed(last) if last else []
-    stopped = str(last.get("reason") or "") if last else ""
-    if job.raw_status == "FINISHED:ABORTED" and stopped in ("", "aborted"):
-        return Ending(job, "aborted", "", tuple(missing))
-    why = stopped or job.reason or _last_error(read_log())
-    return Ending(job, "failed", why, tuple(missing))
+    if job.rounds_done:
+        return Ending(job, "incomplete" if job.missing else "complete", job.reason)
+    if job.raw_status == "FINISHED:ABORTED" and not job.reason:
+        return Ending(job, "aborted", "")
+    return Ending(job, "failed", job.reason or _last_error(read_log()))
 
 
 def log_or_nothing(admin: Admin, job_id: str) -> str:
@@ -135,7 +126,6 @@ class _Follower:
         self._told: tuple[str, str] | None = None
         self._away_since: float | None = None
         self.job = admin.job(job_id)
-        self.last: Snapshot | None = None
 
     def step(self) -> JobRecord:
         """Look once."""
@@ -157,7 +147,6 @@ class _Follower:
         if self.job.running:
             snapshot = self._admin.snapshot(self._id)
             if snapshot is not None:
-                self.last = snapshot
                 self._watcher.on_snapshot(snapshot)
 
     def _note(self) -> str:
@@ -173,11 +162,6 @@ class _Follower:
         self._watcher.on_away(now - self._away_since)
         if now - self._away_since > AWAY_SECONDS:
             raise error
-
-
-def _logged_missing(log: str) -> list[str]:
-    found = INCOMPLETE.search(log)
-    return [name.strip() for name in found.group(1).split(",")] if found else []
 
 
 def _last_error(log: str) -> str:
