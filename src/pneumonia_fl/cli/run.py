@@ -1,10 +1,16 @@
-"""`pneumonia-fl run`: one federated job in NVFlare's simulator."""
+"""`pneumonia-fl run`: one federated job, in NVFlare's simulator or on a real server."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from pneumonia_fl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pneumonia_fl.fl.admin.submit import Wanted
 
 JobName = Annotated[
     str, typer.Argument(metavar="JOB", help="A name in jobs/ (fedavg, smoke, …) or a path to a YAML file.")
@@ -49,6 +55,30 @@ LogConfig = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+Kit = Annotated[
+    Path | None,
+    typer.Option(
+        "--kit",
+        help="With --env prod: your startup kit; default: $PNEUMONIA_FL_KIT, or the only lead's kit in kits/.",
+        show_default=False,
+    ),
+]
+Study = Annotated[str, typer.Option("--study", help="With --env prod: NVFlare study.")]
+ShipCode = Annotated[
+    bool, typer.Option("--ship-code", help="With --env prod: send this program with the job.")
+]
+
+
+class Env(StrEnum):
+    """Where a job runs."""
+
+    sim = "sim"
+    prod = "prod"
+
+
+Environment = Annotated[
+    Env, typer.Option("--env", help="sim: the simulator on this machine; prod: a real server and its sites.")
+]
 
 
 def run(
@@ -64,22 +94,38 @@ def run(
     tracking_uri: TrackingURI = None,
     log_config: LogConfig = None,
     force: Force = False,
+    env: Environment = Env.sim,
+    kit: Kit = None,
+    study: Study = "default",
+    ship_code: ShipCode = False,
     as_json: Json = False,
 ) -> None:
-    """Train one model over several sites in the simulator, and show how it went.
+    """Train one model over several sites, in the simulator or on a real server, and show how it went.
 
-    Without --data, a job with a `synthetic` section makes its own X-rays. Example:
+    Without --data, a job with a `synthetic` section makes its own X-rays for the simulator. Examples:
 
         pneumonia-fl run fedavg --data data/xray --rounds 10 --set train.lr=0.001
+
+        pneumonia-fl run fedavg --env prod --kit kits/lead@consortium.org
     """
+    changes, runs = _all_overrides(overrides or [], rounds, tracking_uri), workspace or Path("runs")
+    if env is Env.prod:
+        from pneumonia_fl.fl.admin.submit import Wanted
+
+        if clients or log_config or export:
+            raise ConfigError(
+                "--clients, --log-config and --export are for the simulator, not for --env prod"
+            )
+        _run_prod(Wanted(job, changes, data, ship_code), kit, study, out, runs, force, as_json)
+        return
     from pneumonia_fl.fl.session import Request, export_only, run_simulation
 
     request = Request(
         job=job,
         data=data,
         out=out,
-        runs=workspace or Path("runs"),
-        overrides=_all_overrides(overrides or [], rounds, tracking_uri),
+        runs=runs,
+        overrides=changes,
         clients=clients,
         log_config=log_config,
         force=force,
@@ -93,6 +139,22 @@ def run(
     with RunView(quiet=as_json) as view:
         finished = run_simulation(request, view)
     view.show_result(finished, as_json)
+
+
+def _run_prod(
+    wanted: "Wanted", kit: Path | None, study: str, out: Path | None, runs: Path, force: bool, as_json: bool
+) -> None:
+    """Submit, watch and download; the exit code says how the job ended."""
+    from pneumonia_fl.cli.jobview import JobView
+    from pneumonia_fl.cli.live import RunView
+    from pneumonia_fl.fl.admin.kits import choose_kit
+    from pneumonia_fl.fl.admin.prod import ProdRequest, run_prod
+
+    with JobView(quiet=as_json) as view:
+        done = run_prod(ProdRequest(choose_kit(kit), study, wanted, out, runs, force), view)
+    if done.run is not None and done.run.metrics()["rounds"]:
+        RunView(quiet=as_json).show_result(done.run, as_json)
+    done.ending.check()
 
 
 def _all_overrides(overrides: list[str], rounds: int | None, tracking_uri: str | None) -> list[str]:
