@@ -112,8 +112,15 @@ def test_a_file_that_nvflare_would_not_take_is_one_line(kits: Kits, content: str
     assert message in done.stderr
 
 
-@pytest.mark.parametrize(("name", "message"), [("lead@consortium.org", "belongs to a person"), ("x", "no")])
-def test_what_has_no_rights_to_show(original_kits: Kits, name: str, message: str) -> None:
-    done = pneumonia_fl("authz", "--kit", original_kits.out / name)
+def test_a_persons_kit_shows_what_servers_get_and_says_so(original_kits: Kits) -> None:
+    person = original_kits.out / "lead@consortium.org"
+    assert table(original_kits, person.name) == table(original_kits, SERVER)
+    said = pneumonia_fl("authz", "--kit", person).stdout
+    assert "as shipped" in said
+    assert json.loads(pneumonia_fl("authz", "--kit", person, "--json").stdout)["as_shipped"] is True
+
+
+def test_what_is_no_kit_is_one_line(tmp_path: Path) -> None:
+    done = pneumonia_fl("authz", "--kit", tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert message in done.stderr
+    assert "is not a startup kit" in done.stderr

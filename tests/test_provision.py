@@ -223,6 +223,35 @@ def test_the_kits_of_another_project_are_left_alone(kits: Kits) -> None:
     assert "holds the kits of project pneumonia_fl" in done.stderr
 
 
+def test_a_lost_root_is_no_reason_for_a_new_one(kits: Kits) -> None:
+    names = [kit.name for kit in find_kits(kits.out)]
+    before = kits.files(*names)
+    shutil.rmtree(kits.out / ".state")
+    done = kits.provision()
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "is gone; put your backup there" in done.stderr
+    assert kits.files(*names) == before
+
+
+def test_an_interrupted_provisioning_is_completed(kits: Kits) -> None:
+    kit = kits.out / SITES[0]
+    (kit / "startup").rename(kit / ".startup.old")
+    shutil.rmtree(kits.out / SITES[1])
+    made = kits.made()
+    assert (made[SITES[0]]["change"], made[SITES[1]]["change"]) == ("updated", "new")
+    assert verify(open_kit(kit)) == []
+    assert not (kit / ".startup.old").exists()
+
+
+def test_what_is_no_kit_is_not_overwritten(kits: Kits) -> None:
+    shutil.rmtree(kits.out / SITES[0])
+    (kits.out / SITES[0]).mkdir()
+    (kits.out / SITES[0] / "thesis.txt").write_text("mine")
+    done = kits.provision("--json")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "is in the way and is no kit" in done.stderr
+
+
 def test_a_broken_state_says_what_it_is(kits: Kits) -> None:
     (kits.out / ".state" / "pneumonia_fl" / "state" / "cert.json").write_text("{")
     done = kits.provision()

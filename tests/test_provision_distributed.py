@@ -108,6 +108,14 @@ def test_a_request_that_was_changed_is_refused(kits: Kits, tmp_path: Path) -> No
     assert not list(tmp_path.glob("*.signed.zip"))
 
 
+def test_a_request_for_someone_of_the_project_is_refused(kits: Kits, tmp_path: Path) -> None:
+    request = ask_for_certificate(tmp_path / "site")
+    kits.made("--add-site", f"{SITE}:africa_hospital")
+    done = kits.provision("--approve", request)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"{SITE} is in" in done.stderr
+
+
 def test_a_request_needs_a_root(kits: Kits, tmp_path: Path) -> None:
     done = pneumonia_fl("provision", kits.project, "--out", tmp_path / "none", "--approve", kits.project)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
@@ -191,5 +199,5 @@ def test_the_guest_joins_and_its_strict_policy_refuses_code_in_words(
     job, *details = json.loads(done.stdout.splitlines()[-1])
     assert (server / "jobs-storage" / job).is_dir(), "the job store is inside the kit"
     (answer,) = [text for text in details if text.startswith(SITE)]
-    assert "site policy 'strict': this job ships its own code" in answer
+    assert "site policy 'strict' refuses a job that ships code" in answer
     assert "--ship-code" in answer

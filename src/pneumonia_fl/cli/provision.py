@@ -49,7 +49,9 @@ Finish = Annotated[
 Wheel = Annotated[
     Path | None, typer.Option("--wheel", help="The project's wheel; default: built from the source tree.")
 ]
-KitFolder = Annotated[Path, typer.Option("--kit", help="The kit of the server or of a site.")]
+KitFolder = Annotated[
+    Path, typer.Option("--kit", help="The kit of the server or of a site; a person's kit: as shipped.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
@@ -155,8 +157,9 @@ def _show_rights(rights: "Rights") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    policy = f", policy {rights.policy}" if rights.policy else ""
-    table = Table("", *rights.roles, title=f"Who may do what at {rights.place} (org {rights.org}{policy})")
+    about = [f"org {rights.org}"] if rights.org else ["as shipped; its own file decides"]
+    about += [f"policy {rights.policy}"] if rights.policy else []
+    table = Table("", *rights.roles, title=f"Who may do what at {rights.place} ({', '.join(about)})")
     for action in next(iter(rights.roles.values())):
         table.add_row(action, *(words[action] for words in rights.roles.values()))
     Console().print(table)

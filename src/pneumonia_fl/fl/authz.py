@@ -11,7 +11,9 @@ from nvflare.security.security import FLAuthorizer
 
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.kits import Kit
-from pneumonia_fl.fl.provision.policy import policy_in_force
+from pneumonia_fl.fl.provision.policy import AUTHORIZATION, policy_in_force
+from pneumonia_fl.fl.provision.shipped import provisioning_folder
+from pneumonia_fl.fl.provision.state import subject
 
 ROLES = ("project_admin", "org_admin", "lead", "member")
 # What a person does, and the commands it takes; a row of the table each.
@@ -45,11 +47,14 @@ class Rights:
     place: str
     """Name of the server or site."""
     org: str
+    """Its org; "" when a person's kit does not know it."""
     policy: str
     """Name of the site's policy; "" for a server."""
     file: Path
     roles: dict[str, dict[str, str]]
     """Role to action to words: yes, no, own jobs, …"""
+    as_shipped: bool
+    """What servers get, not what is in force at `place`: a person's kit does not know that."""
 
     def as_json(self) -> dict[str, Any]:
         """The same for scripts."""
@@ -57,23 +62,21 @@ class Rights:
 
 
 def read_rights(kit: Kit) -> Rights:
-    """Read a server's or a site's rights.
+    """Read a server's or a site's rights; from a person's kit those that a server gets, as shipped.
 
     Raises:
-        KitError: it is a person's kit, or its `authorization.json` is one that NVFlare would not take.
+        KitError: its `authorization.json` is one that NVFlare would not take.
     """
-    if kit.kind == "admin":
-        raise KitError(
-            f"{kit.folder} belongs to a person; rights are a matter of the server and of each site: give one of theirs"
-        )
     file = _authorization_file(kit)
-    org = _org(kit)
+    person = kit.kind == "admin"
+    org = "" if person else _org(kit)
     table = authorizer(file, org).get_policy()
     roles = [*(role for role in ROLES if role in table.roles), *sorted(set(table.roles) - set(ROLES))]
     rights = {
         role: {action: _words(table, role, right) for action, right in ACTIONS.items()} for role in roles
     }
-    return Rights(kit.name, org, policy_in_force(kit.local) if kit.kind == "site" else "", file, rights)
+    policy = policy_in_force(kit.local) if kit.kind == "site" else ""
+    return Rights(kit.host if person else kit.name, org, policy, file, rights, person)
 
 
 def authorizer(file: Path, org: str) -> FLAuthorizer:
@@ -89,13 +92,17 @@ def authorizer(file: Path, org: str) -> FLAuthorizer:
 
 
 def _authorization_file(kit: Kit) -> Path:
-    own = kit.local / "authorization.json"
-    return own if own.is_file() else own.with_name("authorization.json.default")
+    if kit.kind == "admin":
+        return provisioning_folder() / "server" / AUTHORIZATION
+    own = kit.local / AUTHORIZATION
+    return own if own.is_file() else own.with_name(f"{AUTHORIZATION}.default")
 
 
 def _org(kit: Kit) -> str:
-    found = load_crt(str(kit.certificate)).subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    return str(found[0].value) if found else ""
+    try:
+        return subject(load_crt(str(kit.certificate)), NameOID.ORGANIZATION_NAME)
+    except (OSError, ValueError) as error:
+        raise KitError(f"{kit.certificate} cannot be read ({error}); ask for a new kit") from None
 
 
 def _words(policy: Any, role: str, right: str) -> str:

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def approve(request: Path, project_file: Path, out: Path) -> Approved:
     """Sign a site's (or a person's) request with the root of the kits in `out`.
 
     Raises:
-        ConfigError: there is no request, or no root yet.
+        ConfigError: there is no request, no root yet, or project.yml has that participant.
         RefusedError: NVFlare refused the request (changed, of another project).
     """
     project = load_project(project_file)
@@ -52,6 +53,9 @@ def approve(request: Path, project_file: Path, out: Path) -> Approved:
         raise ConfigError(f"{out} has no root yet; make the kits first: pneumonia-fl provision --out {out}")
     if not request.is_file():
         raise ConfigError(f"no request {request}; the site makes it with `nvflare cert request`")
+    name = _requested_name(request)
+    if name in {participant.name for participant in project.participants}:
+        raise ConfigError(f"{name} is in {project_file}, so that its kit is made here; take it out first")
     signed = request.absolute().with_name(
         request.name.removesuffix(".zip").removesuffix(".request") + ".signed.zip"
     )
@@ -59,6 +63,15 @@ def approve(request: Path, project_file: Path, out: Path) -> Approved:
         _write_authority(Path(folder), project, state)
         _run_approve(request, Path(folder), signed)
     return Approved(signed, cert_fingerprint_sha256(state.root))
+
+
+def _requested_name(request: Path) -> str:
+    """Whose request it is; "" when it is none, which NVFlare then says."""
+    try:
+        with zipfile.ZipFile(request) as archive:
+            return str(json.loads(archive.read("request.json"))["name"])
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
+        return ""
 
 
 def _write_authority(folder: Path, project: Project, state: State) -> None:

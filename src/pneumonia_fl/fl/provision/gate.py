@@ -25,6 +25,6 @@ class SiteGate(AppValidator):
 
     def _refusal(self) -> str:
         return (
-            f"site policy '{self.policy}': this job ships its own code, and this site runs installed code only; "
-            f"submit it without --ship-code, or agree on the policy 'relaxed' with the site's IT"
+            f"site policy '{self.policy}' refuses a job that ships code; submit it without --ship-code, or ask the "
+            f"site's IT for the policy 'relaxed'"
         )

@@ -20,7 +20,7 @@ from nvflare.tool.cert.fingerprint import cert_fingerprint_sha256
 
 from pneumonia_fl.data.files import output_errors
 from pneumonia_fl.errors import ConfigError, KitError, RunError
-from pneumonia_fl.fl.kits import Kit, open_kit
+from pneumonia_fl.fl.kits import Kit
 from pneumonia_fl.fl.provision.finish import finish, make_private, role_of
 from pneumonia_fl.fl.provision.policy import policy_in_force
 from pneumonia_fl.fl.provision.project import Participant, Project, load_project
@@ -102,6 +102,7 @@ def provision(request: Request, progress: Progress = silent) -> Provisioned:
     out = request.out.absolute()
     workspace = _open_workspace(out, project)
     state = State(workspace / project.name / "state" / "cert.json")
+    _check_root(out, state)
     check_identities(project, state, set(request.renew))
     progress("wheel", 0, None)
     wheel = find_wheel(request.wheel, workspace / WHEELS)
@@ -140,6 +141,15 @@ def _open_workspace(out: Path, project: Project) -> Path:
     if foreign:
         raise KitError(f"{out} holds the kits of project {', '.join(sorted(foreign))}; choose another --out")
     return workspace
+
+
+def _check_root(out: Path, state: State) -> None:
+    """NVFlare would make a new root when there is none, and with it every kit worthless."""
+    if not state.values and any(out.glob("*/startup")):
+        raise KitError(
+            f"{out} holds kits, but their root {state.file} is gone; put your backup there, or choose another --out "
+            f"for a new federation"
+        )
 
 
 @contextlib.contextmanager
@@ -197,14 +207,16 @@ def _place(new: Path, target: Path) -> str:
     if not target.exists():
         shutil.move(new, target)
         return "new"
-    open_kit(target)
-    if _same_files(new / "startup", target / "startup"):
-        return "unchanged"
-    old = target / ".startup.old"
+    if not (target / "local").is_dir():
+        raise KitError(f"{target} is in the way and is no kit; move it, or choose another --out")
+    startup, old = target / "startup", target / ".startup.old"
+    if startup.is_dir():
+        if _same_files(new / "startup", startup):
+            return "unchanged"
+        shutil.rmtree(old, ignore_errors=True)
+        startup.rename(old)
+    shutil.move(new / "startup", startup)
     shutil.rmtree(old, ignore_errors=True)
-    (target / "startup").rename(old)
-    shutil.move(new / "startup", target / "startup")
-    shutil.rmtree(old)
     return "updated"
 
 
