@@ -121,13 +121,15 @@ def _one_kit(
 
 
 def _show(result: "Provisioned") -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("Kit", "For", "Org", "Policy", "Valid until", "")
+    table = Table("Kit", "For", "Policy", "Valid until", "", box=box.SIMPLE)
     for kit in result.kits:
-        role = kit.role or kit.kind
-        table.add_row(kit.name, role, kit.org, kit.policy, f"{kit.expires:%Y-%m-%d}", kit.change)
+        until = f"{kit.expires:%Y-%m-%d}"
+        style = "" if kit.change == "unchanged" else "bold"
+        table.add_row(kit.name, kit.role or kit.kind, kit.policy, until, kit.change, style=style)
     Console().print(table)
     typer.echo(f"Kits: {result.out}")
     typer.echo(f"Root certificate: {result.fingerprint}")
