@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from doctor_kits import PERSON, SERVER, SITE, Project, certify, provision, said
+from pneumonia_fl import __version__
 from pneumonia_fl.data.check import Finding
 from pneumonia_fl.data.manifest import read_info, read_manifest, write_info, write_manifest
+from pneumonia_fl.environment import child_environment
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.doctor import certificates, files, instance, machine, policy, site
 from pneumonia_fl.fl.doctor.report import examine
@@ -63,19 +65,24 @@ def test_without_a_kit_versions_gpu_and_disk_are_looked_at() -> None:
 
 
 def test_a_slow_machine_is_not_called_broken() -> None:
-    assert [finding.level for finding in machine.software(None, 0.01)] == ["warn"]
+    found = [*machine.software(None, 0.001)]
+    assert "did not import torch in 0.001 s" in found[-1].message
+    assert "fail" not in {finding.level for finding in found}
 
 
 @pytest.mark.parametrize(
-    ("line", "level", "message"),
+    ("pin", "wheel", "level", "message"),
     [
-        ("nvflare==2.9.0", "ok", "nvflare 2.9.0"),
-        ("nvflare==2.8.1", "fail", "nvflare is 2.9.0, the kit asks for 2.8.1; run "),
-        ("./pneumonia_fl-0.0.9-py3-none-any.whl", "fail", "the kit asks for 0.0.9"),
+        ("2.9.0", __version__, "ok", "nvflare 2.9.0"),
+        ("2.8.1", __version__, "fail", "nvflare is 2.9.0, the kit asks for 2.8.1; run "),
+        ("2.9.0", "0.0.9", "fail", f"pneumonia-fl is {__version__}, the kit asks for 0.0.9; run "),
     ],
 )
-def test_versions_are_held_against_the_kits_pins(kit: Kit, line: str, level: str, message: str) -> None:
-    (kit.folder / "requirements.txt").write_text(f"# pins\n{line}\nnumpy==2.0\n")
+def test_versions_are_held_against_the_kits_pins(
+    kit: Kit, pin: str, wheel: str, level: str, message: str
+) -> None:
+    (kit.folder / "requirements.txt").write_text(f"# pins\nnvflare=={pin}\nnumpy==2.0\n")
+    (kit.folder / f"pneumonia_fl-{wheel}-py3-none-any.whl").touch()
     assert message in said(machine.software(kit, PATIENCE), level)
 
 
@@ -251,15 +258,22 @@ def test_a_pid_file_that_names_another_program_keeps_the_kit_from_starting(kit: 
     assert "There seems to be one instance" in done.stdout
 
 
+def test_a_running_site_uses_the_data_it_was_started_with(running_copy: Kit, prepared: Path) -> None:
+    use_data(running_copy, Path("/nowhere"))
+    assert f"PNEUMONIA_FL_DATA says {prepared}/gone" in said(site.data(running_copy), "fail")
+
+
 @pytest.fixture
-def running_copy(project: Project, tmp_path: Path) -> Iterator[Kit]:
+def running_copy(project: Project, tmp_path: Path, prepared: Path) -> Iterator[Kit]:
     """The site's kit in another folder, with a process whose command is NVFlare's."""
     copy = project.copy(SITE, tmp_path / "copy")
     words = ["-m", instance.MODULES["site"], "-m", str(copy.folder), "-s", "fed_client.json"]
     waiting = "import sys; sys.stdin.read()"
     # A wrapper has the same words in its command.
     process = subprocess.Popen(
-        ["timeout", "60", sys.executable, "-c", waiting, *words], stdin=subprocess.PIPE
+        ["timeout", "60", sys.executable, "-c", waiting, *words],
+        stdin=subprocess.PIPE,
+        env=child_environment(PNEUMONIA_FL_DATA=str(prepared / "gone")),
     )
     yield copy
     process.communicate(b"")

@@ -1,5 +1,6 @@
 """Whether the kit runs already: from this folder, or the same identity from another one."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,14 @@ def processes_of(kit: Kit) -> list[Running]:
     """The NVFlare server or client processes that run from this kit's folder."""
     folder = kit.folder.resolve()
     return [process for process in _processes(kit) if process.folder == folder]
+
+
+def started_with(kit: Kit, variable: str) -> str | None:
+    """The value of an environment variable in the running kit; None when it is not set or the kit does not run."""
+    for running in processes_of(kit):
+        with contextlib.suppress(psutil.Error, OSError):
+            return psutil.Process(running.pid).environ().get(variable) or None
+    return None
 
 
 def _pid_file(kit: Kit) -> Iterator[Finding]:

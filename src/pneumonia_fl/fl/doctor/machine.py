@@ -21,7 +21,6 @@ LOW_GB, EMPTY_GB = 5.0, 1.0
 """A job of ten rounds writes well below 1 GB at the default model, its log included."""
 REQUIREMENTS = "requirements.txt"
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#]+)")
-_WHEEL = re.compile(r"(pneumonia_fl)-([^-]+)-py3-none-any\.whl")
 
 
 def software(kit: Kit | None, seconds: float = PROBE_SECONDS) -> Iterator[Finding]:
@@ -32,14 +31,14 @@ def software(kit: Kit | None, seconds: float = PROBE_SECONDS) -> Iterator[Findin
     python = kit_python(kit)
     try:
         facts = _probe(python, kit.folder if kit else Path.cwd(), seconds)
-    except subprocess.TimeoutExpired:
-        yield Finding("warn", f"{python} did not import torch in {seconds:g} s; is the machine very busy?")
-        return
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         yield Finding("fail", f"{python} does not run ({error}); make it anew with the kit's install.sh")
         return
-    yield from versions(facts, _pins(kit), kit, python)
-    if not facts["errors"] and (kit is None or kit.kind == "site"):
+    if "versions" in facts:
+        yield from versions(facts, _pins(kit), kit, python)
+    if "gpus" not in facts:
+        yield Finding("warn", f"{python} did not import torch in {seconds:g} s; is the machine very busy?")
+    elif not facts["errors"] and (kit is None or kit.kind == "site"):
         yield _gpu(facts["gpus"])
 
 
@@ -54,13 +53,14 @@ def versions(
 ) -> Iterator[Finding]:
     """Judge what the probe found; `pins` are the versions that the kit asks for."""
     cure = f"run {kit.folder / 'install.sh'}" if kit else "install the project again"
-    for error in facts["errors"]:
+    errors = facts.get("errors", [])
+    for error in errors:
         yield Finding("fail", f"{python} cannot import {error}; {cure}")
     have = {name: value for name, value in facts["versions"].items() if value}
     wrong = {name: value for name, value in have.items() if pins.get(name, value) != value}
     for name, value in wrong.items():
         yield Finding("fail", f"{name} is {value}, the kit asks for {pins[name]}; {cure}")
-    if not wrong and not facts["errors"]:
+    if not wrong and not errors:
         listed = ", ".join(f"{name} {value}" for name, value in have.items())
         pinned = ", as the kit asks for" if pins else ""
         yield Finding("ok", f"python {facts['python']}, {listed}{pinned} ({python})")
@@ -83,30 +83,31 @@ def space(free: float, folder: Path) -> Finding:
 
 
 def _probe(python: Path, folder: Path, seconds: float) -> dict[str, Any]:
+    """What the probe says, as far as it comes within `seconds`."""
     # As text and not as a file: a script's folder would come first on its import path.
-    code = Path(probe.__file__).read_text(encoding="utf-8")
-    done = subprocess.run(
-        [str(python), "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        timeout=seconds,
-        check=True,
-    )
-    facts: dict[str, Any] = json.loads(done.stdout)
+    command = [str(python), "-c", Path(probe.__file__).read_text(encoding="utf-8")]
+    try:
+        done = subprocess.run(command, capture_output=True, cwd=folder, timeout=seconds, check=True)
+        output = done.stdout
+    except subprocess.TimeoutExpired as late:
+        output = late.stdout or b""
+    facts: dict[str, Any] = {}
+    for line in output.splitlines():
+        facts |= json.loads(line)
     return facts
 
 
 def _pins(kit: Kit | None) -> dict[str, str]:
-    """The versions that the kit's requirements name, by package; empty without a kit or without the file."""
+    """The versions that the kit brings or asks for, by package; empty without a kit or without requirements."""
     file = kit.folder / REQUIREMENTS if kit else None
     if file is None or not file.is_file():
         return {}
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    found = [_PIN.match(line) or _WHEEL.search(line) for line in lines]
-    pins = {match[1].lower().replace("_", "-"): match[2] for match in found if match}
+    found = [_PIN.match(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    pins = {match[1].lower(): match[2] for match in found if match}
     if not pins:
         raise KitError(f"{file} names no versions; ask for a new kit")
+    for wheel in file.parent.glob("pneumonia_fl-*.whl"):
+        pins["pneumonia-fl"] = wheel.name.split("-")[1]
     return pins
 
 

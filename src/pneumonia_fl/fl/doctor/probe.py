@@ -1,4 +1,4 @@
-"""Tells, as JSON, what a Python has installed and what its torch sees.
+"""Tells, as lines of JSON, what a Python has installed and what its torch sees.
 
 It is run by the Python that will start the kit, which may be another one than ours: it needs the standard library
 only, and imports nothing of this package to get going.
@@ -15,15 +15,15 @@ PACKAGES = ("pneumonia-fl", "nvflare", "torch")
 MODULES = ("pneumonia_fl", "nvflare", "torch")
 
 
-def facts() -> dict[str, Any]:
-    """Versions by package (None: not installed), what could not be imported, and the GPUs."""
+def installed() -> dict[str, Any]:
+    """Versions by package (None: not installed); takes no time."""
+    return {"python": platform.python_version(), "versions": {name: _version(name) for name in PACKAGES}}
+
+
+def usable() -> dict[str, Any]:
+    """What cannot be imported, and the GPUs; takes as long as importing torch."""
     errors = [error for error in map(_import_error, MODULES) if error]
-    return {
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "errors": errors,
-        "gpus": [] if errors else _gpus(),
-    }
+    return {"errors": errors, "gpus": [] if errors else _gpus()}
 
 
 def _version(name: str) -> str | None:
@@ -52,4 +52,6 @@ def _gpus() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(facts()))
+    for part in (installed, usable):
+        sys.stdout.write(json.dumps(part()) + "\n")
+        sys.stdout.flush()

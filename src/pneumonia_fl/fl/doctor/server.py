@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from pneumonia_fl.data.check import Finding
-from pneumonia_fl.environment import tracking_uri
-from pneumonia_fl.fl.doctor.instance import processes_of
+from pneumonia_fl.environment import TRACKING_VARIABLE, tracking_uri
+from pneumonia_fl.fl.doctor.instance import processes_of, started_with
 from pneumonia_fl.fl.kits import Kit
 
 TRACKING_SECONDS = 3.0
@@ -30,8 +30,11 @@ def port(kit: Kit) -> Iterator[Finding]:
 
 
 def tracking(kit: Kit) -> Iterator[Finding]:
-    """Whether the MLflow server answers that the environment or the settings name."""
-    uri = tracking_uri() or kit.settings().tracking_uri
+    """Whether the MLflow server answers that the environment or the settings name.
+
+    A running server's is the one that it was started with.
+    """
+    uri = started_with(kit, TRACKING_VARIABLE) or tracking_uri() or kit.settings().tracking_uri
     if uri is None:
         yield Finding(
             "ok", "no tracking_uri in local/pneumonia_fl.yml: each job keeps its own MLflow database"

@@ -8,14 +8,19 @@ from pneumonia_fl.data.manifest import CLASS_NAMES, INFO
 from pneumonia_fl.data.store import SiteData, open_site
 from pneumonia_fl.environment import DATA_VARIABLE, data_root
 from pneumonia_fl.errors import DataError
+from pneumonia_fl.fl.doctor.instance import started_with
 from pneumonia_fl.fl.kits import Kit
 
 _PREPARE = "prepare it with `pneumonia-fl data prepare`"
 
 
 def data(kit: Kit) -> Iterator[Finding]:
-    """Whether the site's data is named, prepared for this site, whole and fit for training."""
-    root = data_root() or _setting(kit)
+    """Whether the site's data is named, prepared for this site, whole and fit for training.
+
+    A running site's data is what it was started with.
+    """
+    running = started_with(kit, DATA_VARIABLE)
+    root = Path(running) if running else data_root() or _setting(kit)
     if root is None:
         yield Finding(
             "fail", f"no data folder: write `data: DIR` into {kit.local}/pneumonia_fl.yml; {_PREPARE}"
@@ -24,7 +29,7 @@ def data(kit: Kit) -> Iterator[Finding]:
     try:
         found = open_site(root, kit.name)
     except DataError as error:
-        named = DATA_VARIABLE if data_root() else "local/pneumonia_fl.yml"
+        named = DATA_VARIABLE if running or data_root() else "local/pneumonia_fl.yml"
         yield Finding("fail", f"{error} ({named} says {root})")
         return
     yield _counts(found)
