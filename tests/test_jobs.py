@@ -1,7 +1,6 @@
 """Every shipped job through the real loader and the real recipe, and what must not become a job."""
 
 import json
-import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +12,8 @@ import pytest
 
 from conftest import pneumonia_fl, read_json
 from pneumonia_fl.cli.main import main
-from pneumonia_fl.config import JobConfig, SiteSettings, load_job, parse_words
+from pneumonia_fl.config import JobConfig, SiteSettings, load_job, parse, parse_words
+from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.jobs import export_job
 from pneumonia_fl.jobfiles import find_job, job_names, jobs_folder
 from pneumonia_fl.model import build_model, count_parameters
@@ -41,9 +41,7 @@ def receivers_of(folder: Path) -> set[str]:
 
 def settings_of(folder: Path) -> SiteSettings:
     client = read_json(folder / "app/config/config_fed_client.json")
-    words = shlex.split(client["executors"][0]["executor"]["args"]["task_script_args"])
-    assert words[::2] == ["--set"] * (len(words) // 2)
-    return parse_words(SiteSettings, words[1::2], "exported arguments")
+    return parse_words(SiteSettings, client["executors"][0]["executor"]["args"]["settings"], "the job")
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +115,43 @@ def test_the_server_builds_the_model_of_the_job(name: str, exported: dict[str, P
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_a_job_carries_the_training_script_and_no_other_code(name: str, exported: dict[str, Path]) -> None:
-    custom = exported[name] / "app" / "custom"
+def test_a_job_carries_no_code(name: str, exported: dict[str, Path]) -> None:
+    assert not (exported[name] / "app" / "custom").exists()
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_names_nothing_that_a_strict_site_does_not_allow(name: str, exported: dict[str, Path]) -> None:
+    policy = read_json(ROOT / "provisioning" / "sites" / "strict" / "resources.json")
+    client = read_json(exported[name] / "app/config/config_fed_client.json")
+    (executor,) = client["executors"]
+    assert executor["executor"]["path"] in policy["class_allow_list"]
+
+
+def test_a_shipped_job_carries_the_package(tmp_path: Path) -> None:
+    folder = export_job(job_of("fedavg"), 3, tmp_path, "shipped")
+    custom = folder / "app" / "custom" / "pneumonia_fl"
+    assert (custom / "fl" / "client.py").read_bytes() == (
+        ROOT / "src" / "pneumonia_fl" / "fl" / "client.py"
+    ).read_bytes()
+    assert not list(folder.rglob("__pycache__"))
+
+
+def test_the_simulators_job_carries_the_training_script_and_no_other_code(tmp_path: Path) -> None:
+    custom = export_job(job_of("fedavg"), 3, tmp_path, "simulator") / "app" / "custom"
     assert [path.name for path in custom.rglob("*") if path.is_file()] == ["client.py"]
     assert (custom / "client.py").read_text() == (jobs_folder() / "client.py").read_text()
+
+
+def test_a_job_says_what_it_is(exported: dict[str, Path]) -> None:
+    about = read_json(exported["fedavg"] / "meta.json")["custom_props"]["pneumonia_fl"]
+    assert parse(JobConfig, about["config"], "the job") == job_of("fedavg")
+    assert about["form"] == "installed"
+
+
+def test_pretrained_weights_need_shipped_code(tmp_path: Path) -> None:
+    job = job_of("fedavg", "model.name=resnet18", "model.pretrained=imagenet")
+    with pytest.raises(ConfigError, match="pass --ship-code"):
+        export_job(job, 3, tmp_path)
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -100,10 +100,20 @@ def test_a_run_that_broke_off_keeps_the_round_it_was_in() -> None:
         "rounds": [{"round": 0, "global": None, "sites": {"a": {"auroc": None}}}],
         "best_round": None,
         "sites": ["a"],
+        "problems": [],
+        "missing": [],
     }
+
+
+def test_problems_and_missing_sites_are_named() -> None:
+    problem = {"round": 1, "site": "a", "state": "refused", "problem": "NaN"}
+    events = [{"event": "problem", "time": 1.0, **problem}, {"event": "finished", "missing": ["b"]}]
+    assert summarise_rounds(events)["problems"] == [problem]
+    assert summarise_rounds(events)["missing"] == ["b"]
 
 
 def test_a_round_in_which_nothing_came_is_no_round() -> None:
     events = [{"event": "started", "rounds": 1, "sites": ["a"]}, {"event": "round_started", "round": 0}]
-    assert summarise_rounds(events) == {"rounds": [], "best_round": None, "sites": []}
-    assert summarise_rounds([]) == {"rounds": [], "best_round": None, "sites": []}
+    nothing = {"rounds": [], "best_round": None, "sites": [], "problems": [], "missing": []}
+    assert summarise_rounds(events) == nothing
+    assert summarise_rounds([]) == nothing

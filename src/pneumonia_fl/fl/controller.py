@@ -24,7 +24,7 @@ from pneumonia_fl.fl.judging import JudgingFedAvg
 from pneumonia_fl.fl.messages import SITE_REPORT, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
 from pneumonia_fl.fl.rounds import RoundBook, State
 from pneumonia_fl.fl.state import JobState
-from pneumonia_fl.fl.updates import problem_of
+from pneumonia_fl.fl.updates import byte_count, problem_of
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 
@@ -63,7 +63,7 @@ class PooledFedAvg(JudgingFedAvg):
         stall_timeout: int = 1800,
         resume_from: str = "",
         num_clients: int = 0,
-        num_rounds: int = 10,
+        num_rounds: int = 0,
         persistor_id: str = "persistor",
         model: dict[str, Any] | None = None,
         aggregator: ModelAggregator | None = None,
@@ -208,7 +208,7 @@ class PooledFedAvg(JudgingFedAvg):
         try:
             histogram = ScoreHistogram.from_dict(report["histogram"])
             metrics, training = summarise(histogram), report["training"]
-            values = {**asdict(metrics), **training, "bytes": _bytes(result.params)}
+            values = {**asdict(metrics), **training, "bytes": byte_count(result.params)}
         except (KeyError, TypeError, ValueError) as error:
             problem = problem or f"its report is broken ({type(error).__name__})"
         if problem:
@@ -298,7 +298,3 @@ class PooledFedAvg(JudgingFedAvg):
     def _submitter(self) -> str:
         meta = self.fl_ctx.get_prop(ReservedKey.JOB_META) or {}
         return str(meta.get(JobMetaKey.SUBMITTER_NAME.value, ""))
-
-
-def _bytes(parameters: dict[str, Any] | None) -> int:
-    return sum(int(value.nbytes) for value in (parameters or {}).values())

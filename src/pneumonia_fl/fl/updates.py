@@ -26,6 +26,11 @@ def problem_of(update: Mapping[str, Any], samples: object, reference: Parameters
     return _keys(update, reference) or _arrays(update, reference) or _samples(samples)
 
 
+def byte_count(update: Mapping[str, Any] | None) -> int:
+    """Bytes of all parameters together; 0 for an answer without any."""
+    return sum(int(value.nbytes) for value in (update or {}).values())
+
+
 def _keys(update: Mapping[str, Any], reference: Parameters) -> str:
     missing, extra = sorted(reference.keys() - update.keys()), sorted(update.keys() - reference.keys())
     if missing:

@@ -1,0 +1,62 @@
+"""Updates that must not count, each with the reason that names it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pneumonia_fl.fl.updates import MAX_SAMPLES, byte_count, problem_of
+
+REFERENCE = {
+    "weight": np.ones((2, 3), np.float32),
+    "bias": np.zeros(3, np.float32),
+    "counter": np.float64(4),
+}
+
+
+def update(**changes: Any) -> dict[str, Any]:
+    return {**REFERENCE, **changes}
+
+
+def test_a_good_update_has_no_problem() -> None:
+    assert problem_of(update(), 100, REFERENCE) == ""
+
+
+def test_a_counter_may_come_as_an_integer() -> None:
+    assert problem_of(update(counter=np.int64(5)), 100, REFERENCE) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"extra": np.ones(1)}, "1 unknown parameters: extra"),
+        ({"weight": np.ones((3, 2), np.float32)}, "weight has shape [3, 2], not [2, 3]"),
+        ({"weight": np.ones((2, 3), np.float64)}, "weight is float64, not float32"),
+        ({"bias": np.array([0, np.nan, 0], np.float32)}, "bias has values that are no numbers"),
+        ({"bias": np.array([0, np.inf, 0], np.float32)}, "bias has values that are no numbers"),
+        ({"bias": [0.0, 0.0, 0.0]}, "bias is not an array"),
+        ({"bias": np.array(["a", "b", "c"])}, "bias is <U1, not float32"),
+    ],
+)
+def test_a_bad_update_is_named(changes: dict[str, Any], problem: str) -> None:
+    assert problem_of(update(**changes), 100, REFERENCE) == problem
+
+
+def test_missing_parameters_are_counted_and_some_are_named() -> None:
+    many = {f"layer{number}": np.zeros(1) for number in range(9)}
+    assert problem_of({}, 100, many) == "9 parameters are missing: layer0, layer1, layer2, …"
+
+
+@pytest.mark.parametrize("samples", [0, -1, 0.5, MAX_SAMPLES + 1])
+def test_an_absurd_sample_count_is_a_problem(samples: float) -> None:
+    assert problem_of(update(), samples, REFERENCE) == f"the sample count {samples} is absurd"
+
+
+@pytest.mark.parametrize("samples", [None, "100", True, float("nan"), float("inf")])
+def test_a_sample_count_that_is_no_number_is_a_problem(samples: object) -> None:
+    assert problem_of(update(), samples, REFERENCE) == f"the sample count {samples!r} is no number"
+
+
+def test_bytes_are_those_of_all_parameters() -> None:
+    assert byte_count(REFERENCE) == 24 + 12 + 8
+    assert byte_count(None) == 0
