@@ -1,0 +1,240 @@
+"""A job on a real server in words: what needs no server."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pneumonia_fl.config import JobConfig, Preprocess
+from pneumonia_fl.errors import IncompleteError, KitError, PneumoniaFLError, RefusedError, RunError
+from pneumonia_fl.fl.admin.kits import choose_kit
+from pneumonia_fl.fl.admin.progress import changes, position, seconds_left, site_cells
+from pneumonia_fl.fl.admin.records import WORDS, age, find_job_id, missing_sites, record
+from pneumonia_fl.fl.admin.submit import expected_sites, resolve
+from pneumonia_fl.fl.admin.watch import ending
+from pneumonia_fl.fl.messages import RESULT_KEY
+
+ID = "88479463-a828-4205-8f9f-1d5c3bb9d6f0"
+LOG = """\
+2026-11-22 10:58:22,025 - CoreCell - INFO - server: created backbone
+2026-11-22 10:58:24,100 - ServerRunner - ERROR - [identity=x, run=y] - cannot build the workflow
+Traceback (most recent call last):
+  File "encoder.py", line 180, in default
+TypeError: Object of type Average is not JSON serializable
+2026-11-22 10:58:25,061 - MPM - INFO - MPM: Good Bye!
+"""
+
+
+def meta(status: str = "RUNNING", **more: Any) -> dict[str, Any]:
+    """A job's meta as NVFlare 2.9 gives it."""
+    return {
+        "job_id": ID,
+        "name": "smoke",
+        "status": status,
+        "submitter_name": "lead@consortium.org",
+        "study": "default",
+        "submit_time": 1795344768.1,
+        "start_time": "2026-11-22T10:52:48.830133+00:00",
+        "duration": "0:00:52.953185",
+        "custom_props": {"pneumonia_fl": {"config": {"rounds": 3}, "sites": ["a", "b"], "resume_from": ""}},
+        **more,
+    }
+
+
+def result(state: str = "finished", **more: Any) -> dict[str, Any]:
+    """The same with what our controller wrote down at the end."""
+    known = {"state": state, "reason": "", "missing": [], "rounds": 3, "best_round": 2, "best_auroc": 0.9}
+    return {RESULT_KEY: {**known, **more}}
+
+
+def site(**more: Any) -> dict[str, Any]:
+    known = {"state": "waiting", "accepted_round": None, "contributions": 0, "auroc": None, "heard": None}
+    return {**known, "problem": "", **more}
+
+
+def snapshot(**more: Any) -> dict[str, Any]:
+    known = {
+        "state": "running", "reason": "", "now": 130.0, "started": 0.0, "start_round": 0, "round": 2,
+        "rounds": 5, "task": "train", "round_started": 120.0, "best_round": None, "best_auroc": None,
+        "global": {}, "sites": {"a": site(), "b": site()},
+    }  # fmt: skip
+    return {**known, **more}
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "why"),
+    [
+        (meta("SUBMITTED"), "submitted", ""),
+        (
+            meta("SUBMITTED", schedule_history=["2026-11-22 10:58:21: connected sites (3) < min_sites (4)"]),
+            "waiting for sites",
+            "3 sites connected, 4 needed",
+        ),
+        (meta("RUNNING", schedule_history=["2026-11-22 10:58:21: scheduled"]), "running", ""),
+        (meta("FINISHED:COMPLETED", **result()), "finished", ""),
+        (meta("FINISHED:COMPLETED", **result(missing=["b"])), "INCOMPLETE", "never contributed: b"),
+        (
+            meta("FINISHED:ABNORMAL", **result()),
+            "finished",
+            "all rounds done, but a site was lost at the end",
+        ),
+        (meta("FINISHED:ABNORMAL"), "ended abnormally", ""),
+        (meta("FINISHED:ABORTED", **result("stopped", reason="aborted")), "aborted", ""),
+        (meta("FINISHED:ABORTED", **result("stopped", reason="no quorum")), "failed", "no quorum"),
+        (meta("FINISHED:ABANDONED"), "interrupted", "the server ended before the job did"),
+        (
+            meta(
+                "FINISHED:CAN_NOT_SCHEDULE", schedule_history=["2026-11-22 10:58:21: missing required site c"]
+            ),
+            "never scheduled",
+            "missing required site c",
+        ),
+        (
+            meta("FINISHED:FAILED_TO_RUN", job_deploy_detail=["server: OK", "a: BYOC not permitted"]),
+            "failed to start",
+            "a: BYOC not permitted",
+        ),
+        (meta("SOMETHING_NEW"), "something new", ""),
+    ],
+)
+def test_status_and_reason_are_plain_words(given: dict[str, Any], words: str, why: str) -> None:
+    job = record(given)
+    assert (job.status, job.reason) == (words, why)
+
+
+def test_every_status_of_nvflare_has_words() -> None:
+    from nvflare.apis.job_def import RunStatus
+
+    assert {status.value for status in RunStatus} == set(WORDS)
+
+
+def test_record_reads_times_rounds_and_sites() -> None:
+    job = record(meta())
+    assert job.duration == pytest.approx(52.95, abs=0.01)
+    assert job.started_at == pytest.approx(1795344768.83, abs=0.01)
+    assert (job.rounds, job.sites, job.resumed_from, job.ours) == (3, ("a", "b"), None, True)
+    long = record(meta(duration="1 day, 2:00:03.5"))
+    assert long.duration == pytest.approx(86400 + 7203.5)
+
+
+def test_record_of_a_foreign_job_that_has_not_started() -> None:
+    details = ["server: OK", "site-1: OK"]
+    job = record(meta("SUBMITTED", start_time="", duration="N/A", custom_props={}, job_deploy_detail=details))
+    assert (job.started_at, job.duration, job.rounds, job.ours) == (None, None, None, False)
+    assert job.sites == ("site-1",)
+
+
+def test_missing_sites_are_those_that_are_not_connected() -> None:
+    assert missing_sites(record(meta()), ["b", "c"]) == ["a"]
+
+
+def test_an_id_may_be_shortened_while_it_is_unambiguous() -> None:
+    ids = ["abcd1111", "abcd2222", "abcd"]
+    assert find_job_id("abcd1", ids) == "abcd1111"
+    assert find_job_id("abcd", ids) == "abcd", "a whole id is never ambiguous"
+    for wanted, message in (("abc", "too short"), ("ffff", "no job ffff"), ("abcd2222x", "no job")):
+        with pytest.raises(RefusedError, match=message):
+            find_job_id(wanted, ids)
+    with pytest.raises(RefusedError, match="abcd1111 or abcd2222"):
+        find_job_id("abcd", ids[:2])
+
+
+@pytest.mark.parametrize(
+    ("given", "how", "error"),
+    [
+        (meta("FINISHED:COMPLETED", **result()), "complete", None),
+        (meta("FINISHED:ABNORMAL", **result()), "complete", None),
+        (meta("FINISHED:COMPLETED", **result(missing=["b"])), "incomplete", IncompleteError),
+        (meta("FINISHED:ABORTED"), "aborted", RunError),
+        (meta("FINISHED:ABORTED", **result("stopped", reason="no sign from any site")), "failed", RunError),
+        (meta("FINISHED:ABANDONED"), "failed", RunError),
+    ],
+)
+def test_exit_code_tells_how_a_job_ended(
+    given: dict[str, Any], how: str, error: type[PneumoniaFLError] | None
+) -> None:
+    end = ending(record(given), lambda: "")
+    assert end.how == how
+    if error is None:
+        end.check()
+        return
+    with pytest.raises(error) as caught:
+        end.check()
+    assert type(caught.value) is error
+    assert "\n" not in str(caught.value)
+
+
+def test_a_failure_without_words_is_explained_by_the_last_error_of_the_log() -> None:
+    end = ending(record(meta("FINISHED:EXECUTION_EXCEPTION")), lambda: LOG)
+    assert end.reason == "TypeError: Object of type Average is not JSON serializable"
+    own = ending(record(meta("FINISHED:EXECUTION_EXCEPTION", **result("stopped", reason="x"))), lambda: LOG)
+    assert own.reason == "x"
+
+
+def test_an_interrupted_job_says_how_to_go_on() -> None:
+    with pytest.raises(RunError, match="pneumonia-fl resume 88479463"):
+        ending(record(meta("FINISHED:ABANDONED")), lambda: "").check()
+
+
+def test_time_left_is_the_mean_of_the_rounds_that_are_done() -> None:
+    # Two rounds took 120 s, and 10 s of the third of five are over: three times 60, less 10.
+    assert seconds_left(snapshot()) == pytest.approx(170)
+    assert seconds_left(snapshot(round=0, round_started=0.0)) is None
+    assert seconds_left(snapshot(task="validate", round=5)) is None
+    assert seconds_left(snapshot(now=10_000.0)) == 0
+    resumed = snapshot(start_round=1, started=60.0)
+    assert seconds_left(resumed) == pytest.approx(170), "rounds of the earlier job took no time in this one"
+
+
+def test_position_counts_rounds_from_one() -> None:
+    assert position(snapshot()) == "round 3/5"
+    assert position(snapshot(task="validate", round=5)) == "evaluating the final model"
+    assert position(snapshot(state="stopped", reason="no quorum")) == "stopped: no quorum"
+
+
+def test_changes_name_what_is_new_once() -> None:
+    first = snapshot()
+    answered = site(state="answered", accepted_round=2, contributions=3, auroc=0.91234, heard=129.0)
+    late = site(state="late", problem="no answer in time")
+    second = snapshot(sites={"a": answered, "b": late})
+    assert changes(None, first)[0].startswith("round 3/5")
+    assert changes(first, second) == ["  a: round 3 accepted, AUROC 0.9123", "  b: late: no answer in time"]
+    assert changes(second, second) == []
+
+
+def test_a_sites_row_says_when_it_was_heard_of() -> None:
+    answered = site(state="answered", accepted_round=1, contributions=2, auroc=0.5, heard=65.0)
+    assert site_cells(answered, snapshot()) == ("answered", "2", "2", "0.5000", "1:05 ago")
+    assert site_cells(site(), snapshot()) == ("waiting", "–", "0", "n/a", "never")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(-1, "0 s"), (59.9, "59 s"), (61, "1:01"), (3723, "1:02:03")])
+def test_age(seconds: float, text: str) -> None:
+    assert age(seconds) == text
+
+
+def test_a_job_expects_the_sites_that_are_connected() -> None:
+    assert expected_sites(JobConfig(name="x"), ["a", "b"]) == ("a", "b")
+    assert expected_sites(JobConfig(name="x", min_sites=3), ["a", "b"]) == (), "it waits for others"
+    with pytest.raises(RunError, match="no site is connected"):
+        expected_sites(JobConfig(name="x"), [])
+
+
+def test_input_size_comes_from_the_job_the_data_or_the_default(demo_data: Path) -> None:
+    assert resolve(JobConfig(name="x"), None).preprocess == Preprocess()
+    own = JobConfig(name="x", preprocess=Preprocess(size=48))
+    assert resolve(own, None).preprocess == Preprocess(size=48)
+    from_data = resolve(JobConfig(name="x"), demo_data).preprocess
+    assert from_data is not None
+    assert from_data.size == 32
+
+
+def test_kit_comes_from_the_option_the_environment_or_the_only_lead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PNEUMONIA_FL_KIT", raising=False)
+    with pytest.raises(KitError, match="pass --kit"):
+        choose_kit(None, tmp_path / "kits")
+    monkeypatch.setenv("PNEUMONIA_FL_KIT", str(tmp_path / "mine"))
+    assert choose_kit(None, tmp_path / "kits") == tmp_path / "mine"
+    assert choose_kit(tmp_path / "other", tmp_path / "kits") == tmp_path / "other"
