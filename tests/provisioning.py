@@ -15,7 +15,6 @@ from conftest import ROOT, pneumonia_fl
 
 SERVER = "localhost"
 SITES = ("europe-hospital", "asia-hospital", "us-hospital")
-STARTUP_FILES = {"server": "fed_server.json", "site": "fed_client.json", "admin": "fed_admin.json"}
 
 
 @dataclass(frozen=True)

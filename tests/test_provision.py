@@ -6,17 +6,16 @@ import shutil
 import stat
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
 from nvflare.lighter.utils import load_crt, verify_cert
 
-from conftest import ROOT, pneumonia_fl, read_json
+from conftest import ROOT, read_json
 from pneumonia_fl.fl.kits import find_kits, open_kit
 from pneumonia_fl.fl.provision.shipped import POLICIES, provisioning_folder
 from pneumonia_fl.fl.provision.signing import verify
-from provisioning import SERVER, SITES, Kits, start_once
+from provisioning import SERVER, SITES, Kits
 
 PEOPLE = (
     "lead-it@consortium.org",
@@ -273,129 +272,6 @@ def test_nvflare_provisions_the_shipped_project_as_it_stands(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     made = tmp_path / "workspace" / "pneumonia_fl" / "prod_00"
     assert {SERVER, *SITES, *PEOPLE} <= {path.name for path in made.iterdir()}
-
-
-@pytest.mark.parametrize("name", [SERVER, SITES[0], PEOPLE[2]])
-def test_every_change_of_a_startup_file_is_found(kits: Kits, name: str) -> None:
-    kit = open_kit(kits.out / name)
-    assert verify(kit) == []
-    for path in [path for path in kit.startup.iterdir() if path.name not in ("signature.json", "rootCA.pem")]:
-        content = path.read_bytes()
-        path.write_bytes(content + b" ")
-        assert verify(kit) == [path.name]
-        path.unlink()
-        assert verify(kit) == [path.name]
-        path.write_bytes(content)
-    (kit.startup / "more.json").write_text("{}")
-    assert verify(kit) == ["more.json"]
-    (kit.startup / "more.json").unlink()
-    (kit.startup / "signature.json").unlink()
-    assert verify(kit) == ["signature.json"]
-
-
-def test_a_signature_of_another_root_fits_nothing(kits: Kits, tmp_path: Path) -> None:
-    other = pneumonia_fl("provision", kits.project, "--out", tmp_path / "other", "--wheel", kits.wheel)
-    assert other.returncode == 0, other.stderr
-    kit = open_kit(kits.out / SITES[0])
-    shutil.copy(tmp_path / "other" / SITES[0] / "startup" / "rootCA.pem", kit.root_certificate)
-    assert set(verify(kit)) == {path.name for path in kit.startup.iterdir()} - {"signature.json"}
-
-
-@pytest.mark.e2e
-@pytest.mark.parametrize(
-    ("name", "file"), [(SERVER, "fed_server.json"), (SITES[0], "fed_client.json"), (SITES[0], "client.crt")]
-)
-def test_nvflare_does_not_start_an_edited_kit(kits: Kits, name: str, file: str) -> None:
-    path = kits.out / name / "startup" / file
-    path.write_bytes(path.read_bytes() + b"\n")
-    done = start_once(kits.out / name)
-    assert done.returncode == 1
-    said = done.stdout.splitlines()
-    assert said[said.index("The following files are not secure content.") + 1] == file
-
-
-def test_provisioning_again_mends_an_edited_kit(kits: Kits) -> None:
-    kit = open_kit(kits.out / SITES[0])
-    settings = kit.startup / "fed_client.json"
-    settings.write_text(settings.read_text() + " ")
-    (kits.out / SITES[2] / "startup" / "signature.json").unlink()
-    made = kits.made()
-    assert {made[SITES[0]]["change"], made[SITES[2]]["change"]} == {"updated"}
-    assert verify(kit) == []
-    assert verify(open_kit(kits.out / SITES[2])) == []
-
-
-def linked_environment(folder: Path) -> Path:
-    """A venv that sees this one's packages, so that an install takes seconds and no network."""
-    venv.create(folder, with_pip=True)
-    (site_packages,) = folder.glob("lib/python*/site-packages")
-    here = Path(pytest.__file__).parents[1]
-    (site_packages / "here.pth").write_text(f"{here}\n")
-    return folder
-
-
-@pytest.mark.e2e
-def test_install_makes_an_environment_from_the_kit_alone(kits: Kits) -> None:
-    kit = kits.out / SITES[0]
-    linked_environment(kit / "venv")
-    done = subprocess.run(
-        [kit / "install.sh", "--no-deps", "--no-index"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd="/",
-    )
-    assert done.returncode == 0, done.stderr
-    code = (
-        "import pneumonia_fl, pneumonia_fl.fl.provision.shipped as s, pneumonia_fl.jobfiles as j;"
-        "print(pneumonia_fl.__file__); print(s.provisioning_folder()); print(*j.job_names()); print(len(s.pins()))"
-    )
-    said = subprocess.run(
-        [kit / "venv" / "bin" / "python", "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        cwd="/",
-    ).stdout.splitlines()
-    assert said[0].startswith(str(kit / "venv")), "the kit's own wheel, not this source tree"
-    assert said[1] == str(Path(said[0]).parent / "_provisioning")
-    assert "fedavg" in said[2].split()
-    assert int(said[3]) > 1000
-
-
-@pytest.mark.e2e
-def test_an_installed_wheel_provisions_with_the_wheel_it_is_given(kits: Kits, tmp_path: Path) -> None:
-    environment = linked_environment(tmp_path / "venv")
-    words = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(kits.wheel)]
-    subprocess.run([environment / "bin" / "python", *words], timeout=120, check=True)
-    command = [environment / "bin" / "pneumonia-fl", "provision", kits.project, "--out", tmp_path / "made"]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
-    assert refused.returncode == 1
-    assert "--wheel FILE" in refused.stderr
-    made = subprocess.run(
-        [*command, "--wheel", kits.wheel],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert made.returncode == 0, made.stderr
-    assert verify(open_kit(tmp_path / "made" / SITES[0])) == []
-
-
-def test_install_names_a_python_that_is_too_old(kits: Kits, tmp_path: Path) -> None:
-    old = tmp_path / "python3"
-    old.write_text("#!/bin/sh\nexit 1\n")
-    old.chmod(0o755)
-    done = subprocess.run(
-        [kits.out / SITES[0] / "install.sh"],
-        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHON": str(old)},
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "older than Python 3.11" in done.stderr
 
 
 def test_the_shipped_policies_are_the_documented_ones() -> None:
