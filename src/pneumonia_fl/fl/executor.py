@@ -30,17 +30,28 @@ class TrainerExecutor(ClientAPIExecutor):
 
     Args:
         settings: the job's settings for its sites, as `key=value` words.
+        result_timeout: seconds that a task may take before the trainer counts as stuck and is started again.
     """
 
-    def __init__(self, settings: list[str]) -> None:
+    def __init__(self, settings: list[str], result_timeout: float) -> None:
         parse_words(SiteSettings, settings, "the job")
-        self.settings = settings
+        self.settings, self.result_timeout = settings, result_timeout
         words = [word for setting in settings for word in ("--set", setting)]
         super().__init__(
             execution_mode="external_process",
             command=[sys.executable, "-m", "pneumonia_fl.fl.client", *words],
             params_exchange_format=ExchangeFormat.PYTORCH,
+            result_wait_timeout=result_timeout,
         )
+
+    @staticmethod
+    def _requires_materialized_result(task_name: str, fl_ctx: FLContext) -> bool:
+        """Have the job process take over a result at once.
+
+        By default the server fetches it from the trainer, which waits for that; when the round has closed in the
+        meantime nobody does, and the trainer would wait for many rounds.
+        """
+        return True
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Start the trainer with the site's own settings; without one, this process is of no use."""

@@ -86,7 +86,7 @@ class PneumoniaRecipe(FedAvgRecipe):
         if self._form == "simulator":
             super()._prepare_client_apps()
         else:
-            self._job.to_clients(TrainerExecutor(self._words), tasks=["*"])
+            self._job.to_clients(TrainerExecutor(self._words, float(self._source.round_timeout)), tasks=["*"])
 
     def _create_controller(
         self, persistor_id: str, model_params: dict[str, Any] | None, model_aggregator: object

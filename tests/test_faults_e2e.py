@@ -1,0 +1,327 @@
+"""Hospitals fail: processes are killed or hang, data is gone, updates are broken, the server crashes.
+
+Everything here happens to real processes of a real federation. Each test says within how many seconds the job must
+be on its way again, or over.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from conftest import pneumonia_fl, read_json
+from federation import LEAD, SERVER, SITES, Federation, free_port, provision_kits, running, until
+from pneumonia_fl.fl.state import STATE_FOLDER
+from pneumonia_fl.journal import read_journal
+
+ASIA, EUROPE, US = SITES
+KINDS = {
+    "trainer": "pneumonia_fl.fl.client",
+    "job": "nvflare.private.fed.app.client.worker_process",
+    "site": "nvflare.private.fed.app.client.client_train",
+    "server job": "nvflare.private.fed.app.server.runner_process",
+    "server": "nvflare.private.fed.app.server.server_train",
+}
+QUICK = ("train.local_epochs=1", "preprocess.size=32")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job on the federation, seen from the server's own records."""
+
+    federation: Federation
+    id: str
+
+    @property
+    def folder(self) -> Path:
+        return self.federation.kit(SERVER) / self.id
+
+    def events(self, kind: str = "") -> list[dict[str, Any]]:
+        found = read_journal(self.folder / "journal.jsonl")
+        return [event for event in found if kind in ("", event["event"])]
+
+    def round(self) -> int:
+        """The round that runs now; -1 before the first."""
+        return max((event["round"] for event in self.events("round_started")), default=-1)
+
+    def reach(self, number: int, seconds: float = 90) -> None:
+        until(lambda: self.round() >= number, seconds, f"round {number} of {self.id}")
+
+    def contributed(self, site: str, since: int) -> bool:
+        """Whether `site` gave an answer that counts in round `since` or later."""
+        return any(event["site"] == site and event["round"] >= since for event in self.events("site"))
+
+    def watch(self, seconds: float) -> tuple[int, str]:
+        """Follow the job to its end: exit code and what was said on stderr."""
+        done = pneumonia_fl("watch", self.id, "--kit", self.federation.kit(LEAD), timeout=seconds)
+        return done.returncode, done.stderr
+
+    def download(self, out: Path) -> dict[str, Any]:
+        done = pneumonia_fl("download", self.id, "--kit", self.federation.kit(LEAD), "--out", out)
+        assert done.returncode in (0, 1, 5), done.stderr
+        return read_json(out / "metrics.json")
+
+
+def submit(federation: Federation, *settings: str) -> Job:
+    words = [word for setting in (*QUICK, *settings) for word in ("--set", setting)]
+    done = pneumonia_fl("submit", "smoke", "--kit", federation.kit(LEAD), "--json", *words)
+    assert done.returncode == 0, done.stderr
+    return Job(federation, json.loads(done.stdout)["id"])
+
+
+def processes(federation: Federation, kind: str, name: str) -> list[psutil.Process]:
+    """Processes of one kind at one participant, by its kit's folder in command line or working directory."""
+    found = []
+    for pid, command in federation.processes().items():
+        process = psutil.Process(pid)
+        if KINDS[kind] in command and str(federation.kit(name)) in command + process.cwd():
+            found.append(process)
+    return found
+
+
+def of_jobs(federation: Federation) -> list[psutil.Process]:
+    """All processes that a job has at any participant."""
+    kinds = [("trainer", site) for site in SITES] + [("job", site) for site in SITES]
+    return [
+        process
+        for kind, name in [*kinds, ("server job", SERVER)]
+        for process in processes(federation, kind, name)
+    ]
+
+
+def kill(federation: Federation, name: str, *kinds: str) -> None:
+    victims = [process for kind in kinds for process in processes(federation, kind, name)]
+    assert len(victims) >= len(kinds), victims
+    for process in victims:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def clinic(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """A federation of this module's own: much is killed in it."""
+    folder, port = tmp_path_factory.mktemp("faults"), free_port()
+    shutil.copytree(hospital_data, folder / "data")
+    with running(Federation(provision_kits(folder, port), folder / "data", port)) as federation:
+        yield federation
+
+
+@pytest.fixture(scope="module")
+def long_job(clinic: Federation) -> Job:
+    """A job that goes on while its sites suffer."""
+    job = submit(clinic, "rounds=500", "min_sites=2", "grace=3")
+    job.reach(1)
+    return job
+
+
+@pytest.mark.parametrize(
+    ("kinds", "seconds"),
+    [(("trainer",), 60), (("job",), 60), (("site", "job", "trainer"), 90), (("site",), 90)],
+    ids=["trainer", "job process", "everything", "site process only"],
+)
+def test_what_is_killed_at_a_site_comes_back_and_takes_part(
+    long_job: Job, kinds: tuple[str, ...], seconds: float
+) -> None:
+    federation, before = long_job.federation, long_job.round()
+    until(lambda: long_job.contributed(ASIA, before), 60, "asia takes part")
+    kill(federation, ASIA, *kinds)
+    since = long_job.round() + 1
+    until(lambda: long_job.contributed(ASIA, since), seconds, "asia takes part again")
+    for kind in ("trainer", "job", "site"):
+        assert len(processes(federation, kind, ASIA)) == 1, kind
+    assert long_job.events("stopped") == []
+
+
+def test_a_site_that_hangs_is_named_and_the_round_goes_on(long_job: Job) -> None:
+    (trainer,) = processes(long_job.federation, "trainer", US)
+    trainer.suspend()
+    since = long_job.round() + 1
+    long_job.reach(since + 2, 30)
+    late = [event for event in long_job.events("problem") if event["site"] == US]
+    assert late[-1]["state"] == "late"
+    assert late[-1]["problem"] == "no answer in time"
+    with pytest.raises(AssertionError):
+        until(lambda: long_job.contributed(US, since), 0, "a process that is stopped does nothing")
+    trainer.resume()
+    now = long_job.round()
+    until(lambda: long_job.contributed(US, now), 90, "us takes part again")
+
+
+def test_the_rounds_of_a_job_that_suffered_are_contiguous(long_job: Job) -> None:
+    numbers = [event["round"] for event in long_job.events("global")]
+    assert numbers == list(range(len(numbers)))
+    steps = [event["step"] for event in long_job.events("loss") if event["site"] == EUROPE]
+    assert steps == sorted(set(steps))
+
+
+def test_an_aborted_job_leaves_no_process_anywhere(long_job: Job) -> None:
+    federation = long_job.federation
+    done = pneumonia_fl("abort", long_job.id, "--kit", federation.kit(LEAD))
+    assert done.returncode == 0, done.stderr
+    until(lambda: not long_job.folder.exists(), 60, "the server's job is over")
+    until(lambda: not of_jobs(federation), 60, "no process of a job is left")
+
+
+def test_below_the_quorum_the_job_ends_and_keeps_its_last_model(clinic: Federation, tmp_path: Path) -> None:
+    job = submit(clinic, "rounds=400", "min_sites=3", "grace=3", "round_timeout=25")
+    job.reach(2)
+    for process in processes(clinic, "trainer", EUROPE):
+        process.suspend()
+    code, said = job.watch(90)
+    assert code == 1
+    assert "2 of at least 3 sites contributed" in said
+    assert f"{EUROPE} late: no answer in time" in said
+    metrics = job.download(tmp_path / "run")
+    assert metrics["best_round"] >= 1
+    done = pneumonia_fl("evaluate", tmp_path / "run", "--data", clinic.data, "--split", "val")
+    assert done.returncode == 0, done.stderr
+    until(lambda: not of_jobs(clinic), 60, "no process of a job is left")
+
+
+def test_the_watchdog_ends_a_job_without_progress(clinic: Federation) -> None:
+    job = submit(clinic, "rounds=400", "stall_timeout=6")
+    job.reach(1)
+    for site in (ASIA, EUROPE, US):
+        for process in processes(clinic, "trainer", site):
+            process.suspend()
+    code, said = job.watch(90)
+    assert code == 1
+    assert f"no sign from any site for 6 s; waiting for {ASIA}, {EUROPE}, {US}" in said
+
+
+SABOTAGE = """
+import sys
+if "pneumonia_fl.fl.client" in sys.orig_argv:
+    import nvflare.client as flare
+    import torch
+    send, turn = flare.send, iter(range(1000))
+    def spoil(model):
+        number = next(turn)
+        if model.params is None:
+            return
+        name = next(name for name in model.params if name.endswith("weight"))
+        if number == 0:
+            model.params[name] = model.params[name] * float("nan")
+        elif number == 1:
+            del model.params[name]
+        elif number == 2:
+            model.params[name] = model.params[name].flatten()
+        elif number == 3:
+            model.params["extra"] = torch.ones(3)
+        elif number == 4:
+            model.meta["NUM_STEPS_CURRENT_ROUND"] = 10**9
+        elif number == 5:
+            model.params[name] = model.params[name].double()
+        elif number == 6:
+            raise MemoryError("of the test")
+    def sabotaged(model, *words, **options):
+        try:
+            spoil(model)
+        except MemoryError:
+            import os
+            os._exit(9)
+        return send(model, *words, **options)
+    flare.send = sabotaged
+"""
+
+
+def test_updates_that_must_not_count_are_refused_and_the_rounds_go_on(
+    clinic: Federation, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SABOTAGE)
+    kit = clinic.kit(US)
+    assert pneumonia_fl("down", kit).returncode == 0
+    broken = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    assert pneumonia_fl("up", kit, "--data", clinic.data, env=broken).returncode == 0
+    job = submit(clinic, "rounds=9", "min_sites=2", "grace=60")
+    code, said = job.watch(180)
+    assert pneumonia_fl("down", kit).returncode == 0
+    assert pneumonia_fl("up", kit, "--data", clinic.data).returncode == 0
+    assert code == 0, said
+    metrics = job.download(tmp_path / "run")
+    problems = {entry["round"]: entry["problem"] for entry in metrics["problems"] if entry["site"] == US}
+    assert "values that are no numbers" in problems[0]
+    assert "parameters are missing" in problems[1]
+    assert "has shape" in problems[2]
+    assert "unknown parameters: extra" in problems[3]
+    assert "sample count 1000000000 is absurd" in problems[4]
+    assert "is float64, not float32" in problems[5]
+    assert {entry["state"] for entry in metrics["problems"]} == {"refused"}
+    counted = [entry["round"] for entry in metrics["rounds"] if US in entry["sites"]]
+    assert set(counted) >= {6, 7, 8, 9}
+    assert [entry["round"] for entry in metrics["rounds"]] == list(range(10))
+
+
+def test_a_site_without_data_is_named_and_the_run_is_incomplete(clinic: Federation, tmp_path: Path) -> None:
+    hidden = clinic.data / "moved-away"
+    (clinic.data / US).rename(hidden)
+    try:
+        job = submit(clinic, "rounds=2", "min_sites=2", "grace=3")
+        code, said = job.watch(120)
+    finally:
+        hidden.rename(clinic.data / US)
+    assert code == 5
+    assert f"never contributed: {US}" in said
+    metrics = job.download(tmp_path / "run")
+    assert metrics["missing"] == [US]
+    assert read_json(tmp_path / "run" / "run.json")["state"] == "incomplete"
+    assert str(clinic.data) not in json.dumps(metrics)
+    assert next(entry for entry in metrics["problems"])["state"] == "failed"
+
+
+def test_a_killed_server_comes_back_and_the_job_goes_on(clinic: Federation, tmp_path: Path) -> None:
+    job = submit(clinic, "rounds=7", "min_sites=3", "grace=30")
+    job.reach(3)
+    kill(clinic, SERVER, "server", "server job")
+    reached = job.round()
+    until(lambda: len(clinic.sites()) == 3, 90, "all sites are back")
+    until(lambda: not of_jobs(clinic), 90, "no process of a job is left")
+    listed = pneumonia_fl("jobs", "--kit", clinic.kit(LEAD), "--json")
+    (entry,) = [entry for entry in json.loads(listed.stdout) if entry["id"] == job.id]
+    assert entry["state"] == "interrupted"
+
+    done = pneumonia_fl("resume", job.id, "--kit", clinic.kit(LEAD), "--json")
+    assert done.returncode == 0, done.stderr
+    later = Job(clinic, json.loads(done.stdout)["id"])
+    code, said = later.watch(120)
+    assert code == 0, said
+    metrics = later.download(tmp_path / "run")
+    assert [entry["round"] for entry in metrics["rounds"]] == list(range(8))
+    assert metrics["missing"] == []
+    starts = [
+        event for event in read_journal(tmp_path / "run" / "journal.jsonl") if event["event"] == "started"
+    ]
+    assert len(starts) == 2
+    rounds = [
+        event["round"]
+        for event in read_journal(tmp_path / "run" / "journal.jsonl")
+        if event["event"] == "round_started"
+    ]
+    assert rounds[-1] == 7
+    assert max(rounds.count(number) for number in rounds) <= 2
+    assert reached >= 3
+    assert not (clinic.kit(SERVER) / STATE_FOLDER / job.id).exists()
+
+
+def test_steps_go_on_after_a_resume(clinic: Federation, tmp_path: Path) -> None:
+    """The learning rate follows the round, and the sites' step counts come from the server."""
+    job = submit(clinic, "rounds=5")
+    job.reach(2)
+    kill(clinic, SERVER, "server job")
+    until(lambda: not job.folder.exists(), 90, "the job is over")
+    done = pneumonia_fl("resume", job.id, "--kit", clinic.kit(LEAD), "--json")
+    assert done.returncode == 0, done.stderr
+    later = Job(clinic, json.loads(done.stdout)["id"])
+    assert later.watch(120)[0] == 0
+    later.download(tmp_path / "run")
+    losses = [e for e in read_journal(tmp_path / "run" / "journal.jsonl") if e["event"] == "loss"]
+    per_site = {site: [e["step"] for e in losses if e["site"] == site] for site in (ASIA, EUROPE, US)}
+    for steps in per_site.values():
+        assert len(set(steps)) >= 5
+        per_round = max(steps) / 5
+        assert per_round == int(per_round)
