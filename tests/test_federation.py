@@ -86,6 +86,11 @@ def test_an_edited_kit_is_refused(stopped: Federation) -> None:
     assert "start.sh" in refusal(stopped)
 
 
+def test_a_servers_kit_in_a_path_with_a_space_is_refused(stopped: Federation) -> None:
+    stopped.kit(SERVER).rename(stopped.kits / "the server")
+    assert "a path with a space; move the kit" in refusal(stopped)
+
+
 def test_an_expired_certificate_is_refused_with_its_cure(stopped: Federation) -> None:
     startup = stopped.kit(SITE) / "startup"
     (startup / "client.crt").write_bytes(expired_certificate(SITE))

@@ -15,6 +15,7 @@ import pytest
 
 from conftest import CLI, pneumonia_fl
 from federation import (
+    LEAD,
     MEMBER,
     SERVER,
     SITES,
@@ -35,11 +36,12 @@ BACK_SECONDS = 40.0
 
 @pytest.fixture(scope="module")
 def kits(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Federation:
-    """Kits below a path with a space, with the process ids of a machine that has been started again."""
+    """Kits on a machine that has been started again (process ids of others), one in a path with a space."""
     port = free_port()
-    folder = provision_kits(tmp_path_factory.mktemp("two words") / "our federation", port)
+    folder = provision_kits(tmp_path_factory.mktemp("own"), port)
     for name in ("daemon_pid.fl", "pid.fl"):
         (folder / SITE / name).write_text(f"{os.getpid()}\n")
+    (folder / SITES[-1]).rename(folder / "kit of the third hospital")
     return Federation(folder, hospital_data, port)
 
 
@@ -62,9 +64,9 @@ def test_ctrl_c_during_up_leaves_nothing(stopped: Federation) -> None:
 
 
 def test_a_site_whose_server_is_away_is_named_when_the_time_is_over(stopped: Federation) -> None:
-    done = pneumonia_fl("up", stopped.kit(SITE), "--data", stopped.data, "--timeout", 8)
+    done = pneumonia_fl("up", stopped.kit(SITE), "--data", stopped.data, "--timeout", 20)
     assert done.returncode == 3
-    assert f"error: not ready after 8 s: {SITE} (no connection to localhost:{stopped.port}" in done.stderr
+    assert f"error: not ready after 20 s: {SITE} (no connection to localhost:{stopped.port}" in done.stderr
     assert stopped.processes() == {}
 
 
@@ -180,3 +182,29 @@ def test_a_killed_server_comes_back_and_gets_its_sites(started: Federation) -> N
     killed = kill(started, SERVER)
     until(lambda: back(started, SERVER, killed), BACK_SECONDS, "the server is back")
     server_knows_all_sites(started, BACK_SECONDS)
+
+
+def test_status_names_a_running_job_which_down_ends_with_its_trainers(started: Federation) -> None:
+    """The last test: the end of the fixture looks for processes that are left."""
+    words = [
+        "submit",
+        "fedavg",
+        "--rounds",
+        500,
+        "--data",
+        started.data,
+        "--kit",
+        started.kit(LEAD),
+        "--json",
+    ]
+    submitted = pneumonia_fl(*words)
+    assert submitted.returncode == 0, submitted.stderr
+    job = json.loads(submitted.stdout)["id"]
+    until(lambda: trainers(started) == len(SITES), 90, "every site trains")
+    assert {name: entry["jobs"] for name, entry in entries(started).items()} == {
+        name: [job] for name in (SERVER, *SITES)
+    }
+
+
+def trainers(federation: Federation) -> int:
+    return sum("pneumonia_fl.fl.client" in command for command in federation.processes().values())

@@ -82,6 +82,11 @@ def _check_kit(one: Participant) -> None:
     for name in ("start.sh", "sub_start.sh"):
         if not (one.kit.startup / name).is_file():
             raise KitError(f"{one.kit.folder} lacks startup/{name}; ask the Lead IT for a new kit")
+    if one.kit.kind == "server" and any(c.isspace() for c in str(one.kit.folder.resolve())):
+        # NVFlare resolves links in the command lines of the server's jobs, and does not quote them.
+        raise KitError(
+            f"{one.kit.folder}: NVFlare cannot start a server's jobs in a path with a space; move the kit"
+        )
     if is_signed(one.kit) and (changed := verify(one.kit)):
         names = ", ".join(changed)
         raise KitError(f"{one.kit.startup} is not as it was signed ({names}); ask the Lead IT for a new kit")
