@@ -1,0 +1,64 @@
+"""The pages for researchers, from their first command to their last, in a running federation."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+from federation import SITES, Federation
+
+pytestmark = pytest.mark.e2e
+BASH = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def desk(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the pages expect it: the kits, and the hospitals' prepared images."""
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "kits").symlink_to(federation.kits, target_is_directory=True)
+    shutil.copytree(federation.data, folder / "data" / "demo")
+    return folder
+
+
+def follow(page: str, folder: Path) -> str:
+    """Run every command of a page in one shell that stops at the first failure; returns what was printed."""
+    script = "".join(BASH.findall((ROOT / "docs" / page).read_text(encoding="utf-8")))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder, env={**os.environ, "PATH": path}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=480, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def lead_page(desk: Path) -> str:
+    """What the lead researcher's page prints."""
+    return follow("quickstart-lead-researcher.md", desk)
+
+
+def test_lead_researcher(desk: Path, lead_page: str) -> None:
+    assert "round 3 accepted" in lead_page
+    for run in ("at-home", "first", "second"):
+        assert (desk / "runs" / run / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.usefixtures("lead_page")
+def test_site_researcher(desk: Path) -> None:
+    shutil.copytree(desk / "runs" / "first" / "model", desk / "model")
+    text = follow("quickstart-site-researcher.md", desk)
+    assert "AUROC" in text
+
+
+def test_console(desk: Path, federation: Federation) -> None:
+    text = follow("console.md", desk)
+    assert "Submitted job: " in text
+    assert all(site in text for site in SITES)
+    shutil.rmtree(federation.kit("lead@consortium.org") / "transfer" / "smoke")
