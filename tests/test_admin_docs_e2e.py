@@ -45,7 +45,7 @@ def lead_page(desk: Path) -> str:
 
 
 def test_lead_researcher(desk: Path, lead_page: str) -> None:
-    assert "round 3 accepted" in lead_page
+    assert "is complete" in lead_page
     for run in ("at-home", "first", "second"):
         assert (desk / "runs" / run / "model" / "model.safetensors").is_file()
 

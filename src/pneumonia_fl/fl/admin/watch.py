@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from pneumonia_fl.errors import IncompleteError, PneumoniaFLError, RunError, TimeLimitError
+from pneumonia_fl.errors import IncompleteError, KitError, PneumoniaFLError, RunError, TimeLimitError
 from pneumonia_fl.fl.admin.progress import Snapshot
 from pneumonia_fl.fl.admin.records import WAITING, JobRecord, age, missing_sites
 from pneumonia_fl.fl.admin.session import Admin
@@ -134,7 +134,10 @@ class _Follower:
                 self._admin.reconnect()
             self._look()
             self._away_since = None
-        except TimeLimitError as error:
+        except (
+            TimeLimitError,
+            KitError,
+        ) as error:  # a server that is just starting may break off a handshake
             self._away(error)
         return self.job
 
@@ -155,7 +158,7 @@ class _Follower:
         absent = missing_sites(self.job, self._admin.sites())
         return f"not connected: {', '.join(absent)}" if absent else self.job.reason
 
-    def _away(self, error: TimeLimitError) -> None:
+    def _away(self, error: PneumoniaFLError) -> None:
         """Note that the server does not answer; the error goes on when that has lasted for too long."""
         now = time.monotonic()
         self._away_since = self._away_since or now
