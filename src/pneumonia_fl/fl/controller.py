@@ -160,8 +160,7 @@ class PooledFedAvg(JudgingFedAvg):
             "round": model.current_round + 1,
             "submitter": self._submitter(),
             **self.best(),
-            "steps": {site: record.steps for site, record in self.book.sites.items()},
-            "contributions": {site: record.contributions for site, record in self.book.sites.items()},
+            "sites": self.book.counts(),
         }
         self._state.save(model.params, self._best, values, Path(self.get_run_dir()))
         if self.resume_from:
@@ -174,7 +173,7 @@ class PooledFedAvg(JudgingFedAvg):
         return super()._get_aggregated_result()
 
     def _close_round(self) -> None:
-        for site in self.book.waiting():
+        for site in [] if self.book.hopeless() else self.book.waiting():
             self._reject(site, "late", "no answer in time")
 
     def _aggregate_one_result(self, result: FLModel) -> bool:
@@ -252,7 +251,7 @@ class PooledFedAvg(JudgingFedAvg):
         state.copy_records(run_dir)
         self.start_round = values["round"]
         self.num_rounds = self._final_round - self.start_round
-        self.book.restore(values["steps"], values["contributions"])
+        self.book.restore(values["sites"])
         self._restored_best = best, values["best_auroc"], values["best_round"]
         self.info(f"going on from job {self.resume_from} at round {self.start_round + 1}")
 

@@ -58,7 +58,9 @@ class TrainerExecutor(ClientAPIExecutor):
         if event_type == EventType.START_RUN:
             workspace: Workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
             own = read_settings(Path(workspace.get_site_config_dir()))
-            set_site_defaults(fl_ctx.get_identity_name(), own.data, own.threads)
+            # A relative folder counts from the kit, wherever this process runs.
+            data = own.data and Path(workspace.get_root_dir()) / own.data
+            set_site_defaults(fl_ctx.get_identity_name(), data, own.threads)
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.START_RUN and self._backend is None:
             os._exit(TRAINER_DIED)

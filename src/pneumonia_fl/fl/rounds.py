@@ -90,10 +90,13 @@ class RoundBook:
 
     def due(self) -> bool:
         """Whether the round should close before everybody has answered."""
-        waiting = len(self.waiting())
         if self.complete:
             return self._clock() - self._quorum_since >= self._grace
-        return len(self.accepted) + waiting < self.quorum
+        return self.hopeless()
+
+    def hopeless(self) -> bool:
+        """Whether the round cannot count any more, whatever the others answer."""
+        return len(self.accepted) + len(self.waiting()) < self.quorum
 
     def silent_seconds(self) -> float:
         """Seconds since the last sign of any site."""
@@ -108,7 +111,7 @@ class RoundBook:
         absent = "; ".join(
             f"{site} {record.state}: {record.problem}"
             for site, record in self.sites.items()
-            if record.state != "answered"
+            if record.state not in ("answered", "waiting")
         )
         have = len(self.accepted)
         return f"round {self.number + 1}: {have} of at least {self.quorum} sites contributed; {absent}"
@@ -117,11 +120,18 @@ class RoundBook:
         """Sites that never contributed to the model."""
         return [site for site, record in self.sites.items() if not record.contributions]
 
-    def restore(self, steps: dict[str, int], contributions: dict[str, int]) -> None:
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """What a job that goes on must know of its sites."""
+        return {
+            site: {key: getattr(record, key) for key in ("accepted_round", "contributions", "steps")}
+            for site, record in self.sites.items()
+        }
+
+    def restore(self, counts: dict[str, dict[str, Any]]) -> None:
         """Take over the counts of an earlier part of the same job."""
-        for site, count in contributions.items():
-            self._record(site).contributions = count
-            self._record(site).steps = steps.get(site, 0)
+        for site, values in counts.items():
+            for key, value in values.items():
+                setattr(self._record(site), key, value)
 
     def snapshot(self) -> dict[str, Any]:
         """What `watch` shows of the sites."""
