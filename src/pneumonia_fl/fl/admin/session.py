@@ -19,13 +19,13 @@ from pneumonia_fl.errors import KitError, TimeLimitError
 from pneumonia_fl.fl.admin.records import OURS, JobRecord, find_job_id, record
 from pneumonia_fl.fl.admin.refusals import JobNotRunning, NoSuchJob, explain, role
 from pneumonia_fl.fl.doctor.certificates import certificate
-from pneumonia_fl.fl.doctor.network import network
+from pneumonia_fl.fl.doctor.network import greet, network
 from pneumonia_fl.fl.kits import Kit, open_kit
 
 LOGIN_SECONDS = 15.0
 COMMAND_SECONDS = 30.0
 """NVFlare's own 5 are too few for a busy server."""
-TRANSFER_SECONDS = 900.0
+TRANSFER_SECONDS = 300.0
 """Until the server has packed a result; NVFlare's own 5 are too few for a large one."""
 CHUNK_SECONDS = 60.0
 """For each piece of a download."""
@@ -212,7 +212,18 @@ def _check_way(kit: Kit) -> None:
         if finding.level != "ok" and number < STEPS_TO_TLS:
             raise TimeLimitError(finding.message)
         if finding.level == "fail":
-            raise KitError(finding.message)
+            raise (TimeLimitError if _hangs(kit) else KitError)(finding.message)
+
+
+def _hangs(kit: Kit) -> bool:
+    """Whether the server takes a connection and then says nothing."""
+    try:
+        greet(kit, verified=True)
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @contextlib.contextmanager
