@@ -25,7 +25,8 @@ UNMARKED_SECONDS = 30.0
 
 def start_server(server: Participant, tracking_uri: str) -> None:
     """Start a server; its jobs send their metrics to `tracking_uri`."""
-    _start(server, {TRACKING_VARIABLE: tracking_uri})
+    # gRPC then says who was refused, and `fl/handshakes.py` puts that into the audit log.
+    _start(server, {TRACKING_VARIABLE: tracking_uri, "GRPC_TRACE": "handshaker"})
 
 
 def start_site(site: Participant, plan: SitePlan) -> None:

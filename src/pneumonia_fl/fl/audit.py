@@ -1,0 +1,188 @@
+"""Lines in the server's audit log for what it refused; stock NVFlare 2.9 writes none of them.
+
+NVFlare's `audit.log` names the admin commands that were let through (`fuel/hci/server/audit.py` stands behind the
+filter that refuses) and the names under which somebody tried to log in, without the outcome. Refused commands, logins,
+registrations, deployments and TLS handshakes leave nothing there. The lines here say who, what, and why.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_component import FLComponent
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.job_def import JobMetaKey
+from nvflare.fuel.hci.conn import Connection
+from nvflare.fuel.hci.proto import InternalCommands, MetaKey, MetaStatusValue, ProtoKey
+from nvflare.fuel.hci.server.constants import ConnProps
+from nvflare.fuel.hci.server.login import LoginModule
+from nvflare.fuel.hci.server.reg import CommandFilter
+from nvflare.fuel.sec.audit import AuditService
+
+from pneumonia_fl.fl import handshakes
+from pneumonia_fl.fl.handshakes import Limiter
+
+Tell = Callable[[str, str, str], None]
+"""Told user, action and reason."""
+STDERR = 2
+COMMAND_LENGTH = 100
+"""As much of a command as NVFlare's own lines have."""
+REASON_LENGTH = 500
+ADMIN_SERVER_SECONDS = 30.0
+"""The part that takes commands is made a moment after the components have started."""
+CLIENT_MANAGER = "nvflare.private.fed.server.client_manager.ClientManager"
+OK_DETAIL = ": OK"
+UNREGISTERED = (
+    "failed to verify client identity",
+    "login_client failed",
+    "missing",
+    "payload must be",
+    "Reject disabled client",
+    "Maximum number of clients reached",
+)
+"""How NVFlare's log begins when it does not let a site or a person in."""
+
+
+class RefusalLog(FLComponent):
+    """A component of the server's `local/resources.json`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limiter = Limiter()
+        self._lock = threading.Lock()
+        self._registering = threading.local()
+        self._told = ""
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Begin with the server; look at registrations and at jobs that are being started."""
+        if event_type == EventType.SYSTEM_START:
+            self._begin(fl_ctx)
+        elif event_type == EventType.CLIENT_REGISTER_RECEIVED:
+            peer = fl_ctx.get_peer_context()
+            self._registering.name = peer.get_identity_name() if peer else ""
+        elif event_type == EventType.CLIENT_REGISTER_PROCESSED:
+            self._registering.name = ""
+        elif event_type in (EventType.JOB_DEPLOYED, EventType.JOB_ABORTED):
+            self._tell_deployment(fl_ctx)
+
+    def _begin(self, fl_ctx: FLContext) -> None:
+        self._engine: Any = fl_ctx.get_engine()
+        watch_handshakes(Path(fl_ctx.get_workspace().get_audit_file_path()).absolute())
+        logging.getLogger(CLIENT_MANAGER).addHandler(_Refused(self._tell_registration))
+        threading.Thread(target=self._watch_commands, name="refusal-log", daemon=True).start()
+
+    def _watch_commands(self) -> None:
+        deadline = time.monotonic() + ADMIN_SERVER_SECONDS
+        while (server := getattr(self._engine.server, "admin_server", None)) is None:
+            if time.monotonic() > deadline:
+                self.logger.error("refused commands will not be in the audit log: there is no admin server")
+                return
+            time.sleep(0.1)
+        filters = server.cmd_reg.filters
+        filters[:] = [*(_Watched(each, self.tell) for each in filters), _Logins(self.tell)]
+
+    def tell(self, user: str, action: str, reason: str) -> None:
+        """Write one line, unless there was one like it a moment ago."""
+        with self._lock:
+            more = self._limiter.admit(f"{user} {action} {reason}", time.monotonic())
+        if more is not None:
+            text = " ".join(reason.split())[:REASON_LENGTH]
+            AuditService.add_event(user=user or "?", action=action, msg=f"refused: {text}{more}")
+
+    def _tell_registration(self, reason: str) -> None:
+        self.tell(getattr(self._registering, "name", ""), "register", reason)
+
+    def _tell_deployment(self, fl_ctx: FLContext) -> None:
+        """A site that does not take a job, or a job that the server itself does not take."""
+        job_id = fl_ctx.get_prop(FLContextKey.CURRENT_JOB_ID)
+        if job_id == self._told:
+            return  # deployed with refusals, and then aborted
+        details = fl_ctx.get_prop(FLContextKey.JOB_DEPLOY_DETAIL) or []
+        refusals = [detail for detail in details if not detail.endswith(OK_DETAIL)]
+        self._told = job_id if refusals else self._told
+        for detail in refusals:
+            self.tell(self._submitter(job_id, fl_ctx), f"deploy {job_id}", detail)
+
+    def _submitter(self, job_id: str, fl_ctx: FLContext) -> str:
+        job = self._engine.job_def_manager.get_job(job_id, fl_ctx)
+        return str(job.meta.get(JobMetaKey.SUBMITTER_NAME.value, "")) if job else ""
+
+
+class _Refused(logging.Handler):
+    """Hears what NVFlare says of a registration that it does not accept; it tells nobody else."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass on what is a refusal."""
+        if record.getMessage().startswith(UNREGISTERED):
+            self._tell(record.getMessage())
+
+
+class _Watched(CommandFilter):
+    """One of NVFlare's filters for commands, with a line for whatever it stops."""
+
+    def __init__(self, inner: CommandFilter, tell: Tell) -> None:
+        super().__init__()
+        self._inner, self._tell = inner, tell
+
+    def pre_command(self, conn: Connection, args: list[str]) -> bool:
+        """Let the filter decide."""
+        passed = bool(self._inner.pre_command(conn, args))
+        # NVFlare's filter also stops commands on jobs that do not exist or do not run: nobody was refused.
+        status = conn.buffer.meta.get(MetaKey.STATUS)
+        if not passed and (status == MetaStatusValue.NOT_AUTHORIZED or isinstance(self._inner, LoginModule)):
+            self._tell(conn.get_prop(ConnProps.USER_NAME, ""), _shown(args), _said(conn))
+        return passed
+
+    def post_command(self, conn: Connection, args: list[str]) -> Any:
+        """Leave it to the filter."""
+        return self._inner.post_command(conn, args)
+
+    def close(self) -> None:
+        """Leave it to the filter."""
+        self._inner.close()
+
+
+class _Logins(CommandFilter):
+    """A line for a login that is rejected: to NVFlare a command that was done."""
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def post_command(self, conn: Connection, args: list[str]) -> bool:
+        """Look at the answer."""
+        if args[0] == InternalCommands.CERT_LOGIN and _said(conn).startswith("REJECT"):
+            self._tell("", _shown(args), _said(conn))
+        return True
+
+
+def _shown(args: list[str]) -> str:
+    return " ".join(args)[:COMMAND_LENGTH]
+
+
+def _said(conn: Connection) -> str:
+    """What the caller is told."""
+    texts = [item.get(ProtoKey.DATA) for item in conn.buffer.data]
+    return " ".join(text for text in texts if isinstance(text, str))
+
+
+def watch_handshakes(audit_log: Path) -> None:
+    """Have a process of its own read this one's stderr from now on, and that of the jobs that it starts."""
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", handshakes.__name__, str(audit_log)]
+    subprocess.Popen(command, stdin=reader, stdout=subprocess.DEVNULL)
+    os.close(reader)
+    os.dup2(writer, STDERR)
+    os.close(writer)
