@@ -15,6 +15,8 @@ POLL_SECONDS = 1.0
 AWAY_SECONDS = 180.0
 """How long a server may be away, for example for a restart, before nobody waits for it any more."""
 LOG_FILE = "log.txt"
+NO_ANSWER = "no reply"
+"""What NVFlare says of a site that did not answer to a job, and so refused nothing."""
 ERROR_LINE = re.compile(
     r"^(?:.* - ERROR - (?:\[[^]]*\] - )?(.+)|(?:\w+\.)*(\w*(?:Error|Exception): .+))$", re.MULTILINE
 )
@@ -40,6 +42,7 @@ class Ending:
 
         Raises:
             IncompleteError: a site never contributed.
+            RefusedError: the server or its sites did not take the job.
             RunError: the job failed, was aborted or never ran.
         """
         short = self.job.id[:8]
@@ -50,7 +53,8 @@ class Ending:
         if self.how == "aborted":
             raise RunError(f"job {short} was aborted")
         if self.how == "failed":
-            raise RunError(f"job {short} {self._failure()}")
+            refused = self.job.raw_status == "FINISHED:FAILED_TO_RUN" and NO_ANSWER not in self.reason
+            raise (RefusedError if refused else RunError)(f"job {short} {self._failure()}")
 
     def _failure(self) -> str:
         short = self.job.id[:8]
