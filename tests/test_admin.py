@@ -15,6 +15,11 @@ from pneumonia_fl.fl.admin.watch import ending
 from pneumonia_fl.fl.messages import RESULT_KEY
 
 ID = "88479463-a828-4205-8f9f-1d5c3bb9d6f0"
+REFUSED = [
+    "a: NVFLARE_ERROR: site policy 'strict' refuses code",
+    "b: NVFLARE_ERROR: site policy 'strict' refuses code",
+    "c: ask: us",
+]
 LOG = """\
 2026-11-22 10:58:22,025 - CoreCell - INFO - server: created backbone
 2026-11-22 10:58:24,100 - ServerRunner - ERROR - [identity=x, run=y] - cannot build the workflow
@@ -94,6 +99,11 @@ def snapshot(**more: Any) -> dict[str, Any]:
             "failed to start",
             "a: BYOC not permitted",
         ),
+        (
+            meta("FINISHED:FAILED_TO_RUN", job_deploy_detail=["server: OK", *REFUSED, "num_ok_sites 0 < 2"]),
+            "failed to start",
+            "a, b: site policy 'strict' refuses code; c: ask: us",
+        ),
         (meta("SOMETHING_NEW"), "something new", ""),
     ],
 )
@@ -148,6 +158,8 @@ def test_an_id_may_be_shortened_while_it_is_unambiguous() -> None:
         (meta("FINISHED:ABORTED"), "aborted", RunError),
         (meta("FINISHED:ABORTED", **result("stopped", reason="no sign from any site")), "failed", RunError),
         (meta("FINISHED:ABANDONED"), "failed", RunError),
+        (meta("FINISHED:FAILED_TO_RUN", job_deploy_detail=REFUSED), "refused", RefusedError),
+        (meta("FINISHED:FAILED_TO_RUN"), "failed", RunError),
     ],
 )
 def test_exit_code_tells_how_a_job_ended(

@@ -197,6 +197,11 @@ def test_a_job_that_waits_for_sites_says_so_and_can_be_taken_back(federation: Fe
     one_line(pneumonia_fl("watch", job, "--kit", kit), 4, "no job")
 
 
+def test_shipped_code_is_refused_by_strict_sites_with_the_name_of_the_policy(federation: Federation) -> None:
+    words = ("--ship-code", "--wait", "--kit", federation.kit(LEAD))
+    one_line(pneumonia_fl("submit", "smoke", *SETTINGS, *words), 4, ", ".join(SITES), "'strict'")
+
+
 def test_a_job_of_other_software_is_listed_but_makes_no_run_folder(
     federation: Federation, tmp_path: Path
 ) -> None:

@@ -32,6 +32,8 @@ WAITING = "waiting for sites"
 DONE = "FINISHED"
 TOO_FEW = re.compile(r"connected sites \((\d+)\) < min_sites \((\d+)\)")
 """What NVFlare's scheduler says."""
+NVFLARE_ERROR = "NVFLARE_ERROR: "
+"""Stands before what a site's own check says of a job."""
 MIN_PREFIX = 4
 """Fewest characters of a job id that are taken for one."""
 
@@ -163,8 +165,7 @@ def reason(meta: Mapping[str, Any]) -> str:
         return CUT_OFF
     if words in (WAITING, WORDS["FINISHED:CAN_NOT_SCHEDULE"]):
         return _refused_schedule(meta)
-    details = [str(detail).strip() for detail in meta.get("job_deploy_detail") or []]
-    return "" if raw == "RUNNING" else "; ".join(text for text in details if not text.endswith(": OK"))
+    return "" if raw == "RUNNING" else _refusals(meta)
 
 
 def missing_sites(job: JobRecord, connected: Iterable[str]) -> list[str]:
@@ -209,6 +210,16 @@ def _refused_schedule(meta: Mapping[str, Any]) -> str:
     if few:
         return f"{few[1]} sites connected, {few[2]} needed"
     return "" if words == "scheduled" else words
+
+
+def _refusals(meta: Mapping[str, Any]) -> str:
+    """Which sites did not take the job, and why; those that say the same together."""
+    reasons: dict[str, list[str]] = {}
+    for detail in meta.get("job_deploy_detail") or []:
+        site, separator, words = str(detail).partition(": ")
+        if separator and words != "OK":  # without a site: a sum of what the others say
+            reasons.setdefault(words.removeprefix(NVFLARE_ERROR).strip(), []).append(site)
+    return "; ".join(f"{', '.join(sites)}: {words}" for words, sites in reasons.items())
 
 
 def _result(meta: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from pneumonia_fl.errors import IncompleteError, KitError, PneumoniaFLError, RunError, TimeLimitError
+from pneumonia_fl.errors import (
+    IncompleteError,
+    KitError,
+    PneumoniaFLError,
+    RefusedError,
+    RunError,
+    TimeLimitError,
+)
 from pneumonia_fl.fl.admin.progress import Snapshot
 from pneumonia_fl.fl.admin.records import WAITING, JobRecord, age, missing_sites
 from pneumonia_fl.fl.admin.session import Admin
@@ -21,7 +28,7 @@ ERROR_LINE = re.compile(
     r"^(?:.* - ERROR - (?:\[[^]]*\] - )?(.+)|(?:\w+\.)*(\w*(?:Error|Exception): .+))$", re.MULTILINE
 )
 
-How = Literal["complete", "incomplete", "failed", "aborted"]
+How = Literal["complete", "incomplete", "failed", "aborted", "refused"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,8 @@ def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
     """
     if job.rounds_done:
         return Ending(job, "incomplete" if job.missing else "complete", job.reason)
+    if job.raw_status == "FINISHED:FAILED_TO_RUN" and job.reason:
+        return Ending(job, "refused", job.reason)
     if job.raw_status == "FINISHED:ABORTED" and not job.reason:
         return Ending(job, "aborted", "")
     return Ending(job, "failed", job.reason or _last_error(read_log()))
