@@ -1,9 +1,9 @@
-"""Run all benchmarks, or those named: `python -m bench [preparation] [training] [loading] [federation]`."""
+"""Run all benchmarks, or those named: `python -m bench [preparation] [deployment] …`."""
 
 import importlib
 import sys
 
-NAMES = ("preparation", "loading", "training", "federation")
+NAMES = ("preparation", "loading", "training", "federation", "deployment")
 
 
 def main() -> None:
