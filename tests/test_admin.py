@@ -160,6 +160,7 @@ def test_an_id_may_be_shortened_while_it_is_unambiguous() -> None:
         (meta("FINISHED:ABANDONED"), "failed", RunError),
         (meta("FINISHED:FAILED_TO_RUN", job_deploy_detail=REFUSED), "refused", RefusedError),
         (meta("FINISHED:FAILED_TO_RUN"), "failed", RunError),
+        (meta("FINISHED:FAILED_TO_RUN", job_deploy_detail=["a: no reply"]), "failed", RunError),
     ],
 )
 def test_exit_code_tells_how_a_job_ended(

@@ -52,19 +52,18 @@ class Ending:
             RefusedError: the server or its sites did not take the job.
             RunError: the job failed, was aborted or never ran.
         """
+        kinds = {"incomplete": IncompleteError, "refused": RefusedError}
+        if self.how != "complete":
+            raise kinds.get(self.how, RunError)(f"job {self.job.id[:8]} {self._words()}")
+
+    def _words(self) -> str:
         short = self.job.id[:8]
         if self.how == "incomplete":
-            raise IncompleteError(
-                f"job {short} is INCOMPLETE: {self.reason}; what there is: `pneumonia-fl download {short}`"
-            )
+            return f"is INCOMPLETE: {self.reason}; what there is: `pneumonia-fl download {short}`"
         if self.how == "aborted":
-            raise RunError(f"job {short} was aborted")
-        if self.how == "failed":
-            refused = self.job.raw_status == "FINISHED:FAILED_TO_RUN" and NO_ANSWER not in self.reason
-            raise (RefusedError if refused else RunError)(f"job {short} {self._failure()}")
-
-    def _failure(self) -> str:
-        short = self.job.id[:8]
+            return "was aborted"
+        if self.how == "refused":
+            return f"was refused by {self.reason}"
         if self.job.interrupted:
             return f"was {self.job.status}: {self.reason}; go on with `pneumonia-fl resume {short}`"
         return f"{self.job.status}: {self.reason or f'see `pneumonia-fl logs {short}`'}"
@@ -116,7 +115,7 @@ def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
     """
     if job.rounds_done:
         return Ending(job, "incomplete" if job.missing else "complete", job.reason)
-    if job.raw_status == "FINISHED:FAILED_TO_RUN" and job.reason:
+    if job.raw_status == "FINISHED:FAILED_TO_RUN" and job.reason and NO_ANSWER not in job.reason:
         return Ending(job, "refused", job.reason)
     if job.raw_status == "FINISHED:ABORTED" and not job.reason:
         return Ending(job, "aborted", "")
