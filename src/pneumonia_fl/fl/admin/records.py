@@ -219,7 +219,7 @@ def _refusals(meta: Mapping[str, Any]) -> str:
         site, separator, words = str(detail).partition(": ")
         if separator and words != "OK":  # without a site: a sum of what the others say
             reasons.setdefault(words.removeprefix(NVFLARE_ERROR).strip(), []).append(site)
-    return "; ".join(f"{', '.join(sites)}: {words}" for words, sites in reasons.items())
+    return "; ".join(f"{', '.join(sorted(sites))}: {words}" for words, sites in reasons.items())
 
 
 def _result(meta: Mapping[str, Any]) -> Mapping[str, Any]:
