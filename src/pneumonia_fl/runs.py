@@ -27,6 +27,7 @@ from pneumonia_fl.errors import OutputError, RunError
 
 GLOBAL = "global"
 MLFLOW_DB = "mlflow.db"
+TB_EVENTS = "tb_events"
 MLFLOW_ARTIFACTS = "mlflow_artifacts"
 MLFLOW_STATUS = "mlflow.json"
 STATES = ("running", "finished", "incomplete", "failed", "interrupted")
@@ -44,7 +45,7 @@ class RunFolder:
         self.job = self.path / "job"
         self.model = self.path / "model"
         self.model_last = self.path / "model_last"
-        self.tb_events = self.path / "tb_events"
+        self.tb_events = self.path / TB_EVENTS
         self.mlflow_db = self.path / MLFLOW_DB
         self.mlflow_artifacts = self.path / MLFLOW_ARTIFACTS
         self.mlflow_status = self.path / MLFLOW_STATUS
@@ -93,6 +94,11 @@ class RunFolder:
             raise RunError(f"{self.path} has no metrics yet")
         values: dict[str, Any] = json.loads(self.metrics_file.read_text(encoding="utf-8"))
         return values
+
+
+def events_of(root: Path, job_id: str) -> Path:
+    """Where a server with this root keeps a job's TensorBoard events."""
+    return root / "tensorboard" / job_id
 
 
 def start_run(run: RunFolder, job: JobConfig, sites: tuple[str, ...], data: Mapping[str, object]) -> None:
@@ -158,11 +164,16 @@ def ui_command(run: RunFolder, kind: str, port: int, host: str = "127.0.0.1") ->
         folder = run.tb_events if run.tb_events.is_dir() else run.workspace
         if not folder.is_dir():
             raise RunError(f"{run.path} has no TensorBoard records")
-        return [_script("tensorboard"), "--logdir", str(folder), "--host", host, "--port", str(port)]
+        return tensorboard_command(folder, port, host)
     if not run.mlflow_db.is_file():
         raise RunError(f"{run.path} has no MLflow database; did the run log to a server, or without mlflow?")
     uri = f"sqlite:///{run.mlflow_db}"
     return [_script("mlflow"), "ui", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
+
+
+def tensorboard_command(folder: Path, port: int, host: str) -> list[str]:
+    """The command that opens TensorBoard on a folder of events."""
+    return [_script("tensorboard"), "--logdir", str(folder), "--host", host, "--port", str(port)]
 
 
 def relocate_artifacts(run: RunFolder) -> None:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pneumonia_fl.errors import KitError
+
 Root = Annotated[Path, typer.Option("--root", help="Folder that holds the run folders.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -45,7 +47,7 @@ def runs(root: Root = Path("runs"), as_json: Json = False) -> None:
 
 def ui(
     tool: Annotated[Tool, typer.Argument(help="Which program to open.")],
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder; or a server's startup kit.")],
     port: Annotated[
         int | None, typer.Option(help="Port; default 6006 for TensorBoard, 5000 for MLflow.")
     ] = None,
@@ -53,14 +55,28 @@ def ui(
         str, typer.Option(help="Address to listen on; the default is this machine only.")
     ] = "127.0.0.1",
 ) -> None:
-    """Open TensorBoard or MLflow on one run, until Ctrl-C."""
-    from pneumonia_fl.fl.processes import run_until_stopped
-    from pneumonia_fl.runs import RunFolder, relocate_artifacts, ui_command
+    """Open TensorBoard or MLflow on one run, until Ctrl-C; TensorBoard also on all jobs of a server, running or done.
 
-    folder = RunFolder.open(run)
+    A server's MLflow runs beside it: `pneumonia-fl status KIT` has its address.
+    """
+    from pneumonia_fl.fl.processes import run_until_stopped
+
     number = port or (6006 if tool is Tool.tensorboard else 5000)
-    command = ui_command(folder, tool.value, number, host)
-    if tool is Tool.mlflow:
-        relocate_artifacts(folder)
+    command = _command(tool, run, number, host)
     typer.echo(f"http://{host}:{number}/   (Ctrl-C ends it)", err=True)
     raise typer.Exit(run_until_stopped(command))
+
+
+def _command(tool: Tool, folder: Path, port: int, host: str) -> list[str]:
+    from pneumonia_fl.runs import RunFolder, relocate_artifacts, tensorboard_command, ui_command
+
+    if (folder / "startup").is_dir():
+        if tool is Tool.mlflow:
+            raise KitError(
+                f"a server's MLflow runs beside it; `pneumonia-fl status {folder}` has its address"
+            )
+        return tensorboard_command(folder / "tensorboard", port, host)
+    run = RunFolder.open(folder)
+    if tool is Tool.mlflow:
+        relocate_artifacts(run)
+    return ui_command(run, tool.value, port, host)

@@ -15,9 +15,9 @@ from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal, summarise_rounds
 from pneumonia_fl.metrics import ScoreHistogram, choose_threshold, summarise
-from pneumonia_fl.runs import MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, RunFolder
+from pneumonia_fl.runs import MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, TB_EVENTS, RunFolder, events_of
 
-RECORDS = (JOURNAL_NAME, "tb_events", MLFLOW_DB, MLFLOW_ARTIFACTS, MLFLOW_STATUS)
+RECORDS = (JOURNAL_NAME, TB_EVENTS, MLFLOW_DB, MLFLOW_ARTIFACTS, MLFLOW_STATUS)
 SYNTHETIC_LIMITATIONS = (
     "Trained on drawn images: it shows that the software works and knows nothing of real X-rays."
 )
@@ -38,6 +38,7 @@ def collect(
         server: NVFlare's folder of the job on the server, or a download of it.
         logs: for each participant its log files, oldest first.
     """
+    _copy(events_of(server.parent, server.name), run.tb_events)  # of a job that broke off
     for name in RECORDS:
         _copy(server / name, run.path / name)
     _collect_logs(run, logs)

@@ -23,6 +23,7 @@ from nvflare.security.logging import secure_format_exception
 
 from pneumonia_fl.fl.messages import RESULT_KEY
 from pneumonia_fl.fl.state import JobState
+from pneumonia_fl.runs import TB_EVENTS, events_of
 
 LOOK_SECONDS = 1.0
 MAX_TRIES = 5
@@ -54,6 +55,9 @@ class JobKeeper(FLComponent):
         for job in manager.get_jobs_by_status(RunStatus.RUNNING, fl_ctx):
             run_dir = workspace.get_run_dir(job.job_id)
             if Path(run_dir).is_dir():
+                events = events_of(Path(workspace.get_root_dir()), job.job_id)
+                if events.is_dir():
+                    shutil.copytree(events, Path(run_dir) / TB_EVENTS, dirs_exist_ok=True)
                 manager.save_workspace(job.job_id, [run_dir], fl_ctx)
                 shutil.rmtree(run_dir, ignore_errors=True)
         # NVFlare has this function and never calls it.

@@ -23,9 +23,8 @@ from pneumonia_fl.fl.kits import read_settings
 from pneumonia_fl.fl.mlflow_sink import MLflowSink
 from pneumonia_fl.fl.state import JobState
 from pneumonia_fl.journal import Journal
-from pneumonia_fl.runs import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS
+from pneumonia_fl.runs import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, TB_EVENTS, events_of
 
-TENSORBOARD = "tensorboard"
 EVENTS = [ANALYTIC_EVENT_TYPE, f"fed.{ANALYTIC_EVENT_TYPE}"]
 
 
@@ -40,10 +39,11 @@ class _GlobalOrigin:
 
 
 class TensorBoardReceiver(_GlobalOrigin, TBAnalyticsReceiver):
-    """NVFlare's TensorBoard receiver: `tb_events/<site>` and `tb_events/global`.
+    """NVFlare's TensorBoard receiver, with a folder per site and `global`, and events that stay.
 
-    NVFlare moves a job's folder into its store when the job is over. `<server>/tensorboard/<job id>` shows the
-    events while the job runs and keeps them after it; a job that goes on begins with those of the earlier one.
+    NVFlare moves a job's folder into its store when the job is over, out of TensorBoard's sight. So the events are
+    written to `<server>/tensorboard/<job id>`; the job's folder gets a copy at its end, for the download. A job that
+    goes on begins with the events of the earlier one.
     """
 
     def __init__(self, resume_from: str = "") -> None:
@@ -51,23 +51,18 @@ class TensorBoardReceiver(_GlobalOrigin, TBAnalyticsReceiver):
         self.resume_from = resume_from
 
     def initialize(self, fl_ctx: FLContext) -> None:
-        """Open the folder of events."""
-        super().initialize(fl_ctx)
-        self._events = Path(str(self.root_log_dir))
-        shown = _root(fl_ctx) / TENSORBOARD
-        shown.mkdir(exist_ok=True)
-        self._shown = shown / fl_ctx.get_job_id()
-        if self.resume_from and (shown / self.resume_from).is_dir():
-            shutil.copytree(shown / self.resume_from, self._events, dirs_exist_ok=True)
-        if not self._shown.exists():
-            self._shown.symlink_to(self._events, target_is_directory=True)
+        """Make the folder of events."""
+        self._copy = _run_dir(fl_ctx) / TB_EVENTS
+        events = events_of(_root(fl_ctx), fl_ctx.get_job_id())
+        self.root_log_dir = str(events)
+        events.mkdir(parents=True, exist_ok=True)
+        if self.resume_from and events_of(_root(fl_ctx), self.resume_from).is_dir():
+            shutil.copytree(events_of(_root(fl_ctx), self.resume_from), events, dirs_exist_ok=True)
 
     def finalize(self, fl_ctx: FLContext) -> None:
-        """Close the files and keep a copy."""
+        """Close the files and copy them."""
         super().finalize(fl_ctx)
-        if self._shown.is_symlink():
-            self._shown.unlink()
-            shutil.copytree(self._events, self._shown)
+        shutil.copytree(str(self.root_log_dir), self._copy, dirs_exist_ok=True)
 
 
 class JournalReceiver(_GlobalOrigin, AnalyticsReceiver):
