@@ -38,17 +38,21 @@ COMMAND_LENGTH = 100
 REASON_LENGTH = 500
 ADMIN_SERVER_SECONDS = 30.0
 """The part that takes commands is made a moment after the components have started."""
-CLIENT_MANAGER = "nvflare.private.fed.server.client_manager.ClientManager"
 OK_DETAIL = ": OK"
-UNREGISTERED = (
-    "failed to verify client identity",
-    "login_client failed",
-    "missing",
-    "payload must be",
-    "Reject disabled client",
-    "Maximum number of clients reached",
-)
-"""How NVFlare's log begins when it does not let a site or a person in."""
+HEARD = {
+    "nvflare.private.fed.server.client_manager.ClientManager": (
+        "failed to verify client identity",
+        "login_client failed",
+        "missing client cert",
+        "missing signature",
+        "payload must be",
+        "Reject disabled client",
+        "Maximum number of clients reached",
+    ),
+    "nvflare.private.fed.server.fed_server.FederatedServer": ("unauthenticated msg",),
+    "nvflare.fuel.f3.sfm.conn_manager": ("claimed endpoint",),
+}
+"""Where NVFlare says that it does not let a site or a person in, and how: for that there are no events."""
 
 
 class RefusalLog(FLComponent):
@@ -76,7 +80,8 @@ class RefusalLog(FLComponent):
     def _begin(self, fl_ctx: FLContext) -> None:
         self._engine: Any = fl_ctx.get_engine()
         watch_handshakes(Path(fl_ctx.get_workspace().get_audit_file_path()).absolute())
-        logging.getLogger(CLIENT_MANAGER).addHandler(_Refused(self._tell_registration))
+        for name, phrases in HEARD.items():
+            logging.getLogger(name).addHandler(_Refused(phrases, self._tell_registration))
         threading.Thread(target=self._watch_commands, name="refusal-log", daemon=True).start()
 
     def _watch_commands(self) -> None:
@@ -117,16 +122,17 @@ class RefusalLog(FLComponent):
 
 
 class _Refused(logging.Handler):
-    """Hears what NVFlare says of a registration that it does not accept; it tells nobody else."""
+    """Hears what NVFlare's log says of somebody who is not let in."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, phrases: tuple[str, ...], tell: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
-        self._tell = tell
+        self._phrases, self._tell = phrases, tell
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass on what is a refusal."""
-        if record.getMessage().startswith(UNREGISTERED):
-            self._tell(record.getMessage())
+        message = record.getMessage()
+        if any(phrase in message for phrase in self._phrases):
+            self._tell(message)
 
 
 class _Watched(CommandFilter):
