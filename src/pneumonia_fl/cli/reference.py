@@ -63,6 +63,8 @@ def _command(words: list[str], function: Callable[..., Any]) -> Iterator[str]:
     arguments: Table = []
     options: Table = []
     for name, parameter in parameters.items():
+        if hints[name] is typer.Context:
+            continue
         kind, info = get_args(hints[name])
         if isinstance(info, ArgumentInfo):
             arguments.append((f"`{info.metavar or name.upper()}`", _help(info, kind)))
