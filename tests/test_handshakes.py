@@ -1,0 +1,65 @@
+"""gRPC's lines about handshakes, as 1.85 writes them, and the limit on lines in the audit log."""
+
+from pathlib import Path
+
+import pytest
+
+from pneumonia_fl.fl.handshakes import Limiter, follow
+
+HEAD = "I1122 11:39:16.679970   21407 handshaker.cc:155] CallNextHandshakerLocked: error="
+ENDPOINT = "args={grpc.internal.endpoint_peer_address=ipv6:%5B::1%5D:38088, "
+SERVER_SIDE = ENDPOINT + "grpc.internal.server_credentials=0x5621}, exit_early=0}"
+TRACED = [
+    "I1122 11:39:16.655662   21406 channel_trace.h:396] handshake manager 0x7f:  calling handshaker security",
+    "I1122 11:39:16.655663   21406 ssl_transport_security.cc:2563] Handshake failed with error SSL_ERROR_SSL: x",
+    f"{HEAD}UNAVAILABLE: Handshake read failed (Socket closed)",
+    "=== Source Location Trace: === ",
+    "src/core/util/status_helper.cc:124",
+    f" shutdown=false index=2, {SERVER_SIDE}",
+    "",
+]
+NO_CERTIFICATE = (
+    "SSL_ERROR_SSL: error:100000c0:SSL routines:OPENSSL_internal:PEER_DID_NOT_RETURN_A_CERTIFICATE: x"
+)
+UNTRACED = f"I1122 11:34:29.842449   10356 ssl_transport_security.cc:2563] Handshake failed with error {NO_CERTIFICATE}"
+
+
+def sort(lines: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """What went on to stderr, and what stands in the audit log."""
+    follow([f"{line}\n".encode() for line in lines], folder / "audit.log")
+    log = folder / "audit.log"
+    return capsys.readouterr().err, log.read_text() if log.exists() else ""
+
+
+def test_a_traced_refusal_is_one_line_with_the_address(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    passed, audit = sort(["before", *TRACED, "after"], tmp_path, capsys)
+    assert passed == "before\nafter\n"
+    (line,) = audit.splitlines()
+    assert "[U:ipv6:[::1]:38088][A:tls_handshake]refused: left before the handshake was done" in line
+
+
+def test_without_traces_a_refusal_has_no_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    passed, audit = sort([UNTRACED, "", "after"], tmp_path, capsys)
+    assert passed == "\nafter\n"
+    (line,) = audit.splitlines()
+    assert "[U:?][A:tls_handshake]refused: no client certificate" in line
+
+
+def test_handshakes_that_are_done_or_of_a_client_are_no_refusals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = f"{HEAD}OK shutdown=false index=2, {SERVER_SIDE}"
+    own = f"{HEAD}UNAVAILABLE: gone shutdown=false index=2, {ENDPOINT}x=1}}"
+    assert sort([done, own], tmp_path, capsys) == ("", "")
+
+
+def test_one_message_per_key_and_time_and_a_count_of_the_others() -> None:
+    limiter = Limiter(seconds=60, most=2)
+    assert limiter.admit("a", 0) == ""
+    assert limiter.admit("a", 59) is None
+    assert limiter.admit("b", 59) == "; 1 like it or from elsewhere were not written since the last line"
+    assert limiter.admit("c", 59.5) == "", "the first of all others"
+    assert limiter.admit("d", 59.6) is None
+    assert str(limiter.admit("a", 120)).startswith("; 1 like it")
