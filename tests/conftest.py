@@ -38,6 +38,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Each tag's steps and values in a folder of TensorBoard events."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three synthetic hospitals at 32 px, prepared through the command line."""

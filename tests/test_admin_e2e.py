@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from conftest import CLI, pneumonia_fl, read_json
-from federation import LEAD, MEMBER, SITES, Federation, free_port, until
+from conftest import CLI, pneumonia_fl, read_json, scalars
+from federation import LEAD, MEMBER, SERVER, SITES, Federation, free_port, until
 
 pytestmark = pytest.mark.e2e
 SETTINGS = ("--rounds", 2, "--set", "preprocess.size=32", "--set", "train.local_epochs=1")
@@ -135,6 +135,41 @@ def test_download_makes_a_run_folder_like_the_simulators(story: Story) -> None:
     assert all(sorted(entry["sites"]) == list(SITES) for entry in metrics["rounds"])
     state = read_json(story.run / "run.json")
     assert (state["state"], state["job_id"], state["submitter"]) == ("finished", story.id, LEAD)
+
+
+def test_its_metrics_are_of_the_same_kind_as_the_simulators(story: Story, finished_run: Path) -> None:
+    real, simulated = read_json(story.run / "metrics.json"), read_json(finished_run / "metrics.json")
+    assert real.keys() == simulated.keys()
+    for ours, theirs in zip(real["rounds"], simulated["rounds"], strict=False):
+        assert ours["global"].keys() == theirs["global"].keys()
+    site, other = (next(iter(metrics["rounds"][0]["sites"].values())) for metrics in (real, simulated))
+    assert site.keys() == other.keys()
+    card, its = (
+        read_json(story.run / "model/model_card.json"),
+        read_json(finished_run / "model/model_card.json"),
+    )
+    assert card.keys() == its.keys()
+    assert set(card["data"]["counts"]) == set(SITES)
+
+
+def test_its_best_model_can_be_had_from_mlflow(story: Story, federation: Federation, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+
+    record = read_json(story.run / "mlflow.json")
+    client = MlflowClient(record["uri"])
+    (model,) = client.search_model_versions(f"run_id = '{record['runs']['global']}'")
+    assert model.name == "pneumonia-fl-smoke"
+    local = download_artifacts(artifact_uri=model.source, tracking_uri=record["uri"], dst_path=str(tmp_path))
+    assert (Path(local) / "model_card.json").is_file()
+    weights = Path(local) / "model.safetensors"
+    assert weights.read_bytes() == (story.run / "model" / "model.safetensors").read_bytes()
+
+
+def test_tensorboards_events_stay_on_the_server(story: Story, federation: Federation) -> None:
+    folder = federation.kit(SERVER) / "tensorboard" / story.id
+    assert [step for step, _ in scalars(folder / "global")["global/validation_auc"]] == [0, 1, 2]
+    assert scalars(folder / SITES[0])["train_loss"]
 
 
 def test_other_commands_read_the_downloaded_run(story: Story, federation: Federation) -> None:

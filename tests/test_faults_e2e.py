@@ -7,6 +7,7 @@ be on its way again, or over.
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import pneumonia_fl, read_json
+from conftest import pneumonia_fl, read_json, scalars
 from federation import LEAD, SERVER, SITES, Federation, free_port, provision_kits, running, until
 from pneumonia_fl.fl.state import STATE_FOLDER
 from pneumonia_fl.journal import read_journal
@@ -289,9 +290,7 @@ def test_a_killed_server_comes_back_and_the_job_goes_on(clinic: Federation, tmp_
     (entry,) = [entry for entry in json.loads(listed.stdout) if entry["id"] == job.id]
     assert entry["status"] == "interrupted"
 
-    done = pneumonia_fl("resume", job.id, "--kit", clinic.kit(LEAD), "--json")
-    assert done.returncode == 0, done.stderr
-    later = Job(clinic, json.loads(done.stdout)["id"])
+    later = resume(job)
     code, said = later.watch(120)
     assert code == 0, said
     metrics = later.download(tmp_path / "run")
@@ -312,21 +311,53 @@ def test_a_killed_server_comes_back_and_the_job_goes_on(clinic: Federation, tmp_
     assert not (clinic.kit(SERVER) / STATE_FOLDER / job.id).exists()
 
 
-def test_steps_go_on_after_a_resume(clinic: Federation, tmp_path: Path) -> None:
-    """The learning rate follows the round, and the sites' step counts come from the server."""
-    job = submit(clinic, "rounds=5")
-    job.reach(2)
-    kill(clinic, SERVER, "server job")
-    until(lambda: not job.folder.exists(), 90, "the job is over")
-    done = pneumonia_fl("resume", job.id, "--kit", clinic.kit(LEAD), "--json")
+def resume(job: Job) -> Job:
+    done = pneumonia_fl("resume", job.id, "--kit", job.federation.kit(LEAD), "--json")
     assert done.returncode == 0, done.stderr
-    later = Job(clinic, json.loads(done.stdout)["id"])
-    code, said = later.watch(120)
+    return Job(job.federation, json.loads(done.stdout)["id"])
+
+
+def test_curves_go_on_after_a_resume_that_was_killed_too(clinic: Federation, tmp_path: Path) -> None:
+    """Steps are counted by the server; what TensorBoard has begins with the first part."""
+    first = submit(clinic, "rounds=5")
+    first.reach(2)
+    kill(clinic, SERVER, "server job")
+    until(lambda: not first.folder.exists(), 90, "the job is over")
+    second = resume(first)
+    second.reach(2)
+    kill(clinic, SERVER, "server job")
+    until(lambda: not second.folder.exists(), 90, "the second job is over")
+    third = resume(second)
+    code, said = third.watch(120)
     assert code == 0, said
-    later.download(tmp_path / "run")
+    metrics = third.download(tmp_path / "run")
+    assert [entry["round"] for entry in metrics["rounds"]] == list(range(6))
     losses = [e for e in read_journal(tmp_path / "run" / "journal.jsonl") if e["event"] == "loss"]
-    per_site = {site: [e["step"] for e in losses if e["site"] == site] for site in (ASIA, EUROPE, US)}
-    for steps in per_site.values():
-        assert len(set(steps)) >= 5
-        per_round = max(steps) / 5
-        assert per_round == int(per_round)
+    for site in SITES:
+        steps = {event["step"] for event in losses if event["site"] == site}
+        assert max(steps) % 5 == 0, "five rounds of equal length"
+        assert len(steps) >= 5
+    curve = scalars(tmp_path / "run" / "tb_events" / "global")["global/validation_auc"]
+    assert sorted({step for step, _ in curve}) == list(range(6))
+
+
+def test_shipped_code_goes_before_what_is_installed(clinic: Federation) -> None:
+    """One site allows it; the others, being strict, leave it to that one."""
+    project = clinic.kits.parent / "project.yml"
+    assert (
+        pneumonia_fl("provision", project, "--out", clinic.kits, "--policy", f"{US}=relaxed").returncode == 0
+    )
+    assert pneumonia_fl("down", clinic.kit(US)).returncode == 0
+    assert pneumonia_fl("up", clinic.kit(US), "--data", clinic.data).returncode == 0
+    settings = [word for setting in (*QUICK, "rounds=1", "min_sites=1") for word in ("--set", setting)]
+    words = ["--kit", clinic.kit(LEAD), "--ship-code", "--json", *settings]
+    done = pneumonia_fl("submit", "smoke", *words)
+    assert done.returncode == 0, done.stderr
+    job = Job(clinic, json.loads(done.stdout)["id"])
+    code, said = job.watch(120)
+    assert code == 5, said
+    assert "'strict'" in said or f"never contributed: {ASIA}, {EUROPE}" in said
+    at_site = (clinic.kit(US) / job.id / "log.txt").read_text()
+    assert re.search(rf"pneumonia-fl \S+ from \S+/{job.id}/\S+/custom/pneumonia_fl at {US}", at_site)
+    at_server = pneumonia_fl("logs", job.id, "--kit", clinic.kit(LEAD)).stdout
+    assert re.search(rf"pneumonia-fl \S+ from \S+/{job.id}/\S+/custom/pneumonia_fl", at_server)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import pneumonia_fl, read_json
+from conftest import pneumonia_fl, read_json, scalars
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 
 pytestmark = pytest.mark.e2e
@@ -16,14 +16,6 @@ SITES = ["site-1", "site-2", "site-3"]
 def journal(run: Path, kind: str) -> list[dict[str, object]]:
     events = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
     return [event for event in events if event["event"] == kind]
-
-
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def test_run_folder_holds_everything_the_design_names(finished_run: Path) -> None:

@@ -174,4 +174,6 @@ def _proximal_term(model: torch.nn.Module, meta: dict[str, Any]) -> Penalty | No
 
 
 if __name__ == "__main__":
+    # A process of its own; its job process puts what it prints into the site's log.
+    logging.basicConfig(level=logging.INFO, format="%(name)s - %(levelname)s - %(message)s")
     main()

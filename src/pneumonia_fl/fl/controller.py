@@ -20,6 +20,7 @@ from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
 from nvflare.widgets.info_collector import InfoCollector
 
+from pneumonia_fl import __version__
 from pneumonia_fl.fl.judging import JudgingFedAvg
 from pneumonia_fl.fl.messages import SITE_REPORT, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
 from pneumonia_fl.fl.rounds import RoundBook, State
@@ -94,6 +95,7 @@ class PooledFedAvg(JudgingFedAvg):
     def run(self) -> None:
         """Run all rounds, then evaluate the final model."""
         run_dir = Path(self.get_run_dir())
+        self.info(f"pneumonia-fl {__version__} from {Path(__file__).parents[1]}")
         self._final_round = self.start_round + self.num_rounds
         self.journal = Journal(run_dir)
         self._state = self._job_state(self.fl_ctx.get_job_id())
@@ -109,10 +111,8 @@ class PooledFedAvg(JudgingFedAvg):
         except Exception as error:
             self._stop(str(error))
             return
-        if self.abort_signal.triggered:
-            self._end("stopped", "aborted")
-        else:
-            self._end("finished", "")
+        aborted = self.abort_signal.triggered
+        self._end("stopped" if aborted else "finished", "aborted" if aborted else "")
 
     def _stop(self, reason: str) -> None:
         self.cancel_all_tasks()
@@ -125,8 +125,14 @@ class PooledFedAvg(JudgingFedAvg):
         if missing:
             self.warning(f"INCOMPLETE: never contributed: {', '.join(missing)}")
         self.journal.write(state, reason=reason, missing=missing)
-        result = {"state": state, "reason": reason, "missing": missing, "rounds": self._final_round}
-        self._state.finish({**result, **self.best()}, keep=state != "finished")
+        ending = {
+            "state": state,
+            "reason": reason,
+            "missing": missing,
+            "rounds": self._final_round,
+            **self.best(),
+        }
+        self._state.finish(ending, keep=state != "finished")
 
     def send_model(self, task_name: str = "train", data: FLModel | None = None, **options: Any) -> None:
         """Send the model to all sites, and remember it: the sites will report how good it is."""
@@ -252,6 +258,7 @@ class PooledFedAvg(JudgingFedAvg):
         self.start_round = values["round"]
         self.num_rounds = self._final_round - self.start_round
         self.book.restore(values["sites"])
+        self._state.save(self._restored, best, values, run_dir)
         self._restored_best = best, values["best_auroc"], values["best_round"]
         self.info(f"going on from job {self.resume_from} at round {self.start_round + 1}")
 
@@ -295,5 +302,6 @@ class PooledFedAvg(JudgingFedAvg):
         return JobState(Path(self.engine.get_workspace().get_root_dir()), job_id)
 
     def _submitter(self) -> str:
-        meta = self.fl_ctx.get_prop(ReservedKey.JOB_META) or {}
-        return str(meta.get(JobMetaKey.SUBMITTER_NAME.value, ""))
+        return str(
+            (self.fl_ctx.get_prop(ReservedKey.JOB_META) or {}).get(JobMetaKey.SUBMITTER_NAME.value, "")
+        )

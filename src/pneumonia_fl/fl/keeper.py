@@ -22,7 +22,7 @@ from nvflare.private.admin_defs import MsgHeader, ReturnCode
 from nvflare.security.logging import secure_format_exception
 
 from pneumonia_fl.fl.messages import RESULT_KEY
-from pneumonia_fl.fl.state import JobState
+from pneumonia_fl.fl.state import STATE_FOLDER, JobState
 from pneumonia_fl.runs import TB_EVENTS, events_of
 
 LOOK_SECONDS = 1.0
@@ -62,6 +62,10 @@ class JobKeeper(FLComponent):
                 shutil.rmtree(run_dir, ignore_errors=True)
         # NVFlare has this function and never calls it.
         self._engine.job_runner.update_unfinished_jobs(fl_ctx)
+        known = {job.job_id for job in manager.get_all_jobs(fl_ctx)}
+        for folder in Path(workspace.get_root_dir(), STATE_FOLDER).glob("*"):
+            if folder.name not in known:  # the job was deleted
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _watch(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):

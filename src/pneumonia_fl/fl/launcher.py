@@ -1,4 +1,4 @@
-"""Starts a site's job process, and starts it again when it is killed.
+"""Starts the job processes of server and sites: shipped code first, and at a site again when it is killed.
 
 Stock NVFlare 2.9 reports a job process that is gone to the server, which then ends the whole job for everybody
 (NVFLARE-2.9 §10, `fed_server.process_job_failure`). Here the site starts it again; the server sends the task that
@@ -6,13 +6,19 @@ was on the way once more. After `MAX_RESTARTS` the site leaves the job, and the 
 """
 
 import logging
+import os
+import shlex
+import shutil
 import signal
+import sys
 from collections.abc import Callable
 
+from nvflare.apis.fl_constant import FLContextKey, JobConstants
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_launcher_spec import JobHandleSpec, JobReturnCode
 from nvflare.app_common.job_launcher.client_process_launcher import ClientProcessJobLauncher
-from nvflare.app_common.job_launcher.process_launcher import ProcessHandle
+from nvflare.app_common.job_launcher.process_launcher import ProcessHandle, ProcessJobLauncher
+from nvflare.app_common.job_launcher.server_process_launcher import ServerProcessJobLauncher
 
 from pneumonia_fl.fl.executor import TRAINER_DIED
 
@@ -22,8 +28,30 @@ MAX_RESTARTS = 5
 log = logging.getLogger("pneumonia_fl.site")
 
 
-class SiteJobLauncher(ClientProcessJobLauncher):
-    """NVFlare's launcher of job processes, with restarts."""
+class ShippedCodeFirst(ProcessJobLauncher):
+    """Puts a job's own code before what is installed.
+
+    NVFlare puts it last on the module path, so that an installed package of the same name hides it.
+    """
+
+    def get_command(self, job_meta: dict[str, object], fl_ctx: FLContext) -> str:
+        """NVFlare's command; when the job ships code, with a module path that begins there."""
+        command = str(super().get_command(job_meta, fl_ctx))
+        code = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT).get_app_custom_dir(
+            job_meta[JobConstants.JOB_ID]
+        )
+        if not code:
+            return command
+        path = os.pathsep.join([code, *filter(None, sys.path)])
+        return f"{shutil.which('env')} PYTHONPATH={shlex.quote(path)} {command}"
+
+
+class ServerJobLauncher(ShippedCodeFirst, ServerProcessJobLauncher):
+    """NVFlare's launcher of a server's job processes."""
+
+
+class SiteJobLauncher(ShippedCodeFirst, ClientProcessJobLauncher):
+    """NVFlare's launcher of a site's job processes, with restarts."""
 
     def launch_job(self, job_meta: dict[str, object], fl_ctx: FLContext) -> JobHandleSpec:
         """Start the job's process and watch over it."""
