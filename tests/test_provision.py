@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from nvflare.fuel.f3.drivers.net_utils import MAX_FRAME_SIZE
 from nvflare.lighter.utils import load_crt, verify_cert
 
 from conftest import ROOT, read_json
@@ -88,6 +89,21 @@ def test_a_policy_adds_to_the_classes_of_nvflare(original_kits: Kits) -> None:
     assert after["class_list_enforcement_mode"] == "enforce"
     ids = [part["id"] for part in after["components"]]
     assert ids == [part["id"] for part in before["components"]]
+
+
+def test_both_ends_notice_a_dead_connection_and_no_request_waits_long(original_kits: Kits) -> None:
+    for name in (SERVER, *SITES):
+        local = original_kits.out / name / "local"
+        options = dict(read_json(local / "comm_config.json")["grpc"]["options"])
+        assert (
+            options["grpc.http2.min_recv_ping_interval_without_data_ms"] < options["grpc.keepalive_time_ms"]
+        )
+        assert options["grpc.max_receive_message_length"] == MAX_FRAME_SIZE, (
+            "what NVFlare has without the file"
+        )
+    for site in SITES:
+        client = read_json(original_kits.out / site / "local" / "resources.json")["client"]
+        assert client == {"retry_timeout": 30, "compression": "Gzip", "communication_timeout": 30}
 
 
 def test_running_it_again_changes_no_byte_of_any_kit(kits: Kits) -> None:

@@ -10,13 +10,15 @@ from nvflare.lighter.utils import load_crt
 from pneumonia_fl.fl.kits import LOCAL_SETTINGS, Kit, open_kit
 from pneumonia_fl.fl.provision.pages import install_script, local_settings, page
 from pneumonia_fl.fl.provision.policy import AUTHORIZATION, RESOURCES, apply_policy
-from pneumonia_fl.fl.provision.shipped import pins
+from pneumonia_fl.fl.provision.shipped import pins, provisioning_folder
 from pneumonia_fl.fl.provision.signing import sign, verify
 from pneumonia_fl.fl.provision.state import subject
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 SCRIPTS = {".sh"}
+COMMUNICATION = "comm_config.json"
+"""NVFlare's settings of the network; ours let both ends of a connection notice within 20 s that it is dead."""
 
 
 def finish(folder: Path, wheel: Path, policy: str | None, root_key: Any | None) -> Kit:
@@ -29,7 +31,7 @@ def finish(folder: Path, wheel: Path, policy: str | None, root_key: Any | None) 
         ConfigError: there is no such policy.
     """
     kit = open_kit(folder)
-    _set_policy(kit, policy)
+    _set_local(kit, policy)
     _write_tools(kit, wheel)
     if root_key is not None and verify(kit):
         sign(kit.startup, root_key)
@@ -37,12 +39,14 @@ def finish(folder: Path, wheel: Path, policy: str | None, root_key: Any | None) 
     return kit
 
 
-def _set_policy(kit: Kit, policy: str | None) -> None:
+def _set_local(kit: Kit, policy: str | None) -> None:
     fresh = not ((kit.local / AUTHORIZATION).exists() and (kit.local / RESOURCES).exists())
     if kit.kind == "server" and fresh:
         apply_policy(kit.local, "server")
     if kit.kind == "site" and (fresh or policy):
         apply_policy(kit.local, "site", policy or "strict")
+    if kit.kind != "admin" and not (kit.local / COMMUNICATION).exists():
+        shutil.copyfile(provisioning_folder() / COMMUNICATION, kit.local / COMMUNICATION)
     settings = local_settings(kit.kind)
     if settings and not (kit.local / LOCAL_SETTINGS).exists():
         (kit.local / LOCAL_SETTINGS).write_text(settings, encoding="utf-8")
