@@ -111,9 +111,9 @@ def _show_participants(entries: list[dict[str, Any]]) -> None:
 
 
 def _table(entries: list[dict[str, Any]]) -> "Table":
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("Name", "Kind", "State", "Since", "Process", "Port", "Jobs")
+    table = Table(Column("Name", overflow="fold"), "Kind", "State", "Since", "Process", "Port", "Jobs")
     for entry in entries:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["since"])) if entry["since"] else ""
         table.add_row(

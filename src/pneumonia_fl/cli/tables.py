@@ -23,7 +23,7 @@ def rounds_table(metrics: Mapping[str, Any]) -> Table:
     """Validation metrics by round: every site, and global (pooled); the best round is marked."""
     table = Table(title="Validation by round (round 0: the initial model; threshold 0.5)")
     table.add_column("Round", justify="right")
-    table.add_column("Site")
+    table.add_column("Site", overflow="fold")
     for title in COLUMNS.values():
         table.add_column(title, justify="right")
     for entry in metrics["rounds"]:

@@ -83,8 +83,10 @@ def _elsewhere(kit: Kit) -> Iterator[Finding]:
 
 def _same_certificate(kit: Kit, folder: Path) -> bool:
     """Another project may have a participant of the same name, but not with the same certificate."""
-    other = folder / "startup" / kit.certificate.name
-    return other.is_file() and other.read_bytes() == kit.certificate.read_bytes()
+    try:
+        return (folder / "startup" / kit.certificate.name).read_bytes() == kit.certificate.read_bytes()
+    except OSError:  # gone, or another user's kit, which only they can read
+        return False
 
 
 def _processes(kit: Kit) -> list[Running]:

@@ -37,7 +37,7 @@ def tracking(kit: Kit) -> Iterator[Finding]:
     uri = started_with(kit, TRACKING_VARIABLE) or tracking_uri() or kit.settings().tracking_uri
     if uri is None:
         yield Finding(
-            "ok", "no tracking_uri in local/pneumonia_fl.yml: each job keeps its own MLflow database"
+            "ok", "no tracking_uri in local/pneumonia_fl.yml: `pneumonia-fl up` starts an MLflow server here"
         )
     elif urlsplit(uri).scheme in ("http", "https"):
         yield _answers(uri)

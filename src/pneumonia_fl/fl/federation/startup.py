@@ -49,7 +49,7 @@ def last_error(text: str) -> str:
 def _obstacle(participant: Participant, text: str) -> str:
     kit = participant.kit
     if NO_CONNECTION in text:
-        return f"no connection to {kit.host}:{kit.port}"
+        return f"no connection to {kit.host}:{kit.port}; `pneumonia-fl doctor` says why"
     return "no error so far"
 
 

@@ -96,7 +96,10 @@ def _build(folder: Path) -> Path:
     found = sorted(folder.glob("*.whl"))
     if done.returncode or not found:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        raise RunError(f"the wheel could not be built: {reason}; give one with --wheel")
+        raise RunError(
+            f"the wheel could not be built: {reason}; pip needs the package index for that: without internet, "
+            "build one elsewhere (`pip wheel --no-deps .`) and give it with --wheel FILE"
+        )
     return found[0]
 
 
