@@ -80,14 +80,14 @@ def test_an_answer_that_does_not_count_is_no_contribution(clock: Clock) -> None:
     rounds.reject("us", "refused", "NaN")
     assert rounds.accepted == ["asia"]
     assert rounds.missing() == ["europe", "us"]
-    assert rounds.snapshot()["us"]["problem"] == "NaN"
+    assert rounds.snapshot()["sites"]["us"]["problem"] == "NaN"
 
 
 def test_an_evaluation_is_no_contribution(clock: Clock) -> None:
     rounds = book(clock)
     rounds.accept("asia", 0.9, 0)
     assert rounds.missing() == ["asia", "europe", "us"]
-    assert rounds.snapshot()["asia"]["accepted_round"] is None
+    assert rounds.snapshot()["sites"]["asia"]["accepted_round"] is None
 
 
 def test_a_new_round_forgets_the_old_ones_problems_but_not_its_contributions(clock: Clock) -> None:
@@ -96,11 +96,11 @@ def test_a_new_round_forgets_the_old_ones_problems_but_not_its_contributions(clo
     rounds.reject("us", "late", "no answer in time")
     rounds.open(1, "train")
     assert rounds.waiting() == list(SITES)
-    assert rounds.snapshot()["us"]["problem"] == ""
-    assert rounds.snapshot()["asia"]["contributions"] == 1
+    assert rounds.snapshot()["sites"]["us"]["problem"] == ""
+    assert rounds.snapshot()["sites"]["asia"]["contributions"] == 1
     rounds.accept("asia", 0.95, 7)
     assert rounds.sites["asia"].steps == 12
-    assert rounds.snapshot()["asia"]["accepted_round"] == 1
+    assert rounds.snapshot()["sites"]["asia"]["accepted_round"] == 1
 
 
 def test_silence_is_counted_from_the_last_sign_of_any_site(clock: Clock) -> None:
@@ -110,7 +110,7 @@ def test_silence_is_counted_from_the_last_sign_of_any_site(clock: Clock) -> None
     rounds.hear("us")
     clock.now += 5
     assert rounds.silent_seconds() == 5
-    assert rounds.snapshot()["us"]["heard"] == 130.0
+    assert rounds.snapshot()["sites"]["us"]["heard"] == 130.0
 
 
 def test_a_stranger_is_not_heard(clock: Clock) -> None:
@@ -118,7 +118,7 @@ def test_a_stranger_is_not_heard(clock: Clock) -> None:
     clock.now += 30
     rounds.hear("")
     assert rounds.silent_seconds() == 30
-    assert list(rounds.snapshot()) == list(SITES)
+    assert list(rounds.snapshot()["sites"]) == list(SITES)
 
 
 def test_a_job_that_goes_on_takes_its_counts_along(clock: Clock) -> None:
@@ -127,4 +127,4 @@ def test_a_job_that_goes_on_takes_its_counts_along(clock: Clock) -> None:
     later.restore(earlier.counts())
     assert later.missing() == ["europe", "us"]
     assert later.sites["asia"].steps == 40
-    assert later.snapshot()["asia"]["accepted_round"] == 0
+    assert later.snapshot()["sites"]["asia"]["accepted_round"] == 0

@@ -109,15 +109,12 @@ class PooledFedAvg(JudgingFedAvg):
             if not self.abort_signal.triggered and self._latest is not None:
                 self._evaluate_final(self._latest)
         except Exception as error:
-            self._stop(str(error))
+            self.cancel_all_tasks()
+            self._end("stopped", str(error))
+            self.panic(str(error))
             return
         aborted = self.abort_signal.triggered
         self._end("stopped" if aborted else "finished", "aborted" if aborted else "")
-
-    def _stop(self, reason: str) -> None:
-        self.cancel_all_tasks()
-        self._end("stopped", reason)
-        self.panic(reason)
 
     def _end(self, state: str, reason: str) -> None:
         self._ended, self._reason = state, reason
@@ -289,13 +286,10 @@ class PooledFedAvg(JudgingFedAvg):
             "now": time.time(),
             "started": self._started,
             "start_round": self.start_round,
-            "round": self.book.number,
             "rounds": self.start_round + self.num_rounds,
-            "task": self.book.task,
-            "round_started": self.book.opened,
             "global": self._global,
             **self.best(),
-            "sites": self.book.snapshot(),
+            **self.book.snapshot(),
         }
 
     def _job_state(self, job_id: str) -> JobState:

@@ -134,17 +134,15 @@ class RoundBook:
                 setattr(self._record(site), key, value)
 
     def snapshot(self) -> dict[str, Any]:
-        """What `watch` shows of the sites."""
+        """What `watch` shows of the round and its sites; times are seconds since the epoch."""
+        shown = ("state", "accepted_round", "contributions", "auroc", "heard", "problem")
         return {
-            site: {
-                "state": record.state,
-                "accepted_round": record.accepted_round,
-                "contributions": record.contributions,
-                "auroc": record.auroc,
-                "heard": record.heard,
-                "problem": record.problem,
-            }
-            for site, record in self.sites.items()
+            "round": self.number,
+            "task": self.task,
+            "round_started": self.opened,
+            "sites": {
+                site: {key: getattr(record, key) for key in shown} for site, record in self.sites.items()
+            },
         }
 
     def _record(self, site: str) -> SiteRecord:
