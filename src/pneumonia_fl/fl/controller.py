@@ -118,8 +118,7 @@ class PooledFedAvg(JudgingFedAvg):
 
     def _end(self, state: str, reason: str) -> None:
         self._ended, self._reason = state, reason
-        missing = self.book.missing()
-        if missing:
+        if missing := self.book.missing():
             self.warning(f"INCOMPLETE: never contributed: {', '.join(missing)}")
         self.journal.write(state, reason=reason, missing=missing)
         ending = {
