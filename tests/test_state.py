@@ -85,3 +85,10 @@ def test_the_state_is_for_the_server_alone(state: JobState, run_dir: Path) -> No
     state.save(MODEL, None, VALUES, run_dir)
     assert stat.S_IMODE(state.folder.stat().st_mode) == 0o700
     assert json.loads((state.folder / "state.json").read_text()) == VALUES
+
+
+def test_who_may_go_on_is_known_without_loading(state: JobState, run_dir: Path) -> None:
+    assert not state.belongs_to("lead@example.org")
+    state.save(MODEL, None, VALUES, run_dir)
+    assert state.belongs_to("lead@example.org")
+    assert not state.belongs_to("other@example.org")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.overrides import with_overrides
@@ -26,6 +26,16 @@ ModelName = Literal[
     "small_resnet", "resnet18", "densenet121", "efficientnet_b0", "mobilenet_v3_small", "pneumonia_network"
 ]
 Settings = TypeVar("Settings", bound="Strict")
+
+
+def no_login(uri: str | None) -> str | None:
+    """Return an MLflow server's address; `ValueError` when it carries a login, which would be written down."""
+    if uri and "@" in uri:
+        raise ValueError(
+            "tracking_uri must not carry credentials; set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD in the server's environment"
+        )
+    return uri
 
 
 class Strict(BaseModel):
@@ -139,14 +149,10 @@ class MLflowConfig(Strict):
     )
     experiment: str = Field("pneumonia-fl", min_length=1, description="MLflow experiment.")
 
-    @model_validator(mode="after")
-    def _no_secret_in_uri(self) -> Self:
-        if self.tracking_uri and "@" in self.tracking_uri:
-            raise ValueError(
-                "tracking_uri must not carry credentials; set MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD in the server's environment"
-            )
-        return self
+    @field_validator("tracking_uri")
+    @classmethod
+    def _no_secret(cls, uri: str | None) -> str | None:
+        return no_login(uri)
 
 
 class SyntheticData(Strict):

@@ -6,6 +6,9 @@ This module and the command line are the only readers of environment variables.
 import os
 from pathlib import Path
 
+from pneumonia_fl.config import no_login
+from pneumonia_fl.errors import ConfigError
+
 DATA_VARIABLE = "PNEUMONIA_FL_DATA"
 THREADS_VARIABLE = "PNEUMONIA_FL_THREADS"
 KIT_VARIABLE = "PNEUMONIA_FL_KIT"
@@ -37,8 +40,15 @@ def site_threads(site: str) -> int | None:
 
 
 def tracking_uri() -> str | None:
-    """The MLflow server that gets the metrics of a federation's jobs, from `PNEUMONIA_FL_TRACKING_URI`."""
-    return os.environ.get(TRACKING_VARIABLE) or None
+    """The MLflow server that gets the metrics of a federation's jobs, from `PNEUMONIA_FL_TRACKING_URI`.
+
+    Raises:
+        ConfigError: it carries a login.
+    """
+    try:
+        return no_login(os.environ.get(TRACKING_VARIABLE) or None)
+    except ValueError as error:
+        raise ConfigError(f"{TRACKING_VARIABLE}: {error}") from None
 
 
 def child_environment(**values: str) -> dict[str, str]:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pneumonia_fl.config import Strict, parse, read_yaml
+from pydantic import field_validator
+
+from pneumonia_fl.config import Strict, no_login, parse, read_yaml
 from pneumonia_fl.errors import KitError
 
 Kind = Literal["server", "site", "admin"]
@@ -30,6 +32,11 @@ class LocalSettings(Strict):
     """Site: threads for training; None: all cores."""
     tracking_uri: str | None = None
     """Server: the MLflow server that gets every job's metrics; None: a database file inside the job."""
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _no_secret(cls, uri: str | None) -> str | None:
+        return no_login(uri)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ class TensorBoardReceiver(_GlobalOrigin, TBAnalyticsReceiver):
         events = events_of(_root(fl_ctx), fl_ctx.get_job_id())
         self.root_log_dir = str(events)
         events.mkdir(parents=True, exist_ok=True)
-        if self.resume_from and events_of(_root(fl_ctx), self.resume_from).is_dir():
+        earlier = _earlier(fl_ctx, self.resume_from)
+        if earlier and events_of(_root(fl_ctx), self.resume_from).is_dir():
             shutil.copytree(events_of(_root(fl_ctx), self.resume_from), events, dirs_exist_ok=True)
 
     def finalize(self, fl_ctx: FLContext) -> None:
@@ -135,11 +136,19 @@ class MLflowReceiver(_GlobalOrigin, AnalyticsReceiver):
             finish_on_server(about, self._folder)
 
     def _earlier_runs(self, fl_ctx: FLContext) -> dict[str, str] | None:
-        if not self.resume_from:
+        earlier = _earlier(fl_ctx, self.resume_from)
+        status = earlier.folder / MLFLOW_STATUS if earlier else None
+        if status is None or not status.is_file():
             return None
-        status = JobState(_root(fl_ctx), self.resume_from).folder / MLFLOW_STATUS
-        runs: dict[str, str] = json.loads(status.read_text())["runs"] if status.is_file() else {}
+        runs: dict[str, str] = json.loads(status.read_text())["runs"]
         return runs
+
+
+def _earlier(fl_ctx: FLContext, resume_from: str) -> JobState | None:
+    """The state of the job that this one goes on from; None without one, or when it is somebody else's."""
+    meta = fl_ctx.get_prop(ReservedKey.JOB_META) or {}
+    state = JobState(_root(fl_ctx), resume_from) if resume_from else None
+    return state if state and state.belongs_to(meta.get(JobMetaKey.SUBMITTER_NAME.value, "")) else None
 
 
 def _root(fl_ctx: FLContext) -> Path:

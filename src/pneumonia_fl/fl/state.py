@@ -68,10 +68,15 @@ class JobState:
             raise RunError(
                 f"job {self.folder.name} has no state to go on from: it finished, or no round was done"
             ) from None
-        if values["submitter"] != submitter:
+        if not self.belongs_to(submitter):
             raise RunError(f"job {self.folder.name} was submitted by somebody else")
         best = self.folder / "best.safetensors"
         return model, load_file(best) if best.is_file() else None, values
+
+    def belongs_to(self, submitter: str) -> bool:
+        """Whether there is a state, and `submitter` may go on from it."""
+        file = self.folder / "state.json"
+        return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["submitter"] == submitter
 
     def copy_records(self, run_dir: Path) -> None:
         """Put journal and MLflow run ids into the run folder of the job that goes on."""
