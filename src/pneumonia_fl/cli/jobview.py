@@ -5,6 +5,7 @@ import time
 from types import TracebackType
 from typing import Self
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -89,10 +90,11 @@ class JobView:
 
 def jobs_table(jobs: list[JobRecord]) -> Table:
     """A line per job; the AUROC is that of its best global model."""
-    table = Table("Id", "Job", "Submitter", "Status", "Rounds", "Submitted", "Duration", "AUROC")
-    for column in table.columns:
-        column.overflow = "fold"  # in a narrow window everything stays readable
-    table.columns[0].no_wrap = True
+    titles = ("Id", "Job", "Submitter", "Status", "Rounds", "Submitted", "Took", "AUROC")
+    table = Table(*titles, box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
+    for column in table.columns:  # in a narrow window everything stays readable
+        column.overflow = "fold"
+        column.no_wrap = column.header not in ("Job", "Submitter")
     for job in jobs:
         table.add_row(
             job.id[:8],
