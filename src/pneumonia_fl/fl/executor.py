@@ -23,6 +23,8 @@ from pneumonia_fl.fl.kits import read_settings
 
 TRAINER_DIED = 75
 """Exit code of a site's job process whose trainer is gone; `SiteJobLauncher` starts both again."""
+SHUTDOWN_SECONDS = 5.0
+"""How long a trainer gets to end by itself when the job is over, and again before it is killed."""
 
 
 class TrainerExecutor(ClientAPIExecutor):
@@ -42,6 +44,8 @@ class TrainerExecutor(ClientAPIExecutor):
             command=[sys.executable, "-m", "pneumonia_fl.fl.client", *words],
             params_exchange_format=ExchangeFormat.PYTORCH,
             result_wait_timeout=result_timeout,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            stop_grace_period=SHUTDOWN_SECONDS,
         )
 
     @staticmethod
