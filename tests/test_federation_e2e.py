@@ -123,6 +123,7 @@ def test_status_tells_everything_a_script_reads(started: Federation) -> None:
         assert time.time() - 300 < entry["since"] <= time.time()
         assert entry["jobs"] == []
         assert Path(entry["log"]).is_file()
+    assert all(found[site]["connected"] for site in SITES)
     assert found[SERVER]["port"] == started.port
     assert listening(started.port)
 

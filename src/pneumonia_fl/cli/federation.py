@@ -131,6 +131,8 @@ def _table(entries: list[dict[str, Any]]) -> "Table":
 def _state(entry: dict[str, Any]) -> str:
     if not entry["running"]:
         return "not running"
+    if entry["kind"] == "site" and not entry["connected"]:
+        return "no connection"
     if not entry["ready"]:
         return "starting"
     return "up" if entry["kind"] == "server" else "registered"

@@ -30,9 +30,9 @@ Policies = Annotated[
     list[str] | None,
     typer.Option(
         "--policy",
-        metavar="[SITE=]POLICY",
-        help="strict (default for a new site), relaxed or locked, for all sites or one; repeatable. "
-        "Replaces the site's rights and classes.",
+        metavar="[NAME=]POLICY",
+        help="strict (default), relaxed or locked, for the server and all sites or one of them; repeatable. "
+        "Replaces its rights and classes.",
     ),
 ]
 Renew = Annotated[
@@ -123,9 +123,9 @@ def _one_kit(
 def _show(result: "Provisioned") -> None:
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("Kit", "For", "Policy", "Valid until", "", box=box.SIMPLE)
+    table = Table(Column("Kit", overflow="fold"), "For", "Policy", "Valid until", "", box=box.SIMPLE)
     for kit in result.kits:
         until = f"{kit.expires:%Y-%m-%d}"
         style = "" if kit.change == "unchanged" else "bold"

@@ -69,6 +69,18 @@ class Participant:
         """Whether anything of this kit lives: its loop, or a process that outlived it."""
         return self.loop() is not None or bool(self.marked())
 
+    def connected(self) -> bool:
+        """Whether the site's process has a connection to the server's port now; gRPC drops a dead one in 20 s."""
+        main = self.main()
+        try:
+            connections = main.net_connections("tcp") if main else []
+        except psutil.Error:
+            return False
+        return any(
+            one.status == psutil.CONN_ESTABLISHED and one.raddr and one.raddr.port == self.kit.port
+            for one in connections
+        )
+
     def jobs(self) -> list[str]:
         """Ids of the jobs that have a process here."""
         commands = [command for process in self.marked() if (command := _command(process))]

@@ -92,11 +92,15 @@ def _check_kit(one: Participant) -> None:
         raise KitError(f"{one.kit.startup} is not as it was signed ({names}); ask the Lead IT for a new kit")
     now = datetime.now(UTC)
     for path in (one.kit.certificate, one.kit.root_certificate):
-        end = load(path).not_valid_after_utc
+        begin, end = load(path).not_valid_before_utc, load(path).not_valid_after_utc
         if end < now:
             raise KitError(
                 f"{one.name}: {path.name} has expired on {end:%Y-%m-%d}; the Lead IT renews it with "
                 f"`pneumonia-fl provision --renew {one.name}`"
+            )
+        if begin > now:
+            raise KitError(
+                f"{one.name}: {path.name} is valid from {begin:%Y-%m-%d %H:%M} UTC on; set this machine's clock"
             )
 
 

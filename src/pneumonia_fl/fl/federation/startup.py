@@ -48,9 +48,8 @@ def last_error(text: str) -> str:
 
 def _obstacle(participant: Participant, text: str) -> str:
     kit = participant.kit
-    if NO_CONNECTION in text:
-        return f"no connection to {kit.host}:{kit.port}; `pneumonia-fl doctor` says why"
-    return "no error so far"
+    what = f"no connection to {kit.host}:{kit.port}" if NO_CONNECTION in text else "no error so far"
+    return f"{what}; `pneumonia-fl doctor` may know why"
 
 
 def rotate(log: Path) -> None:

@@ -14,8 +14,8 @@ def status(folder: Path) -> list[dict[str, Any]]:
 
     Returns:
         name, kind, kit, running, pid, since (seconds since the epoch), ready (the server serves, the site is
-        registered), jobs (ids that have a process here), log, startup_log; of a server also port,
-        mlflow (URI) and mlflow_answers.
+        registered and connected), jobs (ids that have a process here), log, startup_log; of a site also connected
+        (to the server, now); of a server also port, mlflow (URI) and mlflow_answers.
     """
     return [_describe(one) for one in find_participants(folder)]
 
@@ -45,5 +45,10 @@ def _describe(one: Participant) -> dict[str, Any]:
     }
     if one.kit.kind == "server":
         uri = tracking_uri_of(one)
-        entry |= {"port": one.kit.port, "mlflow": uri, "mlflow_answers": uri is not None and answers(uri)}
-    return entry
+        return entry | {
+            "port": one.kit.port,
+            "mlflow": uri,
+            "mlflow_answers": uri is not None and answers(uri),
+        }
+    connected = alive and one.connected()
+    return entry | {"connected": connected, "ready": entry["ready"] and connected}
