@@ -21,7 +21,7 @@ from doctor_kits import (
     said,
     tls_server,
 )
-from pneumonia_fl.errors import TimeLimitError
+from pneumonia_fl.errors import ConfigError, TimeLimitError
 from pneumonia_fl.fl.doctor import network, server
 from pneumonia_fl.fl.doctor.report import DEADLINE_SECONDS, examine
 from pneumonia_fl.fl.kits import Kit, open_kit
@@ -207,7 +207,7 @@ def test_a_server_name_that_only_the_server_does_not_know(server_kit: Kit) -> No
 
 @pytest.fixture
 def tracked(server_kit: Kit) -> Kit:
-    (server_kit.local / "pneumonia_fl.yml").write_text("tracking_uri: http://user:secret@127.0.0.1:9/\n")
+    (server_kit.local / "pneumonia_fl.yml").write_text("tracking_uri: http://127.0.0.1:9/\n")
     return open_kit(server_kit.folder)
 
 
@@ -225,7 +225,13 @@ def test_the_environment_goes_before_the_kits_tracking_server(
 def test_a_tracking_server_that_does_not_answer(tracked: Kit) -> None:
     warning = said(server.tracking(tracked), "warn")
     assert "no MLflow server at http://127.0.0.1:9/ (" in warning
-    assert "secret" not in warning
+
+
+def test_a_tracking_address_with_a_login_is_refused_without_repeating_it(tracked: Kit) -> None:
+    (tracked.local / "pneumonia_fl.yml").write_text("tracking_uri: http://user:secret@127.0.0.1:9/\n")
+    with pytest.raises(ConfigError, match="set MLFLOW_TRACKING_USERNAME") as refusal:
+        tracked.settings()
+    assert "secret" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(("status", "level"), [(b"200 OK", "ok"), (b"404 Not Found", "warn")])

@@ -14,6 +14,7 @@ from nvflare.lighter.utils import load_crt, verify_cert
 
 from conftest import ROOT, read_json
 from pneumonia_fl.fl.kits import find_kits, open_kit
+from pneumonia_fl.fl.provision.gate import ServerGate
 from pneumonia_fl.fl.provision.shipped import POLICIES, provisioning_folder
 from pneumonia_fl.fl.provision.signing import verify
 from provisioning import SERVER, SITES, Kits
@@ -175,6 +176,21 @@ def test_a_policy_is_for_the_named_sites(kits: Kits) -> None:
     assert [made[site]["policy"] for site in SITES] == ["locked", "locked", "relaxed"]
     made = kits.made("--policy", f"{SITES[0]}=strict")
     assert [made[site]["policy"] for site in SITES] == ["strict", "locked", "relaxed"]
+
+
+def test_the_server_takes_shipped_code_only_when_it_is_relaxed(kits: Kits, tmp_path: Path) -> None:
+    (tmp_path / "app" / "custom").mkdir(parents=True)
+
+    def answer() -> str:
+        resources = read_json(kits.out / SERVER / "local" / "resources.json")
+        return str(ServerGate(**resources["app_validator"]["args"]).validate(str(tmp_path / "app"))[0])
+
+    assert answer().startswith("server policy 'strict' refuses a job that ships code")
+    made = kits.made("--policy", f"{SERVER}=relaxed")
+    assert made[SERVER]["policy"] == "relaxed"
+    assert answer() == ""
+    kits.made("--policy", "strict")
+    assert "refuses" in answer()
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,7 @@ def test_the_guest_joins_and_its_strict_policy_refuses_code_in_words(
     federation_with_guest: tuple[Kits, Path], tmp_path: Path
 ) -> None:
     kits, guest = federation_with_guest
+    kits.made("--policy", f"{SERVER}=relaxed")
     server = kits.out / SERVER
     words = [LEAD, kits.out / LEAD, job_with_code(tmp_path / "job"), SITE, SECONDS]
     with started(server, guest):

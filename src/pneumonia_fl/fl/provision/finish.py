@@ -41,10 +41,8 @@ def finish(folder: Path, wheel: Path, policy: str | None, root_key: Any | None) 
 
 def _set_local(kit: Kit, policy: str | None) -> None:
     fresh = not ((kit.local / AUTHORIZATION).exists() and (kit.local / RESOURCES).exists())
-    if kit.kind == "server" and fresh:
-        apply_policy(kit.local, "server")
-    if kit.kind == "site" and (fresh or policy):
-        apply_policy(kit.local, "site", policy or "strict")
+    if kit.kind != "admin" and (fresh or policy):
+        apply_policy(kit.local, kit.kind, policy or "strict")
     if kit.kind != "admin" and not (kit.local / COMMUNICATION).exists():
         shutil.copyfile(provisioning_folder() / COMMUNICATION, kit.local / COMMUNICATION)
     settings = local_settings(kit.kind)

@@ -17,6 +17,7 @@ from nvflare.apis.fl_exception import UnsafeComponentError
 from nvflare.apis.workspace import Workspace
 from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAuthorizer
 
+SHIPS_CODE = "a job that ships code; submit it without --ship-code, or ask its IT for the policy 'relaxed'"
 SERVER_CONFIG, SITE_CONFIG = "config/config_fed_server.json", "config/config_fed_client.json"
 
 
@@ -35,22 +36,23 @@ class SiteGate(AppValidator):
 
     def _objection(self, app: Path) -> str:
         if _ships_code(app):
-            return "" if self.shipped_code else (
-                "a job that ships code; submit it without --ship-code, or ask the site's IT for the policy 'relaxed'"
-            )  # fmt: skip
+            return "" if self.shipped_code else SHIPS_CODE
         config = _read(app, SITE_CONFIG)
         return _unlisted_class(config) or ("" if self.shipped_code else _own_command(config) or _path(config))
 
 
-class ServerGate(AppValidator):
-    """The same for the server, which runs a lead's code, but gives its own files to nobody."""
+class ServerGate(SiteGate):
+    """The same for the server: whoever may run code there can read the server's key and all models."""
 
     def validate(self, app_folder: str) -> tuple[str, dict[str, Any]]:
         """Return the refusal ("" for none) and what is known about the job (nothing)."""
         app = Path(app_folder)
         config = _read(app, SERVER_CONFIG)
-        reason = "" if _ships_code(app) else _unlisted_class(config) or _path(config)
-        return (f"the server refuses {reason}" if reason else "", {})
+        if _ships_code(app):
+            reason = "" if self.shipped_code else SHIPS_CODE
+        else:
+            reason = _unlisted_class(config) or _path(config)
+        return (f"server policy '{self.policy}' refuses {reason}" if reason else "", {})
 
 
 def _ships_code(app: Path) -> bool:

@@ -40,7 +40,7 @@ class Request:
     project: Path
     out: Path
     policies: dict[str, str] = field(default_factory=dict)
-    """Site name, or "" for all sites, to policy; only these sites' policy files are written anew."""
+    """Site or server, or "" for all of them, to policy; only their policy files are written anew."""
     renew: tuple[str, ...] = ()
     """Participants who get a new key and certificate from the same root."""
     wheel: Path | None = None
@@ -123,11 +123,13 @@ def _check_options(project: Project, request: Request) -> None:
     for name in request.renew:
         if name not in names:
             raise ConfigError(f"--renew {name}: not in {project.file}; there are: {', '.join(names)}")
-    sites = [participant.name for participant in project.of_type("client")]
+    sites = [participant.name for participant in project.participants if participant.type != "admin"]
     for site, policy in request.policies.items():
         policy_folder(policy)
         if site and site not in sites:
-            raise ConfigError(f"--policy {site}={policy}: no such site; there are: {', '.join(sites)}")
+            raise ConfigError(
+                f"--policy {site}={policy}: no such site or server; there are: {', '.join(sites)}"
+            )
 
 
 def _open_workspace(out: Path, project: Project) -> Path:
@@ -198,7 +200,7 @@ def _publish_all(
 
 
 def _policy(participant: Participant, request: Request) -> str | None:
-    everywhere = request.policies.get("") if participant.type == "client" else None
+    everywhere = request.policies.get("") if participant.type != "admin" else None
     return request.policies.get(participant.name, everywhere)
 
 
@@ -236,7 +238,7 @@ def _describe(kit: Kit, participant: Participant, change: str) -> Made:
         kit.folder,
         change,
         expires(load_crt(str(kit.certificate))),
-        policy_in_force(kit.local) if kit.kind == "site" else "",
+        policy_in_force(kit.local) if kit.kind != "admin" else "",
     )
 
 

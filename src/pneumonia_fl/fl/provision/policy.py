@@ -12,15 +12,20 @@ AUTHORIZATION = "authorization.json"
 RESOURCES = "resources.json"
 
 
-def apply_policy(local: Path, kind: Literal["server", "site"], policy: str = "") -> None:
-    """Write `authorization.json` and `resources.json` for a server, or for a site under `policy`.
+def apply_policy(local: Path, kind: Literal["server", "site"], policy: str) -> None:
+    """Write `authorization.json` and `resources.json` for a server or a site under `policy`.
+
+    At a server a policy says whether jobs may ship code; everything else is the same there.
 
     Raises:
         ConfigError: there is no such policy.
     """
-    folder = provisioning_folder() / "server" if kind == "server" else policy_folder(policy)
+    folder = policy_folder(policy)
+    folder = provisioning_folder() / "server" if kind == "server" else folder
     shutil.copyfile(folder / AUTHORIZATION, local / AUTHORIZATION)
     resources = lay_over(read_json(local / f"{RESOURCES}.default"), read_json(folder / RESOURCES))
+    if kind == "server":
+        resources["app_validator"]["args"] = {"policy": policy, "shipped_code": policy == "relaxed"}
     (local / RESOURCES).write_text(json.dumps(resources, indent=2) + "\n", encoding="utf-8")
 
 
