@@ -197,7 +197,7 @@ def test_the_server_takes_shipped_code_only_when_it_is_relaxed(kits: Kits, tmp_p
     ("words", "message"),
     [
         (["--policy", "lax"], "unknown policy 'lax'; there are: strict, relaxed, locked"),
-        (["--policy", "mars=strict"], "no such site; there are: europe-hospital"),
+        (["--policy", "mars=strict"], "no such site or server; there are: localhost, europe-hospital"),
         (["--renew", "mars"], "--renew mars: not in"),
         (["--wheel", "no.whl"], "no such wheel"),
         (["--add-site", "mars"], "write NAME:ORG"),

@@ -140,7 +140,10 @@ SHELL = "nvflare.app_common.executors.client_api_executor.ClientAPIExecutor"
         (executor(SHELL, command="touch MARK"), f"site policy 'strict' refuses a job that uses {SHELL}, which"),
         (trainer(command="touch MARK"), "site policy 'strict' refuses a job that sets command of the trainer"),
         (trainer(settings=["data=/etc"]), "site policy 'strict' refuses a job that names the path /etc"),
-        (on_server("subprocess.Popen", args=["touch", "MARK"]), "server policy 'relaxed' refuses a job that uses subprocess.Popen"),
+        (
+            on_server("subprocess.Popen", args=["touch", "MARK"]),
+            "server policy 'relaxed' refuses a job that uses subprocess.Popen",
+        ),
         (
             on_server("pneumonia_fl.fl.processes.run_until_stopped", command=["touch", "MARK"]),
             "server policy 'relaxed' refuses a job that uses pneumonia_fl.fl.processes.run_until_stopped",
