@@ -192,7 +192,10 @@ class JobConfig(Strict):
         description="Seconds that a round still waits for the others once `min_sites` have answered.",
     )
     stall_timeout: int = Field(
-        1800, ge=1, description="Seconds without a sign from any site after which the job is ended."
+        1800,
+        ge=1,
+        description="Seconds without a sign from any site after which the job ends; each reports its loss ten "
+        "times a round.",
     )
     algorithm: Algorithm = Field(default_factory=Algorithm)
     model: ModelConfig = Field(default_factory=ModelConfig)
