@@ -37,6 +37,19 @@ def test_points_arrive_under_a_parent_run_and_a_run_per_site(tmp_path: Path) -> 
     assert client.get_run(runs["site-2"]).data.metrics == {}
 
 
+def test_a_site_that_joins_late_gets_a_run_too(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    receiver = sink(tmp_path, uri)
+    receiver.start()
+    receiver.put("site-9", "train_loss", 0.5, 4)
+    receiver.put("site-1", "train_loss", 0.6, 4)
+    receiver.close()
+    runs = status(tmp_path)["runs"]
+    assert isinstance(runs, dict)
+    assert status(tmp_path)["undelivered"] == 0
+    assert MlflowClient(uri).get_run(runs["site-9"]).data.metrics == {"train_loss": 0.5}
+
+
 def test_a_dead_server_blocks_nobody_and_is_named(tmp_path: Path) -> None:
     receiver = sink(tmp_path, "http://127.0.0.1:9")
     receiver.start()

@@ -97,8 +97,10 @@ class MLflowSink:
 
     def _send(self) -> None:
         client = connect(self._uri, timeout_seconds=5)
-        if not self._runs:
-            self._runs = self._create_runs(client)
+        # Also of sites that joined late.
+        missing = {*self._sites, *(point.origin for point in self._waiting)} - self._runs.keys()
+        if missing:
+            self._create_runs(client, sorted(missing))
             self._write_status()
         while self._waiting:
             origin = self._waiting[0].origin
@@ -108,19 +110,20 @@ class MLflowSink:
             self._waiting = [point for point in self._waiting if id(point) not in sent]
             self._delivered += len(batch)
 
-    def _create_runs(self, client: Any) -> dict[str, str]:
+    def _create_runs(self, client: Any, names: list[str]) -> None:
+        """Add a child run for each name; the parent, `global`, is made first."""
         experiment = client.get_experiment_by_name(self._experiment)
         experiment_id = (
             experiment.experiment_id
             if experiment
             else client.create_experiment(self._experiment, artifact_location=self._artifacts)
         )
-        parent = client.create_run(experiment_id, run_name=self._run_name).info.run_id
-        runs = {GLOBAL: parent}
-        for site in self._sites:
-            tags = {"mlflow.parentRunId": parent, "site": site}
-            runs[site] = client.create_run(experiment_id, run_name=site, tags=tags).info.run_id
-        return runs
+        if GLOBAL not in self._runs:
+            self._runs[GLOBAL] = client.create_run(experiment_id, run_name=self._run_name).info.run_id
+        for name in names:
+            if name != GLOBAL:
+                tags = {"mlflow.parentRunId": self._runs[GLOBAL], "site": name}
+                self._runs[name] = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
 
 
 def connect(uri: str, timeout_seconds: int) -> Any:

@@ -20,7 +20,7 @@ from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 from pneumonia_fl.environment import tracking_uri
 from pneumonia_fl.fl.finish import finish_on_server
 from pneumonia_fl.fl.kits import read_settings
-from pneumonia_fl.fl.mlflow_sink import MLflowSink
+from pneumonia_fl.fl.mlflow_sink import MLflowSink, one_line
 from pneumonia_fl.fl.state import JobState
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.runs import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, TB_EVENTS, events_of
@@ -108,8 +108,7 @@ class MLflowReceiver(_GlobalOrigin, AnalyticsReceiver):
         folder = self._folder = _run_dir(fl_ctx)
         self._meta = fl_ctx.get_prop(ReservedKey.JOB_META) or {}
         # The server's own setting goes before the job's: it alone talks to MLflow.
-        self._own_uri = tracking_uri() or read_settings(_local(fl_ctx)).tracking_uri
-        remote = self._own_uri or self.tracking_uri
+        remote = tracking_uri() or read_settings(_local(fl_ctx)).tracking_uri or self.tracking_uri
         local = remote is None
         self._sink = MLflowSink(
             uri=f"sqlite:///{folder / MLFLOW_DB}" if local else str(remote),
@@ -133,7 +132,10 @@ class MLflowReceiver(_GlobalOrigin, AnalyticsReceiver):
         self._sink.close()
         about = (self._meta.get(JobMetaKey.CUSTOM_PROPS.value) or {}).get("pneumonia_fl", {})
         if about.get("form") in ("installed", "shipped"):
-            finish_on_server(about, self._folder)
+            try:
+                finish_on_server(about, self._folder)
+            except Exception as error:  # the job itself is fine and stays so
+                self.log_error(fl_ctx, f"the job's records in MLflow are not complete: {one_line(error)}")
 
     def _earlier_runs(self, fl_ctx: FLContext) -> dict[str, str] | None:
         earlier = _earlier(fl_ctx, self.resume_from)
