@@ -21,7 +21,9 @@ NOTICED_SECONDS = 40.0
 """gRPC takes 20 s of silence for a dead connection (provisioning/comm_config.json)."""
 BACK_SECONDS = 45.0
 """After the cable is back: up to 10 s until the site tries to connect, 30 s until it gives an old request up."""
-ROUNDS = 16
+ROUNDS = 10
+"""Until the site is back they take longer than `GRACE` each; some must be left for it."""
+GRACE = 8
 QUICK = ("--set", "preprocess.size=32", "--set", "train.local_epochs=1")
 
 
@@ -84,7 +86,7 @@ def consortium(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def job(consortium: Consortium) -> str:
     """A job that goes on with two of three, for longer than it takes to come back."""
-    words = ("--min-sites", 2, "--rounds", ROUNDS, "--set", "grace=4", *QUICK)
+    words = ("--min-sites", 2, "--rounds", ROUNDS, "--set", f"grace={GRACE}", *QUICK)
     code, out, said = consortium.person("submit", "smoke", "--kit", consortium.kit(LEAD), "--json", *words)
     assert code == 0, said
     return str(json.loads(out)["id"])
