@@ -4,105 +4,20 @@ Everything here happens to real processes of a real federation. Each test says w
 be on its way again, or over.
 """
 
-import contextlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 from conftest import pneumonia_fl, read_json, scalars
+from faults import ASIA, EUROPE, QUICK, US, Job, kill, of_jobs, processes, resume, submit
 from federation import LEAD, SERVER, SITES, Federation, free_port, provision_kits, running, until
 from pneumonia_fl.fl.state import STATE_FOLDER
 from pneumonia_fl.journal import read_journal
-
-ASIA, EUROPE, US = SITES
-KINDS = {
-    "trainer": "pneumonia_fl.fl.client",
-    "job": "nvflare.private.fed.app.client.worker_process",
-    "site": "nvflare.private.fed.app.client.client_train",
-    "server job": "nvflare.private.fed.app.server.runner_process",
-    "server": "nvflare.private.fed.app.server.server_train",
-}
-QUICK = ("train.local_epochs=1", "preprocess.size=32")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job on the federation, seen from the server's own records."""
-
-    federation: Federation
-    id: str
-
-    @property
-    def folder(self) -> Path:
-        return self.federation.kit(SERVER) / self.id
-
-    def events(self, kind: str = "") -> list[dict[str, Any]]:
-        found = read_journal(self.folder / "journal.jsonl")
-        return [event for event in found if kind in ("", event["event"])]
-
-    def round(self) -> int:
-        """The round that runs now; -1 before the first."""
-        return max((event["round"] for event in self.events("round_started")), default=-1)
-
-    def reach(self, number: int, seconds: float = 90) -> None:
-        until(lambda: self.round() >= number, seconds, f"round {number} of {self.id}")
-
-    def contributed(self, site: str, since: int) -> bool:
-        """Whether `site` gave an answer that counts in round `since` or later."""
-        return any(event["site"] == site and event["round"] >= since for event in self.events("site"))
-
-    def watch(self, seconds: float) -> tuple[int, str]:
-        """Follow the job to its end: exit code and what was said on stderr."""
-        done = pneumonia_fl("watch", self.id, "--kit", self.federation.kit(LEAD), timeout=seconds)
-        return done.returncode, done.stderr
-
-    def download(self, out: Path) -> dict[str, Any]:
-        done = pneumonia_fl("download", self.id, "--kit", self.federation.kit(LEAD), "--out", out)
-        assert done.returncode in (0, 1, 5), done.stderr
-        return read_json(out / "metrics.json")
-
-
-def submit(federation: Federation, *settings: str) -> Job:
-    words = [word for setting in (*QUICK, *settings) for word in ("--set", setting)]
-    done = pneumonia_fl("submit", "smoke", "--kit", federation.kit(LEAD), "--json", *words)
-    assert done.returncode == 0, done.stderr
-    return Job(federation, json.loads(done.stdout)["id"])
-
-
-def processes(federation: Federation, kind: str, name: str) -> list[psutil.Process]:
-    """Processes of one kind at one participant, by its kit's folder in command line or working directory."""
-    found = []
-    for pid, command in federation.processes().items():
-        with contextlib.suppress(psutil.Error):  # it may end while we look
-            process = psutil.Process(pid)
-            if KINDS[kind] in command and str(federation.kit(name)) in command + process.cwd():
-                found.append(process)
-    return found
-
-
-def of_jobs(federation: Federation) -> list[psutil.Process]:
-    """All processes that a job has at any participant."""
-    kinds = [("trainer", site) for site in SITES] + [("job", site) for site in SITES]
-    return [
-        process
-        for kind, name in [*kinds, ("server job", SERVER)]
-        for process in processes(federation, kind, name)
-    ]
-
-
-def kill(federation: Federation, name: str, *kinds: str) -> None:
-    victims = [process for kind in kinds for process in processes(federation, kind, name)]
-    assert len(victims) >= len(kinds), victims
-    for process in victims:
-        process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +25,10 @@ def clinic(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A federation of this module's own: much is killed in it."""
     folder, port = tmp_path_factory.mktemp("faults"), free_port()
     shutil.copytree(hospital_data, folder / "data")
-    with running(Federation(provision_kits(folder, port), folder / "data", port)) as federation:
+    kits = provision_kits(folder, port)
+    relaxed = pneumonia_fl("provision", folder / "project.yml", "--out", kits, "--policy", f"{US}=relaxed")
+    assert relaxed.returncode == 0, relaxed.stderr
+    with running(Federation(kits, folder / "data", port)) as federation:
         yield federation
 
 
@@ -245,8 +163,7 @@ def test_updates_that_must_not_count_are_refused_and_the_rounds_go_on(
     assert pneumonia_fl("up", kit, "--data", clinic.data, env=broken).returncode == 0
     job = submit(clinic, "rounds=9", "min_sites=2", "grace=60")
     code, said = job.watch(180)
-    assert pneumonia_fl("down", kit).returncode == 0
-    assert pneumonia_fl("up", kit, "--data", clinic.data).returncode == 0
+    (tmp_path / "sitecustomize.py").unlink()  # the next trainer is a good one
     assert code == 0, said
     metrics = job.download(tmp_path / "run")
     problems = {entry["round"]: entry["problem"] for entry in metrics["problems"] if entry["site"] == US}
@@ -280,75 +197,47 @@ def test_a_site_without_data_is_named_and_the_run_is_incomplete(clinic: Federati
 
 
 def test_a_killed_server_comes_back_and_the_job_goes_on(clinic: Federation, tmp_path: Path) -> None:
-    job = submit(clinic, "rounds=7", "min_sites=3", "grace=30")
-    job.reach(3)
+    """Twice: the second part of the job is killed before it has done a round."""
+    first = submit(clinic, "rounds=6", "min_sites=3", "grace=30")
+    first.reach(2)
     kill(clinic, SERVER, "server", "server job")
-    reached = job.round()
     until(lambda: len(clinic.sites()) == 3, 90, "all sites are back")
     until(lambda: not of_jobs(clinic), 90, "no process of a job is left")
     listed = pneumonia_fl("jobs", "--kit", clinic.kit(LEAD), "--json")
-    (entry,) = [entry for entry in json.loads(listed.stdout) if entry["id"] == job.id]
+    (entry,) = [entry for entry in json.loads(listed.stdout) if entry["id"] == first.id]
     assert entry["status"] == "interrupted"
 
-    later = resume(job)
-    code, said = later.watch(120)
-    assert code == 0, said
-    metrics = later.download(tmp_path / "run")
-    assert [entry["round"] for entry in metrics["rounds"]] == list(range(8))
-    assert metrics["missing"] == []
-    starts = [
-        event for event in read_journal(tmp_path / "run" / "journal.jsonl") if event["event"] == "started"
-    ]
-    assert len(starts) == 2
-    rounds = [
-        event["round"]
-        for event in read_journal(tmp_path / "run" / "journal.jsonl")
-        if event["event"] == "round_started"
-    ]
-    assert rounds[-1] == 7
-    assert max(rounds.count(number) for number in rounds) <= 2
-    assert reached >= 3
-    assert not (clinic.kit(SERVER) / STATE_FOLDER / job.id).exists()
-
-
-def resume(job: Job) -> Job:
-    done = pneumonia_fl("resume", job.id, "--kit", job.federation.kit(LEAD), "--json")
-    assert done.returncode == 0, done.stderr
-    return Job(job.federation, json.loads(done.stdout)["id"])
-
-
-def test_curves_go_on_after_a_resume_that_was_killed_too(clinic: Federation, tmp_path: Path) -> None:
-    """Steps are counted by the server; what TensorBoard has begins with the first part."""
-    first = submit(clinic, "rounds=5")
-    first.reach(2)
-    kill(clinic, SERVER, "server job")
-    until(lambda: not first.folder.exists(), 90, "the job is over")
     second = resume(first)
     second.reach(2)
     kill(clinic, SERVER, "server job")
-    until(lambda: not second.folder.exists(), 90, "the second job is over")
+    until(lambda: not second.folder.exists(), 90, "the second part is over")
     third = resume(second)
-    code, said = third.watch(120)
+    code, said = third.watch(150)
     assert code == 0, said
     metrics = third.download(tmp_path / "run")
-    assert [entry["round"] for entry in metrics["rounds"]] == list(range(6))
-    losses = [e for e in read_journal(tmp_path / "run" / "journal.jsonl") if e["event"] == "loss"]
+    assert [entry["round"] for entry in metrics["rounds"]] == list(range(7))
+    assert metrics["missing"] == []
+    assert_curves_go_on(tmp_path / "run", rounds=6)
+    for job in (first, second):
+        assert not (clinic.kit(SERVER) / STATE_FOLDER / job.id).exists()
+
+
+def assert_curves_go_on(run: Path, rounds: int) -> None:
+    """No round was begun for nothing, steps are counted on, TensorBoard has the first part as well."""
+    events = read_journal(run / "journal.jsonl")
+    begun = [event["round"] for event in events if event["event"] == "round_started"]
+    assert begun[-1] == rounds
+    assert max(begun.count(number) for number in begun) <= 3
     for site in SITES:
-        steps = {event["step"] for event in losses if event["site"] == site}
-        assert max(steps) % 5 == 0, "five rounds of equal length"
-        assert len(steps) >= 5
-    curve = scalars(tmp_path / "run" / "tb_events" / "global")["global/validation_auc"]
-    assert sorted({step for step, _ in curve}) == list(range(6))
+        steps = {event["step"] for event in events if event["event"] == "loss" and event["site"] == site}
+        assert max(steps) % rounds == 0, "rounds of equal length"
+        assert len(steps) >= rounds
+    curve = scalars(run / "tb_events" / "global")["global/validation_auc"]
+    assert sorted({step for step, _ in curve}) == list(range(rounds + 1))
 
 
 def test_shipped_code_goes_before_what_is_installed(clinic: Federation) -> None:
     """One site allows it; the others, being strict, leave it to that one."""
-    project = clinic.kits.parent / "project.yml"
-    assert (
-        pneumonia_fl("provision", project, "--out", clinic.kits, "--policy", f"{US}=relaxed").returncode == 0
-    )
-    assert pneumonia_fl("down", clinic.kit(US)).returncode == 0
-    assert pneumonia_fl("up", clinic.kit(US), "--data", clinic.data).returncode == 0
     settings = [word for setting in (*QUICK, "rounds=1", "min_sites=1") for word in ("--set", setting)]
     words = ["--kit", clinic.kit(LEAD), "--ship-code", "--json", *settings]
     done = pneumonia_fl("submit", "smoke", *words)
