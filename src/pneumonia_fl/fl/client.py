@@ -161,7 +161,10 @@ def _own_data(name: str) -> SiteData:
 def _check_data(data: SiteData, settings: SiteSettings) -> None:
     have, want = data.info.preprocess.size, settings.preprocess.size
     if have != want:
-        raise DataError(f"the data is prepared at {have} px but the job wants {want} px; prepare it again")
+        raise DataError(
+            f"the data is prepared at {have} px but the job wants {want} px; "
+            f"prepare it with --size {want}, or submit with preprocess.size={have}"
+        )
 
 
 def _proximal_term(model: torch.nn.Module, meta: dict[str, Any]) -> Penalty | None:

@@ -25,7 +25,7 @@ from pneumonia_fl.fl.controller import PooledFedAvg
 from pneumonia_fl.fl.executor import TrainerExecutor
 from pneumonia_fl.fl.receivers import JournalReceiver, MLflowReceiver, TensorBoardReceiver
 from pneumonia_fl.jobfiles import jobs_folder
-from pneumonia_fl.model import imagenet_state
+from pneumonia_fl.model import build_model, count_parameters, imagenet_state
 from pneumonia_fl.overrides import flatten
 
 Form = Literal["simulator", "installed", "shipped"]
@@ -33,6 +33,9 @@ TRAINING_SCRIPT = "client.py"
 INITIAL_WEIGHTS = "initial.pt"
 PACKAGE = "pneumonia_fl"
 SHIPPED_CODE = "code"
+
+UPLOAD_BASE = 30.0
+"""Seconds that an upload may take beside the time for its bytes."""
 
 TASK_CHECK_PERIOD = 0.1
 """Seconds between two looks of the controller at its tasks; NVFlare's 0.5 would be idle time in every round."""
@@ -73,6 +76,7 @@ class PneumoniaRecipe(FedAvgRecipe):
         )
         self._job.set_app_packages([PACKAGE])
         self.add_server_config({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})
+        self.add_client_config({"submit_task_result_timeout": _upload_seconds(job)})
         for name, receiver in _receivers(job, resume_from).items():
             self._job.to_server(receiver, id=name)
         about = {"config": job.model_dump(mode="json", exclude_none=True), "version": __version__}
@@ -159,6 +163,13 @@ def export_job(
     with recipe_for(job, sites, form, resume_from) as recipe:
         recipe.export(str(folder))
     return folder / job.name
+
+
+def _upload_seconds(job: JobConfig) -> float:
+    """How long a site may take to upload its weights before NVFlare begins anew: enough for 1 Mbit/s."""
+    arguments = _model_spec(job)["args"]
+    megabits = count_parameters(build_model(**arguments)) * 32 / 1e6
+    return UPLOAD_BASE + megabits
 
 
 def _model_spec(job: JobConfig) -> dict[str, Any]:
