@@ -196,7 +196,7 @@ def test_a_password_in_mlflows_address_is_refused_before_it_is_written_anywhere(
     before = settings.read_text()
     settings.write_text(f"tracking_uri: http://lead:{PASSWORD}@127.0.0.1:1\n")
     try:
-        done = pneumonia_fl("up", story.federation.kits)
+        done = pneumonia_fl("up", story.federation.kit(SERVER))
     finally:
         settings.write_text(before)
     assert done.returncode == 1

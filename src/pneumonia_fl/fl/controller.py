@@ -165,8 +165,6 @@ class PooledFedAvg(JudgingFedAvg):
             "sites": self.book.counts(),
         }
         self._state.save(model.params, self._best, values, Path(self.get_run_dir()))
-        if self.resume_from:
-            self._job_state(self.resume_from).remove()
 
     def _get_aggregated_result(self) -> FLModel:
         self._close_round()
@@ -255,6 +253,7 @@ class PooledFedAvg(JudgingFedAvg):
         self.num_rounds = self._final_round - self.start_round
         self.book.restore(values["sites"])
         self._state.save(self._restored, best, values, run_dir)
+        state.remove()
         self._restored_best = best, values["best_auroc"], values["best_round"]
         self.info(f"going on from job {self.resume_from} at round {self.start_round + 1}")
 
