@@ -18,6 +18,8 @@ from pneumonia_fl.fl.admin.progress import Snapshot
 from pneumonia_fl.fl.admin.records import WAITING, JobRecord, age, missing_sites
 from pneumonia_fl.fl.admin.session import Admin
 
+FAILED_TO_RUN = "FINISHED:FAILED_TO_RUN"
+REASON_SECONDS = 5.0
 POLL_SECONDS = 1.0
 AWAY_SECONDS = 180.0
 """How long a server may be away, for example for a restart, before nobody waits for it any more."""
@@ -103,7 +105,18 @@ def watch(admin: Admin, job_id: str, watcher: JobWatcher, timeout: float | None 
                 f"see it with `pneumonia-fl watch {job_id[:8]}`"
             )
         time.sleep(POLL_SECONDS)
+    _wait_for_reason(follower)
     return ending(follower.job, lambda: log_or_nothing(admin, job_id))
+
+
+def _wait_for_reason(follower: "_Follower") -> None:
+    """NVFlare writes down that a job failed to start a moment before it writes down why."""
+    deadline = time.monotonic() + REASON_SECONDS
+    while follower.job.raw_status == FAILED_TO_RUN and not follower.job.reason:
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(POLL_SECONDS)
+        follower.step()
 
 
 def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
@@ -115,7 +128,7 @@ def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
     """
     if job.rounds_done:
         return Ending(job, "incomplete" if job.missing else "complete", job.reason)
-    if job.raw_status == "FINISHED:FAILED_TO_RUN" and job.reason and NO_ANSWER not in job.reason:
+    if job.raw_status == FAILED_TO_RUN and job.reason and NO_ANSWER not in job.reason:
         return Ending(job, "refused", job.reason)
     if job.raw_status == "FINISHED:ABORTED" and not job.reason:
         return Ending(job, "aborted", "")
