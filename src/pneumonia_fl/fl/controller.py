@@ -21,6 +21,7 @@ from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
 from nvflare.widgets.info_collector import InfoCollector
 
 from pneumonia_fl import __version__
+from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.judging import JudgingFedAvg
 from pneumonia_fl.fl.messages import SITE_REPORT, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
 from pneumonia_fl.fl.rounds import RoundBook, State
@@ -31,10 +32,6 @@ from pneumonia_fl.metrics import ScoreHistogram, summarise
 
 REFRESH_SECONDS = 2.0
 """How often the list of sites is fetched anew: a site that was restarted has a new session."""
-
-
-class _Stopped(Exception):
-    """The job cannot go on; the text says why."""
 
 
 class PooledFedAvg(JudgingFedAvg):
@@ -145,7 +142,7 @@ class PooledFedAvg(JudgingFedAvg):
         """Asked in FedAvg's waiting loop: here a round is closed, or the job ended, when its time has come."""
         if self.book.silent_seconds() > self.stall_timeout:
             waiting = ", ".join(self.book.waiting())
-            raise _Stopped(f"no sign from any site for {self.stall_timeout} s; waiting for {waiting}")
+            raise RunError(f"no sign from any site for {self.stall_timeout} s; waiting for {waiting}")
         if self.book.due():
             self.cancel_all_tasks()
         if time.time() - self._refreshed >= REFRESH_SECONDS:
@@ -169,7 +166,7 @@ class PooledFedAvg(JudgingFedAvg):
     def _get_aggregated_result(self) -> FLModel:
         self._close_round()
         if not self.book.complete:
-            raise _Stopped(self.book.shortfall())
+            raise RunError(self.book.shortfall())
         return super()._get_aggregated_result()
 
     def _close_round(self) -> None:

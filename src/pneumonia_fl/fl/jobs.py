@@ -23,6 +23,7 @@ from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.aggregator import SampleWeightedAverage
 from pneumonia_fl.fl.controller import PooledFedAvg
 from pneumonia_fl.fl.executor import TrainerExecutor
+from pneumonia_fl.fl.messages import ABOUT_KEY
 from pneumonia_fl.fl.receivers import JournalReceiver, MLflowReceiver, TensorBoardReceiver
 from pneumonia_fl.jobfiles import jobs_folder
 from pneumonia_fl.model import build_model, count_parameters, imagenet_state
@@ -80,7 +81,7 @@ class PneumoniaRecipe(FedAvgRecipe):
         for name, receiver in _receivers(job, resume_from).items():
             self._job.to_server(receiver, id=name)
         about = {"config": job.model_dump(mode="json", exclude_none=True), "version": __version__}
-        props = {PACKAGE: {**about, "sites": list(self._sites), "form": form, "resume_from": resume_from}}
+        props = {ABOUT_KEY: {**about, "sites": list(self._sites), "form": form, "resume_from": resume_from}}
         set_recipe_meta(self, JobMetaKey.CUSTOM_PROPS, props)
         if form == "shipped":
             self.add_client_file(SHIPPED_CODE)

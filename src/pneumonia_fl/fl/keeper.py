@@ -21,7 +21,7 @@ from nvflare.apis.job_scheduler_spec import DispatchInfo
 from nvflare.private.admin_defs import MsgHeader, ReturnCode
 from nvflare.security.logging import secure_format_exception
 
-from pneumonia_fl.fl.messages import RESULT_KEY
+from pneumonia_fl.fl.messages import RESULT_KEY, properties
 from pneumonia_fl.fl.state import STATE_FOLDER, JobState
 from pneumonia_fl.runs import TB_EVENTS, events_of
 
@@ -77,8 +77,8 @@ class JobKeeper(FLComponent):
 
     def _look_after(self, job_id: str, participants: dict[str, Any]) -> None:
         job = self._engine.job_runner.running_jobs.get(job_id)
-        props = (job.meta.get(JobMetaKey.CUSTOM_PROPS.value) or {}).get("pneumonia_fl") if job else None
-        if props is None:
+        props = properties(job.meta) if job else {}
+        if not props:
             return  # not one of ours
         self._tell_result(job_id)
         current = {client.name: client for client in self._engine.get_clients()}

@@ -1,7 +1,9 @@
 """The words that server and sites share beyond NVFlare's own."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from pneumonia_fl.metrics import Metrics
 
@@ -21,11 +23,21 @@ VALIDATE_TASK = "validate"
 SITE_ERROR = "pneumonia-fl site error:"
 """Marks the one line in a site's log that says why it stopped."""
 
+ABOUT_KEY = "pneumonia_fl"
+"""Key in a job's custom properties: what the job says it is (see `fl.jobs`)."""
+
 RESULT_KEY = "pneumonia_fl_result"
 """Key in a job's meta: how it ended, {"state", "reason", "missing", "rounds", "best_round", "best_auroc"}."""
 
 RUN_ERROR = "pneumonia-fl run error:"
 """Marks the one line in the simulator's output that says why a run could not start."""
+
+
+def properties(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What the job says about itself: its configuration, version and sites; empty for a foreign job."""
+    custom = meta.get("custom_props")
+    ours = custom.get(ABOUT_KEY) if isinstance(custom, Mapping) else None
+    return dict(ours) if isinstance(ours, Mapping) else {}
 
 
 def series(metrics: Metrics) -> dict[str, float]:

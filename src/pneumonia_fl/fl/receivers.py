@@ -20,6 +20,7 @@ from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 from pneumonia_fl.environment import tracking_uri
 from pneumonia_fl.fl.finish import finish_on_server
 from pneumonia_fl.fl.kits import read_settings
+from pneumonia_fl.fl.messages import properties
 from pneumonia_fl.fl.mlflow_sink import MLflowSink, one_line
 from pneumonia_fl.fl.state import JobState
 from pneumonia_fl.journal import Journal
@@ -130,7 +131,7 @@ class MLflowReceiver(_GlobalOrigin, AnalyticsReceiver):
     def finalize(self, fl_ctx: FLContext) -> None:
         """Deliver the rest within bounded time, and leave word of how it went; then parameters and models."""
         self._sink.close()
-        about = (self._meta.get(JobMetaKey.CUSTOM_PROPS.value) or {}).get("pneumonia_fl", {})
+        about = properties(self._meta)
         if about.get("form") in ("installed", "shipped"):
             try:
                 finish_on_server(about, self._folder)

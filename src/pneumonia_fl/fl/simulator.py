@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pneumonia_fl.environment import DATA_VARIABLE, THREADS_VARIABLE, child_environment
+from pneumonia_fl.environment import DATA_VARIABLE, SHARED_CORES, THREADS_VARIABLE, child_environment
 from pneumonia_fl.errors import RunError, SiteError
 from pneumonia_fl.fl.failures import full_disk, server_error, site_error, start_error
 from pneumonia_fl.fl.processes import RUN_MARK, end_marked, workers
@@ -115,11 +115,7 @@ def _environment(data: Path, threads: dict[str, int], mark: str) -> dict[str, st
             DATA_VARIABLE: str(data.absolute()),
             THREADS_VARIABLE: ",".join(f"{site}={count}" for site, count in threads.items()),
             RUN_MARK: mark,
-            "OMP_NUM_THREADS": "1",  # for whoever does not set its own number
-            # Threads that wait must not spin: beside other sites that made a batch 20 times slower.
-            "OMP_WAIT_POLICY": "PASSIVE",
-            # NVFlare trains in a thread; with an arena of its own the process keeps 60 MB more.
-            "MALLOC_ARENA_MAX": "1",
+            **SHARED_CORES,
         }
     )
     # NVFlare would put it before the workspace that it is given.

@@ -68,7 +68,7 @@ class JobState:
             raise RunError(
                 f"job {self.folder.name} has no state to go on from: it finished, or no round was done"
             ) from None
-        if not self.belongs_to(submitter):
+        if values["submitter"] != submitter:
             raise RunError(f"job {self.folder.name} was submitted by somebody else")
         best = self.folder / "best.safetensors"
         return model, load_file(best) if best.is_file() else None, values

@@ -11,8 +11,9 @@ from typing import Any
 
 from pneumonia_fl.data.files import output_errors
 from pneumonia_fl.errors import OutputError, RunError
-from pneumonia_fl.fl.admin.records import JobRecord, properties
+from pneumonia_fl.fl.admin.records import JobRecord
 from pneumonia_fl.fl.admin.session import Admin
+from pneumonia_fl.fl.messages import properties
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.runs import RunFolder, relocate_artifacts
 

@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from pneumonia_fl.errors import RefusedError
-from pneumonia_fl.fl.messages import RESULT_KEY
+from pneumonia_fl.fl.messages import RESULT_KEY, properties
 
-OURS = "pneumonia_fl"
 """Our key in a job's custom properties and among a running job's statistics."""
 
 WORDS = {
@@ -127,13 +126,6 @@ def record(meta: Mapping[str, Any]) -> JobRecord:
         resumed_from=ours.get("resume_from") or None,
         ours=bool(config),
     )
-
-
-def properties(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What the job says about itself: its configuration, version and sites; empty for a foreign job."""
-    custom = meta.get("custom_props")
-    ours = custom.get(OURS) if isinstance(custom, Mapping) else None
-    return dict(ours) if isinstance(ours, Mapping) else {}
 
 
 def status_words(meta: Mapping[str, Any]) -> str:

@@ -16,11 +16,12 @@ from nvflare.fuel.hci.client.file_transfer import FileTransferModule
 
 from pneumonia_fl.environment import quiet_grpc
 from pneumonia_fl.errors import KitError, TimeLimitError
-from pneumonia_fl.fl.admin.records import OURS, JobRecord, find_job_id, record
+from pneumonia_fl.fl.admin.records import JobRecord, find_job_id, record
 from pneumonia_fl.fl.admin.refusals import JobNotRunning, NoSuchJob, explain, role
 from pneumonia_fl.fl.doctor.certificates import certificate
 from pneumonia_fl.fl.doctor.network import greet, network
 from pneumonia_fl.fl.kits import Kit, open_kit
+from pneumonia_fl.fl.messages import STATS_GROUP
 
 LOGIN_SECONDS = 15.0
 COMMAND_SECONDS = 30.0
@@ -97,7 +98,7 @@ class Admin:
         except (JobNotRunning, NoSuchJob):  # NVFlare does not find a job either while it is being started
             return None
         found = stats.get("server", {}) if isinstance(stats, dict) else {}
-        return found.get(OURS) if isinstance(found, dict) else None
+        return found.get(STATS_GROUP) if isinstance(found, dict) else None
 
     def submit(self, folder: Path, token: str) -> str:
         """Upload and start a job folder; the same token and content never run twice.

@@ -10,8 +10,9 @@ from pathlib import Path
 from pneumonia_fl.config import JobConfig, Preprocess, load_job, parse
 from pneumonia_fl.data.manifest import read_info
 from pneumonia_fl.errors import ConfigError, RefusedError, RunError, TimeLimitError
-from pneumonia_fl.fl.admin.records import properties, record
+from pneumonia_fl.fl.admin.records import record
 from pneumonia_fl.fl.admin.session import Admin
+from pneumonia_fl.fl.messages import properties
 from pneumonia_fl.fl.plan import plan
 from pneumonia_fl.jobfiles import find_job
 from pneumonia_fl.overrides import with_overrides

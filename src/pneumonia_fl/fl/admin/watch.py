@@ -20,6 +20,7 @@ from pneumonia_fl.fl.admin.session import Admin
 
 FAILED_TO_RUN = "FINISHED:FAILED_TO_RUN"
 REASON_SECONDS = 5.0
+"""How long the reason of a job that failed to start may come after the news."""
 POLL_SECONDS = 1.0
 AWAY_SECONDS = 180.0
 """How long a server may be away, for example for a restart, before nobody waits for it any more."""

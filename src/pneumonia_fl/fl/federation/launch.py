@@ -9,7 +9,13 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from pneumonia_fl.environment import DATA_VARIABLE, THREADS_VARIABLE, TRACKING_VARIABLE, child_environment
+from pneumonia_fl.environment import (
+    DATA_VARIABLE,
+    SHARED_CORES,
+    THREADS_VARIABLE,
+    TRACKING_VARIABLE,
+    child_environment,
+)
 from pneumonia_fl.errors import TimeLimitError
 from pneumonia_fl.fl.federation.participant import SHUTDOWN_FILE, Participant
 from pneumonia_fl.fl.federation.preflight import SitePlan
@@ -44,9 +50,7 @@ def environment_of(participant: Participant, values: dict[str, str]) -> dict[str
     return {
         **environment,
         "PATH": f"{binaries}:{environment.get('PATH', '/usr/bin:/bin')}",
-        "OMP_NUM_THREADS": "1",  # for whoever does not set its own number
-        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait must not spin beside other sites
-        "MALLOC_ARENA_MAX": "1",  # NVFlare's threads would keep an arena each
+        **SHARED_CORES,
         RUN_MARK: participant.mark,
         **values,
     }
