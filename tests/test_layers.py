@@ -14,9 +14,9 @@ import pneumonia_fl
 PACKAGE = Path(pneumonia_fl.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "_jobs" not in path.parts)
 LAYERS = (
-    {"__init__", "config", "environment", "errors", "overrides", "progress"},
+    {"__init__", "config", "environment", "errors", "learning", "overrides", "progress", "strict"},
     {"data", "model", "metrics", "runs", "journal", "jobfiles"},
-    {"train", "augment", "evaluate", "evaluation", "checkpoint", "predict"},
+    {"train", "augment", "evaluate", "evaluation", "crosssite", "checkpoint", "predict"},
     {"fl", "report", "web"},
     {"cli"},
 )
