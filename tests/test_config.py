@@ -19,6 +19,7 @@ from pneumonia_fl.config import (
 )
 from pneumonia_fl.environment import data_root, site_threads
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.learning import Algorithm
 from pneumonia_fl.overrides import flatten, with_overrides
 
 LEAST: dict[str, Any] = {"name": "job", "preprocess": {"size": 64}}
@@ -48,7 +49,12 @@ def site_settings(draw: st.DrawFn) -> SiteSettings:
     preprocess = Preprocess(size=size, mean=mean, normalisation=draw(st.sampled_from(["per_image", "fixed"])))
     model = ModelConfig(norm=draw(st.sampled_from(["batch", "group"])))
     return SiteSettings(
-        rounds=draw(st.integers(1, 1000)), model=model, preprocess=preprocess, train=train, augment=augment
+        rounds=draw(st.integers(1, 1000)),
+        algorithm=Algorithm(name="fedprox", mu=draw(st.floats(1e-9, 100))),
+        model=model,
+        preprocess=preprocess,
+        train=train,
+        augment=augment,
     )
 
 
@@ -77,7 +83,14 @@ def test_site_settings_need_an_input_size() -> None:
 
 
 def test_site_settings_hold_nothing_of_the_server() -> None:
-    assert set(SiteSettings.model_fields) == {"rounds", "model", "preprocess", "train", "augment"}
+    assert set(SiteSettings.model_fields) == {
+        "rounds",
+        "algorithm",
+        "model",
+        "preprocess",
+        "train",
+        "augment",
+    }
 
 
 def test_a_setting_cannot_be_changed() -> None:
@@ -134,7 +147,7 @@ def test_an_override_that_is_no_yaml_is_explained(override: str) -> None:
         ({"train": {"lr": float("nan")}}, r"train\.lr: "),
         ({"train": 3}, r"train: "),
         ({"algorithm": {"name": "fedprox"}}, r"algorithm: fedprox needs mu > 0"),
-        ({"algorithm": {"mu": 0.1}}, r"mu is for fedprox only"),
+        ({"algorithm": {"mu": 0.1}}, r"algorithm: fedavg has no mu"),
         ({"model": {"pretrained": "imagenet"}}, r"imagenet is for torchvision's models"),
         ({"tracking": ["wandb"]}, r"tracking\.0: .*'tensorboard' or 'mlflow'"),
         ({"mlflow": {"tracking_uri": "https://me:secret@host"}}, r"must not carry credentials"),

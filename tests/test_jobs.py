@@ -190,13 +190,14 @@ def test_the_azure_job_does_not_augment() -> None:
     assert not any(changes.values()), changes
 
 
-def test_mu_of_fedprox_arrives(exported: dict[str, Path], tmp_path: Path) -> None:
-    def mu(folder: Path) -> object:
-        return server_of(folder)["workflows"][0]["args"].get("fedprox_mu")
+def test_the_algorithm_arrives_at_server_and_sites(exported: dict[str, Path], tmp_path: Path) -> None:
+    def told(folder: Path) -> tuple[object, bool]:
+        words = (folder / "app/config/config_fed_client.json").read_text(encoding="utf-8")
+        return server_of(folder)["workflows"][0]["args"].get("algorithm"), "algorithm.mu=0.5" in words
 
-    assert mu(exported["fedprox"]) == 0.01
-    assert mu(export_job(job_of("fedprox", "algorithm.mu=0.5"), 3, tmp_path)) == 0.5
-    assert mu(exported["fedavg"]) is None
+    changed = export_job(job_of("fedprox", "algorithm.mu=0.5"), 3, tmp_path)
+    assert told(changed) == ({"name": "fedprox", "mu": 0.5}, True)
+    assert told(exported["fedavg"]) in [({}, False), (None, False)]
 
 
 @pytest.mark.parametrize(

@@ -28,19 +28,19 @@ def state(tmp_path: Path) -> JobState:
 
 
 def test_what_is_saved_is_loaded(state: JobState, run_dir: Path, tmp_path: Path) -> None:
-    state.save(MODEL, None, VALUES, run_dir)
+    state.save(MODEL, None, VALUES, run_dir, {})
     model, best, values = state.load("lead@example.org")
     assert {name: value.tolist() for name, value in model.items()} == {
         "weight": [[0, 1, 2], [3, 4, 5]],
         "counter": 7,
     }
     assert (best, values) == (None, VALUES)
-    state.save(MODEL, MODEL, VALUES, run_dir)
+    state.save(MODEL, MODEL, VALUES, run_dir, {})
     assert state.load("lead@example.org")[1] is not None
 
 
 def test_the_journal_goes_along(state: JobState, run_dir: Path, tmp_path: Path) -> None:
-    state.save(MODEL, None, VALUES, run_dir)
+    state.save(MODEL, None, VALUES, run_dir, {})
     later = tmp_path / "later"
     later.mkdir()
     state.copy_records(later)
@@ -49,7 +49,7 @@ def test_the_journal_goes_along(state: JobState, run_dir: Path, tmp_path: Path) 
 
 
 def test_nobody_else_goes_on_from_it(state: JobState, run_dir: Path) -> None:
-    state.save(MODEL, None, VALUES, run_dir)
+    state.save(MODEL, None, VALUES, run_dir, {})
     with pytest.raises(RunError, match="submitted by somebody else"):
         state.load("other@example.org")
 
@@ -66,7 +66,7 @@ def test_a_job_id_is_no_path(tmp_path: Path, job_id: str) -> None:
 
 
 def test_a_finished_job_leaves_its_result_only(state: JobState, run_dir: Path) -> None:
-    state.save(MODEL, MODEL, VALUES, run_dir)
+    state.save(MODEL, MODEL, VALUES, run_dir, {})
     assert state.result() is None
     state.finish({"state": "finished"}, keep=False)
     assert [path.name for path in state.folder.iterdir()] == ["result.json"]
@@ -76,19 +76,19 @@ def test_a_finished_job_leaves_its_result_only(state: JobState, run_dir: Path) -
 
 
 def test_a_stopped_job_can_go_on(state: JobState, run_dir: Path) -> None:
-    state.save(MODEL, None, VALUES, run_dir)
+    state.save(MODEL, None, VALUES, run_dir, {})
     state.finish({"state": "stopped"}, keep=True)
     assert state.load("lead@example.org")[2] == VALUES
 
 
 def test_the_state_is_for_the_server_alone(state: JobState, run_dir: Path) -> None:
-    state.save(MODEL, None, VALUES, run_dir)
+    state.save(MODEL, None, VALUES, run_dir, {})
     assert stat.S_IMODE(state.folder.stat().st_mode) == 0o700
     assert json.loads((state.folder / "state.json").read_text()) == VALUES
 
 
 def test_who_may_go_on_is_known_without_loading(state: JobState, run_dir: Path) -> None:
     assert not state.belongs_to("lead@example.org")
-    state.save(MODEL, None, VALUES, run_dir)
+    state.save(MODEL, None, VALUES, run_dir, {})
     assert state.belongs_to("lead@example.org")
     assert not state.belongs_to("other@example.org")

@@ -17,11 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from pneumonia_fl.config import ModelConfig, Preprocess, Strict
+from pneumonia_fl.config import ModelConfig, Preprocess
 from pneumonia_fl.data.files import output_errors, write_atomic
 from pneumonia_fl.data.manifest import CLASS_NAMES, Counts
 from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.model import build_model
+from pneumonia_fl.strict import Strict
 
 WEIGHTS = "model.safetensors"
 CARD = "model_card.json"

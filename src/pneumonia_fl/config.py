@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.learning import Algorithm, CrossSite, EarlyStopping, OperatingPoint
 from pneumonia_fl.overrides import with_overrides
+from pneumonia_fl.strict import Strict
 
 MODEL_NAMES = (
     "small_resnet",
@@ -36,12 +38,6 @@ def no_login(uri: str | None) -> str | None:
             "MLFLOW_TRACKING_PASSWORD in the server's environment"
         )
     return uri
-
-
-class Strict(BaseModel):
-    """A frozen value in which an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Preprocess(Strict):
@@ -128,19 +124,6 @@ class TrainConfig(Strict):
     seed: int = Field(7, ge=0, description="Seed of initial weights, order and augmentation.")
 
 
-class Algorithm(Strict):
-    """How the server and the sites learn together."""
-
-    name: Literal["fedavg", "fedprox"] = Field("fedavg", description="Federated algorithm.")
-    mu: float = Field(0.0, ge=0, le=100, description="FedProx: weight of the proximal term.")
-
-    @model_validator(mode="after")
-    def _mu_belongs_to_fedprox(self) -> Self:
-        if (self.name == "fedprox") != (self.mu > 0):
-            raise ValueError("fedprox needs mu > 0, and mu is for fedprox only")
-        return self
-
-
 class MLflowConfig(Strict):
     """Where MLflow runs go."""
 
@@ -168,6 +151,7 @@ class SiteSettings(Strict):
     """The part of a job that a site's training script needs; travels as the script's arguments."""
 
     rounds: int = Field(ge=1)
+    algorithm: Algorithm
     model: ModelConfig
     preprocess: Preprocess
     train: TrainConfig
@@ -198,6 +182,9 @@ class JobConfig(Strict):
         "times a round.",
     )
     algorithm: Algorithm = Field(default_factory=Algorithm)
+    early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
+    operating_point: OperatingPoint = Field(default_factory=OperatingPoint)
+    cross_site: CrossSite = Field(default_factory=CrossSite)
     model: ModelConfig = Field(default_factory=ModelConfig)
     preprocess: Preprocess | None = Field(
         None, description="Model input; `size` and decoding default to what the data was prepared with."
@@ -216,6 +203,7 @@ class JobConfig(Strict):
             raise ConfigError("preprocess is not set; pass --data DIR, or set preprocess.size")
         return SiteSettings(
             rounds=self.rounds,
+            algorithm=self.algorithm,
             model=self.model,
             preprocess=self.preprocess,
             train=self.train,

@@ -14,9 +14,10 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from pneumonia_fl.config import Preprocess, Strict, parse
+from pneumonia_fl.config import Preprocess, parse
 from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.strict import Strict
 
 NORMAL, PNEUMONIA = 0, 1
 CLASS_NAMES = ("NORMAL", "PNEUMONIA")

@@ -4,7 +4,6 @@ This file only translates between NVFlare and the plain PyTorch of `train.py` an
 """
 
 import argparse
-import copy
 import logging
 import math
 from collections.abc import Sequence
@@ -13,8 +12,6 @@ from typing import Any
 
 import nvflare.client as flare
 import torch
-from nvflare.app_common.app_constant import AlgorithmConstants
-from nvflare.app_opt.pt.fedproxloss import PTFedProxLoss
 from nvflare.client.tracking import SummaryWriter
 
 from pneumonia_fl import __version__
@@ -24,11 +21,12 @@ from pneumonia_fl.data.store import SiteData, open_site
 from pneumonia_fl.environment import data_root, site_threads
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.evaluate import evaluate
+from pneumonia_fl.fl.algorithms.site import site_algorithm
 from pneumonia_fl.fl.messages import SITE_ERROR, SITE_REPORT, SITE_STEPS, series, without_paths
 from pneumonia_fl.journal import LOSS_POINTS
 from pneumonia_fl.metrics import Metrics, summarise
 from pneumonia_fl.model import build_model
-from pneumonia_fl.train import Penalty, TrainResult, Turn, train_epochs
+from pneumonia_fl.train import TrainResult, Turn, train_epochs
 
 log = logging.getLogger("pneumonia_fl.site")
 
@@ -85,6 +83,7 @@ class Site:
         self.model = build_model(
             settings.model.name, norm=settings.model.norm, size=settings.preprocess.size
         ).to(self.device)
+        self.algorithm = site_algorithm(settings.algorithm)
         self.writer = SummaryWriter()
         self.total_steps = 0
         self._facts = data.info.model_dump(mode="json", include=SHARED_FACTS)
@@ -94,6 +93,7 @@ class Site:
     def answer(self, message: flare.FLModel) -> flare.FLModel:
         """Evaluate the received model and, in a training task, train it."""
         load_into(self.model, message.params)
+        self.algorithm.begin(self.model, message)
         # The server counts: a site that was restarted goes on with its steps.
         self.total_steps = message.meta.get(SITE_STEPS, {}).get(self.name, self.total_steps)
         histogram = evaluate(self.model, self.validation_data, self.settings.preprocess)
@@ -112,7 +112,11 @@ class Site:
         return flare.FLModel(
             params={key: value.cpu() for key, value in self.model.state_dict().items()},
             metrics=series(metrics),
-            meta={"NUM_STEPS_CURRENT_ROUND": result.samples, SITE_REPORT: report},
+            meta={
+                **self.algorithm.end(self.model),
+                "NUM_STEPS_CURRENT_ROUND": result.samples,
+                SITE_REPORT: report,
+            },
         )
 
     def _train(self, message: flare.FLModel) -> TrainResult:
@@ -124,7 +128,7 @@ class Site:
             settings.augment,
             settings.preprocess,
             turn=Turn(self.name, message.current_round, settings.rounds),
-            penalty=_proximal_term(self.model, message.meta),
+            penalty=self.algorithm.penalty(self.model),
             on_step=self._publish_loss,
         )
         self.total_steps += result.steps
@@ -165,15 +169,6 @@ def _check_data(data: SiteData, settings: SiteSettings) -> None:
             f"the data is prepared at {have} px but the job wants {want} px; "
             f"prepare it with --size {want}, or submit with preprocess.size={have}"
         )
-
-
-def _proximal_term(model: torch.nn.Module, meta: dict[str, Any]) -> Penalty | None:
-    """FedProx's term mu/2 ‖w − w_global‖² (Li et al. 2020), when the server sent a mu."""
-    mu = meta.get(AlgorithmConstants.FEDPROX_MU)
-    if mu is None:
-        return None
-    loss, reference = PTFedProxLoss(mu), copy.deepcopy(model).requires_grad_(False)
-    return lambda current: loss(current, reference)
 
 
 if __name__ == "__main__":

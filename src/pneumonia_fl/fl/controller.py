@@ -21,13 +21,16 @@ from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
 from nvflare.widgets.info_collector import InfoCollector
 
 from pneumonia_fl import __version__
+from pneumonia_fl.config import parse
 from pneumonia_fl.errors import RunError
+from pneumonia_fl.fl.algorithms.server import server_algorithm
 from pneumonia_fl.fl.judging import JudgingFedAvg
 from pneumonia_fl.fl.messages import SITE_REPORT, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
 from pneumonia_fl.fl.rounds import RoundBook, State
 from pneumonia_fl.fl.state import JobState
 from pneumonia_fl.fl.updates import byte_count, problem_of
 from pneumonia_fl.journal import Journal
+from pneumonia_fl.learning import Algorithm
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 
 REFRESH_SECONDS = 2.0
@@ -44,6 +47,7 @@ class PooledFedAvg(JudgingFedAvg):
         round_timeout: seconds after which a round closes in any case.
         stall_timeout: seconds without a sign from any site after which the job ends.
         resume_from: id of an earlier job of the same submitter to go on from; "": start anew.
+        algorithm: the job's `algorithm` section.
 
     The other arguments are those of NVFlare's FedAvg; they are named because NVFlare writes a job's configuration
     from the signature.
@@ -65,7 +69,7 @@ class PooledFedAvg(JudgingFedAvg):
         persistor_id: str = "persistor",
         model: dict[str, Any] | None = None,
         aggregator: ModelAggregator | None = None,
-        fedprox_mu: float | None = None,
+        algorithm: dict[str, Any] | None = None,
         task_check_period: float = 0.5,
     ) -> None:
         super().__init__(
@@ -74,14 +78,14 @@ class PooledFedAvg(JudgingFedAvg):
             persistor_id=persistor_id,
             model=model,
             aggregator=aggregator,
-            fedprox_mu=fedprox_mu,
             task_check_period=task_check_period,
             # An error of one site is noted by `_accept_train_result` and never ends the job by itself.
             ignore_result_error=True,
         )
         self.sites, self.quorum, self.grace = tuple(sites), quorum, grace
         self.round_timeout, self.stall_timeout = round_timeout, stall_timeout
-        self.resume_from = resume_from
+        self.resume_from, self.algorithm = resume_from, algorithm
+        self._algorithm = server_algorithm(parse(Algorithm, algorithm or {}, "algorithm"))
         self.book = RoundBook(sites, quorum, grace)
         self._latest: FLModel | None = None
         self._restored: dict[str, Any] | None = None
@@ -131,6 +135,7 @@ class PooledFedAvg(JudgingFedAvg):
         """Send the model to all sites, and remember it: the sites will report how good it is."""
         assert data is not None
         self.take_candidate(data.params, data.current_round)
+        data.meta |= self._algorithm.outgoing()
         data.meta[SITE_STEPS] = {site: record.steps for site, record in self.book.sites.items()}
         self.book.open(data.current_round, task_name)
         self.journal.write("round_started", round=data.current_round, task=task_name)
@@ -161,7 +166,13 @@ class PooledFedAvg(JudgingFedAvg):
             **self.best(),
             "sites": self.book.counts(),
         }
-        self._state.save(model.params, self._best, values, Path(self.get_run_dir()))
+        extra = self._algorithm.state()
+        self._state.save(model.params, self._best, values, Path(self.get_run_dir()), extra)
+
+    def update_model(self, model: FLModel, model_update: FLModel, replace_meta: bool = True) -> FLModel:
+        """Make the next global model from the average, as the algorithm says."""
+        model_update.params = self._algorithm.update(self._candidate, model_update.params)
+        return super().update_model(model, model_update, replace_meta)
 
     def _get_aggregated_result(self) -> FLModel:
         self._close_round()
@@ -211,6 +222,8 @@ class PooledFedAvg(JudgingFedAvg):
             self._reject(site, "refused", problem)
             return False
         self.take_report(site, histogram, training)
+        if self.book.task != VALIDATE_TASK:
+            self._algorithm.accept(site, result)
         self.book.accept(site, metrics.auroc, int(training.get("steps", 0)))
         if site not in self._described and "data" in report:
             self._described.add(site)
@@ -222,7 +235,8 @@ class PooledFedAvg(JudgingFedAvg):
         if self.book.task == VALIDATE_TASK:
             return ""
         samples = result.meta.get(FLMetaKey.NUM_STEPS_CURRENT_ROUND)
-        return problem_of(result.params or {}, samples, self._candidate)
+        problem = problem_of(result.params or {}, samples, self._candidate)
+        return problem or self._algorithm.problem_of(result.meta["client_name"], result)
 
     def _evaluate_final(self, model: FLModel) -> None:
         data = FLModel(
@@ -245,11 +259,13 @@ class PooledFedAvg(JudgingFedAvg):
         """Go on from the last round of an earlier job: model, best model, counts, journal."""
         state = self._job_state(self.resume_from)
         self._restored, best, values = state.load(self._submitter())
+        extra = state.load_extra()
+        self._algorithm.restore(extra)
         state.copy_records(run_dir)
         self.start_round = values["round"]
         self.num_rounds = self._final_round - self.start_round
         self.book.restore(values["sites"])
-        self._state.save(self._restored, best, values, run_dir)
+        self._state.save(self._restored, best, values, run_dir, extra)
         state.remove()
         self._restored_best = best, values["best_auroc"], values["best_round"]
         self.info(f"going on from job {self.resume_from} at round {self.start_round + 1}")

@@ -62,7 +62,6 @@ class PneumoniaRecipe(FedAvgRecipe):
         self._sites = () if isinstance(sites, int) else sites
         self._words = flatten(job.site_settings())
         pretrained = job.model.pretrained == "imagenet"
-        self.fedprox_mu = job.algorithm.mu or None
         super().__init__(
             name=job.name,
             model=_model_spec(job),
@@ -110,7 +109,7 @@ class PneumoniaRecipe(FedAvgRecipe):
             persistor_id=persistor_id,
             model=model_params,
             aggregator=model_aggregator,
-            fedprox_mu=self.fedprox_mu,
+            algorithm=job.algorithm.model_dump(exclude_defaults=True),
             task_check_period=TASK_CHECK_PERIOD,
         )
 

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from pneumonia_fl.config import Strict, no_login, parse, read_yaml
+from pneumonia_fl.config import no_login, parse, read_yaml
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.strict import Strict
 
 Kind = Literal["server", "site", "admin"]
 STARTUP_FILES: dict[Kind, str] = {

@@ -6,7 +6,8 @@ journal are written here; the folder goes when the job is done.
 <server kit>/pneumonia_fl_state/<job id>/
     model.safetensors    the last global model      journal.jsonl   events up to then
     best.safetensors     the best one so far        mlflow.json     the job's runs in MLflow
-    state.json           round, steps, submitter    result.json     how the job ended
+    extra.safetensors    the algorithm's own        result.json     how the job ended
+    state.json           round, steps, submitter
 """
 
 import json
@@ -44,12 +45,21 @@ class JobState:
             raise RunError(f"{job_id!r} is not a job id")
         self.folder = workspace / STATE_FOLDER / job_id
 
-    def save(self, model: Parameters, best: Parameters | None, values: dict[str, Any], run_dir: Path) -> None:
+    def save(
+        self,
+        model: Parameters,
+        best: Parameters | None,
+        values: dict[str, Any],
+        run_dir: Path,
+        extra: Parameters,
+    ) -> None:
         """Write the state after a round; `values` (small, JSON) last, because they say which round it is."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomic(self.folder / "model.safetensors", _packed(model))
         if best is not None:
             write_atomic(self.folder / "best.safetensors", _packed(best))
+        if extra:
+            write_atomic(self.folder / "extra.safetensors", _packed(extra))
         for name in COPIED:
             if (run_dir / name).is_file():
                 write_atomic(self.folder / name, (run_dir / name).read_bytes())
@@ -72,6 +82,11 @@ class JobState:
             raise RunError(f"job {self.folder.name} was submitted by somebody else")
         best = self.folder / "best.safetensors"
         return model, load_file(best) if best.is_file() else None, values
+
+    def load_extra(self) -> Parameters:
+        """The algorithm's own arrays; empty when it has none."""
+        extra = self.folder / "extra.safetensors"
+        return load_file(extra) if extra.is_file() else {}
 
     def belongs_to(self, submitter: str) -> bool:
         """Whether there is a state, and `submitter` may go on from it."""

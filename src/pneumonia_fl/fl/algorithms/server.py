@@ -1,0 +1,40 @@
+"""What an algorithm does at the server between two rounds; FedAvg does nothing beyond the average."""
+
+from typing import Any
+
+from nvflare.app_common.abstract.fl_model import FLModel
+
+from pneumonia_fl.learning import Algorithm
+
+Parameters = dict[str, Any]
+
+
+class ServerAlgorithm:
+    """FedAvg: the average is the new model. Others override what they change."""
+
+    def outgoing(self) -> dict[str, Any]:
+        """What travels to every site with the model, as entries of the message's meta."""
+        return {}
+
+    def problem_of(self, site: str, result: FLModel) -> str:
+        """Why a training answer cannot count, or "" when it can; called before it counts."""
+        return ""
+
+    def accept(self, site: str, result: FLModel) -> None:
+        """Take in what an answer that counts carries beside its parameters."""
+
+    def update(self, previous: Parameters, average: Parameters) -> Parameters:
+        """The next global model, from the one that was sent and the sites' weighted average."""
+        return average
+
+    def state(self) -> Parameters:
+        """Arrays that a job which goes on needs."""
+        return {}
+
+    def restore(self, state: Parameters) -> None:
+        """Take over what `state` gave."""
+
+
+def server_algorithm(settings: Algorithm) -> ServerAlgorithm:
+    """The server's part of an algorithm."""
+    return ServerAlgorithm()
