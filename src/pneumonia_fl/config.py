@@ -120,7 +120,9 @@ class TrainConfig(Strict):
         True, description="Weight the loss so that both classes of the site count alike."
     )
     max_grad_norm: float = Field(5.0, ge=0, description="Clip the gradient's norm; 0 switches it off.")
-    amp: bool = Field(True, description="Mixed precision on a GPU; no effect on a CPU.")
+    amp: bool = Field(
+        True, description="Mixed precision on a GPU, and on a CPU that multiplies in bfloat16; false: float32."
+    )
     seed: int = Field(7, ge=0, description="Seed of initial weights, order and augmentation.")
 
 
