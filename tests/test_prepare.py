@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pneumonia_fl.data.check import check
 from pneumonia_fl.data.items import Item
-from pneumonia_fl.data.manifest import read_info, read_manifest
+from pneumonia_fl.data.manifest import place_of, read_info, read_manifest
 from pneumonia_fl.data.preprocess import decode
 from pneumonia_fl.data.store import SiteData, open_site
 from pneumonia_fl.errors import DataError, LeakError
@@ -38,7 +38,7 @@ def test_every_image_lands_where_its_row_says(xrays: Path, tmp_path: Path) -> No
     assert sum(sum(c.values()) for splits in info.counts.values() for c in splits.values()) == 48
     for folder in ("north", "south", "test"):
         data = SiteData.open(tmp_path / "out" / folder)
-        assert data.rows == [row for row in rows if (row.site or "test") == folder]
+        assert data.rows == [row for row in rows if place_of(row) == folder]
         for row, image in zip(data.rows, data.images, strict=True):
             decoded = decode((xrays / row.image).read_bytes(), SPEC)
             assert (image == decoded.pixels).all()
@@ -48,7 +48,7 @@ def test_every_image_lands_where_its_row_says(xrays: Path, tmp_path: Path) -> No
 def test_the_official_test_set_is_kept_apart(xrays: Path, tmp_path: Path) -> None:
     prepare_small(xrays, tmp_path / "out")
     for row in read_manifest(tmp_path / "out"):
-        assert (row.official_split == "test") == (row.split == "test") == (row.site == "")
+        assert (row.official_split == "test") == (row.split == "test") == (place_of(row) == "test")
 
 
 def test_patients_never_divide_and_each_class_trains_and_validates(xrays: Path, tmp_path: Path) -> None:
@@ -243,3 +243,12 @@ def test_any_source_is_prepared_whole_and_apart_or_refused(
     assert len(rows) + info.duplicates + info.quarantined == len(source.items())
     assert len({row.sha256 for row in rows}) == len(rows)
     assert "fail" not in levels(out)
+
+
+def test_only_a_licence_or_the_owners_word_makes_images_poolable(tmp_path: Path) -> None:
+    files = {f"NORMAL/scan{i}.png": jpeg(i) for i in range(8)}
+    files |= {f"PNEUMONIA/scan{i}.png": jpeg(i) for i in range(8, 16)}
+    folder = str(write_folder(tmp_path / "x", files))
+    assert not prepare_small(folder, tmp_path / "private").poolable
+    assert prepare_small(folder, tmp_path / "allowed", poolable=True).poolable
+    assert prepare_small("synthetic:images=40,size=32", tmp_path / "drawn").poolable

@@ -87,6 +87,14 @@ def prepare(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partition and of the validation split.")] = 7,
     val_fraction: ValOption = 0.15,
     drop_leaks: LeaksOption = None,
+    poolable: Annotated[
+        bool,
+        typer.Option(
+            "--poolable",
+            help="Their owner allows bringing these images together in one place, for `compare`; images with a "
+            "public licence may be in any case.",
+        ),
+    ] = False,
     workers: WorkersOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a prepared data set in DIR.")] = False,
     as_json: JsonOption = False,
@@ -117,6 +125,7 @@ def prepare(
             seed=seed,
             val_fraction=val_fraction,
             drop_leaks=drop_leaks,
+            poolable=poolable,
             force=force,
             workers=workers,
             progress=progress,

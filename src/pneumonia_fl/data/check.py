@@ -12,6 +12,7 @@ from pneumonia_fl.data.manifest import (
     Row,
     count,
     manifest_hash,
+    place_of,
     read_info,
     read_manifest,
 )
@@ -76,8 +77,7 @@ def _check_stores(folder: Path, info: DatasetInfo, rows: Sequence[Row]) -> Itera
         yield from _check_store(folder, rows)
         return
     for name in (*info.sites, *([TEST] if TEST in info.counts else [])):
-        site = "" if name == TEST else name
-        yield from _check_store(folder / name, [row for row in rows if row.site == site])
+        yield from _check_store(folder / name, [row for row in rows if place_of(row) == name])
 
 
 def _check_store(folder: Path, rows: Sequence[Row]) -> Iterator[Finding]:

@@ -42,7 +42,7 @@ class Row:
         patient: key that is the same for all pictures of one person.
         subtype: "normal", "bacterial", "viral" or "unknown".
         official_split: the source's own split, "" when it has none.
-        site: "" for the official test set.
+        site: where it belongs; in the official test set, the site whose patients it resembles.
         split: what this project uses the image for.
         sha256: of the source's bytes (of the pixels where the source holds arrays), hex.
         width: of the source's picture, pixels.
@@ -142,11 +142,16 @@ def write_info(folder: Path, info: DatasetInfo) -> None:
     write_atomic(folder / INFO, (info.model_dump_json(indent=2) + "\n").encode())
 
 
+def place_of(row: Row) -> str:
+    """Folder in which a row's image lies: its site's, or the official test set's."""
+    return TEST if row.split == TEST else row.site
+
+
 def count(rows: Iterable[Row]) -> Counts:
     """Count images by site (or "test"), split and class; both classes are always named."""
     counts: Counts = {}
     for row in rows:
-        splits = counts.setdefault(row.site or TEST, {})
+        splits = counts.setdefault(place_of(row), {})
         splits.setdefault(row.split, dict.fromkeys(CLASS_NAMES, 0))[CLASS_NAMES[row.label]] += 1
     return counts
 

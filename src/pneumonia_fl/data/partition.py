@@ -197,7 +197,7 @@ def _deal_out(
         members = [i for i, group in enumerate(people) if (group.label, group.subtype) == (label, subtype)]
         weights = _subtype_weights(subtype, sites) if partition.kind == "subtype" else by_label[label]
         order = rng.permutation(members)
-        chosen[order] = _deal([people[index].images for index in order], weights)
+        chosen[order] = deal([people[index].images for index in order], weights)
     return chosen
 
 
@@ -217,8 +217,8 @@ def _subtype_weights(subtype: str, sites: int) -> Weights:
     return shares
 
 
-def _deal(images: Sequence[int], weights: Weights) -> list[int]:
-    """Give each patient to the site that lacks most of its share of the images."""
+def deal(images: Sequence[int], weights: Weights) -> list[int]:
+    """Give each patient, with so many images, to the site that lacks most of its share `weights` of them."""
     lacking = weights * sum(images)
     chosen: list[int] = []
     for count in images:

@@ -8,7 +8,7 @@ completes it. The same source, seed and settings give the same bytes, whatever t
 import csv
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.clean import Cleaned, Picture, clean
 from pneumonia_fl.data.decoding import Decoder, decode_all
 from pneumonia_fl.data.files import output_errors, write_atomic
+from pneumonia_fl.data.holdout import deal_test
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Source
 from pneumonia_fl.data.manifest import (
     INFO,
@@ -61,6 +62,7 @@ class _Plan:
     seed: int
     val_fraction: float
     drop_leaks: bool
+    poolable: bool
 
 
 def prepare(
@@ -73,6 +75,7 @@ def prepare(
     seed: int,
     val_fraction: float = 0.15,
     drop_leaks: bool | None = None,
+    poolable: bool = False,
     force: bool = False,
     workers: int | None = None,
     progress: Progress = silent,
@@ -83,7 +86,7 @@ def prepare(
     split there into train and val (`val_fraction` of the patients). The official test goes to `out/test`.
     Where the pool holds a copy of a test image, preparation stops, or leaves its patient out (`drop_leaks`).
     None stops, except for npz archives: they name no patients, nobody can edit them, and the published ones
-    do hold copies.
+    do hold copies. `poolable`: the owner allows bringing the images together; those with a licence are public.
 
     Raises:
         ConfigError: sites, partition or fraction make no sense.
@@ -94,7 +97,7 @@ def prepare(
     if not 0 < val_fraction <= 0.5:
         raise ConfigError(f"--val-fraction {val_fraction:g}: give a share above 0 and up to 0.5")
     drop = source.kind == "npz" if drop_leaks is None else drop_leaks
-    plan = _Plan(source, tuple(sites), parse_partition(partition), spec, seed, val_fraction, drop)
+    plan = _Plan(source, tuple(sites), parse_partition(partition), spec, seed, val_fraction, drop, poolable)
     with output_errors(out):
         _check_out(out, force)
         created = not out.exists()
@@ -168,8 +171,18 @@ def _place_all(plan: _Plan, cleaned: Cleaned) -> dict[str, _Placed]:
         val = [picture for picture in pictures if picture.item.patient in held_out]
         placed[site] = _rows(plan, train, site, "train") + _rows(plan, val, site, "val")
     if cleaned.test:
-        placed[TEST] = _rows(plan, cleaned.test, "", "test")
+        placed[TEST] = _test_rows(plan, cleaned.test, groups, site_of)
     return placed
+
+
+def _test_rows(
+    plan: _Plan, test: Sequence[Picture], pool: Sequence[PatientGroup], site_of: Mapping[str, str]
+) -> _Placed:
+    stands_for = deal_test(pool, site_of, _group_patients(plan.source, test), plan.sites, plan.seed)
+    return [
+        (_row(plan.source.kind, picture, stands_for[picture.item.patient], "test"), picture.index)
+        for picture in test
+    ]
 
 
 def _group_patients(source: Source, pool: Sequence[Picture]) -> list[PatientGroup]:
@@ -240,8 +253,8 @@ def _write_tables(
         patient_overlap_with_test=cleaned.overlap,
         leaks_dropped=cleaned.leaks,
         manifest_sha256=write_manifest(folder, rows),
-        # Images of unknown licence may be private; dealt out to several sites, they lie in one place already.
-        poolable=source.licence != UNKNOWN_LICENCE or len(plan.sites) > 1,
+        # Images of unknown licence may be private, however they are dealt out.
+        poolable=source.licence != UNKNOWN_LICENCE or plan.poolable,
     )
     write_info(folder, info)
     return info
