@@ -14,7 +14,6 @@ from typing import Any
 from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE
 from nvflare.apis.fl_constant import FLContextKey, FLMetaKey, ReservedKey
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.job_def import JobMetaKey
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
@@ -24,10 +23,9 @@ from pneumonia_fl import __version__
 from pneumonia_fl.config import parse
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.algorithms.server import server_algorithm
-from pneumonia_fl.fl.judging import JudgingFedAvg
 from pneumonia_fl.fl.messages import SITE_REPORT, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
+from pneumonia_fl.fl.resuming import ResumableFedAvg
 from pneumonia_fl.fl.rounds import RoundBook, State
-from pneumonia_fl.fl.state import JobState
 from pneumonia_fl.fl.updates import byte_count, problem_of
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.learning import Algorithm
@@ -37,7 +35,7 @@ REFRESH_SECONDS = 2.0
 """How often the list of sites is fetched anew: a site that was restarted has a new session."""
 
 
-class PooledFedAvg(JudgingFedAvg):
+class PooledFedAvg(ResumableFedAvg):
     """FedAvg with a quorum, checked updates, pooled validation metrics, and a state to go on from.
 
     Args:
@@ -52,9 +50,6 @@ class PooledFedAvg(JudgingFedAvg):
     The other arguments are those of NVFlare's FedAvg; they are named because NVFlare writes a job's configuration
     from the signature.
     """
-
-    start_round: int
-    num_rounds: int
 
     def __init__(
         self,
@@ -87,8 +82,6 @@ class PooledFedAvg(JudgingFedAvg):
         self.resume_from, self.algorithm = resume_from, algorithm
         self._algorithm = server_algorithm(parse(Algorithm, algorithm or {}, "algorithm"))
         self.book = RoundBook(sites, quorum, grace)
-        self._latest: FLModel | None = None
-        self._restored: dict[str, Any] | None = None
         self._described: set[str] = set()
         self._ended, self._reason = "running", ""
         self._refreshed = self._started = time.time()
@@ -97,14 +90,11 @@ class PooledFedAvg(JudgingFedAvg):
         """Run all rounds, then evaluate the final model."""
         run_dir = Path(self.get_run_dir())
         self.info(f"pneumonia-fl {__version__} from {Path(__file__).parents[1]}")
-        self._final_round = self.start_round + self.num_rounds
         self.journal = Journal(run_dir)
-        self._state = self._job_state(self.fl_ctx.get_job_id())
         participants = [client.name for client in self.engine.get_clients()]
         self.book = RoundBook({*self.sites, *participants}, self.quorum, self.grace)
         try:
-            if self.resume_from:
-                self._restore(run_dir)
+            self.open_state()
             self.journal.write("started", rounds=self._final_round, sites=sorted(self.book.sites))
             super().run()
             if not self.abort_signal.triggered and self._latest is not None:
@@ -160,19 +150,12 @@ class PooledFedAvg(JudgingFedAvg):
         self._latest = model
         self.judge_candidate()
         super().save_model(model)
-        values = {
-            "round": model.current_round + 1,
-            "submitter": self._submitter(),
-            **self.best(),
-            "sites": self.book.counts(),
-        }
-        extra = self._algorithm.state()
-        self._state.save(model.params, self._best, values, Path(self.get_run_dir()), extra)
+        self.keep_state(model)
 
-    def update_model(self, model: FLModel, model_update: FLModel, replace_meta: bool = True) -> FLModel:
+    def update_model(self, model: FLModel, aggr_result: FLModel) -> FLModel:
         """Make the next global model from the average, as the algorithm says."""
-        model_update.params = self._algorithm.update(self._candidate, model_update.params)
-        return super().update_model(model, model_update, replace_meta)
+        aggr_result.params = self._algorithm.update(self._candidate, aggr_result.params)
+        return super().update_model(model, aggr_result)
 
     def _get_aggregated_result(self) -> FLModel:
         self._close_round()
@@ -255,30 +238,6 @@ class PooledFedAvg(JudgingFedAvg):
         if self._pool:
             self.judge_candidate()
 
-    def _restore(self, run_dir: Path) -> None:
-        """Go on from the last round of an earlier job: model, best model, counts, journal."""
-        state = self._job_state(self.resume_from)
-        self._restored, best, values = state.load(self._submitter())
-        extra = state.load_extra()
-        self._algorithm.restore(extra)
-        state.copy_records(run_dir)
-        self.start_round = values["round"]
-        self.num_rounds = self._final_round - self.start_round
-        self.book.restore(values["sites"])
-        self._state.save(self._restored, best, values, run_dir, extra)
-        state.remove()
-        self._restored_best = best, values["best_auroc"], values["best_round"]
-        self.info(f"going on from job {self.resume_from} at round {self.start_round + 1}")
-
-    def load_model(self) -> FLModel:
-        """The initial model, or the last one of the job that goes on."""
-        model = super().load_model()
-        if self._restored is not None:
-            model.params = self._restored
-            self._latest = model
-            self.restore_best(*self._restored_best)
-        return model
-
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Answer `show_stats`; take a site's metric points as signs of life."""
         super().handle_event(event_type, fl_ctx)
@@ -302,11 +261,3 @@ class PooledFedAvg(JudgingFedAvg):
             **self.best(),
             **self.book.snapshot(),
         }
-
-    def _job_state(self, job_id: str) -> JobState:
-        return JobState(Path(self.engine.get_workspace().get_root_dir()), job_id)
-
-    def _submitter(self) -> str:
-        return str(
-            (self.fl_ctx.get_prop(ReservedKey.JOB_META) or {}).get(JobMetaKey.SUBMITTER_NAME.value, "")
-        )
