@@ -1,0 +1,78 @@
+"""Going on after a crash: what the controller keeps after every round, and how a later job takes it over."""
+
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.fl_constant import ReservedKey
+from nvflare.apis.job_def import JobMetaKey
+from nvflare.app_common.abstract.fl_model import FLModel
+
+from pneumonia_fl.fl.algorithms.server import ServerAlgorithm
+from pneumonia_fl.fl.judging import JudgingFedAvg
+from pneumonia_fl.fl.rounds import RoundBook
+from pneumonia_fl.fl.state import JobState
+
+
+class ResumableFedAvg(JudgingFedAvg):
+    """FedAvg that keeps a state after every round, and can begin with that of an earlier job."""
+
+    book: RoundBook
+    resume_from: str
+    start_round: int
+    num_rounds: int
+    _algorithm: ServerAlgorithm
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._latest: FLModel | None = None
+        self._restored: dict[str, Any] | None = None
+
+    def open_state(self) -> None:
+        """Take over the state of the job to go on from, if there is one; the run is about to begin."""
+        self._final_round = self.start_round + self.num_rounds
+        self._state = self._job_state(self.fl_ctx.get_job_id())
+        if self.resume_from:
+            self._restore(Path(self.get_run_dir()))
+
+    def keep_state(self, model: FLModel) -> None:
+        """Write down what a later job needs to go on after this round."""
+        values = {
+            "round": model.current_round + 1,
+            "submitter": self._submitter(),
+            **self.best(),
+            "sites": self.book.counts(),
+        }
+        extra = self._algorithm.state()
+        self._state.save(model.params, self._best, values, Path(self.get_run_dir()), extra)
+
+    def load_model(self) -> FLModel:
+        """The initial model, or the last one of the job that goes on."""
+        model = super().load_model()
+        if self._restored is not None:
+            model.params = self._restored
+            self._latest = model
+            self.restore_best(*self._restored_best)
+        return model
+
+    def _restore(self, run_dir: Path) -> None:
+        """Go on from the last round of an earlier job: model, best model, counts, journal."""
+        state = self._job_state(self.resume_from)
+        self._restored, best, values = state.load(self._submitter())
+        extra = state.load_extra()
+        self._algorithm.restore(extra)
+        state.copy_records(run_dir)
+        self.start_round = values["round"]
+        self.num_rounds = self._final_round - self.start_round
+        self.book.restore(values["sites"])
+        self._state.save(self._restored, best, values, run_dir, extra)
+        state.remove()
+        self._restored_best = best, values["best_auroc"], values["best_round"]
+        self.info(f"going on from job {self.resume_from} at round {self.start_round + 1}")
+
+    def _job_state(self, job_id: str) -> JobState:
+        return JobState(Path(self.engine.get_workspace().get_root_dir()), job_id)
+
+    def _submitter(self) -> str:
+        return str(
+            (self.fl_ctx.get_prop(ReservedKey.JOB_META) or {}).get(JobMetaKey.SUBMITTER_NAME.value, "")
+        )
