@@ -11,9 +11,22 @@ from pneumonia_fl.errors import ConfigError
 
 if TYPE_CHECKING:
     from pneumonia_fl.fl.admin.submit import Wanted
+    from pneumonia_fl.fl.session import Request
 
 JobName = Annotated[
-    str, typer.Argument(metavar="JOB", help="A name in jobs/ (fedavg, smoke, …) or a path to a YAML file.")
+    str | None,
+    typer.Argument(
+        metavar="JOB", help="A name in jobs/ (fedavg, smoke, …) or a path to a YAML file.", show_default=False
+    ),
+]
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="RUN",
+        help="In place of JOB: repeat the run in this folder on the same data, and compare.",
+        show_default=False,
+    ),
 ]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared data (`pneumonia-fl data prepare`).")]
 Out = Annotated[
@@ -82,8 +95,9 @@ Environment = Annotated[
 
 
 def run(
-    job: JobName,
+    job: JobName = None,
     data: Data = None,
+    earlier: From = None,
     out: Out = None,
     rounds: Rounds = None,
     overrides: Overrides = None,
@@ -107,8 +121,17 @@ def run(
         pneumonia-fl run fedavg --data data/xray --rounds 10 --set train.lr=0.001
 
         pneumonia-fl run fedavg --env prod --kit kits/lead@consortium.org
+
+        pneumonia-fl run --from runs/fedavg-20261122-140000 --data data/xray
     """
     changes, runs = _all_overrides(overrides or [], rounds, tracking_uri), workspace or Path("runs")
+    if earlier is not None and (job or changes or clients or export or env is Env.prod):
+        raise ConfigError(
+            "--from repeats a run as it was: JOB, --set, --rounds, --clients, --tracking-uri, --export and "
+            "--env prod do not go with it; to change something, run the job itself"
+        )
+    if earlier is None and job is None:
+        raise ConfigError("name a job (pneumonia-fl run fedavg), or a run to repeat (--from RUN)")
     if env is Env.prod:
         from pneumonia_fl.fl.admin.submit import Wanted
 
@@ -116,12 +139,12 @@ def run(
             raise ConfigError(
                 "--clients, --log-config and --export are for the simulator, not for --env prod"
             )
-        _run_prod(Wanted(job, changes, data, ship_code), kit, study, out, runs, force, as_json)
+        _run_prod(Wanted(str(job), changes, data, ship_code), kit, study, out, runs, force, as_json)
         return
     from pneumonia_fl.fl.session import Request, export_only, run_simulation
 
     request = Request(
-        job=job,
+        job=str(job),
         data=data,
         out=out,
         runs=runs,
@@ -134,11 +157,32 @@ def run(
         sys.argv[1:] = []  # NVFlare would take --export from here for itself, and warn
         typer.echo(f"NVFlare job: {export_only(request, job_dir)}")
         return
+    if earlier is not None:
+        _repeat(earlier, request, as_json)
+        return
     from pneumonia_fl.cli.live import RunView
 
     with RunView(quiet=as_json) as view:
         finished = run_simulation(request, view)
     view.show_result(finished, as_json)
+
+
+def _repeat(folder: Path, request: "Request", as_json: bool) -> None:
+    """Run again, compare; exit code 1 when one machine gives two answers."""
+    from pneumonia_fl.cli.live import RunView
+    from pneumonia_fl.errors import RunError
+    from pneumonia_fl.fl.repeat import repeat_run, warnings
+    from pneumonia_fl.runs import RunFolder
+
+    earlier = RunFolder.open(folder)
+    for warning in warnings(earlier):
+        typer.echo(f"warning: {warning}", err=True)
+    with RunView(quiet=as_json) as view:
+        finished, found = repeat_run(earlier, request, view)
+    view.show_result(finished, as_json)
+    if found.same_machine and not found.within:
+        raise RunError(f"{found.text}; see docs/reproducibility.md")
+    typer.echo(found.text, err=as_json)
 
 
 def _run_prod(

@@ -12,6 +12,7 @@ from pneumonia_fl.config import JobConfig, load_job
 from pneumonia_fl.data.manifest import DatasetInfo, read_info
 from pneumonia_fl.environment import cpu_count, data_root
 from pneumonia_fl.errors import ConfigError, IncompleteError
+from pneumonia_fl.fl.machine import machine
 from pneumonia_fl.fl.plan import Plan, choose_sites, plan, share_cores
 from pneumonia_fl.fl.simulator import simulate
 from pneumonia_fl.jobfiles import find_job
@@ -49,10 +50,17 @@ class Watcher(Protocol):
         """Something happened in the run."""
 
 
-def run_simulation(request: Request, watcher: Watcher) -> RunFolder:
+def run_simulation(
+    request: Request, watcher: Watcher, agree: Callable[[DatasetInfo], None] | None = None
+) -> RunFolder:
     """Check the request, run the job in the simulator and fill the run folder.
 
     A run that fails or is interrupted keeps what it has: state, metrics so far, models, logs.
+
+    Args:
+        request: what the user asked for.
+        watcher: whoever shows the user what happens.
+        agree: raises when the run must not be made on this data.
 
     Raises:
         PneumoniaFLError: the request cannot work, or the run failed.
@@ -60,17 +68,20 @@ def run_simulation(request: Request, watcher: Watcher) -> RunFolder:
     job = load_job(find_job(request.job), request.overrides)
     given = _given_data(request)
     if given is not None:
-        plan(job, read_info(given), request.clients)  # refuse before a folder is made
+        # Refuse before a folder is made.
+        _planned(job, read_info(given), request, agree)
     else:
         choose_sites(job, _synthetic_sites(job), request.clients)
     run = RunFolder.create(request.out or new_run_path(request.runs, job.name), request.force)
     with _removed_on_error(run.path):
         data = given or _make_synthetic(job, run.path / "data", watcher)
         info = read_info(data)
-        planned = plan(job, info, request.clients)
+        planned = _planned(job, info, request, agree)
     start_run(run, planned.job, planned.sites, _origin(info))
+    threads = share_cores(planned.images, cpu_count())
+    run.update_state(machine=machine(), threads=threads)
     watcher.started(planned, run)
-    _guarded(run, planned, info, watcher, lambda: _simulate(request, run, planned, data, watcher))
+    _guarded(run, planned, info, watcher, lambda: _simulate(request, run, planned, threads, data, watcher))
     return run
 
 
@@ -130,8 +141,17 @@ def _make_synthetic(job: JobConfig, folder: Path, watcher: Watcher) -> Path:
     return folder
 
 
-def _simulate(request: Request, run: RunFolder, planned: Plan, data: Path, watcher: Watcher) -> None:
-    threads = share_cores(planned.images, cpu_count())
+def _planned(
+    job: JobConfig, info: DatasetInfo, request: Request, agree: Callable[[DatasetInfo], None] | None
+) -> Plan:
+    if agree is not None:
+        agree(info)
+    return plan(job, info, request.clients)
+
+
+def _simulate(
+    request: Request, run: RunFolder, planned: Plan, threads: dict[str, int], data: Path, watcher: Watcher
+) -> None:
     simulate(run, planned.job.name, threads, data, watcher.on_event, request.log_config)
 
 
