@@ -22,7 +22,7 @@ from nvflare.widgets.info_collector import InfoCollector
 from pneumonia_fl import __version__
 from pneumonia_fl.config import parse
 from pneumonia_fl.errors import RunError
-from pneumonia_fl.fl.algorithms.server import server_algorithm
+from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.messages import SITE_REPORT, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
 from pneumonia_fl.fl.resuming import ResumableFedAvg
 from pneumonia_fl.fl.rounds import RoundBook, State
@@ -80,7 +80,7 @@ class PooledFedAvg(ResumableFedAvg):
         self.sites, self.quorum, self.grace = tuple(sites), quorum, grace
         self.round_timeout, self.stall_timeout = round_timeout, stall_timeout
         self.resume_from, self.algorithm = resume_from, algorithm
-        self._algorithm = server_algorithm(parse(Algorithm, algorithm or {}, "algorithm"))
+        self._settings = parse(Algorithm, algorithm or {}, "algorithm")
         self.book = RoundBook(sites, quorum, grace)
         self._described: set[str] = set()
         self._ended, self._reason = "running", ""
@@ -94,6 +94,7 @@ class PooledFedAvg(ResumableFedAvg):
         participants = [client.name for client in self.engine.get_clients()]
         self.book = RoundBook({*self.sites, *participants}, self.quorum, self.grace)
         try:
+            self._algorithm = server_algorithm(self._settings, self._trainable())
             self.open_state()
             self.journal.write("started", rounds=self._final_round, sites=sorted(self.book.sites))
             super().run()
@@ -106,6 +107,10 @@ class PooledFedAvg(ResumableFedAvg):
             return
         aborted = self.abort_signal.triggered
         self._end("stopped" if aborted else "finished", "aborted" if aborted else "")
+
+    def _trainable(self) -> frozenset[str]:
+        """Names of the model's trainable parameters; everything else in it is a buffer."""
+        return frozenset(name for name, _ in self.persistor.model.named_parameters())
 
     def _end(self, state: str, reason: str) -> None:
         self._ended, self._reason = state, reason

@@ -4,8 +4,6 @@ from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from pneumonia_fl.learning import Algorithm
-
 Parameters = dict[str, Any]
 
 
@@ -33,8 +31,3 @@ class ServerAlgorithm:
 
     def restore(self, state: Parameters) -> None:
         """Take over what `state` gave."""
-
-
-def server_algorithm(settings: Algorithm) -> ServerAlgorithm:
-    """The server's part of an algorithm."""
-    return ServerAlgorithm()
