@@ -175,7 +175,7 @@ def test_tensorboards_events_stay_on_the_server(story: Story, federation: Federa
 def test_other_commands_read_the_downloaded_run(story: Story, federation: Federation) -> None:
     done = pneumonia_fl("evaluate", story.run, "--source", federation.data, "--json")
     assert done.returncode == 0, done.stderr
-    assert 0 <= json.loads(done.stdout)["auroc"] <= 1
+    assert 0 <= json.loads(done.stdout)["metrics"]["auroc"] <= 1
     (run,) = json.loads(pneumonia_fl("runs", "--root", story.run.parent, "--json").stdout)
     assert (run["state"], run["rounds"], run["sites"]) == ("finished", 2, 3)
 

@@ -181,8 +181,8 @@ def test_a_pytorch_file_without_a_state_dict_is_refused(tmp_path: Path, content:
         ("", "not a model card"),
         ("{}", "not a model card"),
         (
-            CARD_VALUE.model_dump_json().replace('"version":1', '"version":2'),
-            "version 2, this program reads 1",
+            CARD_VALUE.model_dump_json().replace('"version":2', '"version":3'),
+            "version 3, this program reads 1 and 2",
         ),
         (CARD_VALUE.model_dump_json().replace('"job"', '"jobs"'), "not a model card"),
     ],
@@ -192,6 +192,14 @@ def test_a_card_that_cannot_be_used_is_one_line(saved: Path, text: str | None, r
     with pytest.raises(CheckpointError, match=reason) as caught:
         read_card(saved)
     assert "\n" not in str(caught.value)
+
+
+def test_a_card_of_version_1_is_read_and_changes_no_probability(saved: Path) -> None:
+    values = json.loads((saved / CARD).read_text()) | {"version": 1}
+    del values["temperature"], values["operating_point"]
+    (saved / CARD).write_text(json.dumps(values))
+    card = read_card(saved)
+    assert (card.version, card.temperature, card.operating_point, card.threshold) == (1, 1.0, "", 0.4)
 
 
 def test_a_missing_model_is_one_line(tmp_path: Path) -> None:

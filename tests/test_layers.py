@@ -15,7 +15,18 @@ PACKAGE = Path(pneumonia_fl.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "_jobs" not in path.parts)
 LAYERS = (
     {"__init__", "config", "environment", "errors", "learning", "overrides", "progress", "strict"},
-    {"data", "model", "metrics", "runs", "journal", "jobfiles"},
+    {
+        "data",
+        "model",
+        "metrics",
+        "calibration",
+        "intervals",
+        "curves",
+        "assessment",
+        "runs",
+        "journal",
+        "jobfiles",
+    },
     {"train", "augment", "evaluate", "evaluation", "crosssite", "checkpoint", "predict"},
     {"fl", "report", "web"},
     {"cli"},

@@ -13,8 +13,6 @@ from pneumonia_fl.metrics import (
     ScoreHistogram,
     auroc,
     auroc_error_bound,
-    bootstrap_ci,
-    choose_threshold,
     exact_metrics,
     summarise,
 )
@@ -45,6 +43,7 @@ def test_exact_metrics_agree_with_scikit_learn(seed: int, threshold: float) -> N
         "auroc": reference.roc_auc_score(labels, margins),
         "sensitivity": reference.recall_score(labels, decided),
         "specificity": reference.recall_score(labels, decided, pos_label=0),
+        "f1": reference.f1_score(labels, decided),
         "accuracy": reference.accuracy_score(labels, decided),
         "balanced_accuracy": reference.balanced_accuracy_score(labels, decided),
         "brier": reference.brier_score_loss(labels, p),
@@ -178,47 +177,3 @@ def test_scores_that_mean_nothing_are_refused(scores: list[float], labels: list[
 def test_a_threshold_outside_0_to_1_is_refused(threshold: float) -> None:
     with pytest.raises(DataError, match="threshold"):
         exact_metrics([1.0], [1], threshold)
-
-
-def test_the_chosen_threshold_maximises_sensitivity_plus_specificity() -> None:
-    histogram = ScoreHistogram.from_scores(*sample(4))
-    best = summarise(histogram, choose_threshold(histogram)).balanced_accuracy
-    assert best is not None
-    for threshold in np.linspace(0.01, 0.99, 99):
-        other = summarise(histogram, threshold).balanced_accuracy
-        assert other is not None
-        assert other <= best
-
-
-def test_the_chosen_threshold_lies_in_the_middle_of_a_gap_between_the_classes() -> None:
-    histogram = ScoreHistogram.from_scores([-3.0, -1.0, 2.0, 4.0], [0, 0, 1, 1])
-    assert choose_threshold(histogram) == pytest.approx(1 / (1 + math.exp(-0.5)), abs=0.01)
-
-
-def test_the_threshold_of_one_class_stays_at_one_half() -> None:
-    assert choose_threshold(ScoreHistogram.from_scores([1.0, 2.0], [1, 1])) == 0.5
-
-
-def test_the_bootstrap_interval_holds_the_estimate_and_repeats_with_its_seed() -> None:
-    margins, labels = sample(6)
-    patients = [f"p{index // 2}" for index in range(len(labels))]
-    estimate = auroc(margins, labels)
-    first = bootstrap_ci(margins, labels, patients, n=200)
-    assert first is not None
-    assert estimate is not None
-    assert first[0] < estimate < first[1]
-    assert first == bootstrap_ci(margins, labels, patients, n=200)
-
-
-def test_images_of_one_patient_do_not_count_as_independent() -> None:
-    margins, labels = sample(7, 60)
-    alone = bootstrap_ci(margins, labels, [str(index) for index in range(60)], n=300)
-    copies = [np.repeat(values, 9) for values in (margins, labels)]
-    grouped = bootstrap_ci(copies[0], copies[1], [str(index // 9) for index in range(540)], n=300)
-    assert alone is not None
-    assert grouped is not None
-    assert grouped == pytest.approx(alone)
-
-
-def test_the_bootstrap_of_one_class_has_no_interval() -> None:
-    assert bootstrap_ci([1.0, 2.0], [1, 1], ["a", "b"], n=20) is None

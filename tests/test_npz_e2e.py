@@ -47,4 +47,4 @@ def test_npz_from_archive_to_evaluated_model(archive: Path, tmp_path: Path) -> N
     for words in steps:
         done = pneumonia_fl(*words)
         assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["auroc"] > (0.95 if archive == ARCHIVE else 0.6)
+    assert json.loads(done.stdout)["metrics"]["auroc"] > (0.95 if archive == ARCHIVE else 0.6)

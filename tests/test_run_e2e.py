@@ -127,7 +127,9 @@ def test_evaluate_agrees_with_the_prepared_and_the_raw_source(finished_run: Path
     )
     prepared = pneumonia_fl("evaluate", finished_run, "--source", demo_data, "--json")
     assert raw.returncode == prepared.returncode == 0, raw.stderr + prepared.stderr
-    assert json.loads(raw.stdout)["auroc"] == pytest.approx(json.loads(prepared.stdout)["auroc"])
+    assert json.loads(raw.stdout)["metrics"]["auroc"] == pytest.approx(
+        json.loads(prepared.stdout)["metrics"]["auroc"]
+    )
     assert json.loads(raw.stdout)["n"] == json.loads(prepared.stdout)["n"]
 
 

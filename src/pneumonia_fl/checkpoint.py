@@ -48,18 +48,27 @@ class DataSummary(Strict):
 
 
 class ModelCard(Strict):
-    """What a person or a program must know to use the weights that lie beside it."""
+    """What a person or a program must know to use the weights that lie beside it.
 
-    version: Literal[1] = 1
+    Version 1 had no temperature (1.0) and no operating point (its threshold is Youden's).
+    """
+
+    version: Literal[1, 2] = 2
     job: str = Field(description="Name of the job that trained the model.")
     round: int = Field(ge=0, description="Round after which these weights were the global model, from 1.")
     seed: int
     model: ModelConfig
     preprocess: Preprocess
     classes: tuple[str, str] = Field(CLASS_NAMES, description="Meaning of the two logits.")
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        description="P(pneumonia) = sigmoid(difference of the logits / this); fitted on validation.",
+    )
     threshold: float = Field(
         0.5, gt=0, lt=1, description="P(pneumonia) from which the answer is pneumonia; chosen on validation."
     )
+    operating_point: str = Field("", description="The rule by which the threshold was chosen.")
     metrics: dict[str, float | int | None] = Field({}, description="On the pooled validation split.")
     data: DataSummary | None = None
     software: dict[str, str] = Field({}, description="Versions of the packages that trained it.")
@@ -193,7 +202,7 @@ def _card_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     if where == "version":
-        return f"model card of version {first['input']!r}, this program reads 1; update pneumonia-fl"
+        return f"model card of version {first['input']!r}, this program reads 1 and 2; update pneumonia-fl"
     return f"not a model card ({where + ': ' if where else ''}{first['msg']})"
 
 

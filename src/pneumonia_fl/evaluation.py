@@ -1,46 +1,73 @@
-"""A saved model on a data source: exact metrics with confidence intervals."""
+"""A saved model on a data source: exact metrics and curves with confidence intervals, kept beside the run."""
 
+import contextlib
+import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pneumonia_fl.assessment import assess
 from pneumonia_fl.checkpoint import load_model
 from pneumonia_fl.config import Preprocess
+from pneumonia_fl.data.files import output_errors, write_atomic
 from pneumonia_fl.data.manifest import INFO, read_info
 from pneumonia_fl.data.sources import load_split, open_source
 from pneumonia_fl.data.store import ImageSet, SiteData
 from pneumonia_fl.errors import CheckpointError, DataError
 from pneumonia_fl.evaluate import margins
-from pneumonia_fl.metrics import Metrics, bootstrap_ci, exact_metrics
+from pneumonia_fl.intervals import Interval
 from pneumonia_fl.progress import Progress, silent
+from pneumonia_fl.runs import RunFolder
 
 BATCH = 64
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of one model on one split; the threshold was chosen on validation data when the model was saved."""
+    """One model on one split; threshold and temperature were fitted on validation data when it was saved.
+
+    Attributes:
+        source: kind of source, never a path.
+        time: when, seconds since the epoch.
+        manifest_sha256: of prepared data.
+        floor_accuracy: that of always answering pneumonia.
+        metrics: by name; None where a class is missing, `intervals` likewise (95 %, by patient).
+        validation: what the model card says of the pooled validation split.
+        roc, pr: {"fpr", "tpr"} and {"recall", "precision"} at 101 points, with a pointwise 95 % band "low", "high".
+        reliability: mean prediction, observed share and images of each bin of the ECE.
+        uncalibrated: {"ece", "brier"} without the temperature.
+        subtypes: {"n", "detected": rightly answered, "rate", "ci"} by subtype; of "normal" it is the specificity.
+    """
 
     model: str
+    round: int
+    source: str
     split: str
+    time: float
+    manifest_sha256: str | None
     threshold: float
-    metrics: Metrics
-    auroc_ci: tuple[float, float] | None
+    temperature: float
+    operating_point: str
+    n: int
+    positives: int
     patients: int
+    floor_accuracy: float
+    metrics: dict[str, float | None]
+    intervals: dict[str, Interval | None]
+    validation: dict[str, float | None]
+    roc: dict[str, list[float]] | None
+    pr: dict[str, list[float]] | None
+    confusion: dict[str, int]
+    reliability: list[dict[str, Any]]
+    uncalibrated: dict[str, float]
+    subtypes: dict[str, dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `floor_accuracy` is that of always answering pneumonia."""
-        return {
-            "model": self.model,
-            "split": self.split,
-            "threshold": self.threshold,
-            **asdict(self.metrics),
-            "auroc_ci95": self.auroc_ci,
-            "patients": self.patients,
-            "floor_accuracy": self.metrics.floor,
-        }
+        """Plain values for JSON, under the names above."""
+        return {"version": 1, **asdict(self)}
 
 
 def evaluate_source(model_path: Path, source: str, split: str, progress: Progress = silent) -> Evaluation:
@@ -50,8 +77,8 @@ def evaluate_source(model_path: Path, source: str, split: str, progress: Progres
         CheckpointError: the model cannot be loaded.
         DataError: the source or the split cannot be read.
     """
-    model, card = load_model(_model_folder(model_path))
-    data = _load(source, split, card.preprocess, progress)
+    model, card = load_model(model_folder(model_path))
+    data, origin = _load(source, split, card.preprocess, progress)
     scores = []
     for start in range(0, len(data), BATCH):
         scores.append(margins(model, data.images[start : start + BATCH], card.preprocess, BATCH))
@@ -59,26 +86,64 @@ def evaluate_source(model_path: Path, source: str, split: str, progress: Progres
     score = np.concatenate(scores) if scores else np.empty(0, np.float32)
     return Evaluation(
         model=card.job,
+        round=card.round,
         split=split,
+        time=round(time.time(), 3),
         threshold=card.threshold,
-        metrics=exact_metrics(score, data.labels, card.threshold),
-        auroc_ci=bootstrap_ci(score, data.labels, data.patients),
-        patients=len(set(data.patients)),
+        temperature=card.temperature,
+        operating_point=card.operating_point,
+        validation={name: card.metrics.get(name) for name in ("sensitivity", "specificity", "ece")},
+        **origin,
+        **assess(score, data, card.threshold, card.temperature),
     )
 
 
-def _model_folder(path: Path) -> Path:
-    """A run folder stands for its best model."""
+def keep(model_path: Path, result: Evaluation) -> int | None:
+    """Write the evaluation into its run's `evaluations/`; None when the model lies in no run folder.
+
+    Returns:
+        How often this run has read this split of this kind of source by now.
+
+    Raises:
+        OutputError: the run folder cannot be written.
+    """
+    path = model_path.absolute()
+    run = next((r for r in map(RunFolder, (path, *path.parents[:2])) if r.state_file.is_file()), None)
+    if run is None:
+        return None
+    with output_errors(run.path):
+        run.evaluations.mkdir(exist_ok=True)
+    earlier = sorted(run.evaluations.glob(f"{result.split}-*.json"))
+    target = run.evaluations / f"{result.split}-{len(earlier) + 1:02d}.json"
+    write_atomic(target, json.dumps(result.to_dict(), indent=1).encode())
+    return 1 + sum(_source_of(file) == result.source for file in earlier)
+
+
+def model_folder(path: Path) -> Path:
+    """A run folder stands for its best model.
+
+    Raises:
+        CheckpointError: there is nothing at `path`.
+    """
     if not path.exists():
         raise CheckpointError(f"{path} not found; give a run folder, a model folder or a model file")
     return path / "model" if (path / "model").is_dir() else path
 
 
-def _load(source: str, split: str, spec: Preprocess, progress: Progress) -> ImageSet:
+def _source_of(file: Path) -> str | None:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(file.read_bytes())["source"])
+    return None
+
+
+def _load(source: str, split: str, spec: Preprocess, progress: Progress) -> tuple[ImageSet, dict[str, Any]]:
+    """The images, and where they come from."""
     folder = Path(source).expanduser()
     if not (folder / INFO).is_file():
-        return load_split(open_source(source, progress=progress), split, spec, progress)
-    have = read_info(folder).preprocess.size
+        opened = open_source(source, progress=progress)
+        return load_split(opened, split, spec, progress), {"source": opened.kind, "manifest_sha256": None}
+    info = read_info(folder)
+    have = info.preprocess.size
     if have != spec.size:
         raise DataError(
             f"{folder} is prepared at {have} px, the model takes {spec.size} px; "
@@ -89,7 +154,8 @@ def _load(source: str, split: str, spec: Preprocess, progress: Progress) -> Imag
     there = sorted({row.split for part in parts for row in part.rows})
     if split not in there:
         raise DataError(f"{folder} has no split {split!r}; it has {', '.join(there)}")
-    return _concatenate([part.split(split) for part in parts])
+    origin = {"source": info.source, "manifest_sha256": info.manifest_sha256}
+    return _concatenate([part.split(split) for part in parts]), origin
 
 
 def _concatenate(sets: list[ImageSet]) -> ImageSet:

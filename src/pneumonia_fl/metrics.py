@@ -4,15 +4,19 @@ A score is the margin z = logit(PNEUMONIA) - logit(NORMAL), so P(pneumonia) = 1 
 how many of its images of each class fall into each of 1024 margin bins, never a score; sums of such
 histograms over sites are the histogram of all images together, in any order.
 
-Error of a histogram: counts at a bin edge (accuracy, sensitivity, specificity at P = 0.5) are exact, and so
-is the loss but for rounding. AUROC errs only on pairs of a normal and a pneumonia image in one bin, which
-count half: by at most half of their share (`auroc_error_bound`). A bin is 1/32 wide, so a probability errs by
-at most 1/64 x 1/4 = 0.004 and the Brier score by at most 0.008; ECE has no such bound, since a probability
-beside the edge of a calibration bin may change sides.
+A temperature T (`calibration`) divides every margin: P = 1 / (1 + exp(-z / T)). It changes neither the order of
+images nor, since the threshold is on P and moves along, what any cut in z decides.
+
+Error of a histogram: counts at a bin edge (sensitivity, specificity, F1, accuracy at P = 0.5, or at a threshold
+that was chosen on a histogram) are exact, and so is the loss but for rounding. AUROC errs only on pairs of a
+normal and a pneumonia image in one bin, which count half: by at most half of their share (`auroc_error_bound`).
+A bin is 1/32 wide, so, for margins within ±16, a probability errs by at most 1/64 x 1/4 / T = 0.004 / T, the
+Brier score by at most 0.008 / T, and with T other than 1 the loss by at most 1/64 / T; ECE has no such bound,
+since a probability beside the edge of a calibration bin may change sides.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +28,8 @@ BINS = 1024
 LIMIT = 16.0
 WIDTH = 2 * LIMIT / BINS
 ECE_BINS = 15
+# Larger than the rounding of a threshold between 1e-6 and 1 - 1e-6, far smaller than a bin.
+EDGE_TOLERANCE = 1e-6
 # Losses are rounded to this before they are added: sums stay exact below 2^33, hence equal in any order.
 LOSS_UNIT = 2.0**-20
 
@@ -36,12 +42,14 @@ class Metrics:
     """What a classifier did on `n` images, `positives` of them pneumonia; None: a class is missing.
 
     `loss` is the mean cross-entropy in nats, `ece` the expected calibration error of P(pneumonia) over 15
-    equal bins (Naeini et al. 2015), `brier` the mean of (P - y)^2.
+    equal bins (Naeini et al. 2015), `brier` the mean of (P - y)^2, `f1` = 2 TP / (2 TP + FP + FN), which is None
+    without pneumonia only.
     """
 
     auroc: float | None
     sensitivity: float | None
     specificity: float | None
+    f1: float | None
     accuracy: float
     balanced_accuracy: float | None
     brier: float
@@ -77,7 +85,7 @@ class ScoreHistogram:
         # Divided before anything is added: a tiny negative margin must not round up to the edge at 0.
         bins = np.clip(np.floor(z / WIDTH) + BINS // 2, 0, BINS - 1).astype(np.int64)
         counts = np.bincount(y * BINS + bins, minlength=2 * BINS).reshape(2, BINS)
-        losses = np.round(_losses(z, y) / LOSS_UNIT) * LOSS_UNIT
+        losses = np.round(np.logaddexp(0.0, np.where(y == 1, -z, z)) / LOSS_UNIT) * LOSS_UNIT
         return cls(counts.astype(np.int64), float(losses.sum()))
 
     @classmethod
@@ -115,39 +123,107 @@ class ScoreHistogram:
         return cls(counts, loss_sum)
 
 
-def summarise(histogram: ScoreHistogram, threshold: float = 0.5) -> Metrics:
-    """Compute all metrics from a (pooled) histogram; `threshold` is moved to the nearest bin edge.
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Margins as counts of their distinct values: what all metrics need, and quick to count again for a resample.
+
+    `values` (K,) rise; `code` (N,) is label x K + the position of the image's margin in `values`.
+    """
+
+    values: Floats
+    code: Ints
+
+    @classmethod
+    def of(cls, margins: ArrayLike, labels: ArrayLike) -> Self:
+        """Sort margins (N,) with labels (N,).
+
+        Raises:
+            DataError: a margin is not finite, a label is neither 0 nor 1, or the lengths differ.
+        """
+        z, y = _checked(margins, labels)
+        values, position = np.unique(z, return_inverse=True)
+        return cls(values, y * len(values) + position)
+
+    def counts(self, rows: Ints | None = None) -> Ints:
+        """Count, int64 (2, K), all images by class and margin, or those in `rows`, which may repeat."""
+        code = self.code if rows is None else self.code[rows]
+        return np.bincount(code, minlength=2 * len(self.values)).reshape(2, len(self.values))
+
+    def metrics(self, threshold: float = 0.5, temperature: float = 1.0, rows: Ints | None = None) -> Metrics:
+        """Compute all metrics of all images, or of those in `rows`, which may repeat."""
+        return _metrics(self.values, self.counts(rows), threshold, temperature)
+
+
+def summarise(histogram: ScoreHistogram, threshold: float = 0.5, temperature: float = 1.0) -> Metrics:
+    """Compute all metrics from a (pooled) histogram; pneumonia is P >= `threshold`, P = sigmoid(z / temperature).
+
+    The threshold is moved to the nearest bin edge. The loss is exact without a temperature only.
 
     Raises:
-        DataError: the histogram is empty, or the threshold lies outside (0, 1).
+        DataError: the histogram is empty, the threshold is outside (0, 1), or the temperature not above 0.
     """
-    edge = round((_logit(threshold) + LIMIT) / WIDTH)
-    z = np.tile(_centres(), 2)
-    y = np.repeat((0, 1), BINS)
-    decided = np.tile(np.arange(BINS) >= edge, 2)
-    loss = histogram.loss_sum / max(histogram.n, 1)
-    area = _auroc_of_counts(histogram.counts)
-    return _metrics(z, y, histogram.counts.ravel(), decided, area=area, loss=loss)
+    metrics = _metrics(bin_centres(), histogram.counts, threshold, temperature)
+    return replace(metrics, loss=histogram.loss_sum / histogram.n) if temperature == 1 else metrics
 
 
-def exact_metrics(margins: ArrayLike, labels: ArrayLike, threshold: float = 0.5) -> Metrics:
-    """Compute all metrics from margins (N,) and labels (N,); pneumonia is P >= `threshold`.
+def exact_metrics(
+    margins: ArrayLike, labels: ArrayLike, threshold: float = 0.5, temperature: float = 1.0
+) -> Metrics:
+    """Compute all metrics from margins (N,) and labels (N,).
+
+    Pneumonia is P >= `threshold`, P = sigmoid(z / temperature).
 
     Raises:
-        DataError: no images, a margin that is not finite, or a threshold outside (0, 1).
+        DataError: no images, a margin that is not finite, a threshold outside (0, 1) or a temperature not above 0.
     """
-    z, y = _checked(margins, labels)
-    loss = float(_losses(z, y).mean()) if len(z) else 0.0
-    weight = np.ones(len(z), np.int64)
-    return _metrics(z, y, weight, z >= _logit(threshold), area=auroc(z, y), loss=loss)
+    return Scores.of(margins, labels).metrics(threshold, temperature)
+
+
+def probability(margins: ArrayLike, temperature: float = 1.0) -> Floats:
+    """P(pneumonia) = 1 / (1 + exp(-z / T)) of margins z."""
+    # The tanh form does not overflow for large |z|.
+    return 0.5 + 0.5 * np.tanh(np.asarray(margins, np.float64) / (2 * temperature))
+
+
+def decided(margins: ArrayLike, threshold: float, temperature: float = 1.0) -> NDArray[np.bool_]:
+    """Whether the answer to each margin is pneumonia: P >= threshold.
+
+    Raises:
+        DataError: the threshold lies outside (0, 1), or the temperature is not above 0.
+    """
+    if not (0 < threshold < 1 and 0 < temperature < np.inf):
+        raise DataError(
+            f"a threshold lies between 0 and 1, a temperature above 0: got {threshold} and {temperature}"
+        )
+    cut = temperature * float(np.log(threshold) - np.log1p(-threshold))
+    edge = round(cut / WIDTH) * WIDTH
+    # A threshold that was chosen on a histogram is a bin edge, and must not move past an image by rounding.
+    return np.asarray(margins, np.float64) >= (edge if abs(cut - edge) < EDGE_TOLERANCE else cut)
+
+
+def calibration_bin(p: Floats) -> Ints:
+    """Number of the calibration bin, 0 to 14, of each probability."""
+    return np.minimum((p * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+
+
+def bin_centres() -> Floats:
+    """Margins (1024,) in the middle of a histogram's bins."""
+    return -LIMIT + WIDTH * (np.arange(BINS, dtype=np.float64) + 0.5)
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
     """Area under the ROC curve of any monotone score; ties count half; None without both classes."""
-    z, y = _checked(scores, labels)
-    values, position = np.unique(z, return_inverse=True)
-    counts = np.stack([np.bincount(position[y == label], minlength=len(values)) for label in (0, 1)])
-    return _auroc_of_counts(counts)
+    return auroc_of_counts(Scores.of(scores, labels).counts())
+
+
+def auroc_of_counts(counts: Ints) -> float | None:
+    """Area under the ROC curve from counts (2, K) of both classes in order of rising score."""
+    negatives, positives = (int(count) for count in counts.sum(1))
+    if not negatives or not positives:
+        return None
+    below = np.cumsum(counts[0]) - counts[0]
+    twice_won = int((counts[1] * (2 * below + counts[0])).sum())
+    return twice_won / (2 * negatives * positives)
 
 
 def auroc_error_bound(histogram: ScoreHistogram) -> float:
@@ -158,88 +234,35 @@ def auroc_error_bound(histogram: ScoreHistogram) -> float:
     return float((histogram.counts[0] * histogram.counts[1]).sum()) / 2 / negatives / positives
 
 
-def choose_threshold(histogram: ScoreHistogram) -> float:
-    """Return the P(pneumonia) that maximises sensitivity + specificity (Youden 1950), for validation data.
-
-    Thresholds are bin edges; among equally good ones the middle one is taken. 0.5 when a class is missing.
-    """
-    negatives, positives = histogram.counts.sum(1)
-    if not negatives or not positives:
-        return 0.5
-    below = np.cumsum(histogram.counts, axis=1)[:, :-1]
-    # Integer cross-products, so that equally good edges compare equal.
-    youden = below[0] * positives - below[1] * negatives
-    best = np.flatnonzero(youden == youden.max())
-    edge = -LIMIT + WIDTH * (best[len(best) // 2] + 1)
-    return float(_probability(edge))
-
-
-def bootstrap_ci(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    patients: Sequence[str],
-    *,
-    statistic: Callable[[Floats, Ints], float | None] = auroc,
-    seed: int = 7,
-    n: int = 1000,
-) -> tuple[float, float] | None:
-    """95 % percentile interval of a statistic over `n` resamples of patients (their images are dependent).
-
-    Resamples in which the statistic is undefined are left out; None when all are.
-    """
-    z, y = _checked(scores, labels)
-    _, owner = np.unique(np.asarray(patients), return_inverse=True)
-    groups = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
-    rng = np.random.default_rng(seed)
-    draws = (
-        np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))]) for _ in range(n)
-    )
-    values = [value for rows in draws if (value := statistic(z[rows], y[rows])) is not None]
-    if not values:
-        return None
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)
-
-
-def _metrics(
-    z: Floats, y: Ints, weight: Ints, decided: NDArray[np.bool_], *, area: float | None, loss: float
-) -> Metrics:
-    """Combine scores `z` that stand for `weight` images of class `y` each."""
-    n, positives = int(weight.sum()), int(weight[y == 1].sum())
+def _metrics(values: Floats, counts: Ints, threshold: float, temperature: float) -> Metrics:
+    """Metrics of margins `values` (K,) that `counts` (2, K) images of both classes have."""
+    n, positives = int(counts.sum()), int(counts[1].sum())
     if n == 0:
         raise DataError("no images to score")
-    hits, rejections = int(weight[decided & (y == 1)].sum()), int(weight[~decided & (y == 0)].sum())
+    ill = decided(values, threshold, temperature)
+    hits, rejections = int(counts[1, ill].sum()), int(counts[0, ~ill].sum())
     sensitivity, specificity = _share(hits, positives), _share(rejections, n - positives)
     both = None if sensitivity is None or specificity is None else (sensitivity + specificity) / 2
-    p = _probability(z)
+    p = probability(values, temperature)
+    gaps = np.stack((p, p - 1))
     return Metrics(
-        auroc=area,
+        auroc=auroc_of_counts(counts),
         sensitivity=sensitivity,
         specificity=specificity,
+        # TP + FP + TP + FN = TP + FP + all positives
+        f1=_share(2 * hits, hits + n - positives - rejections + positives) if positives else None,
         accuracy=(hits + rejections) / n,
         balanced_accuracy=both,
-        brier=float(weight @ (p - y) ** 2) / n,
-        ece=_calibration_error(p, y, weight),
-        loss=loss,
+        brier=float((counts * gaps**2).sum()) / n,
+        ece=_calibration_error(p, (counts * gaps).sum(0), n),
+        loss=float((counts * _losses(values / temperature)).sum()) / n,
         n=n,
         positives=positives,
     )
 
 
-def _calibration_error(p: Floats, y: Ints, weight: Ints) -> float:
-    bins = np.minimum((p * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    gaps = np.bincount(bins, weights=weight * (p - y), minlength=ECE_BINS)
-    return float(np.abs(gaps).sum() / weight.sum())
-
-
-def _auroc_of_counts(counts: Ints) -> float | None:
-    """Area from counts (2, K) in order of rising score."""
-    negatives, positives = (int(count) for count in counts.sum(1))
-    if not negatives or not positives:
-        return None
-    below = np.cumsum(counts[0]) - counts[0]
-    twice_won = int((counts[1] * (2 * below + counts[0])).sum())
-    return twice_won / (2 * negatives * positives)
+def _calibration_error(p: Floats, gaps: Floats, n: int) -> float:
+    return float(np.abs(np.bincount(calibration_bin(p), weights=gaps, minlength=ECE_BINS)).sum()) / n
 
 
 def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
@@ -253,23 +276,9 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
     return z, y
 
 
-def _losses(z: Floats, y: Ints) -> Floats:
-    return np.logaddexp(0.0, np.where(y == 1, -z, z))
-
-
-def _centres() -> Floats:
-    return -LIMIT + WIDTH * (np.arange(BINS, dtype=np.float64) + 0.5)
-
-
-def _probability(z: Floats) -> Floats:
-    # The tanh form does not overflow for large |z|.
-    return 0.5 + 0.5 * np.tanh(0.5 * z)
-
-
-def _logit(threshold: float) -> float:
-    if not 0.0 < threshold < 1.0:
-        raise DataError(f"a threshold lies between 0 and 1, not {threshold}")
-    return float(np.log(threshold) - np.log1p(-threshold))
+def _losses(z: Floats) -> Floats:
+    """Cross-entropy in nats (2, …) of margins if they are of a normal and of a pneumonia image."""
+    return np.logaddexp(0.0, np.stack((z, -z)))
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -5,7 +5,8 @@ run.json          state, times, versions       journal.jsonl  every event as it 
 job/              the exported NVFlare job     tb_events/     TensorBoard, one folder per site and `global`
 model/            best global model            mlflow.db      MLflow (when no server is configured)
 model_last/       last global model            figures/       curves
-logs/             full logs of server and sites
+logs/             full logs of server and sites   evaluations/  what `evaluate` found, one file for each time
+sites/            what each site keeps for itself: its own model, where the algorithm makes one
 """
 
 import contextlib
@@ -50,7 +51,9 @@ class RunFolder:
         self.mlflow_artifacts = self.path / MLFLOW_ARTIFACTS
         self.mlflow_status = self.path / MLFLOW_STATUS
         self.figures = self.path / "figures"
+        self.evaluations = self.path / "evaluations"
         self.logs = self.path / "logs"
+        self.sites = self.path / "sites"
         self.workspace = self.path / "nvflare"
 
     @classmethod

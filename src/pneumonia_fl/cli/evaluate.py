@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from pneumonia_fl.evaluation import Evaluation
 
 Model = Annotated[Path, typer.Argument(help="A run folder, a model folder, or a .safetensors/.pt file.")]
 SourceOption = Annotated[
@@ -21,20 +24,38 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, an
 def evaluate(model: Model, source: SourceOption, split: SplitOption = "test", as_json: Json = False) -> None:
     """Score a model on one split of a data source, with 95 % confidence intervals by patient.
 
-    Read the test split once, at the end. Example:
+    Threshold and temperature are the model's own, fitted on validation data; what becomes of them here is said
+    below the table. The result is kept in the run's `evaluations/`, where everybody sees how often a split was
+    read: read the test split once, at the end. Example:
 
         pneumonia-fl evaluate runs/demo --source data/demo --split test
     """
     from pneumonia_fl.cli.progress import progress_bars
-    from pneumonia_fl.evaluation import evaluate_source
+    from pneumonia_fl.errors import OutputError
+    from pneumonia_fl.evaluation import evaluate_source, keep
 
     with progress_bars(as_json) as progress:
         result = evaluate_source(model, source, split, progress)
+    try:
+        times = keep(model, result)
+    except OutputError as error:
+        times = None
+        typer.echo(f"warning: this evaluation is not kept: {error}", err=True)
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=2))
-        return
+    else:
+        _show(result, times)
+
+
+def _show(result: "Evaluation", times: int | None) -> None:
     from rich.console import Console
 
+    from pneumonia_fl.calibration import shift_notes
     from pneumonia_fl.cli.tables import evaluation_table
 
     Console().print(evaluation_table(result))
+    for note in shift_notes(result.to_dict()):
+        typer.echo(f"- {note}")
+    if times:
+        often = "for the first time" if times == 1 else f"{times} times now"
+        typer.echo(f"- this run has read split {result.split} of {result.source} {often}")

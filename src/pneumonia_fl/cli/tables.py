@@ -18,6 +18,17 @@ COLUMNS = {
     "loss": "Loss",
 }
 
+METRICS = {
+    "auroc": "AUROC",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "f1": "F1",
+    "balanced_accuracy": "Balanced accuracy",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "loss": "Loss",
+}
+
 
 def rounds_table(metrics: Mapping[str, Any]) -> Table:
     """Validation metrics by round: every site, and global (pooled); the best round is marked."""
@@ -42,24 +53,28 @@ def _cells(values: Mapping[str, Any]) -> list[str]:
 
 
 def evaluation_table(result: "Evaluation") -> Table:
-    """One model on one split: AUROC first, accuracy last and beside its floor."""
-    metrics = result.metrics
+    """One model on one split with intervals by patient: AUROC first, accuracy last and beside its floor."""
     table = Table(
-        title=f"{result.model} on split {result.split}: {metrics.n} images, {result.patients} patients"
+        title=f"{result.model}, round {result.round}, on split {result.split} of {result.source}: "
+        f"{result.n} images, {result.patients} patients"
     )
     table.add_column("Metric")
     table.add_column("Value", justify="right")
-    interval = result.auroc_ci and f"  (95 % CI {result.auroc_ci[0]:.4f}–{result.auroc_ci[1]:.4f})"
-    table.add_row("AUROC", f"{_cell(metrics.auroc)}{interval or ''}")
-    table.add_row(f"Sensitivity at {result.threshold:.3f}", _cell(metrics.sensitivity))
-    table.add_row(f"Specificity at {result.threshold:.3f}", _cell(metrics.specificity))
-    for name in ("balanced_accuracy", "brier", "ece", "loss"):
-        table.add_row(
-            name.replace("_", " ").capitalize().replace("Ece", "ECE"), _cell(getattr(metrics, name))
-        )
-    table.add_row("Accuracy", f"{_cell(metrics.accuracy)}  (always “pneumonia”: {metrics.floor:.4f})")
-    table.caption = f"Threshold chosen on validation data. {DISCLAIMER}"
+    table.add_column("95 % CI by patient", justify="right")
+    for name, title in METRICS.items():
+        table.add_row(title, _cell(result.metrics[name]), _range(result.intervals[name]))
+    for name, values in result.subtypes.items():
+        what = "Called normal of" if name == "normal" else f"Detected of {name}"
+        table.add_row(f"{what} ({values['n']})", _cell(values["rate"]), _range(values["ci"]))
+    table.add_row("Accuracy", _cell(result.metrics["accuracy"]), _range(result.intervals["accuracy"]))
+    table.add_row("Always “pneumonia”", _cell(result.floor_accuracy), "")
+    rule = result.operating_point or "as the model card says"
+    table.caption = f"Threshold {result.threshold:.3f} on P(pneumonia): {rule}. {DISCLAIMER}"
     return table
+
+
+def _range(interval: tuple[float, float] | None) -> str:
+    return "n/a" if interval is None else f"{interval[0]:.4f}–{interval[1]:.4f}"
 
 
 def _cell(value: float | None) -> str:

@@ -9,12 +9,13 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+from pneumonia_fl.calibration import calibrate
 from pneumonia_fl.checkpoint import LIMITATIONS, DataSummary, ModelCard, load_state, save_model
 from pneumonia_fl.config import JobConfig, parse
 from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal, summarise_rounds
-from pneumonia_fl.metrics import ScoreHistogram, choose_threshold, summarise
+from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.runs import MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, TB_EVENTS, RunFolder, events_of
 
 RECORDS = (JOURNAL_NAME, TB_EVENTS, MLFLOW_DB, MLFLOW_ARTIFACTS, MLFLOW_STATUS)
@@ -50,7 +51,7 @@ def collect(
         found = server / "app_server" / checkpoint
         number = metrics["best_round"] if folder == "model" else max(pooled, default=None)
         if found.is_file() and number is not None:
-            card = _card(job, data, number, ScoreHistogram.from_dict(pooled[number]["histogram"]))
+            card = model_card(job, data, number, ScoreHistogram.from_dict(pooled[number]["histogram"]))
             save_model(run.path / folder, load_state(found), card)
 
 
@@ -89,17 +90,17 @@ def _collect_logs(run: RunFolder, logs: Mapping[str, list[Path]]) -> None:
         (run.logs / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
-def _card(job: JobConfig, data: DataSummary, number: int, pooled: ScoreHistogram) -> ModelCard:
-    """Describe a global model; its threshold is chosen on the pooled validation data."""
-    threshold = choose_threshold(pooled)
+def model_card(job: JobConfig, data: DataSummary, number: int, pooled: ScoreHistogram) -> ModelCard:
+    """Describe a global model, calibrated on the pooled validation data of its round."""
+    fitted = calibrate(pooled, job.operating_point)
     return ModelCard(
         job=job.name,
         round=number,
         seed=job.train.seed,
         model=job.model,
         preprocess=job.site_settings().preprocess,
-        threshold=threshold,
-        metrics=asdict(summarise(pooled, threshold)),
+        **asdict(fitted),
+        metrics=asdict(summarise(pooled, fitted.threshold, fitted.temperature)),
         data=data,
         limitations=SYNTHETIC_LIMITATIONS if data.source == "synthetic" else LIMITATIONS,
         software={name: version(name) for name in ("nvflare", "torch", "torchvision", "pneumonia-fl")},

@@ -1,0 +1,116 @@
+"""What the scores of one split say: metrics, curves, calibration and subtypes, each with its interval by patient."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pneumonia_fl import curves
+from pneumonia_fl.data.store import ImageSet
+from pneumonia_fl.intervals import TAILS, Interval, all_or_none, interval95, reflected95, resample
+from pneumonia_fl.metrics import Floats, Ints, Scores, decided
+
+NAMES = (
+    "auroc",
+    "sensitivity",
+    "specificity",
+    "f1",
+    "accuracy",
+    "balanced_accuracy",
+    "brier",
+    "ece",
+    "loss",
+)
+CURVES = 2 * curves.GRID
+Mask = NDArray[np.bool_]
+
+
+def assess(margins: ArrayLike, data: ImageSet, threshold: float, temperature: float) -> dict[str, Any]:
+    """Everything that follows from margins (N,) of the images, under the names of `evaluation.Evaluation`.
+
+    Raises:
+        DataError: no images, a margin that is not finite, or a threshold outside (0, 1).
+    """
+    scores = Scores.of(margins, data.labels)
+    metrics, raw = scores.metrics(threshold, temperature), scores.metrics(threshold)
+    called = decided(margins, threshold, temperature)
+    right = called == (data.labels == 1)
+    subtypes, kind = np.unique(np.asarray(data.subtypes), return_inverse=True)
+
+    def statistic(rows: Ints) -> Floats:
+        values = scores.metrics(threshold, temperature, rows)
+        named = np.array([getattr(values, name) for name in NAMES], dtype=np.float64)
+        return np.concatenate([named, _drawn(scores.counts(rows)), _rates(kind, right, rows, len(subtypes))])
+
+    samples = resample(data.patients, statistic)
+    named, drawn, rates = np.split(samples, (len(NAMES), len(NAMES) + CURVES), axis=1)
+    return {
+        "n": metrics.n,
+        "positives": metrics.positives,
+        "patients": len(set(data.patients)),
+        "floor_accuracy": metrics.floor,
+        "metrics": {name: getattr(metrics, name) for name in NAMES},
+        "intervals": _intervals(asdict(metrics), named, data),
+        **_curves(scores.counts(), drawn),
+        "confusion": _confusion(data.labels, called),
+        "reliability": curves.reliability(scores.values, scores.counts(), temperature),
+        "uncalibrated": {"ece": raw.ece, "brier": raw.brier},
+        "subtypes": {
+            str(name): _subtype(right[kind == k], rates[:, k], _owners(data, kind == k))
+            for k, name in enumerate(subtypes)
+        },
+    }
+
+
+def _drawn(counts: Ints) -> Floats:
+    """Both curves as one row; NaN without both classes."""
+    if not counts.sum(1).all():
+        return np.full(CURVES, np.nan)
+    return np.concatenate([curves.roc_grid(counts), curves.pr_grid(counts)])
+
+
+def _rates(kind: Ints, right: Mask, rows: Ints, groups: int) -> Floats:
+    """Share of right answers in each subtype; NaN where there is none."""
+    images, hits = (np.bincount(kind[part], minlength=groups) for part in (rows, rows[right[rows]]))
+    return np.where(images > 0, hits / np.maximum(images, 1), np.nan)
+
+
+def _intervals(metrics: Mapping[str, Any], samples: Floats, data: ImageSet) -> dict[str, Interval | None]:
+    found = {name: interval95(samples[:, k]) for k, name in enumerate(NAMES)}
+    found["ece"] = reflected95(metrics["ece"], samples[:, NAMES.index("ece")])
+    ill = data.labels == 1
+    for name, mask in {"sensitivity": ill, "specificity": ~ill, "accuracy": ill | True}.items():
+        if metrics[name] in (0, 1):
+            found[name] = all_or_none(metrics[name], _owners(data, mask))
+    return found
+
+
+def _curves(counts: Ints, samples: Floats) -> dict[str, Any]:
+    if not counts.sum(1).all():
+        return {"roc": None, "pr": None}
+    values, (low, high) = _drawn(counts), np.nanpercentile(samples, TAILS, axis=0)
+    lines = np.split(np.stack([values, low, high]), 2, axis=1)
+    return {
+        name: {x: curves.grid().tolist(), **dict(zip((y, "low", "high"), line.tolist(), strict=True))}
+        for (name, x, y), line in zip(
+            (("roc", "fpr", "tpr"), ("pr", "recall", "precision")), lines, strict=True
+        )
+    }
+
+
+def _confusion(labels: Ints, called: Mask) -> dict[str, int]:
+    tn, fp, fn, tp = np.bincount(2 * labels + called, minlength=4).tolist()
+    return {"tn": tn, "fp": fp, "fn": fn, "tp": tp}
+
+
+def _subtype(right: Mask, samples: Floats, patients: int) -> dict[str, Any]:
+    rate = float(right.mean())
+    interval = all_or_none(rate, patients) if rate in (0, 1) else interval95(samples)
+    return {"n": len(right), "detected": int(right.sum()), "rate": rate, "ci": interval}
+
+
+def _owners(data: ImageSet, mask: Mask) -> int:
+    """Patients of the images in `mask`."""
+    return len({data.patients[row] for row in np.flatnonzero(mask)})

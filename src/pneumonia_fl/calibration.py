@@ -1,0 +1,122 @@
+"""Temperature and operating point, both from a score histogram of validation data, and what became of them later.
+
+The histogram is the sum over all sites (`metrics.ScoreHistogram`), so a federation calibrates its model without
+a score, an image or a patient leaving a site. Both are fitted on validation data only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pneumonia_fl.learning import OperatingPoint
+from pneumonia_fl.metrics import LIMIT, WIDTH, ScoreHistogram, bin_centres, probability
+
+TEMPERATURES = (0.05, 20.0)
+# Beyond, a probability near 1 has too few digits left to say which bin edge it was.
+PROBABILITIES = (1e-6, 1 - 1e-6)
+MISSING_CLASS = "0.5, since the validation data lack a class"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How a margin becomes an answer: P = sigmoid(z / temperature), pneumonia from `threshold` on.
+
+    `operating_point` says in words by which rule the threshold was chosen.
+    """
+
+    temperature: float
+    threshold: float
+    operating_point: str
+
+
+def calibrate(histogram: ScoreHistogram, point: OperatingPoint) -> Calibration:
+    """Fit temperature and threshold on the (pooled) histogram of validation data."""
+    temperature = fit_temperature(histogram)
+    rule = describe(point) if _both_classes(histogram) else MISSING_CLASS
+    return Calibration(temperature, choose_threshold(histogram, point, temperature), rule)
+
+
+def fit_temperature(histogram: ScoreHistogram) -> float:
+    """Return the T in 0.05–20 under which sigmoid(z / T) has the least cross-entropy (Guo et al. 2017).
+
+    The labels are smoothed by Platt's rule (1999), (N1 + 1) / (N1 + 2) and 1 / (N0 + 2): without it a few
+    images that happen to be separated perfectly would ask for certainty (T = 0). 1.0 when a class is missing.
+    """
+    if not _both_classes(histogram):
+        return 1.0
+    z, totals = bin_centres(), histogram.counts.sum(1)
+    images = histogram.counts.sum(0)
+    expected = histogram.counts[0] / (totals[0] + 2) + histogram.counts[1] * (totals[1] + 1) / (totals[1] + 2)
+    # The cross-entropy is convex in 1/T, its slope rises: halve the interval around the slope's zero.
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
+    for _ in range(60):
+        middle = (low + high) / 2
+        falling = float(z @ (images * probability(middle * z) - expected)) < 0
+        low, high = (middle, high) if falling else (low, middle)
+    return 2 / (low + high)
+
+
+def choose_threshold(histogram: ScoreHistogram, point: OperatingPoint, temperature: float = 1.0) -> float:
+    """Return the calibrated P(pneumonia) from which the answer is pneumonia, by `point`'s rule.
+
+    `sensitivity`: the highest threshold that has at least the target's sensitivity; `specificity`: the lowest that
+    has at least the target's specificity; `youden`: the largest sum of both (Youden 1950), the middle one among
+    equals. Thresholds are bin edges between 1e-6 and 1 - 1e-6; 0.5 when a class is missing.
+    """
+    if not _both_classes(histogram):
+        return 0.5
+    edges = probability(-LIMIT + WIDTH * np.arange(histogram.counts.shape[1]), temperature)
+    allowed = np.flatnonzero((edges >= PROBABILITIES[0]) & (edges <= PROBABILITIES[1]))
+    return float(edges[_choose(histogram, point, allowed)])
+
+
+def describe(point: OperatingPoint) -> str:
+    """The rule in words: `sensitivity >= 0.95 on validation`."""
+    if point.rule == "youden":
+        return "highest sensitivity + specificity on validation"
+    return f"{point.rule} >= {point.target:g} on validation"
+
+
+def shift_notes(evaluation: Mapping[str, Any]) -> list[str]:
+    """What became of the operating point and the calibration on the way from validation data to this split.
+
+    Takes what `Evaluation.to_dict` gives. A rate "held" when the validation value lies inside its 95 % interval.
+    """
+    before, now, split = evaluation["validation"], evaluation["metrics"], evaluation["split"]
+    notes = []
+    for name in ("sensitivity", "specificity"):
+        interval = evaluation["intervals"][name]
+        if before[name] is not None and interval:
+            verb = "fell" if before[name] > interval[1] else "rose" if before[name] < interval[0] else "held"
+            here = f"{now[name]:.3f} on {split} (95 % CI {interval[0]:.3f}–{interval[1]:.3f})"
+            notes.append(f"{name} {verb}: {before[name]:.3f} on validation, {here}")
+    if before["ece"] is not None:
+        without = (
+            f"{evaluation['uncalibrated']['ece']:.3f} without the temperature {evaluation['temperature']:.2f}"
+        )
+        notes.append(
+            f"calibration error: {before['ece']:.3f} on validation, {now['ece']:.3f} on {split} ({without})"
+        )
+    return notes
+
+
+def _choose(histogram: ScoreHistogram, point: OperatingPoint, allowed: Any) -> int:
+    """The best of the `allowed` bins as the first that counts as pneumonia."""
+    totals = histogram.counts.sum(1)
+    below = (np.cumsum(histogram.counts, axis=1) - histogram.counts)[:, allowed]
+    if point.rule == "youden":
+        # Integer cross-products, so that equally good edges compare equal.
+        youden = below[0] * totals[1] - below[1] * totals[0]
+        best = np.flatnonzero(youden == youden.max())
+        return int(allowed[best[len(best) // 2]])
+    # Less a rounding error: 0.55 x 20 must not ask for 12 of 20.
+    needed = point.target * totals - 1e-9
+    if point.rule == "sensitivity":
+        return int(allowed[max(np.count_nonzero(totals[1] - below[1] >= needed[1]) - 1, 0)])
+    return int(allowed[min(np.count_nonzero(below[0] < needed[0]), len(allowed) - 1)])
+
+
+def _both_classes(histogram: ScoreHistogram) -> bool:
+    return bool(histogram.counts.sum(1).all())
