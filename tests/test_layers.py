@@ -27,7 +27,17 @@ LAYERS = (
         "journal",
         "jobfiles",
     },
-    {"train", "augment", "evaluate", "evaluation", "crosssite", "checkpoint", "predict"},
+    {
+        "train",
+        "augment",
+        "evaluate",
+        "evaluation",
+        "baseline",
+        "comparison",
+        "crosssite",
+        "checkpoint",
+        "predict",
+    },
     {"fl", "report", "web"},
     {"cli"},
 )

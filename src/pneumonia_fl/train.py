@@ -60,7 +60,9 @@ def train_epochs(
     preprocess: Preprocess,
     *,
     turn: Turn = Turn(),
+    steps: int | None = None,
     penalty: Penalty | None = None,
+    after_step: Callable[[float], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> TrainResult:
     """Train `model` in place, on the device where it lies, for `train.local_epochs` passes over `data`.
@@ -71,8 +73,10 @@ def train_epochs(
         train: optimiser, schedule and loss.
         augmentation: random changes of the batches.
         preprocess: how gray levels become the model's input.
+        steps: optimiser steps in place of `train.local_epochs` whole passes.
         turn: site and round; they choose the random stream and the place in the schedule.
         penalty: a scalar to add to the loss of every step, for example FedProx's proximal term.
+        after_step: told the learning rate of each step when it is made; may change the weights (SCAFFOLD).
         on_step: told the number of steps done and the step's loss.
 
     Raises:
@@ -84,7 +88,7 @@ def train_epochs(
     _keep_freed_memory()
     started = time.perf_counter()
     seed = _stream(train.seed, turn)
-    order = _batches(len(data), train, np.random.default_rng(seed))
+    order = _batches(len(data), train, np.random.default_rng(seed), steps)
     stepper = _Stepper(model, data, train, augmentation, preprocess, seed=seed)
     loss_sum, hits, samples = 0.0, 0.0, 0
     with _seeded(seed, stepper.device):
@@ -98,6 +102,8 @@ def train_epochs(
                 hits + right * len(rows),
                 samples + len(rows),
             )
+            if after_step is not None:
+                after_step(rate)
             if on_step is not None:
                 on_step(step + 1, loss)
     seconds = time.perf_counter() - started
@@ -190,10 +196,14 @@ def _optimizer(model: nn.Module, train: TrainConfig) -> Optimizer:
     return AdamW(groups, lr=train.lr, fused=True)
 
 
-def _batches(count: int, train: TrainConfig, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+def _batches(
+    count: int, train: TrainConfig, rng: np.random.Generator, steps: int | None
+) -> list[NDArray[np.int64]]:
     """Shuffle rows anew for each epoch and cut them into batches of almost equal size: none is a leftover."""
     parts = math.ceil(count / train.batch_size)
-    return [rows for _ in range(train.local_epochs) for rows in np.array_split(rng.permutation(count), parts)]
+    wanted = train.local_epochs * parts if steps is None else steps
+    epochs = range(math.ceil(wanted / parts))
+    return [rows for _ in epochs for rows in np.array_split(rng.permutation(count), parts)][:wanted]
 
 
 def _stream(seed: int, turn: Turn) -> int:

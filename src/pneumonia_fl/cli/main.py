@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pneumonia_fl import DISCLAIMER, __version__
+from pneumonia_fl.cli.compare import compare
 from pneumonia_fl.cli.data import app as data_app
 from pneumonia_fl.cli.doctor import doctor
 from pneumonia_fl.cli.evaluate import evaluate
@@ -16,6 +17,7 @@ from pneumonia_fl.cli.jobs import abort, clone, delete, download, jobs, logs, re
 from pneumonia_fl.cli.provision import authz, provision
 from pneumonia_fl.cli.run import run
 from pneumonia_fl.cli.show import runs, ui
+from pneumonia_fl.cli.sweep import sweep
 from pneumonia_fl.errors import PneumoniaFLError
 
 INTERRUPTED = 130
@@ -29,7 +31,9 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(run)
+app.command()(sweep)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(runs)
 app.command()(ui)
 app.command()(provision)

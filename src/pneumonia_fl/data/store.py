@@ -1,5 +1,6 @@
 """The decoded store: a site's images as one uint8 memory map (N,S,S), row for row with its manifest."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -59,6 +60,18 @@ class SiteData:
             [self.rows[index].patient for index in indices],
             [self.rows[index].subtype for index in indices],
         )
+
+
+def concatenate(parts: Sequence[ImageSet]) -> ImageSet:
+    """Several sets as one, copied into memory; a single one stays as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    return ImageSet(
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        [patient for part in parts for patient in part.patients],
+        [subtype for part in parts for subtype in part.subtypes],
+    )
 
 
 def open_site(root: Path, site: str) -> SiteData:

@@ -47,12 +47,15 @@ def collect(
     metrics = summarise_rounds(events)
     write_atomic(run.metrics_file, json.dumps(metrics, indent=2).encode())
     pooled = {event["round"]: event for event in events if event["event"] == "global"}
+    last = max((number for number, event in pooled.items() if not event.get("averaged")), default=None)
     for checkpoint, folder in MODELS.items():
         found = server / "app_server" / checkpoint
-        number = metrics["best_round"] if folder == "model" else max(pooled, default=None)
+        number = metrics["best_round"] if folder == "model" else last
         if found.is_file() and number is not None:
-            card = model_card(job, data, number, ScoreHistogram.from_dict(pooled[number]["histogram"]))
-            save_model(run.path / folder, load_state(found), card)
+            judged = pooled[number]
+            card = model_card(job, data, number, ScoreHistogram.from_dict(judged["histogram"]))
+            note = {"averaged": judged.get("averaged", 0)}
+            save_model(run.path / folder, load_state(found), card.model_copy(update=note))
 
 
 def summary_of_sites(events: list[Event]) -> DataSummary:

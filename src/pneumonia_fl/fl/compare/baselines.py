@@ -1,0 +1,98 @@
+"""Runs the baselines, as many side by side as there are cores: one thread each is the best use of a core."""
+
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pneumonia_fl.checkpoint import CARD
+from pneumonia_fl.environment import SHARED_CORES, child_environment, cpu_count
+from pneumonia_fl.errors import RunError
+from pneumonia_fl.fl.compare.worker import ERROR, Spec
+from pneumonia_fl.fl.processes import RUN_MARK, end_marked
+from pneumonia_fl.journal import JOURNAL_NAME, JournalReader
+
+POLL_SECONDS = 0.5
+LOG = "log.txt"
+
+OnRound = Callable[[str, int, int], None]
+"""Told the training's label, and the rounds done of how many."""
+
+
+@dataclass
+class _Running:
+    """One baseline under way."""
+
+    label: str
+    folder: Path
+    process: "subprocess.Popen[bytes]"
+    journal: JournalReader
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """One baseline to train into `folder`."""
+
+    label: str
+    folder: Path
+    spec: Spec
+    rounds: int
+
+
+def train_all(works: Sequence[Work], on_round: OnRound) -> Iterator[Work]:
+    """Train all; yield each as it is done. Whatever happens, no process stays behind.
+
+    Raises:
+        RunError: one failed; the others are ended, those that were done are kept.
+    """
+    mark, waiting, running = uuid.uuid4().hex, list(works), dict[int, tuple[Work, _Running]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < cpu_count():
+                work = waiting.pop(0)
+                started = _start(work, mark)
+                running[started.process.pid] = work, started
+            for pid, (work, current) in list(running.items()):
+                ended = current.process.poll() is not None
+                _tell(current, on_round)
+                if ended:
+                    _check(current)
+                    del running[pid]
+                    yield work
+            time.sleep(POLL_SECONDS if running else 0)
+    finally:
+        end_marked(mark)
+
+
+def _start(work: Work, mark: str) -> _Running:
+    # What a training that was killed has left is no part of this one.
+    shutil.rmtree(work.folder, ignore_errors=True)
+    work.spec.write(work.folder)
+    with (work.folder / LOG).open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pneumonia_fl.fl.compare.worker", str(work.folder)],
+            env=child_environment(**{RUN_MARK: mark, **SHARED_CORES}),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return _Running(work.label, work.folder, process, JournalReader(work.folder / JOURNAL_NAME), work.rounds)
+
+
+def _tell(running: _Running, on_round: OnRound) -> None:
+    for event in running.journal.new_events():
+        on_round(running.label, event["round"], running.rounds)
+
+
+def _check(running: _Running) -> None:
+    if (running.folder / "model" / CARD).is_file():
+        return
+    said = running.folder / ERROR
+    reason = said.read_text(encoding="utf-8") if said.is_file() else f"it ended; see {running.folder / LOG}"
+    raise RunError(f"{running.label}: {reason}")
