@@ -1,16 +1,20 @@
 import itertools
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
 import sklearn.metrics as reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.metrics import (
     BINS,
     ScoreHistogram,
+    Scores,
     auroc,
     auroc_error_bound,
     exact_metrics,
@@ -32,13 +36,21 @@ def probability(margins: Array) -> Array:
     return 1 / (1 + np.exp(-margins.astype(np.float64)))
 
 
-@pytest.mark.parametrize("seed", range(5))
+def calibration_error(p: Array, labels: Array) -> float:
+    """ECE as a loop over its bins."""
+    edges = np.linspace(0, 1, 16)
+    place = np.clip(np.digitize(p, edges) - 1, 0, 14)
+    return sum(abs((p - labels)[place == k].sum()) for k in range(15)) / len(p)
+
+
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("threshold", [0.5, 0.2, 0.9])
-def test_exact_metrics_agree_with_scikit_learn(seed: int, threshold: float) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.4, 3.0])
+def test_exact_metrics_agree_with_scikit_learn(seed: int, threshold: float, temperature: float) -> None:
     margins, labels = sample(seed)
-    p = probability(margins)
+    p = probability(margins / np.float64(temperature))
     decided = p >= threshold
-    ours = exact_metrics(margins, labels, threshold)
+    ours = exact_metrics(margins, labels, threshold, temperature)
     theirs = {
         "auroc": reference.roc_auc_score(labels, margins),
         "sensitivity": reference.recall_score(labels, decided),
@@ -48,6 +60,7 @@ def test_exact_metrics_agree_with_scikit_learn(seed: int, threshold: float) -> N
         "balanced_accuracy": reference.balanced_accuracy_score(labels, decided),
         "brier": reference.brier_score_loss(labels, p),
         "loss": reference.log_loss(labels, p),
+        "ece": calibration_error(p, labels),
     }
     for name, value in theirs.items():
         assert getattr(ours, name) == pytest.approx(value, abs=1e-12), name
@@ -61,6 +74,7 @@ def test_metrics_of_four_images_by_hand() -> None:
     assert (metrics.sensitivity, metrics.specificity) == (1.0, 0.5)
     assert metrics.accuracy == metrics.balanced_accuracy == 0.75
     assert metrics.floor == 0.5
+    assert metrics.f1 == 0.8  # two hits, one false alarm
     assert metrics.brier == pytest.approx((p[0] ** 2 + p[1] ** 2 + 0.25 + (1 - p[3]) ** 2) / 4)
     # All four fall into different calibration bins.
     assert metrics.ece == pytest.approx((p[0] + p[1] + 0.5 + (1 - p[3])) / 4)
@@ -87,23 +101,39 @@ def test_without_both_classes_only_the_rate_of_the_present_one_is_defined(
             for name in ("auroc", "balanced_accuracy", "sensitivity", "specificity")
         }
         assert [name for name, value in rates.items() if value is not None] == [defined]
+        assert metrics.f1 == (1.0 if defined == "sensitivity" else None)
         assert metrics.accuracy is not None
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_pooled_metrics_equal_the_exact_ones_within_the_documented_bounds(seed: int) -> None:
-    margins, labels = sample(seed)
+@given(
+    st.lists(st.tuples(st.floats(-15.875, 15.875, width=32), st.integers(0, 1)), min_size=1, max_size=60),
+    st.sampled_from([0.5, 1.0, 2.5]),
+    st.integers(-300, 300),
+)
+@settings(max_examples=100, deadline=None)
+def test_pooled_metrics_equal_the_exact_ones_within_the_documented_bounds(
+    pairs: list[tuple[float, int]], temperature: float, edge: int
+) -> None:
+    margins, labels = zip(*pairs, strict=True)
+    threshold = float(probability(np.float64(np.clip(edge / 32 / temperature, -13, 13))))
+    edge_hit = abs(edge / 32 / temperature) <= 13
     histogram = ScoreHistogram.from_scores(margins, labels)
-    pooled, exact = summarise(histogram), exact_metrics(margins, labels)
-    assert pooled.auroc is not None
-    assert exact.auroc is not None
-    assert abs(pooled.auroc - exact.auroc) <= auroc_error_bound(histogram) < 0.01
-    assert pooled.sensitivity == exact.sensitivity
-    assert pooled.specificity == exact.specificity
-    assert pooled.accuracy == exact.accuracy
-    assert abs(pooled.brier - exact.brier) <= 0.008
-    assert pooled.loss == pytest.approx(exact.loss, abs=1e-6)
-    assert pooled.ece == pytest.approx(exact.ece, abs=0.02)
+    pooled = summarise(histogram, threshold, temperature)
+    exact = exact_metrics(margins, labels, threshold, temperature)
+    if pooled.auroc is not None and exact.auroc is not None:
+        assert abs(pooled.auroc - exact.auroc) <= auroc_error_bound(histogram) + 1e-12
+    if edge_hit:
+        for name in ("sensitivity", "specificity", "f1", "accuracy", "balanced_accuracy"):
+            assert getattr(pooled, name) == getattr(exact, name), name
+    assert abs(pooled.brier - exact.brier) <= 0.008 / temperature
+    assert abs(pooled.loss - exact.loss) <= (1e-6 if temperature == 1 else 1 / 64 / temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_pooled_calibration_error_is_close_to_the_exact_one(temperature: float) -> None:
+    margins, labels = sample(1, 4000)
+    pooled = summarise(ScoreHistogram.from_scores(margins, labels), temperature=temperature)
+    assert pooled.ece == pytest.approx(exact_metrics(margins, labels, temperature=temperature).ece, abs=0.01)
 
 
 def test_the_error_bound_of_auroc_is_reached_when_one_bin_holds_everything() -> None:
@@ -173,7 +203,21 @@ def test_scores_that_mean_nothing_are_refused(scores: list[float], labels: list[
         summarise(ScoreHistogram.from_scores(scores, labels))
 
 
-@pytest.mark.parametrize("threshold", [0.0, 1.0, -1.0])
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -1.0, float("nan")])
 def test_a_threshold_outside_0_to_1_is_refused(threshold: float) -> None:
     with pytest.raises(DataError, match="threshold"):
         exact_metrics([1.0], [1], threshold)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf")])
+def test_a_temperature_that_is_none_is_refused(temperature: float) -> None:
+    with pytest.raises(DataError, match="temperature"):
+        exact_metrics([1.0], [1], temperature=temperature)
+
+
+def test_metrics_of_rows_are_those_of_the_rows_alone() -> None:
+    margins, labels = sample(3, 50)
+    rows = np.array([0, 0, 7, 7, 7, 30, 31, 49])
+    some = Scores.of(margins, labels).metrics(0.4, 1.5, rows)
+    alone = exact_metrics(margins[rows], labels[rows], 0.4, 1.5)
+    assert asdict(some) == pytest.approx(asdict(alone), abs=1e-12)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pneumonia_fl.learning import OperatingPoint
-from pneumonia_fl.metrics import LIMIT, WIDTH, ScoreHistogram, bin_centres, probability
+from pneumonia_fl.metrics import BINS, LIMIT, WIDTH, ScoreHistogram, bin_centres, probability
 
 TEMPERATURES = (0.05, 20.0)
 # Beyond, a probability near 1 has too few digits left to say which bin edge it was.
@@ -61,15 +61,16 @@ def fit_temperature(histogram: ScoreHistogram) -> float:
 def choose_threshold(histogram: ScoreHistogram, point: OperatingPoint, temperature: float = 1.0) -> float:
     """Return the calibrated P(pneumonia) from which the answer is pneumonia, by `point`'s rule.
 
-    `sensitivity`: the highest threshold that has at least the target's sensitivity; `specificity`: the lowest that
-    has at least the target's specificity; `youden`: the largest sum of both (Youden 1950), the middle one among
-    equals. Thresholds are bin edges between 1e-6 and 1 - 1e-6; 0.5 when a class is missing.
+    `sensitivity`: the highest threshold that has at least the target's; `specificity`: the lowest that has;
+    `youden`: the largest sum of both (Youden 1950), the middle one among equals. Thresholds are inner bin edges
+    between 1e-6 and 1 - 1e-6, the nearest of them where none reaches the target; 0.5 when a class is missing.
     """
     if not _both_classes(histogram):
         return 0.5
-    edges = probability(-LIMIT + WIDTH * np.arange(histogram.counts.shape[1]), temperature)
+    edges = probability(-LIMIT + WIDTH * np.arange(BINS), temperature)
     allowed = np.flatnonzero((edges >= PROBABILITIES[0]) & (edges <= PROBABILITIES[1]))
-    return float(edges[_choose(histogram, point, allowed)])
+    # The first bin holds all that lies below as well, so that no cut has them all above it.
+    return float(edges[_choose(histogram, point, allowed[allowed > 0])])
 
 
 def describe(point: OperatingPoint) -> str:
