@@ -14,6 +14,7 @@ from pneumonia_fl.cli.doctor import doctor
 from pneumonia_fl.cli.evaluate import evaluate
 from pneumonia_fl.cli.federation import down, status, up
 from pneumonia_fl.cli.jobs import abort, clone, delete, download, jobs, logs, resume, submit, watch
+from pneumonia_fl.cli.predict import predict
 from pneumonia_fl.cli.provision import authz, provision
 from pneumonia_fl.cli.run import run
 from pneumonia_fl.cli.show import runs, ui
@@ -33,6 +34,7 @@ app.add_typer(data_app, name="data")
 app.command()(run)
 app.command()(sweep)
 app.command()(evaluate)
+app.command()(predict)
 app.command()(compare)
 app.command()(runs)
 app.command()(ui)

@@ -1,0 +1,109 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from conftest import pneumonia_fl
+from pneumonia_fl.checkpoint import ModelCard, load_model, save_model
+from pneumonia_fl.cli.main import app
+from pneumonia_fl.config import ModelConfig, Preprocess
+from pneumonia_fl.data.preprocess import decode
+from pneumonia_fl.errors import DataError
+from pneumonia_fl.evaluate import margins
+from pneumonia_fl.model import build_model
+from pneumonia_fl.predict import predict
+from xrays import jpeg
+
+SPEC = Preprocess(size=32)
+POINT = "sensitivity >= 0.95 on validation"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    card = ModelCard(
+        job="smoke", round=3, seed=7, model=ModelConfig(), preprocess=SPEC, temperature=0.1, threshold=0.6,
+        operating_point=POINT,
+    )  # fmt: skip
+    save_model(folder, build_model(size=32, seed=5).state_dict(), card)
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"x-ray {seed}.jpeg" for seed in range(6)]
+    for seed, path in enumerate(paths):
+        path.write_bytes(jpeg(seed))
+    return paths
+
+
+def run(*words: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["predict", *map(str, words)])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_probability_is_calibrated_and_the_answer_follows_the_threshold(
+    model: Path, images: list[Path]
+) -> None:
+    network, card = load_model(model)
+    answers = list(predict(network, card, images))
+    pixels = np.stack([decode(path.read_bytes(), SPEC).pixels for path in images])
+    expected = [1 / (1 + math.exp(-z / 0.1)) for z in margins(network, pixels, SPEC).tolist()]
+    assert [answer.probability for answer in answers] == pytest.approx(expected, abs=1e-5)
+    assert [answer.answer for answer in answers] == ["PNEUMONIA" if p >= 0.6 else "NORMAL" for p in expected]
+    assert max(expected) - min(expected) > 0.01
+
+
+def test_both_answers_are_given(model: Path, images: list[Path]) -> None:
+    network, card = load_model(model)
+    middle = float(np.median([answer.probability for answer in predict(network, card, images)]))
+    card = card.model_copy(update={"threshold": middle})
+    assert {answer.answer for answer in predict(network, card, images)} == {"NORMAL", "PNEUMONIA"}
+
+
+def test_a_bad_image_is_named_and_the_others_are_answered(model: Path, images: list[Path]) -> None:
+    images[1].write_bytes(b"no image")
+    images[2].write_bytes(images[2].read_bytes()[:200])
+    images[3].unlink()
+    code, out, err = run(model, *images, "--json")
+    result = json.loads(out)
+    known = [one["probability"] is not None for one in result["images"]]
+    assert (code, known) == (1, [True, False, False, False, True, True])
+    assert [line.split(": ")[1] for line in err.splitlines()] == [str(path) for path in images[1:4]]
+
+
+def test_json_says_by_which_rule_and_that_this_is_no_medical_device(model: Path, images: list[Path]) -> None:
+    code, out, err = run(model, images[0], "--json")
+    result = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (result["threshold"], result["temperature"], result["operating_point"]) == (0.6, 0.1, POINT)
+    assert "Not a medical device" in result["disclaimer"]
+
+
+def test_a_person_reads_probability_rule_and_disclaimer(model: Path, images: list[Path]) -> None:
+    done = pneumonia_fl("predict", model, *images)
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert "P(pneumonia)" in text
+    assert "Pneumonia from 0.600 on" in text
+    assert "Not a medical device" in text
+    assert text.count(".jpeg") == 6
+
+
+def test_broken_weights_are_an_error(model: Path, images: list[Path]) -> None:
+    network, card = load_model(model)
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+    with pytest.raises(DataError, match="weights are broken"):
+        list(predict(network, card, images))
+
+
+def test_a_missing_model_is_one_line(tmp_path: Path, images: list[Path]) -> None:
+    done = pneumonia_fl("predict", tmp_path / "nowhere", images[0])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
