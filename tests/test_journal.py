@@ -100,6 +100,7 @@ def test_a_run_that_broke_off_keeps_the_round_it_was_in() -> None:
         "rounds": [{"round": 0, "global": None, "sites": {"a": {"auroc": None}}}],
         "best_round": None,
         "sites": ["a"],
+        "stopped_early": "",
         "problems": [],
         "missing": [],
     }
@@ -112,8 +113,28 @@ def test_problems_and_missing_sites_are_named() -> None:
     assert summarise_rounds(events)["missing"] == ["b"]
 
 
+def test_why_rounds_are_missing_and_what_is_a_mean_is_said() -> None:
+    mean = {**pooled(3, best=True), "averaged": 2}
+    stop: dict[str, Any] = {
+        "event": "stopped_early",
+        "round": 2,
+        "reason": "stopped early after round 2 of 9",
+    }
+    events: list[dict[str, Any]] = [site(1, "a"), site(2, "a"), stop, site(3, "a"), mean]
+    summary = summarise_rounds(events)
+    assert summary["stopped_early"] == "stopped early after round 2 of 9"
+    assert [entry.get("averaged") for entry in summary["rounds"]] == [None, None, 2]
+
+
 def test_a_round_in_which_nothing_came_is_no_round() -> None:
     events = [{"event": "started", "rounds": 1, "sites": ["a"]}, {"event": "round_started", "round": 0}]
-    nothing = {"rounds": [], "best_round": None, "sites": [], "problems": [], "missing": []}
+    nothing: dict[str, Any] = {
+        "rounds": [],
+        "best_round": None,
+        "sites": [],
+        "stopped_early": "",
+        "problems": [],
+        "missing": [],
+    }
     assert summarise_rounds(events) == nothing
     assert summarise_rounds([]) == nothing

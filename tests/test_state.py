@@ -87,6 +87,21 @@ def test_the_state_is_for_the_server_alone(state: JobState, run_dir: Path) -> No
     assert json.loads((state.folder / "state.json").read_text()) == VALUES
 
 
+def test_the_last_models_are_kept_and_go_along(state: JobState, tmp_path: Path) -> None:
+    for number in range(1, 5):
+        state.keep({"weight": np.float32(number)}, number, last=2)
+    later = JobState(tmp_path, "later")
+    later.save(MODEL, None, VALUES, tmp_path, {})
+    later.take_kept(state)
+    assert [float(model["weight"]) for model in later.kept().values()] == [3, 4]
+    assert state.kept() == {}
+
+
+def test_none_are_kept_when_no_mean_is_wanted(state: JobState) -> None:
+    state.keep(MODEL, 1, last=0)
+    assert state.kept() == {}
+
+
 def test_who_may_go_on_is_known_without_loading(state: JobState, run_dir: Path) -> None:
     assert not state.belongs_to("lead@example.org")
     state.save(MODEL, None, VALUES, run_dir, {})

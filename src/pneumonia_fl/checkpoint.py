@@ -56,6 +56,9 @@ class ModelCard(Strict):
     version: Literal[1, 2] = 2
     job: str = Field(description="Name of the job that trained the model.")
     round: int = Field(ge=0, description="Round after which these weights were the global model, from 1.")
+    averaged: int = Field(
+        0, ge=0, description="Mean of so many last global models, judged as one more round; 0: none."
+    )
     seed: int
     model: ModelConfig
     preprocess: Preprocess

@@ -59,8 +59,9 @@ def summarise_rounds(events: list[Event]) -> dict[str, Any]:
     """Turn events into what `metrics.json` holds.
 
     The entry of round r has the metrics of the global model after r aggregations (round 0: the initial model), and
-    what each site did to train from it. `problems` names the answers that did not count, `missing` the sites that
-    never contributed.
+    what each site did to train from it. An entry with `averaged` is no round: it is the mean of so many of the last
+    global models. `stopped_early` says why there are fewer rounds than planned ("" when there are not), `problems`
+    names the answers that did not count, `missing` the sites that never contributed.
     """
     rounds: dict[int, dict[str, Any]] = {}
     sites: set[str] = set()
@@ -72,6 +73,8 @@ def summarise_rounds(events: list[Event]) -> dict[str, Any]:
             entry["sites"].setdefault(event["site"], {}).update(event["values"])
         elif event["event"] == "global":
             entry["global"] = event["values"]
+            if event.get("averaged"):
+                entry["averaged"] = event["averaged"]
             best = event["round"] if event["best"] else best
     listed = [{"round": number, **rounds[number]} for number in sorted(rounds) if rounds[number]["sites"]]
     problems = [
@@ -80,5 +83,6 @@ def summarise_rounds(events: list[Event]) -> dict[str, Any]:
         if event["event"] == "problem"
     ]
     missing: list[str] = next((event["missing"] for event in reversed(events) if "missing" in event), [])
-    summary = {"rounds": listed, "best_round": best, "sites": sorted(sites)}
+    early = next((event["reason"] for event in events if event["event"] == "stopped_early"), "")
+    summary = {"rounds": listed, "best_round": best, "sites": sorted(sites), "stopped_early": early}
     return {**summary, "problems": problems, "missing": missing}

@@ -72,7 +72,7 @@ class RunView:
     def _on_round_started(self, event: Event) -> None:
         self._first_round_at = self._first_round_at or time.monotonic()
         number = event["round"]
-        final = number >= self._rounds
+        final = event["task"] == "validate"
         name = "evaluating the final model" if final else f"round {number + 1}/{self._rounds}"
         self._bars.update(
             self._tasks["job"], description=name, completed=number, note=self._time_left(number)
@@ -94,8 +94,13 @@ class RunView:
         if number:
             best = "  (best so far)" if event["best"] else ""
             left = self._time_left(number + 1)
-            line = f"model of round {number}/{self._rounds}: {text}{best}  {left}"
+            averaged = event.get("averaged")
+            name = f"mean of the last {averaged}" if averaged else f"of round {number}/{self._rounds}"
+            line = f"model {name}: {text}{best}  {left}"
             self._console.print(line, highlight=False, soft_wrap=True)
+
+    def _on_stopped_early(self, event: Event) -> None:
+        self._console.print(event["reason"], highlight=False, soft_wrap=True)
 
     def _time_left(self, done: int) -> str:
         if not done or self._first_round_at is None or done >= self._rounds:

@@ -41,11 +41,16 @@ def rounds_table(metrics: Mapping[str, Any]) -> Table:
         best = entry["round"] == metrics["best_round"]
         rows = {**dict(sorted(entry["sites"].items())), "global": entry["global"] or {}}
         for name, values in rows.items():
-            number = f"{entry['round']}{' ★' if best else ''}" if name == next(iter(rows)) else ""
+            number = f"{_round(entry)}{' ★' if best else ''}" if name == next(iter(rows)) else ""
             style = "bold" if name == "global" else ""
             table.add_row(number, name, *_cells(values), style=style, end_section=name == "global")
-    table.caption = "★ best global model, chosen on pooled validation AUROC"
+    remarks = ("★ best global model, chosen on pooled validation AUROC", metrics.get("stopped_early"))
+    table.caption = "; ".join(filter(None, remarks))
     return table
+
+
+def _round(entry: Mapping[str, Any]) -> str:
+    return f"mean of {entry['averaged']}" if entry.get("averaged") else str(entry["round"])
 
 
 def _cells(values: Mapping[str, Any]) -> list[str]:

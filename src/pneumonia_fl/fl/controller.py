@@ -7,14 +7,12 @@ or when the quorum has and the grace is over; updates are checked before they co
 """
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE
-from nvflare.apis.fl_constant import FLContextKey, FLMetaKey, ReservedKey
+from nvflare.apis.fl_constant import FLContextKey, ReservedKey
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
 from nvflare.widgets.info_collector import InfoCollector
@@ -22,20 +20,20 @@ from nvflare.widgets.info_collector import InfoCollector
 from pneumonia_fl import __version__
 from pneumonia_fl.config import parse
 from pneumonia_fl.errors import RunError
+from pneumonia_fl.fl.aggregator import weighted_average
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
-from pneumonia_fl.fl.messages import SITE_REPORT, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
-from pneumonia_fl.fl.resuming import ResumableFedAvg
-from pneumonia_fl.fl.rounds import RoundBook, State
-from pneumonia_fl.fl.updates import byte_count, problem_of
+from pneumonia_fl.fl.answers import CheckingFedAvg
+from pneumonia_fl.fl.messages import FIRST_JOB, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
+from pneumonia_fl.fl.rounds import RoundBook
+from pneumonia_fl.fl.stopping import Patience
 from pneumonia_fl.journal import Journal
-from pneumonia_fl.learning import Algorithm
-from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.learning import Algorithm, EarlyStopping
 
 REFRESH_SECONDS = 2.0
 """How often the list of sites is fetched anew: a site that was restarted has a new session."""
 
 
-class PooledFedAvg(ResumableFedAvg):
+class PooledFedAvg(CheckingFedAvg):
     """FedAvg with a quorum, checked updates, pooled validation metrics, and a state to go on from.
 
     Args:
@@ -46,6 +44,7 @@ class PooledFedAvg(ResumableFedAvg):
         stall_timeout: seconds without a sign from any site after which the job ends.
         resume_from: id of an earlier job of the same submitter to go on from; "": start anew.
         algorithm: the job's `algorithm` section.
+        early_stopping: the job's `early_stopping` section.
 
     The other arguments are those of NVFlare's FedAvg; they are named because NVFlare writes a job's configuration
     from the signature.
@@ -65,9 +64,11 @@ class PooledFedAvg(ResumableFedAvg):
         model: dict[str, Any] | None = None,
         aggregator: ModelAggregator | None = None,
         algorithm: dict[str, Any] | None = None,
+        early_stopping: dict[str, Any] | None = None,
         task_check_period: float = 0.5,
     ) -> None:
         super().__init__(
+            patience=Patience(parse(EarlyStopping, early_stopping or {}, "early_stopping")),
             num_clients=num_clients,
             num_rounds=num_rounds,
             persistor_id=persistor_id,
@@ -79,11 +80,12 @@ class PooledFedAvg(ResumableFedAvg):
         )
         self.sites, self.quorum, self.grace = tuple(sites), quorum, grace
         self.round_timeout, self.stall_timeout = round_timeout, stall_timeout
-        self.resume_from, self.algorithm = resume_from, algorithm
+        self.resume_from, self.algorithm, self.early_stopping = resume_from, algorithm, early_stopping
         self._settings = parse(Algorithm, algorithm or {}, "algorithm")
         self.book = RoundBook(sites, quorum, grace)
-        self._described: set[str] = set()
-        self._ended, self._reason = "running", ""
+        self._ended, self._reason, self._stopped_early = "running", "", ""
+        # FedAvg asks `should_stop` after a round only when there is a condition; ours is not one of its kind.
+        self.stop_condition = "patience"
         self._refreshed = self._started = time.time()
 
     def run(self) -> None:
@@ -98,8 +100,8 @@ class PooledFedAvg(ResumableFedAvg):
             self.open_state()
             self.journal.write("started", rounds=self._final_round, sites=sorted(self.book.sites))
             super().run()
-            if not self.abort_signal.triggered and self._latest is not None:
-                self._evaluate_final(self._latest)
+            if self._latest is not None:
+                self._evaluate_final(self._latest.params)
         except Exception as error:
             self.cancel_all_tasks()
             self._end("stopped", str(error))
@@ -122,15 +124,32 @@ class PooledFedAvg(ResumableFedAvg):
             "reason": reason,
             "missing": missing,
             "rounds": self._final_round,
+            "stopped_early": self._stopped_early,
             **self.best(),
         }
         self._state.finish(ending, keep=state != "finished")
 
-    def send_model(self, task_name: str = "train", data: FLModel | None = None, **options: Any) -> None:
+    def is_curr_model_better(self, curr_model: FLModel) -> bool:
+        """Have every model saved: which one is the best is known when the sites have judged it."""
+        return True
+
+    def should_stop(self, metrics: dict[str, Any] | None = None) -> bool:
+        """Whether to end before the last round; asked after each."""
+        if self._done >= self._final_round or not self._patience.over():
+            return False
+        self._stopped_early = self._patience.words(self._done, self._final_round)
+        self.info(self._stopped_early)
+        self.journal.write("stopped_early", round=self._done, reason=self._stopped_early)
+        return True
+
+    def send_model(
+        self, task_name: str = "train", data: FLModel | None = None, averaged: int = 0, **options: Any
+    ) -> None:
         """Send the model to all sites, and remember it: the sites will report how good it is."""
         assert data is not None
-        self.take_candidate(data.params, data.current_round)
-        data.meta |= self._algorithm.outgoing()
+        self.take_candidate(data.params, data.current_round, averaged)
+        data.meta |= self._algorithm.outgoing(data.current_round, len(self.book.sites))
+        data.meta[FIRST_JOB] = self.first_job
         data.meta[SITE_STEPS] = {site: record.steps for site, record in self.book.sites.items()}
         self.book.open(data.current_round, task_name)
         self.journal.write("round_started", round=data.current_round, task=task_name)
@@ -162,84 +181,31 @@ class PooledFedAvg(ResumableFedAvg):
         aggr_result.params = self._algorithm.update(self._candidate, aggr_result.params)
         return super().update_model(model, aggr_result)
 
-    def _get_aggregated_result(self) -> FLModel:
-        self._close_round()
-        if not self.book.complete:
-            raise RunError(self.book.shortfall())
-        return super()._get_aggregated_result()
+    def _evaluate_final(self, latest: dict[str, Any]) -> None:
+        """Judge the model after the last round, then the mean of the last ones if the job wants it."""
+        self._evaluate(latest, self._done)
+        kept = self._state.kept() if self._settings.average_last else {}
+        if len(kept) > 1:
+            mean = weighted_average({number: (1.0, model) for number, model in kept.items()})
+            self._evaluate(mean, self._done + 1, averaged=len(kept))
 
-    def _close_round(self) -> None:
-        for site in [] if self.book.hopeless() else self.book.waiting():
-            self._reject(site, "late", "no answer in time")
-
-    def _aggregate_one_result(self, result: FLModel) -> bool:
-        if not self._note_report(result):
-            return False
-        return bool(super()._aggregate_one_result(result))
-
-    def _accept_train_result(
-        self, client_name: str, result: Shareable, fl_ctx: FLContext, is_unknown_task: bool = False
-    ) -> bool:
-        accepted = bool(super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task))
-        if is_unknown_task:
-            self._reject(client_name, "late", "answered after the round had closed")
-        elif not accepted:
-            self._reject(client_name, "failed", str(result.get_return_code()))
-        return accepted
-
-    def _reject(self, site: str, state: State, problem: str) -> None:
-        """Note that a site's answer does not count; named in log, journal and summary."""
-        self.book.reject(site, state, problem)
-        self.warning(f"round {self._candidate_round + 1}: {site} {state}: {problem}")
-        self.journal.write("problem", round=self._candidate_round, site=site, state=state, problem=problem)
-
-    def _note_report(self, result: FLModel) -> bool:
-        """Take in one site's answer if it can count; otherwise say why it cannot."""
-        site, report = result.meta["client_name"], result.meta.get(SITE_REPORT, {})
-        if report.get("problem"):
-            self._reject(site, "failed", str(report["problem"]))
-            return False
-        problem = self._problem_of(result)
-        try:
-            histogram = ScoreHistogram.from_dict(report["histogram"])
-            metrics, training = summarise(histogram), report["training"]
-            values = {**asdict(metrics), **training, "bytes": byte_count(result.params)}
-        except (KeyError, TypeError, ValueError) as error:
-            problem = problem or f"its report is broken ({type(error).__name__})"
-        if problem:
-            self._reject(site, "refused", problem)
-            return False
-        self.take_report(site, histogram, training)
-        if self.book.task != VALIDATE_TASK:
-            self._algorithm.accept(site, result)
-        self.book.accept(site, metrics.auroc, int(training.get("steps", 0)))
-        if site not in self._described and "data" in report:
-            self._described.add(site)
-            self.journal.write("data", site=site, values=report["data"])
-        self.journal.write("site", round=self._candidate_round, site=site, values=values)
-        return True
-
-    def _problem_of(self, result: FLModel) -> str:
-        if self.book.task == VALIDATE_TASK:
-            return ""
-        samples = result.meta.get(FLMetaKey.NUM_STEPS_CURRENT_ROUND)
-        problem = problem_of(result.params or {}, samples, self._candidate)
-        return problem or self._algorithm.problem_of(result.meta["client_name"], result)
-
-    def _evaluate_final(self, model: FLModel) -> None:
+    def _evaluate(self, parameters: dict[str, Any], number: int, averaged: int = 0) -> None:
+        """Have all sites evaluate a model that nobody trains further; for arguments see `take_candidate`."""
+        if self.abort_signal.triggered:
+            return
         data = FLModel(
-            params=model.params,
+            params=parameters,
             params_type=ParamsType.FULL,
-            current_round=self._final_round,
+            current_round=number,
             total_rounds=self._final_round,
         )
         targets = [client.name for client in self.engine.get_clients()]
-        self.send_model(task_name=VALIDATE_TASK, data=data, targets=targets, callback=self._note_report)
+        self.send_model(VALIDATE_TASK, data, averaged, targets=targets, callback=self.note_report)
         while self.get_num_standing_tasks():
             if self.abort_signal.triggered:
                 return
             time.sleep(self._task_check_period)
-        self._close_round()
+        self.close_round()
         if self._pool:
             self.judge_candidate()
 
@@ -261,7 +227,8 @@ class PooledFedAvg(ResumableFedAvg):
             "now": time.time(),
             "started": self._started,
             "start_round": self.start_round,
-            "rounds": self.start_round + self.num_rounds,
+            "rounds": self._final_round,
+            "stopped_early": self._stopped_early,
             "global": self._global,
             **self.best(),
             **self.book.snapshot(),

@@ -15,6 +15,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.workflows.fedavg import FedAvg
 
 from pneumonia_fl.fl.messages import series
+from pneumonia_fl.fl.stopping import Patience
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.runs import GLOBAL
@@ -27,10 +28,11 @@ class JudgingFedAvg(FedAvg):
 
     journal: Journal
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, patience: Patience, **options: Any) -> None:
         super().__init__(**options)
+        self._patience = patience
         self._candidate: Parameters = {}
-        self._candidate_round = 0
+        self._candidate_round = self._averaged = 0
         self._pool: dict[str, ScoreHistogram] = {}
         self._training: dict[str, dict[str, float]] = {}
         self._best: Parameters | None = None
@@ -38,9 +40,12 @@ class JudgingFedAvg(FedAvg):
         self._best_round: int | None = None
         self._global: dict[str, float] = {}
 
-    def take_candidate(self, parameters: Parameters, number: int) -> None:
-        """Remember the model that is sent out now; the sites' answers will judge it."""
-        self._candidate, self._candidate_round = dict(parameters), number
+    def take_candidate(self, parameters: Parameters, number: int, averaged: int = 0) -> None:
+        """Remember the model that is sent out now; the sites' answers will judge it.
+
+        `averaged`: it is the mean of so many global models, and no round's own (0).
+        """
+        self._candidate, self._candidate_round, self._averaged = dict(parameters), number, averaged
         self._pool, self._training = {}, {}
 
     def take_report(self, site: str, histogram: ScoreHistogram, training: dict[str, float]) -> None:
@@ -66,8 +71,10 @@ class JudgingFedAvg(FedAvg):
         if best:
             self._best_auroc, self._best_round, self._best = metrics.auroc, number, self._candidate
             self._keep_best(self._candidate)
+        self._patience.note(number, metrics.auroc)
+        note = {"averaged": self._averaged} if self._averaged else {}
         self.journal.write(
-            "global", round=number, values=asdict(metrics), best=best, histogram=pooled.to_dict()
+            "global", round=number, values=asdict(metrics), best=best, histogram=pooled.to_dict(), **note
         )
         self._global = series(metrics)
         self._publish({**self._global, **_mean_loss(self._training)}, number)

@@ -9,10 +9,14 @@ from pneumonia_fl.metrics import Metrics
 
 SITE_REPORT = "pneumonia_fl.site_report"
 """Key in a site's `FLModel.meta`: {"histogram": ScoreHistogram.to_dict(), "training": {…numbers…}, "data": {…}}
-with the counts of the site's data in the first answer; or {"problem": "one line"} when it could not answer."""
+"personal": {…Metrics of the site's own model, where the algorithm makes one…}}; or {"problem": "one line"} when it
+could not answer."""
 
 SITE_STEPS = "pneumonia_fl.steps"
 """Key in the server's `FLModel.meta`: for each site the optimiser steps that it has done in this job."""
+
+FIRST_JOB = "pneumonia_fl.first_job"
+"""Key in the server's `FLModel.meta`: id of the job with which the chain of jobs that went on began."""
 
 STATS_GROUP = "pneumonia_fl"
 """Name under which the controller's snapshot stands in NVFlare's `show_stats`."""
@@ -27,7 +31,8 @@ ABOUT_KEY = "pneumonia_fl"
 """Key in a job's custom properties: what the job says it is (see `fl.jobs`)."""
 
 RESULT_KEY = "pneumonia_fl_result"
-"""Key in a job's meta: how it ended, {"state", "reason", "missing", "rounds", "best_round", "best_auroc"}."""
+"""Key in a job's meta: how it ended, {"state", "reason", "missing", "rounds", "stopped_early",
+"best_round", "best_auroc"}."""
 
 RUN_ERROR = "pneumonia-fl run error:"
 """Marks the one line in the simulator's output that says why a run could not start."""

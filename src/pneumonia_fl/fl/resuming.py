@@ -11,6 +11,7 @@ from pneumonia_fl.fl.algorithms.server import ServerAlgorithm
 from pneumonia_fl.fl.judging import JudgingFedAvg
 from pneumonia_fl.fl.rounds import RoundBook
 from pneumonia_fl.fl.state import JobState
+from pneumonia_fl.learning import Algorithm
 
 
 class ResumableFedAvg(JudgingFedAvg):
@@ -20,29 +21,35 @@ class ResumableFedAvg(JudgingFedAvg):
     resume_from: str
     start_round: int
     num_rounds: int
+    _settings: Algorithm
     _algorithm: ServerAlgorithm
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._latest: FLModel | None = None
         self._restored: dict[str, Any] | None = None
+        self._final_round, self._done = self.num_rounds, 0
 
     def open_state(self) -> None:
         """Take over the state of the job to go on from, if there is one; the run is about to begin."""
-        self._final_round = self.start_round + self.num_rounds
-        self._state = self._job_state(self.fl_ctx.get_job_id())
+        self.first_job = str(self.fl_ctx.get_job_id())
+        self._state = self._job_state(self.first_job)
         if self.resume_from:
             self._restore(Path(self.get_run_dir()))
 
     def keep_state(self, model: FLModel) -> None:
         """Write down what a later job needs to go on after this round."""
+        self._done = model.current_round + 1
         values = {
-            "round": model.current_round + 1,
+            "round": self._done,
             "submitter": self._submitter(),
+            "first_job": self.first_job,
             **self.best(),
+            "patience": self._patience.state(),
             "sites": self.book.counts(),
         }
         extra = self._algorithm.state()
+        self._state.keep(model.params, self._done, self._settings.average_last)
         self._state.save(model.params, self._best, values, Path(self.get_run_dir()), extra)
 
     def load_model(self) -> FLModel:
@@ -58,13 +65,16 @@ class ResumableFedAvg(JudgingFedAvg):
         """Go on from the last round of an earlier job: model, best model, counts, journal."""
         state = self._job_state(self.resume_from)
         self._restored, best, values = state.load(self._submitter())
+        self.first_job = values.setdefault("first_job", self.resume_from)
         extra = state.load_extra()
         self._algorithm.restore(extra)
         state.copy_records(run_dir)
-        self.start_round = values["round"]
-        self.num_rounds = self._final_round - self.start_round
+        self._patience.restore(values["patience"])
+        self.start_round = self._done = values["round"]
+        self.num_rounds = 0 if self.should_stop() else self._final_round - self._done
         self.book.restore(values["sites"])
         self._state.save(self._restored, best, values, run_dir, extra)
+        self._state.take_kept(state)
         state.remove()
         self._restored_best = best, values["best_auroc"], values["best_round"]
         self.info(f"going on from job {self.resume_from} at round {self.start_round + 1}")

@@ -7,7 +7,7 @@ journal are written here; the folder goes when the job is done.
     model.safetensors    the last global model      journal.jsonl   events up to then
     best.safetensors     the best one so far        mlflow.json     the job's runs in MLflow
     extra.safetensors    the algorithm's own        result.json     how the job ended
-    state.json           round, steps, submitter
+    state.json           round, steps, submitter    kept-….safetensors  the models to average
 """
 
 import json
@@ -64,6 +64,27 @@ class JobState:
             if (run_dir / name).is_file():
                 write_atomic(self.folder / name, (run_dir / name).read_bytes())
         write_atomic(self.folder / "state.json", json.dumps(values).encode())
+
+    def keep(self, model: Parameters, number: int, last: int) -> None:
+        """Keep the model after `number` rounds, and of those before it so many that `last` remain."""
+        if not last:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(self.folder / f"kept-{number:04}.safetensors", _packed(model))
+        for file in self._kept()[:-last]:
+            file.unlink()
+
+    def kept(self) -> dict[str, Parameters]:
+        """The models that were kept, by their file's name, oldest first."""
+        return {file.stem: load_file(file) for file in self._kept()}
+
+    def take_kept(self, other: "JobState") -> None:
+        """Take over what another job has kept."""
+        for file in other._kept():
+            file.rename(self.folder / file.name)
+
+    def _kept(self) -> list[Path]:
+        return sorted(self.folder.glob("kept-*.safetensors"))
 
     def load(self, submitter: str) -> tuple[Parameters, Parameters | None, dict[str, Any]]:
         """The last model, the best one (None: not yet) and the values.

@@ -152,7 +152,8 @@ def reason(meta: Mapping[str, Any]) -> str:
     if words == WORDS["FINISHED:EXECUTION_EXCEPTION"] and result:
         return str(result["reason"])
     if words == WORDS["FINISHED:COMPLETED"]:
-        return "" if raw == "FINISHED:COMPLETED" else LOST_AT_END
+        remarks = (result.get("stopped_early"), "" if raw == "FINISHED:COMPLETED" else LOST_AT_END)
+        return "; ".join(filter(None, remarks))
     if raw == "FINISHED:ABANDONED":
         return CUT_OFF
     if words in (WAITING, WORDS["FINISHED:CAN_NOT_SCHEDULE"]):
