@@ -78,7 +78,7 @@ def evaluate_source(model_path: Path, source: str, split: str, progress: Progres
         DataError: the source or the split cannot be read.
     """
     model, card = load_model(model_folder(model_path))
-    data, origin = _load(source, split, card.preprocess, progress)
+    data, origin = load_images(source, split, card.preprocess, progress)
     scores = []
     for start in range(0, len(data), BATCH):
         scores.append(margins(model, data.images[start : start + BATCH], card.preprocess, BATCH))
@@ -136,8 +136,12 @@ def _source_of(file: Path) -> str | None:
     return None
 
 
-def _load(source: str, split: str, spec: Preprocess, progress: Progress) -> tuple[ImageSet, dict[str, Any]]:
-    """The images, and where they come from."""
+def load_images(source: str, split: str, spec: Preprocess, progress: Progress) -> tuple[ImageSet, dict[str, Any]]:
+    """The images of a split as a model takes them, and where they come from: kind of source, manifest hash.
+
+    Raises:
+        DataError: the source or the split cannot be read, or is prepared at another size.
+    """
     folder = Path(source).expanduser()
     if not (folder / INFO).is_file():
         opened = open_source(source, progress=progress)

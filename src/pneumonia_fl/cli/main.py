@@ -16,6 +16,7 @@ from pneumonia_fl.cli.federation import down, status, up
 from pneumonia_fl.cli.jobs import abort, clone, delete, download, jobs, logs, resume, submit, watch
 from pneumonia_fl.cli.predict import predict
 from pneumonia_fl.cli.provision import authz, provision
+from pneumonia_fl.cli.report import report
 from pneumonia_fl.cli.run import run
 from pneumonia_fl.cli.show import runs, ui
 from pneumonia_fl.cli.sweep import sweep
@@ -36,6 +37,7 @@ app.command()(sweep)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(compare)
+app.command()(report)
 app.command()(runs)
 app.command()(ui)
 app.command()(provision)

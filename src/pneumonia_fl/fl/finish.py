@@ -1,11 +1,13 @@
-"""The end of a run: collect what NVFlare left, draw the curves, complete the MLflow runs.
+"""The end of a run: collect what NVFlare left, draw curves and report, complete the MLflow runs.
 
 A simulator's run is finished by the command line that started it. A real job is finished twice from the same
 records: on the server, for MLflow, which nobody else talks to; and by whoever downloads it.
 """
 
+import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,12 @@ from pneumonia_fl.config import JobConfig, parse
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.fl.collect import collect, summary_of_sites
 from pneumonia_fl.fl.mlflow_records import complete_mlflow
+from pneumonia_fl.fl.mlflow_sink import one_line
 from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal
 from pneumonia_fl.metrics import ScoreHistogram
 from pneumonia_fl.runs import RunFolder, start_run
+
+log = logging.getLogger(__name__)
 
 
 def finish(run: RunFolder, job: JobConfig, info: DatasetInfo, state: str) -> None:
@@ -28,7 +33,11 @@ def finish(run: RunFolder, job: JobConfig, info: DatasetInfo, state: str) -> Non
     data = DataSummary(**info.model_dump(include=set(DataSummary.model_fields)))
     collect(run, job, data, workspace / "server" / "simulate_job", logs)
     shutil.rmtree(run.workspace, ignore_errors=True)
-    _draw(run)
+    missing = run.metrics()["missing"]
+    # Before the report is drawn, which says how the run ended.
+    ending = "incomplete" if missing and state == "finished" else state
+    run.update_state(state=ending, finished=round(time.time(), 3))
+    draw(run)
     if "mlflow" in job.tracking:
         run.update_state(mlflow=complete_mlflow(run, job, state))
 
@@ -50,7 +59,6 @@ def finish_real(
     sites = tuple(next((event["sites"] for event in events if event["event"] == "started"), about["sites"]))
     start_run(run, job, sites, data.model_dump(mode="json", exclude={"counts"}))
     collect(run, job, data, server, logs)
-    _draw(run)
     state, reason = outcome(events)
     times = [event["time"] for event in events]
     run.update_state(
@@ -60,6 +68,7 @@ def finish_real(
         revision=None,
         **({"started": times[0], "finished": times[-1]} if times else {}),
     )
+    draw(run)
 
 
 def finish_on_server(about: Mapping[str, Any], run_dir: Path) -> None:
@@ -82,7 +91,22 @@ def outcome(events: list[Event]) -> tuple[str, str]:
     return ("incomplete", f"never contributed: {', '.join(missing)}") if missing else ("finished", "")
 
 
-def _draw(run: RunFolder) -> None:
+def draw(run: RunFolder) -> None:
+    """Draw the figures and the report; that it cannot be done is said, and never fails a run."""
+    from pneumonia_fl.report.build import build_report
+
+    try:
+        _draw_figures(run)
+        build_report(run.path)
+    except Exception as error:  # a full disk, a file nobody foresaw: the run itself is fine and stays so
+        text = (
+            f"the report could not be made: {one_line(error)}; `pneumonia-fl report {run.path}` tries again"
+        )
+        log.warning(text)
+        run.update_state(report_error=one_line(error))
+
+
+def _draw_figures(run: RunFolder) -> None:
     from pneumonia_fl.report.figures import learning_curves, roc_and_calibration
 
     metrics = run.metrics()

@@ -1,14 +1,17 @@
 """What a run leaves in MLflow besides its series: parameters, tags, job file, model and figures."""
 
 import json
+import logging
 from typing import Any
 
 from pneumonia_fl import DISCLAIMER, __version__
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.fl.mlflow_sink import connect, one_line
 from pneumonia_fl.overrides import flatten
+from pneumonia_fl.report import REPORT_FILES
 from pneumonia_fl.runs import GLOBAL, RunFolder, relocate_artifacts
 
+log = logging.getLogger(__name__)
 STATUS = {"finished": "FINISHED", "incomplete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -45,6 +48,30 @@ def complete_mlflow(run: RunFolder, job: JobConfig, state: str, register: bool =
     return summary
 
 
+def log_report(run: RunFolder) -> bool:
+    """Put the run's present report into its own MLflow database; False when it has none that takes it.
+
+    Only `report.html` and `model_card.md`: a page with patients' images has another name.
+    """
+    status = json.loads(run.mlflow_status.read_text()) if run.mlflow_status.is_file() else {}
+    run_id = status.get("runs", {}).get(GLOBAL)
+    if run_id is None or not run.mlflow_db.is_file():
+        return False
+    try:
+        relocate_artifacts(run)
+        _log_report(connect(f"sqlite:///{run.mlflow_db}", timeout_seconds=10), run, run_id)
+    except Exception as error:  # whatever MLflow raises: the report is there
+        log.warning("MLflow did not take the report: %s", one_line(error))
+        return False
+    return True
+
+
+def _log_report(client: Any, run: RunFolder, run_id: str) -> None:
+    for name in REPORT_FILES:
+        if (run.path / name).is_file():
+            client.log_artifact(run_id, str(run.path / name))
+
+
 def _log(client: Any, run: RunFolder, job: JobConfig, runs: dict[str, str], state: str) -> None:
     from mlflow.entities import Param, RunTag
 
@@ -53,6 +80,7 @@ def _log(client: Any, run: RunFolder, job: JobConfig, runs: dict[str, str], stat
     client.log_batch(runs[GLOBAL], params=params, tags=tags)
     client.log_artifact(runs[GLOBAL], str(run.config))
     client.log_artifact(runs[GLOBAL], str(run.metrics_file))
+    _log_report(client, run, runs[GLOBAL])
     for folder in (run.model, run.figures):
         if folder.is_dir():
             client.log_artifacts(runs[GLOBAL], str(folder), artifact_path=folder.name)

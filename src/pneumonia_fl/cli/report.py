@@ -1,0 +1,78 @@
+"""`pneumonia-fl report`: one page about a run or a comparison."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Folder = Annotated[
+    Path, typer.Argument(metavar="RUN|COMPARE", help="A run folder, or a comparison's folder.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="The HTML file; default: report.html in the folder.", show_default=False),
+]
+Gallery = Annotated[
+    str | None,
+    typer.Option(
+        "--gallery",
+        metavar="SOURCE",
+        help="Show the model's worst mistakes on this local data (prepared data, a zip, …). The page then holds "
+        "patients' images and must not leave the site.",
+        show_default=False,
+    ),
+]
+GallerySplit = Annotated[str, typer.Option("--split", help="Of --gallery: train, val or test.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+
+
+def report(
+    folder: Folder,
+    out: Out = None,
+    gallery: Gallery = None,
+    split: GallerySplit = "val",
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page about a run or a comparison, and model_card.md beside it.
+
+    The page needs no network and holds no image, unless --gallery asks for some. What is missing is named in it.
+
+        pneumonia-fl report runs/demo
+    """
+    from pneumonia_fl import DISCLAIMER
+    from pneumonia_fl.cli.progress import progress_bars
+    from pneumonia_fl.report.build import build_report
+
+    shown = None
+    if gallery is not None:
+        from pneumonia_fl.report.gallery import GALLERY_REPORT, gallery_section
+
+        with progress_bars(as_json) as progress:
+            shown = gallery_section(folder, gallery, split, progress)
+        out = out or folder / GALLERY_REPORT
+    written = build_report(folder, out, shown).absolute()
+    logged = gallery is None and out is None and _log(folder)
+    if as_json:
+        typer.echo(
+            json.dumps({"report": str(written), "holds_images": gallery is not None, "mlflow": logged})
+        )
+        return
+    typer.echo(f"report: {written}")
+    if gallery is not None:
+        typer.secho("It holds images of patients and must not leave this site.", fg="red", bold=True)
+    if logged:
+        typer.echo("also in the run's MLflow records")
+    typer.echo(DISCLAIMER)
+
+
+def _log(folder: Path) -> bool:
+    """Put the new report into the run's own MLflow database, when it has one."""
+    from pneumonia_fl.runs import RunFolder
+
+    run = RunFolder(folder)
+    if not run.mlflow_db.is_file() or not run.mlflow_status.is_file():
+        return False
+    from pneumonia_fl.fl.mlflow_records import log_report
+
+    return log_report(run)

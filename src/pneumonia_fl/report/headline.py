@@ -1,0 +1,143 @@
+"""The headline of a run's report: the same result for two kinds of readers, before anything else."""
+
+from pneumonia_fl.report import charts
+from pneumonia_fl.report.blocks import (
+    Block,
+    Figure,
+    Figures,
+    Section,
+    Text,
+    Tiles,
+    Voices,
+    interval,
+    number,
+    out_of_hundred,
+    plural,
+)
+from pneumonia_fl.report.performance import METRICS, SPLITS, Performance
+from pneumonia_fl.report.reading import RunFiles
+
+RARE = 0.10
+"""A share of pneumonia as a general clinic may see, for what an alarm is worth there."""
+_TILES = ("auroc", "sensitivity", "specificity", "ece")
+
+
+def headline(run: RunFiles, test: Performance | None, validation: Performance | None) -> Section:
+    """The result in words and in numbers, before anything else."""
+    shown = test or validation
+    if shown is None:
+        text = "There is no model to judge: the run left neither validation scores nor an evaluation."
+        return Section("summary", "In short", "", [Text((text,))])
+    blocks: list[Block] = [
+        Tiles([_tile(shown, key) for key in _TILES]),
+        Voices(
+            [("For a clinician", _clinician(run, shown)), ("For a statistician", _statistician(run, shown))]
+        ),
+    ]
+    blocks += _dots(shown)
+    return Section("summary", "In short", "", blocks)
+
+
+def _tile(shown: Performance, key: str) -> tuple[str, str, str]:
+    said = {
+        "auroc": "1 is perfect, .5 is guessing",
+        "sensitivity": "pneumonia that is found",
+        "specificity": "healthy that is left alone",
+        "ece": "average error of a probability",
+    }[key]
+    ends = shown.intervals.get(key)
+    return METRICS[key], number(shown.metrics.get(key)), f"95 % CI {interval(ends)}" if ends else said
+
+
+def _dots(shown: Performance) -> list[Block]:
+    """What becomes of a hundred children, and what a hundred alarms are worth."""
+    sensitivity, specificity = shown.metrics.get("sensitivity"), shown.metrics.get("specificity")
+    if sensitivity is None or specificity is None:
+        return []
+    children = [("100 with pneumonia", sensitivity), ("100 without", specificity)]
+    alarms = [
+        (f"100 alarms at {share:.0%} ill", _predictive_value(sensitivity, specificity, share))
+        for share in (shown.prevalence, RARE)
+    ]
+    figures = [
+        Figure(
+            charts.frequencies(
+                children, "children", "Right and wrong answers in 100 ill and 100 healthy children"
+            ),
+            "Blue dots: right answers. Orange crosses: missed pneumonia (left), false alarms (right).",
+        ),
+        Figure(
+            charts.frequencies(alarms, "alarms", "Right and wrong ones among 100 alarms"),
+            "Of 100 alarms, how many are right (blue): among these images, and where pneumonia is rarer.",
+        ),
+    ]
+    return [Figures(figures)]
+
+
+def _where(shown: Performance) -> str:
+    """Which images, and whether they are a fair judge."""
+    patients = f" of {plural(shown.patients, 'patient')}" if shown.patients else ""
+    if shown.split == "test":
+        return f"{plural(shown.n, 'test image')}{patients}, which neither training nor any choice has seen"
+    return f"{plural(shown.n, 'validation image')}{patients}, which also chose the model and its threshold"
+
+
+def _clinician(run: RunFiles, shown: Performance) -> list[str]:
+    sites = plural(len(run.metrics.get("sites", [])) or len(run.sites), "hospital")
+    lines = [f"A network trained by {sites} without sharing images was tried on {_where(shown)}."]
+    sensitivity, specificity = shown.metrics.get("sensitivity"), shown.metrics.get("specificity")
+    if sensitivity is not None:
+        lines.append(
+            f"Of 100 children with pneumonia it finds {out_of_hundred(sensitivity)}{_range(shown, 'sensitivity')}."
+        )
+    if specificity is not None:
+        alarms = out_of_hundred(1 - specificity)
+        lines.append(
+            f"Of 100 without, it raises a false alarm for {alarms}{_range(shown, 'specificity', flip=True)}."
+        )
+    if sensitivity is not None and specificity is not None:
+        rare = _predictive_value(sensitivity, specificity, RARE)
+        lines.append(
+            f"Here {shown.prevalence:.0%} of the images show pneumonia. Where only {RARE:.0%} do, "
+            f"{out_of_hundred(rare)} of 100 alarms would be right."
+        )
+    return [*lines, "It is not a medical device. How it does on patients of any other clinic is not known."]
+
+
+def _range(shown: Performance, key: str, flip: bool = False) -> str:
+    ends = shown.intervals.get(key)
+    if ends is None:
+        return ""
+    low, high = (1 - ends[1], 1 - ends[0]) if flip else ends
+    return f" (probably between {round(100 * low)} and {round(100 * high)})"
+
+
+def _predictive_value(sensitivity: float, specificity: float, prevalence: float) -> float:
+    """Share of alarms that are right (Bayes); 0 when there is no alarm at all."""
+    right, wrong = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    return right / (right + wrong) if right + wrong else 0.0
+
+
+def _statistician(run: RunFiles, shown: Performance) -> list[str]:
+    values = [
+        f"{METRICS[key]} {number(shown.metrics.get(key))}{_brackets(shown, key)}"
+        for key in METRICS
+        if key != "loss"
+    ]
+    positives = f"n = {shown.n:,}, {shown.positives:,} positive ({shown.prevalence:.3f})"
+    how = (
+        "95 % percentile intervals from a bootstrap over patients, 1,000 samples."
+        if shown.exact
+        else "From pooled score histograms (bins of 1/32 logit), so without intervals; optimistic."
+    )
+    rule = shown.operating_point or "rule not recorded"
+    return [
+        f"{SPLITS.get(shown.split, shown.split)}, {positives}. " + "; ".join(values) + ".",
+        f"Threshold {number(shown.threshold)} ({rule}), temperature {number(shown.temperature)}, both from validation.",
+        f"{how} Model of round {run.best_round}, chosen on pooled validation AUROC.",
+    ]
+
+
+def _brackets(shown: Performance, key: str) -> str:
+    ends = shown.intervals.get(key)
+    return f" [{interval(ends)}]" if ends else ""

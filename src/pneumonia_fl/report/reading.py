@@ -1,0 +1,200 @@
+"""What a run or comparison folder holds, read leniently: what is missing or damaged is said, never fatal."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pneumonia_fl.errors import RunError
+from pneumonia_fl.journal import Event
+
+EVALUATIONS = "evaluations"
+SUMMARY = "summary.json"
+_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:;,'\"]+[/\\])+(?=[^\s/\\])")
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run folder's files as plain values; an empty one stands for a file that is missing or damaged.
+
+    `problems` says in one sentence each what is missing and what follows from it.
+    """
+
+    state: Values
+    config: Values
+    metrics: Values
+    events: list[Event]
+    card: Values
+    evaluations: list[Values]
+    cross_site: Values
+    problems: list[str]
+
+    @property
+    def rounds(self) -> list[Values]:
+        """The entries of `metrics.json`, by round."""
+        return list(self.metrics.get("rounds", []))
+
+    @property
+    def sites(self) -> list[str]:
+        """Every site that the run expected or heard of."""
+        named = [*self.state.get("sites", []), *self.metrics.get("sites", []), *self.counts()]
+        return sorted({str(site) for site in named} - {"test"})
+
+    @property
+    def best_round(self) -> int | None:
+        """The round of the saved model."""
+        value = self.card.get("round", self.metrics.get("best_round"))
+        return None if value is None else int(value)
+
+    @property
+    def data(self) -> Values:
+        """Origin of the images: what the model card says, else what the run noted when it started."""
+        return {**(self.state.get("data") or {}), **(self.card.get("data") or {})}
+
+    def counts(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Images by site (or "test"), split and class; from the model card, else from the sites' own words."""
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for values in self.site_data().values():
+            found.update(values.get("counts") or {})
+        return (self.card.get("data") or {}).get("counts") or found
+
+    def site_data(self) -> dict[str, Values]:
+        """What each site said about its own data, by site."""
+        return {event["site"]: event["values"] for event in self.events if event.get("event") == "data"}
+
+    def histogram_of_best(self) -> Values | None:
+        """The pooled validation scores of the saved model, as the journal has them."""
+        found = [
+            event.get("histogram")
+            for event in self.events
+            if event.get("event") == "global" and event.get("round") == self.best_round
+        ]
+        return found[-1] if found else None
+
+    def latest(self, split: str) -> Values | None:
+        """The last evaluation on a split."""
+        found = self.on(split)
+        return found[-1] if found else None
+
+    def on(self, split: str) -> list[Values]:
+        """All evaluations on a split, oldest first."""
+        return [values for values in self.evaluations if values.get("split") == split]
+
+
+@dataclass(frozen=True)
+class ComparisonFiles:
+    """A comparison folder: its `summary.json`, and what is missing."""
+
+    summary: Values
+    problems: list[str]
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read a run folder; only `run.json` must be there.
+
+    Raises:
+        RunError: `folder` is no run folder.
+    """
+    problems: list[str] = []
+    state = _read_json(folder / "run.json", problems, "")
+    if not state:
+        raise RunError(
+            f"{folder} is neither a run nor a comparison folder; `pneumonia-fl runs` lists the runs"
+        )
+    return RunFiles(
+        state=state,
+        config=_read_yaml(folder / "config.yml", problems),
+        metrics=_read_json(folder / "metrics.json", problems, "no curves, no figures by site and no cost"),
+        events=_read_journal(folder / "journal.jsonl", problems),
+        card=_read_json(folder / "model" / "model_card.json", problems, "the run left no best model"),
+        evaluations=_read_evaluations(folder / EVALUATIONS, problems),
+        cross_site=_read_json(
+            folder / "cross_site.json", problems, "no table of models by sites", quiet=True
+        ),
+        problems=problems,
+    )
+
+
+def read_comparison(folder: Path) -> ComparisonFiles:
+    """Read a comparison folder.
+
+    Raises:
+        RunError: its `summary.json` is damaged.
+    """
+    problems: list[str] = []
+    summary = _read_json(folder / SUMMARY, problems, "")
+    if not summary:
+        raise RunError(
+            f"{folder / SUMMARY} is damaged; run `pneumonia-fl compare` again, it goes on from its parts"
+        )
+    return ComparisonFiles(summary, problems)
+
+
+def without_paths(text: object) -> str:
+    """`text` with every absolute path cut to its last part: a report may leave the machine."""
+    return _PATH.sub("", str(text))
+
+
+def _read_json(path: Path, problems: list[str], consequence: str, quiet: bool = False) -> Values:
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        if not quiet:
+            problems.append(_sentence(path, "is missing", consequence))
+        return {}
+    except (OSError, ValueError):
+        problems.append(_sentence(path, "cannot be read (damaged)", consequence))
+        return {}
+    if isinstance(values, dict):
+        return values
+    problems.append(_sentence(path, "holds something else than expected", consequence))
+    return {}
+
+
+def _sentence(path: Path, what: str, consequence: str) -> str:
+    return f"{path.name} {what}{': ' + consequence if consequence else ''}."
+
+
+def _read_yaml(path: Path, problems: list[str]) -> Values:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        problems.append(_sentence(path, "is missing or damaged", "the job's settings are unknown"))
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _read_journal(path: Path, problems: list[str]) -> list[Event]:
+    """All lines that can be read; a damaged line is counted, and the others still count."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        problems.append(
+            _sentence(path, "is missing", "no score distribution, no curves from validation data")
+        )
+        return []
+    events = [event for line in lines if (event := _event(line)) is not None]
+    if len(events) < len(lines):
+        problems.append(f"{len(lines) - len(events)} of {len(lines)} lines of {path.name} cannot be read.")
+    return events
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) and "event" in values else None
+
+
+def _read_evaluations(folder: Path, problems: list[str]) -> list[Values]:
+    """Oldest first, as their numbered names say."""
+    found = [
+        _read_json(path, problems, "this evaluation is left out") for path in sorted(folder.glob("*.json"))
+    ]
+    return sorted((values for values in found if values), key=lambda values: float(values.get("time") or 0))
