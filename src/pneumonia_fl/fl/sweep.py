@@ -1,0 +1,227 @@
+"""A small grid of settings, one run after another: which does best on validation data?
+
+The state of a sweep is the state of its run folders: a point whose run has ended is not run again, so that a killed
+sweep goes on where it stopped. The test split is never read.
+
+sweeps/NAME/
+    sweep.json    job, grid, data and the results so far      mlflow.db    parent and child runs
+    point-01/     the run folder of the first point           …
+"""
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pneumonia_fl import __version__
+from pneumonia_fl.config import JobConfig, load_job
+from pneumonia_fl.data.files import output_errors, write_atomic
+from pneumonia_fl.data.manifest import read_info
+from pneumonia_fl.environment import data_root
+from pneumonia_fl.errors import ConfigError, OutputError, PneumoniaFLError, RunError
+from pneumonia_fl.fl.session import Request, Watcher, run_simulation
+from pneumonia_fl.fl.sweep_records import SweepRecords
+from pneumonia_fl.jobfiles import find_job
+from pneumonia_fl.overrides import flatten
+from pneumonia_fl.runs import RunFolder
+
+MOST_RUNS = 24
+"""More runs than this need the user's word."""
+SUMMARY = "sweep.json"
+VERSION = 1
+ENDED = ("finished", "incomplete", "failed")
+SHOWN = ("auroc", "sensitivity", "specificity", "brier", "ece", "loss", "n")
+
+Grid = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What the user asked for; the names are those of `pneumonia-fl sweep`'s options."""
+
+    job: str
+    grid: list[str]
+    data: Path | None
+    out: Path | None
+    tracking_uri: str | None
+    yes: bool
+
+
+@dataclass(frozen=True)
+class Point:
+    """One place in the grid: what is set there, and the job that comes of it (None: it cannot be, see `problem`)."""
+
+    name: str
+    settings: dict[str, str]
+    job: JobConfig | None
+    problem: str = ""
+
+    @property
+    def words(self) -> list[str]:
+        """The settings as `key=value`."""
+        return [f"{key}={value}" for key, value in self.settings.items()]
+
+
+Show = Callable[[int, int, Point], AbstractContextManager[Watcher]]
+"""Given number, total and point: whoever shows that run."""
+
+
+def run_sweep(request: SweepRequest, show: Show) -> tuple[Path, dict[str, Any]]:
+    """Run what is left of the sweep; return its folder and what `sweep.json` then holds.
+
+    Raises:
+        ConfigError: the grid is malformed or too large, or no point of it is a valid job.
+        OutputError: the folder holds another sweep.
+        RunError: no point has finished.
+    """
+    grid = parse_grid(request.grid)
+    job = load_job(find_job(request.job), _tracking(request))
+    points = points_of(request.job, grid, _tracking(request))
+    if len(points) > MOST_RUNS and not request.yes:
+        raise ConfigError(f"the grid has {len(points)} points, each a whole run; pass --yes to run them all")
+    if all(point.job is None for point in points):
+        raise ConfigError(points[0].problem)
+    folder = (request.out or Path("sweeps") / job.name).absolute()
+    about = _about(job, grid, request)
+    records = SweepRecords(folder, job, grid, _earlier(folder, about).get("mlflow", {}))
+    rows = [_row(folder, point) for point in points]
+    for index, point in enumerate(points):
+        if rows[index]["state"] not in ENDED and point.job is not None:
+            with show(index + 1, len(points), point) as watcher:
+                rows[index] = _run(folder, point, request, watcher)
+        records.add(point.job, rows[index], folder / point.name)
+        _write(folder, about, rows, records)
+    records.close()
+    summary = _write(folder, about, rows, records)
+    if summary["best"] is None:
+        reasons = "; ".join(f"{row['name']}: {row['reason']}" for row in rows[:3])
+        raise RunError(f"no point of the sweep has finished; {reasons}; see {folder}")
+    return folder, summary
+
+
+def parse_grid(words: list[str]) -> Grid:
+    """Read `key=v1,v2` words; `ConfigError` when one is malformed or says something twice."""
+    grid: Grid = {}
+    for word in words:
+        key, separator, text = word.partition("=")
+        values = [value.strip() for value in text.split(",")]
+        if not (separator and key.strip() and all(values)):
+            raise ConfigError(f"--grid {word!r}: write key=value,value, for example train.lr=0.001,0.002")
+        if key.strip() in grid or len(set(values)) < len(values):
+            raise ConfigError(f"--grid {word!r}: a setting or a value stands there twice")
+        grid[key.strip()] = values
+    if not grid:
+        raise ConfigError("nothing to sweep; pass --grid key=value,value, for example train.lr=0.001,0.002")
+    return grid
+
+
+def points_of(job: str, grid: Grid, more: list[str]) -> list[Point]:
+    """All combinations, the first setting changing slowest; `more` are overrides that all have."""
+    points = []
+    for number, values in enumerate(itertools.product(*grid.values()), start=1):
+        settings = dict(zip(grid, values, strict=True))
+        point = Point(f"point-{number:02d}", settings, None)
+        try:
+            points.append(Point(point.name, settings, load_job(find_job(job), [*point.words, *more])))
+        except ConfigError as error:
+            points.append(Point(point.name, settings, None, str(error)))
+    return points
+
+
+def ranked(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sweep's rows, best pooled validation AUROC first; what did not finish comes last."""
+    return sorted(summary["points"], key=_rank)
+
+
+def _tracking(request: SweepRequest) -> list[str]:
+    """The sweep logs to MLflow itself, so its points do not."""
+    uri = [f"mlflow.tracking_uri={request.tracking_uri}"] if request.tracking_uri else []
+    return ["tracking=[tensorboard]", *uri]
+
+
+def _about(job: JobConfig, grid: Grid, request: SweepRequest) -> dict[str, Any]:
+    """What makes a sweep this one and no other."""
+    data = request.data or data_root()
+    return {
+        "version": VERSION,
+        "program": __version__,
+        "job": job.name,
+        "settings": [word for word in flatten(job) if not word.startswith("mlflow.")],
+        "grid": grid,
+        "manifest_sha256": read_info(data).manifest_sha256 if data else None,
+    }
+
+
+def _earlier(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier part of this sweep has written; empty when there is none.
+
+    Raises:
+        OutputError: the folder holds something else.
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    file = folder / SUMMARY
+    if not file.is_file():
+        if any(folder.iterdir()):
+            raise OutputError(f"{folder} exists already and is no sweep; choose another --out")
+        write_atomic(file, json.dumps(about, indent=2).encode())
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    changed = [key for key in about if found.get(key) != about[key]]
+    if changed:
+        raise OutputError(
+            f"{folder} holds a sweep with another {' and '.join(changed)}; choose another --out to start anew"
+        )
+    return found
+
+
+def _run(folder: Path, point: Point, request: SweepRequest, watcher: Watcher) -> dict[str, Any]:
+    """Run one point; what goes wrong stays with it."""
+    out = folder / point.name
+    shutil.rmtree(out, ignore_errors=True)  # of a sweep that was killed
+    overrides = [*point.words, *_tracking(request)]
+    wanted = Request(request.job, request.data, out, folder, overrides, None, None, force=False)
+    try:
+        run_simulation(wanted, watcher)
+    except PneumoniaFLError as error:
+        row = _row(folder, point)
+        return row if row["state"] in ENDED else {**row, "state": "failed", "reason": str(error)}
+    return _row(folder, point)
+
+
+def _row(folder: Path, point: Point) -> dict[str, Any]:
+    """What is known of a point from its run folder."""
+    run = RunFolder(folder / point.name)
+    state = run.state() if run.state_file.is_file() else {}
+    metrics = (
+        run.metrics() if run.metrics_file.is_file() else {"rounds": [], "best_round": None, "missing": []}
+    )
+    best = [entry["global"] for entry in metrics["rounds"] if entry["round"] == metrics["best_round"]]
+    absent = f"never contributed: {', '.join(metrics['missing'])}" if metrics["missing"] else ""
+    return {
+        "name": point.name,
+        "settings": point.settings,
+        "state": state.get("state", "failed" if point.problem else "waiting"),
+        "reason": state.get("error", point.problem) or absent,
+        "best_round": metrics["best_round"],
+        "validation": {key: best[0][key] for key in SHOWN} if best and best[0] else None,
+        "seconds": round(state["finished"] - state["started"], 1) if "finished" in state else None,
+    }
+
+
+def _write(
+    folder: Path, about: Mapping[str, Any], rows: list[dict[str, Any]], records: SweepRecords
+) -> dict[str, Any]:
+    first = min(rows, key=_rank)
+    best = first["name"] if first["state"] == "finished" else None
+    summary = {**about, "points": rows, "best": best, "mlflow": records.summary()}
+    write_atomic(folder / SUMMARY, json.dumps(summary, indent=2).encode())
+    return summary
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[bool, float]:
+    auroc = (row["validation"] or {}).get("auroc")
+    return row["state"] != "finished", -(auroc if auroc is not None else -1.0)
