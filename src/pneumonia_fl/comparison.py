@@ -136,8 +136,8 @@ def _describe(
     return {
         **arm,
         "seeds": [result["seed"] for result in results],
-        **{f"{key}s": [r[key] for r in results] for key in ("step", "second", "best_round")},
-        "bytes": [result["bytes"] for result in results],
+        "best_rounds": [result["best_round"] for result in results],
+        **{key: [result[key] for result in results] for key in ("steps", "seconds", "bytes")},
         POOLED: _statistics(table, index, 0),
         "sites": {
             place: _statistics(table, index, number) for number, place in enumerate(table.places) if number
