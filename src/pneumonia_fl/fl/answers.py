@@ -9,7 +9,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.fl_model import FLModel
 
 from pneumonia_fl.errors import RunError
-from pneumonia_fl.fl.messages import SITE_REPORT, VALIDATE_TASK
+from pneumonia_fl.fl.messages import SITE_REPORT
 from pneumonia_fl.fl.resuming import ResumableFedAvg
 from pneumonia_fl.fl.rounds import State
 from pneumonia_fl.fl.updates import checked_numbers, problem_of
@@ -65,7 +65,7 @@ class CheckingFedAvg(ResumableFedAvg):
         try:
             histogram = ScoreHistogram.from_dict(report["histogram"])
             metrics, training = summarise(histogram), report["training"]
-            values = {**asdict(metrics), **training}
+            values = {**(asdict(metrics) if self._judging else {}), **training}
             if "personal" in report:
                 values["personal"] = checked_numbers(report["personal"])
         except (KeyError, TypeError, ValueError) as error:
@@ -74,7 +74,7 @@ class CheckingFedAvg(ResumableFedAvg):
             self.reject(site, "refused", problem)
             return False
         self.take_report(site, histogram, training)
-        if self.book.task != VALIDATE_TASK:
+        if self.book.task == self.task_name:
             self._algorithm.accept(site, result)
         self.book.accept(site, metrics.auroc, int(training.get("steps", 0)))
         if site not in self._described and "data" in report:
@@ -85,7 +85,7 @@ class CheckingFedAvg(ResumableFedAvg):
         return True
 
     def _problem_of(self, result: FLModel) -> str:
-        if self.book.task == VALIDATE_TASK:
+        if self.book.task != self.task_name:
             return ""
         samples = result.meta.get(FLMetaKey.NUM_STEPS_CURRENT_ROUND)
         problem = problem_of(result.params or {}, samples, self._candidate)

@@ -45,6 +45,7 @@ class PooledFedAvg(CheckingFedAvg):
         resume_from: id of an earlier job of the same submitter to go on from; "": start anew.
         algorithm: the job's `algorithm` section.
         early_stopping: the job's `early_stopping` section.
+        seed: the job's seed.
 
     The other arguments are those of NVFlare's FedAvg; they are named because NVFlare writes a job's configuration
     from the signature.
@@ -65,6 +66,7 @@ class PooledFedAvg(CheckingFedAvg):
         aggregator: ModelAggregator | None = None,
         algorithm: dict[str, Any] | None = None,
         early_stopping: dict[str, Any] | None = None,
+        seed: int = 0,
         task_check_period: float = 0.5,
     ) -> None:
         super().__init__(
@@ -81,6 +83,7 @@ class PooledFedAvg(CheckingFedAvg):
         self.sites, self.quorum, self.grace = tuple(sites), quorum, grace
         self.round_timeout, self.stall_timeout = round_timeout, stall_timeout
         self.resume_from, self.algorithm, self.early_stopping = resume_from, algorithm, early_stopping
+        self.seed = seed
         self._settings = parse(Algorithm, algorithm or {}, "algorithm")
         self.book = RoundBook(sites, quorum, grace)
         self._ended, self._reason, self._stopped_early = "running", "", ""
@@ -143,19 +146,38 @@ class PooledFedAvg(CheckingFedAvg):
         return True
 
     def send_model(
-        self, task_name: str = "train", data: FLModel | None = None, averaged: int = 0, **options: Any
+        self,
+        task_name: str = "train",
+        data: FLModel | None = None,
+        averaged: int = 0,
+        phase: str = "",
+        **options: Any,
     ) -> None:
         """Send the model to all sites, and remember it: the sites will report how good it is."""
         assert data is not None
         self.take_candidate(data.params, data.current_round, averaged)
-        data.meta |= self._algorithm.outgoing(data.current_round, len(self.book.sites))
-        data.meta[FIRST_JOB] = self.first_job
-        data.meta[SITE_STEPS] = {site: record.steps for site, record in self.book.sites.items()}
-        self.book.open(data.current_round, task_name)
-        self.journal.write("round_started", round=data.current_round, task=task_name)
+        data.meta |= self.outgoing(data.current_round)
+        self.book.open(data.current_round, phase or task_name)
+        self.journal.write("round_started", round=data.current_round, task=self.book.task)
         self.broadcast_model(
             task_name=task_name, data=data, timeout=self.round_timeout, blocking=False, **options
         )
+
+    def outgoing(self, number: int) -> dict[str, Any]:
+        """What travels with a model."""
+        return {
+            **self._algorithm.outgoing(number, len(self.book.sites)),
+            FIRST_JOB: self.first_job,
+            SITE_STEPS: {site: record.steps for site, record in self.book.sites.items()},
+        }
+
+    def wait(self) -> bool:
+        """Wait until a task is over; False when the job is aborted meanwhile."""
+        while self.get_num_standing_tasks():
+            if self.abort_signal.triggered:
+                return False
+            time.sleep(self._task_check_period)
+        return True
 
     def get_num_standing_tasks(self) -> int:
         """Asked in FedAvg's waiting loop: here a round is closed, or the job ended, when its time has come."""
@@ -201,13 +223,10 @@ class PooledFedAvg(CheckingFedAvg):
         )
         targets = [client.name for client in self.engine.get_clients()]
         self.send_model(VALIDATE_TASK, data, averaged, targets=targets, callback=self.note_report)
-        while self.get_num_standing_tasks():
-            if self.abort_signal.triggered:
-                return
-            time.sleep(self._task_check_period)
-        self.close_round()
-        if self._pool:
-            self.judge_candidate()
+        if self.wait():
+            self.close_round()
+            if self._pool:
+                self.judge_candidate()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Answer `show_stats`; take a site's metric points as signs of life."""

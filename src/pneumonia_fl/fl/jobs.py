@@ -22,6 +22,7 @@ from pneumonia_fl.config import JobConfig
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.aggregator import SampleWeightedAverage
 from pneumonia_fl.fl.controller import PooledFedAvg
+from pneumonia_fl.fl.cyclic import CyclicWeights
 from pneumonia_fl.fl.executor import TrainerExecutor
 from pneumonia_fl.fl.messages import ABOUT_KEY
 from pneumonia_fl.fl.receivers import JournalReceiver, MLflowReceiver, TensorBoardReceiver
@@ -96,7 +97,8 @@ class PneumoniaRecipe(FedAvgRecipe):
         self, persistor_id: str, model_params: dict[str, Any] | None, model_aggregator: object
     ) -> PooledFedAvg:
         job = self._source
-        return PooledFedAvg(
+        controller = CyclicWeights if job.algorithm.name == "cyclic" else PooledFedAvg
+        return controller(
             sites=self._sites,
             quorum=job.min_sites,
             grace=job.grace,
@@ -110,6 +112,8 @@ class PneumoniaRecipe(FedAvgRecipe):
             model=model_params,
             aggregator=model_aggregator,
             algorithm=job.algorithm.model_dump(exclude_defaults=True),
+            early_stopping=job.early_stopping.model_dump(exclude_defaults=True),
+            seed=job.train.seed,
             task_check_period=TASK_CHECK_PERIOD,
         )
 
@@ -178,7 +182,8 @@ def _model_spec(job: JobConfig) -> dict[str, Any]:
         "class_path": "pneumonia_fl.model.build_model",
         "args": {
             "name": job.model.name,
-            "norm": job.model.norm,
+            # FedBN's server has no normalisation: each site keeps its own.
+            "norm": "none" if job.algorithm.name == "fedbn" else job.model.norm,
             "size": settings.preprocess.size,
             "seed": job.train.seed,
         },

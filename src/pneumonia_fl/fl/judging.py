@@ -33,6 +33,7 @@ class JudgingFedAvg(FedAvg):
         self._patience = patience
         self._candidate: Parameters = {}
         self._candidate_round = self._averaged = 0
+        self._judging = True
         self._pool: dict[str, ScoreHistogram] = {}
         self._training: dict[str, dict[str, float]] = {}
         self._best: Parameters | None = None
@@ -46,11 +47,13 @@ class JudgingFedAvg(FedAvg):
         `averaged`: it is the mean of so many global models, and no round's own (0).
         """
         self._candidate, self._candidate_round, self._averaged = dict(parameters), number, averaged
-        self._pool, self._training = {}, {}
+        self._pool, self._training, self._judging = {}, {}, True
 
     def take_report(self, site: str, histogram: ScoreHistogram, training: dict[str, float]) -> None:
-        """Add one site's histogram of the candidate, and what its training from it cost."""
-        self._pool[site], self._training[site] = histogram, training
+        """Add one site's histogram of the candidate, and what its training cost."""
+        self._training[site] = training
+        if self._judging:
+            self._pool[site] = histogram
 
     def restore_best(self, parameters: Parameters | None, auroc: float | None, number: int | None) -> None:
         """Take over the best model of an earlier part of the same job."""

@@ -21,6 +21,9 @@ FIRST_JOB = "pneumonia_fl.first_job"
 STATS_GROUP = "pneumonia_fl"
 """Name under which the controller's snapshot stands in NVFlare's `show_stats`."""
 
+PASSED_ON = "pneumonia_fl.passed_on"
+"""Key in the server's `FLModel.meta`: the model comes from another site in the middle of a round; nobody judges it."""
+
 VALIDATE_TASK = "validate"
 """Task in which a site only evaluates; NVFlare's client API calls it so."""
 

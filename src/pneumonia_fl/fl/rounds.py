@@ -44,13 +44,13 @@ class RoundBook:
         self._grace = grace
         self._clock = clock
         self.number = 0
-        self.task = ""
+        self.task, self._in_turns = "", False
         self.opened = self._quorum_since = clock()
         self.last_sign = clock()
 
-    def open(self, number: int, task: str) -> None:
-        """Begin a round; nobody has answered."""
-        self.number, self.task = number, task
+    def open(self, number: int, task: str, in_turns: bool = False) -> None:
+        """Begin a round; nobody has answered. `in_turns`: one site after the other, so that none is late."""
+        self.number, self.task, self._in_turns = number, task, in_turns
         self.opened = self.last_sign = self._clock()
         for record in self.sites.values():
             record.state, record.problem = "waiting", ""
@@ -91,7 +91,7 @@ class RoundBook:
     def due(self) -> bool:
         """Whether the round should close before everybody has answered."""
         if self.complete:
-            return self._clock() - self._quorum_since >= self._grace
+            return not self._in_turns and self._clock() - self._quorum_since >= self._grace
         return self.hopeless()
 
     def hopeless(self) -> bool:
