@@ -19,7 +19,7 @@ from pneumonia_fl.config import (
 )
 from pneumonia_fl.environment import data_root, site_threads
 from pneumonia_fl.errors import ConfigError
-from pneumonia_fl.learning import Algorithm
+from pneumonia_fl.learning import Algorithm, OperatingPoint
 from pneumonia_fl.overrides import flatten, with_overrides
 
 LEAST: dict[str, Any] = {"name": "job", "preprocess": {"size": 64}}
@@ -49,8 +49,10 @@ def site_settings(draw: st.DrawFn) -> SiteSettings:
     preprocess = Preprocess(size=size, mean=mean, normalisation=draw(st.sampled_from(["per_image", "fixed"])))
     model = ModelConfig(norm=draw(st.sampled_from(["batch", "group"])))
     return SiteSettings(
+        name="job",
         rounds=draw(st.integers(1, 1000)),
         algorithm=Algorithm(name="fedprox", mu=draw(st.floats(1e-9, 100))),
+        operating_point=OperatingPoint(target=draw(st.floats(0.01, 0.99))),
         model=model,
         preprocess=preprocess,
         train=train,
@@ -84,6 +86,8 @@ def test_site_settings_need_an_input_size() -> None:
 
 def test_site_settings_hold_nothing_of_the_server() -> None:
     assert set(SiteSettings.model_fields) == {
+        "name",
+        "operating_point",
         "rounds",
         "algorithm",
         "model",
@@ -148,6 +152,16 @@ def test_an_override_that_is_no_yaml_is_explained(override: str) -> None:
         ({"train": 3}, r"train: "),
         ({"algorithm": {"name": "fedprox"}}, r"algorithm: fedprox needs mu > 0"),
         ({"algorithm": {"mu": 0.1}}, r"algorithm: fedavg has no mu"),
+        (
+            {"algorithm": {"name": "scaffold"}},
+            r"job: scaffold needs train\.optimizer sgd with train\.momentum 0",
+        ),
+        ({"algorithm": {"name": "scaffold"}, "train": {"optimizer": "sgd"}}, r"job: scaffold needs"),
+        ({"algorithm": {"name": "fedbn"}, "model": {"name": "pneumonia_network"}}, r"fedbn needs .* layers"),
+        (
+            {"algorithm": {"name": "fedbn"}, "model": {"name": "resnet18", "pretrained": "imagenet"}},
+            r"fedbn needs model\.pretrained none",
+        ),
         ({"model": {"pretrained": "imagenet"}}, r"imagenet is for torchvision's models"),
         ({"tracking": ["wandb"]}, r"tracking\.0: .*'tensorboard' or 'mlflow'"),
         ({"mlflow": {"tracking_uri": "https://me:secret@host"}}, r"must not carry credentials"),

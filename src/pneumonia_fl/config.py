@@ -121,7 +121,8 @@ class TrainConfig(Strict):
     )
     max_grad_norm: float = Field(5.0, ge=0, description="Clip the gradient's norm; 0 switches it off.")
     amp: bool = Field(
-        True, description="Mixed precision on a GPU, and on a CPU that multiplies in bfloat16; false: float32."
+        True,
+        description="Mixed precision on a GPU, and on a CPU that multiplies in bfloat16; false: float32.",
     )
     seed: int = Field(7, ge=0, description="Seed of initial weights, order and augmentation.")
 
@@ -152,8 +153,10 @@ class SyntheticData(Strict):
 class SiteSettings(Strict):
     """The part of a job that a site's training script needs; travels as the script's arguments."""
 
+    name: str
     rounds: int = Field(ge=1)
     algorithm: Algorithm
+    operating_point: OperatingPoint
     model: ModelConfig
     preprocess: Preprocess
     train: TrainConfig
@@ -199,13 +202,31 @@ class JobConfig(Strict):
     mlflow: MLflowConfig = Field(default_factory=MLflowConfig)
     synthetic: SyntheticData | None = Field(None, description="Data to make up when --data is not given.")
 
+    @model_validator(mode="after")
+    def _algorithm_fits(self) -> Self:
+        name, model, train = self.algorithm.name, self.model, self.train
+        if name == "scaffold" and (train.optimizer != "sgd" or train.momentum):
+            raise ValueError(
+                "scaffold needs train.optimizer sgd with train.momentum 0; "
+                "its control variates are means of plain gradients"
+            )
+        if name == "fedbn" and model.name == "pneumonia_network":
+            raise ValueError("fedbn needs a model with normalisation layers; pneumonia_network has none")
+        if name == "fedbn" and model.pretrained != "none":
+            raise ValueError(
+                "fedbn needs model.pretrained none; it sends no normalisation, not even ImageNet's"
+            )
+        return self
+
     def site_settings(self) -> SiteSettings:
         """The settings that travel to the sites; `preprocess` must be known by now."""
         if self.preprocess is None:
             raise ConfigError("preprocess is not set; pass --data DIR, or set preprocess.size")
         return SiteSettings(
+            name=self.name,
             rounds=self.rounds,
             algorithm=self.algorithm,
+            operating_point=self.operating_point,
             model=self.model,
             preprocess=self.preprocess,
             train=self.train,

@@ -1,4 +1,4 @@
-"""What a machine says for itself, and never a job: where its data lies, which cores it may use.
+"""What a machine says for itself, and never a job: where its data and a site's own models lie, which cores it may use.
 
 This module and the command line are the only readers of environment variables.
 """
@@ -11,6 +11,7 @@ from pneumonia_fl.errors import ConfigError
 
 DATA_VARIABLE = "PNEUMONIA_FL_DATA"
 THREADS_VARIABLE = "PNEUMONIA_FL_THREADS"
+SITE_STATE_VARIABLE = "PNEUMONIA_FL_SITE_STATE"
 KIT_VARIABLE = "PNEUMONIA_FL_KIT"
 TRACKING_VARIABLE = "PNEUMONIA_FL_TRACKING_URI"
 
@@ -48,6 +49,15 @@ def site_threads(site: str) -> int | None:
     return int(threads[site]) if site in threads else None
 
 
+def site_state(site: str, job: str) -> Path | None:
+    """Folder in which `site` keeps what never leaves it for `job`; None when the site has none.
+
+    From `PNEUMONIA_FL_SITE_STATE`, in which `{site}` and `{job}` stand for the two.
+    """
+    value = os.environ.get(SITE_STATE_VARIABLE)
+    return Path(value.replace("{site}", site).replace("{job}", job)) if value else None
+
+
 def tracking_uri() -> str | None:
     """The MLflow server that gets the metrics of a federation's jobs, from `PNEUMONIA_FL_TRACKING_URI`.
 
@@ -70,10 +80,11 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def set_site_defaults(site: str, data: Path | None, threads: int | None) -> None:
+def set_site_defaults(site: str, data: Path | None, threads: int | None, state: Path) -> None:
     """Hand a site's own settings to the processes that this one starts; the environment's own values go first."""
     if data is not None:
         os.environ.setdefault(DATA_VARIABLE, str(data))
     if threads is not None:
         os.environ.setdefault(THREADS_VARIABLE, f"{site}={threads}")
+    os.environ.setdefault(SITE_STATE_VARIABLE, str(state / "{job}"))
     os.environ.setdefault("OMP_WAIT_POLICY", SHARED_CORES["OMP_WAIT_POLICY"])

@@ -87,6 +87,7 @@ def build_model(
     Args:
         name: one of `config.MODEL_NAMES`.
         norm: `batch`, or `group` to replace every BatchNorm; networks without norm layers do not change.
+            `none` leaves the layers out: what FedBN's server has of a model.
         size: side of the square input in pixels.
         seed: None draws the weights from the global RNG.
 
@@ -95,11 +96,21 @@ def build_model(
     """
     if name not in MODEL_NAMES:
         raise ConfigError(f"unknown model {name!r}; choose one of {', '.join(MODEL_NAMES)}")
-    if norm not in ("batch", "group"):
+    if norm not in ("batch", "group", "none"):
         raise ConfigError(f"unknown norm {norm!r}; choose batch or group")
     with _seeded(seed):
         model = _builder(name)(size)
-        return _with_group_norm(model) if norm == "group" else model
+        return (
+            model
+            if norm == "batch"
+            else _replace_norm(model, _group_norm if norm == "group" else nn.Identity)
+        )
+
+
+def normalisation_keys(model: nn.Module) -> set[str]:
+    """Keys in the state dict of what belongs to normalisation layers: weights, biases, running statistics."""
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
+    return {f"{name}.{key}" for name, layer in layers for key in layer.state_dict()}
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -190,11 +201,15 @@ def _replace_stem(model: nn.Module) -> None:
     model.set_submodule(name, stem)
 
 
-def _with_group_norm(model: nn.Module) -> nn.Module:
-    """Replace each BatchNorm by a GroupNorm of 8 channels a group, or fewer where 8 does not divide."""
+def _replace_norm(model: nn.Module, make: Callable[[int], nn.Module]) -> nn.Module:
+    """Replace each BatchNorm by what `make` gives for its number of channels."""
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
-            channels = module.num_features
-            size = next(group for group in (8, 4, 2, 1) if channels % group == 0)
-            model.set_submodule(name, nn.GroupNorm(channels // size, channels))
+            model.set_submodule(name, make(module.num_features))
     return model
+
+
+def _group_norm(channels: int) -> nn.Module:
+    """8 channels a group, or fewer where 8 does not divide."""
+    size = next(group for group in (8, 4, 2, 1) if channels % group == 0)
+    return nn.GroupNorm(channels // size, channels)

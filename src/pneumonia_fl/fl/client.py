@@ -6,32 +6,48 @@ This file only translates between NVFlare and the plain PyTorch of `train.py` an
 import argparse
 import logging
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import nvflare.client as flare
 import torch
 from nvflare.client.tracking import SummaryWriter
+from torch import nn
 
 from pneumonia_fl import __version__
-from pneumonia_fl.checkpoint import load_into
-from pneumonia_fl.config import SiteSettings, parse_words
+from pneumonia_fl.checkpoint import DataSummary
+from pneumonia_fl.config import SiteSettings, parse, parse_words
 from pneumonia_fl.data.store import SiteData, open_site
 from pneumonia_fl.environment import data_root, site_threads
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.evaluate import evaluate
-from pneumonia_fl.fl.algorithms.site import site_algorithm
-from pneumonia_fl.fl.messages import SITE_ERROR, SITE_REPORT, SITE_STEPS, series, without_paths
+from pneumonia_fl.fl.algorithms.keeping import SiteState
+from pneumonia_fl.fl.algorithms.registry import site_algorithm
+from pneumonia_fl.fl.collect import model_card
+from pneumonia_fl.fl.messages import (
+    FIRST_JOB,
+    PASSED_ON,
+    SITE_ERROR,
+    SITE_REPORT,
+    SITE_STEPS,
+    series,
+    without_paths,
+)
 from pneumonia_fl.journal import LOSS_POINTS
-from pneumonia_fl.metrics import Metrics, summarise
+from pneumonia_fl.metrics import Metrics, ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
-from pneumonia_fl.train import TrainResult, Turn, train_epochs
+from pneumonia_fl.train import Penalty, TrainResult, Turn, train_epochs
 
 log = logging.getLogger("pneumonia_fl.site")
 
 SHARED_FACTS = {"source", "licence", "credit", "manifest_sha256", "counts"}
 """What the server learns of a site's data set, for the model card: counts per class and split, no file or patient."""
+OWN = "personal_"
+"""Before the names of the series of a site's own model."""
+OWN_LIMITS = "One site's own model, chosen and calibrated on that site's validation images: of little worth elsewhere. "
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -83,7 +99,7 @@ class Site:
         self.model = build_model(
             settings.model.name, norm=settings.model.norm, size=settings.preprocess.size
         ).to(self.device)
-        self.algorithm = site_algorithm(settings.algorithm)
+        self.algorithm = site_algorithm(settings.algorithm, name)
         self.writer = SummaryWriter()
         self.total_steps = 0
         self._facts = data.info.model_dump(mode="json", include=SHARED_FACTS)
@@ -92,59 +108,93 @@ class Site:
 
     def answer(self, message: flare.FLModel) -> flare.FLModel:
         """Evaluate the received model and, in a training task, train it."""
-        load_into(self.model, message.params)
-        self.algorithm.begin(self.model, message)
+        # Where another server than ours sends the model, the job's own id has to do.
+        state = SiteState.of(self.name, message.meta.get(FIRST_JOB) or flare.get_job_id())
+        self.algorithm.begin(self.model, message, state)
         # The server counts: a site that was restarted goes on with its steps.
         self.total_steps = message.meta.get(SITE_STEPS, {}).get(self.name, self.total_steps)
         histogram = evaluate(self.model, self.validation_data, self.settings.preprocess)
         metrics = summarise(histogram)
-        self._publish(metrics, message.current_round)
-        report: dict[str, Any] = {"histogram": histogram.to_dict(), "training": {}, "data": self._facts}
+        self._publish(metrics, None if PASSED_ON in message.meta else message.current_round)
+        own = self._judge_own_model(state, histogram, message.current_round)
+        report: dict[str, Any] = {"histogram": histogram.to_dict(), "training": {}, "data": self._facts} | own
         if not flare.is_train():
             return flare.FLModel(metrics=series(metrics), meta={SITE_REPORT: report})
-        result = self._train(message)
+        started = time.perf_counter()
+        result, extra = self._train(message.current_round)
         report["training"] = {
             "train_loss": result.loss,
             "train_samples": result.samples,
             "steps": result.steps,
-            "seconds": round(result.seconds, 3),
+            "seconds": round(time.perf_counter() - started, 3),
         }
-        return flare.FLModel(
-            params={key: value.cpu() for key, value in self.model.state_dict().items()},
-            metrics=series(metrics),
-            meta={
-                **self.algorithm.end(self.model),
-                "NUM_STEPS_CURRENT_ROUND": result.samples,
-                SITE_REPORT: report,
-            },
-        )
-
-    def _train(self, message: flare.FLModel) -> TrainResult:
-        settings = self.settings
-        result = train_epochs(
-            self.model,
-            self.train_data,
-            settings.train,
-            settings.augment,
-            settings.preprocess,
-            turn=Turn(self.name, message.current_round, settings.rounds),
-            penalty=self.algorithm.penalty(self.model),
-            on_step=self._publish_loss,
-        )
         self.total_steps += result.steps
-        return result
+        return flare.FLModel(
+            params={key: value.cpu() for key, value in self.algorithm.shared(self.model).items()},
+            metrics=series(metrics),
+            meta={**extra, "NUM_STEPS_CURRENT_ROUND": result.samples, SITE_REPORT: report},
+        )
 
-    def _publish(self, metrics: Metrics, number: int | None) -> None:
+    def _train(self, number: int) -> tuple[TrainResult, dict[str, Any]]:
+        """Train the global model as the algorithm says; returns also what else travels back."""
+        algorithm, model = self.algorithm, self.model
+        turn = Turn(self.name, number, self.settings.rounds)
+        result = self._fit(model, turn, algorithm.penalty(model), algorithm.after_step(model))
+        # A stream of its own: the global model must not depend on what else the site trains.
+        own_turn = replace(turn, site=f"{self.name}/own")
+        return result, algorithm.end(model, lambda own, penalty: self._fit(own, own_turn, penalty))
+
+    def _fit(
+        self,
+        model: nn.Module,
+        turn: Turn,
+        penalty: Penalty | None,
+        after_step: Callable[[float], None] | None = None,
+    ) -> TrainResult:
+        tag = "train_loss" if model is self.model else f"{OWN}train_loss"
+        return train_epochs(
+            model,
+            self.train_data,
+            self.settings.train,
+            self.settings.augment,
+            self.settings.preprocess,
+            turn=turn,
+            penalty=penalty,
+            after_step=after_step,
+            on_step=lambda step, loss: self._publish_loss(tag, step, loss),
+        )
+
+    def _judge_own_model(
+        self, state: SiteState, histogram: ScoreHistogram, number: int | None
+    ) -> dict[str, Any]:
+        """Evaluate the site's own model, where there is one, and keep the best; returns its part of the report.
+
+        `histogram` is that of the model of the federation, which may be the site's own as well.
+        """
+        own = self.algorithm.own_model(self.model)
+        if own is None or number is None:
+            return {}
+        report = {}
+        if own is not self.model:
+            histogram = evaluate(own, self.validation_data, self.settings.preprocess)
+            report = {"personal": asdict(summarise(histogram))}
+            self._publish(summarise(histogram), number, OWN)
+        if number:
+            card = model_card(self.settings, parse(DataSummary, self._facts, "the data"), number, histogram)
+            state.keep_if_better(own, card.model_copy(update={"limitations": OWN_LIMITS + card.limitations}))
+        return report
+
+    def _publish(self, metrics: Metrics, number: int | None, prefix: str = "") -> None:
         if number is not None:
             for tag, value in series(metrics).items():
-                self.writer.add_scalar(tag, value, global_step=number)
+                self.writer.add_scalar(prefix + tag, value, global_step=number)
 
-    def _publish_loss(self, step: int, loss: float) -> None:
+    def _publish_loss(self, tag: str, step: int, loss: float) -> None:
         """Log about `LOSS_POINTS` losses per round; every point is a message to the server."""
         train = self.settings.train
         steps = train.local_epochs * math.ceil(len(self.train_data) / train.batch_size)
         if step * LOSS_POINTS // steps > (step - 1) * LOSS_POINTS // steps:
-            self.writer.add_scalar("train_loss", loss, global_step=self.total_steps + step)
+            self.writer.add_scalar(tag, loss, global_step=self.total_steps + step)
 
 
 def _parse(argv: Sequence[str] | None) -> SiteSettings:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pneumonia_fl.calibration import calibrate
 from pneumonia_fl.checkpoint import LIMITATIONS, DataSummary, ModelCard, load_state, save_model
-from pneumonia_fl.config import JobConfig, parse
+from pneumonia_fl.config import JobConfig, SiteSettings, parse
 from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal, summarise_rounds
@@ -21,6 +21,12 @@ from pneumonia_fl.runs import MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, TB_EVE
 RECORDS = (JOURNAL_NAME, TB_EVENTS, MLFLOW_DB, MLFLOW_ARTIFACTS, MLFLOW_STATUS)
 SYNTHETIC_LIMITATIONS = (
     "Trained on drawn images: it shows that the software works and knows nothing of real X-rays."
+)
+SHARED = "_shared"
+"""After the name of a model's folder: these weights alone are no model."""
+NO_NORMALISATION = (
+    "Not a complete model: FedBN leaves the normalisation layers at the sites, where each keeps a complete model of "
+    "its own; the metrics are those of the sites' models on their own images. "
 )
 MODELS = {"best_FL_global_model.pt": "model", "FL_global_model.pt": "model_last"}
 
@@ -48,14 +54,19 @@ def collect(
     write_atomic(run.metrics_file, json.dumps(metrics, indent=2).encode())
     pooled = {event["round"]: event for event in events if event["event"] == "global"}
     last = max((number for number, event in pooled.items() if not event.get("averaged")), default=None)
+    partial = job.algorithm.name == "fedbn"
     for checkpoint, folder in MODELS.items():
         found = server / "app_server" / checkpoint
         number = metrics["best_round"] if folder == "model" else last
         if found.is_file() and number is not None:
             judged = pooled[number]
-            card = model_card(job, data, number, ScoreHistogram.from_dict(judged["histogram"]))
-            note = {"averaged": judged.get("averaged", 0)}
-            save_model(run.path / folder, load_state(found), card.model_copy(update=note))
+            histogram = ScoreHistogram.from_dict(judged["histogram"])
+            card = model_card(job.site_settings(), data, number, histogram)
+            note: dict[str, object] = {"averaged": judged.get("averaged", 0)}
+            if partial:
+                note["limitations"] = NO_NORMALISATION + card.limitations
+            target = run.path / (folder + SHARED if partial else folder)
+            save_model(target, load_state(found), card.model_copy(update=note))
 
 
 def summary_of_sites(events: list[Event]) -> DataSummary:
@@ -93,15 +104,15 @@ def _collect_logs(run: RunFolder, logs: Mapping[str, list[Path]]) -> None:
         (run.logs / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
-def model_card(job: JobConfig, data: DataSummary, number: int, pooled: ScoreHistogram) -> ModelCard:
-    """Describe a global model, calibrated on the pooled validation data of its round."""
-    fitted = calibrate(pooled, job.operating_point)
+def model_card(settings: SiteSettings, data: DataSummary, number: int, pooled: ScoreHistogram) -> ModelCard:
+    """Describe a model, calibrated on the (pooled) validation data of its round."""
+    fitted = calibrate(pooled, settings.operating_point)
     return ModelCard(
-        job=job.name,
+        job=settings.name,
         round=number,
-        seed=job.train.seed,
-        model=job.model,
-        preprocess=job.site_settings().preprocess,
+        seed=settings.train.seed,
+        model=settings.model,
+        preprocess=settings.preprocess,
         **asdict(fitted),
         metrics=asdict(summarise(pooled, fitted.threshold, fitted.temperature)),
         data=data,

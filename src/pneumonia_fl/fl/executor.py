@@ -21,6 +21,8 @@ from pneumonia_fl.config import SiteSettings, parse_words
 from pneumonia_fl.environment import set_site_defaults
 from pneumonia_fl.fl.kits import read_settings
 
+SITE_STATE_FOLDER = "pneumonia_fl_site_state"
+"""Below a site's kit: for each job what the site keeps for itself (see `fl.algorithms.keeping`)."""
 TRAINER_DIED = 75
 """Exit code of a site's job process whose trainer is gone; `SiteJobLauncher` starts both again."""
 SHUTDOWN_SECONDS = 5.0
@@ -62,9 +64,10 @@ class TrainerExecutor(ClientAPIExecutor):
         if event_type == EventType.START_RUN:
             workspace: Workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
             own = read_settings(Path(workspace.get_site_config_dir()))
+            kit = Path(workspace.get_root_dir())
             # A relative folder counts from the kit, wherever this process runs.
-            data = own.data and Path(workspace.get_root_dir()) / own.data
-            set_site_defaults(fl_ctx.get_identity_name(), data, own.threads)
+            data = own.data and kit / own.data
+            set_site_defaults(fl_ctx.get_identity_name(), data, own.threads, kit / SITE_STATE_FOLDER)
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.START_RUN and self._backend is None:
             os._exit(TRAINER_DIED)

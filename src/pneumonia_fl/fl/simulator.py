@@ -14,7 +14,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pneumonia_fl.environment import DATA_VARIABLE, SHARED_CORES, THREADS_VARIABLE, child_environment
+from pneumonia_fl.environment import (
+    DATA_VARIABLE,
+    SHARED_CORES,
+    SITE_STATE_VARIABLE,
+    THREADS_VARIABLE,
+    child_environment,
+)
 from pneumonia_fl.errors import RunError, SiteError
 from pneumonia_fl.fl.failures import full_disk, server_error, site_error, start_error
 from pneumonia_fl.fl.processes import RUN_MARK, end_marked, workers
@@ -56,7 +62,7 @@ def simulate(
         stack.callback(end_marked, mark)
         process = subprocess.Popen(
             _command(run, environment, workspace, list(threads), mark, log_config),
-            env=_environment(data, threads, mark),
+            env=_environment(run, data, threads, mark),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -108,11 +114,12 @@ def _command(
     return command + (["--log-config", log_config] if log_config else [])
 
 
-def _environment(data: Path, threads: dict[str, int], mark: str) -> dict[str, str]:
-    """The processes' environment: where the data is, and each site's share of the cores."""
+def _environment(run: RunFolder, data: Path, threads: dict[str, int], mark: str) -> dict[str, str]:
+    """The processes' environment: where the data and the sites' own models are, each site's share of the cores."""
     environment = child_environment(
         **{
             DATA_VARIABLE: str(data.absolute()),
+            SITE_STATE_VARIABLE: str(run.sites / "{site}"),
             THREADS_VARIABLE: ",".join(f"{site}={count}" for site, count in threads.items()),
             RUN_MARK: mark,
             **SHARED_CORES,

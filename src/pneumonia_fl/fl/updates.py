@@ -5,7 +5,7 @@ The checks are cheap, and about form only; they are no defence against a site th
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -31,6 +31,15 @@ def byte_count(update: Mapping[str, Any] | None) -> int:
     return sum(int(value.nbytes) for value in (update or {}).values())
 
 
+def checked_numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
+    """A site's own numbers by name as the journal can take them; `ValueError` for anything else."""
+    values = dict(values)
+    wrong = [name for name, value in values.items() if value is not None and not _is_number(value)]
+    if wrong:
+        raise ValueError(f"{_some(wrong)} is no number")
+    return {str(name): value for name, value in values.items()}
+
+
 def _keys(update: Mapping[str, Any], reference: Parameters) -> str:
     missing, extra = sorted(reference.keys() - update.keys()), sorted(update.keys() - reference.keys())
     if missing:
@@ -54,11 +63,15 @@ def _arrays(update: Mapping[str, Any], reference: Parameters) -> str:
 
 
 def _samples(samples: object) -> str:
-    if isinstance(samples, bool) or not isinstance(samples, int | float) or not math.isfinite(samples):
+    if not _is_number(samples):
         return f"the sample count {samples!r} is no number"
     if not 1 <= samples <= MAX_SAMPLES:
         return f"the sample count {samples} is absurd"
     return ""
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _some(names: list[str]) -> str:

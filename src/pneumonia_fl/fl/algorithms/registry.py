@@ -1,17 +1,30 @@
-"""Which algorithm does what at the server, by its name in a job."""
+"""Which algorithm does what at the server and at the sites, by its name in a job."""
 
 from collections.abc import Callable, Set
 
+from pneumonia_fl.fl.algorithms.ditto import Ditto
+from pneumonia_fl.fl.algorithms.fedbn import FedBN
 from pneumonia_fl.fl.algorithms.fedopt import FedAdam, FedAvgM, FedYogi
+from pneumonia_fl.fl.algorithms.scaffold import Scaffold, ServerScaffold
 from pneumonia_fl.fl.algorithms.server import ServerAlgorithm
+from pneumonia_fl.fl.algorithms.site import FedProx, SiteAlgorithm
 from pneumonia_fl.learning import Algorithm
 
 AT_THE_SERVER: dict[str, Callable[[Algorithm, Set[str]], ServerAlgorithm]] = {
     "fedavgm": FedAvgM,
     "fedadam": FedAdam,
     "fedyogi": FedYogi,
+    "scaffold": ServerScaffold,
 }
 """Those that do more than average; each is given its settings and the names of the trainable parameters."""
+
+AT_A_SITE: dict[str, Callable[[str, Algorithm], SiteAlgorithm]] = {
+    "fedprox": lambda site, settings: FedProx(site, settings.mu),
+    "scaffold": lambda site, settings: Scaffold(site),
+    "fedbn": lambda site, settings: FedBN(site),
+    "ditto": lambda site, settings: Ditto(site, settings.mu),
+}
+"""Those that do more than train; each is given the site's name and its settings."""
 
 
 def server_algorithm(settings: Algorithm, trainable: Set[str]) -> ServerAlgorithm:
@@ -23,3 +36,9 @@ def server_algorithm(settings: Algorithm, trainable: Set[str]) -> ServerAlgorith
     """
     make = AT_THE_SERVER.get(settings.name)
     return make(settings, trainable) if make else ServerAlgorithm()
+
+
+def site_algorithm(settings: Algorithm, site: str) -> SiteAlgorithm:
+    """A site's part of an algorithm; `settings` is the job's `algorithm` section."""
+    make = AT_A_SITE.get(settings.name)
+    return make(site, settings) if make else SiteAlgorithm(site)

@@ -4,14 +4,19 @@ from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel
 
+from pneumonia_fl.fl.updates import byte_count
+
 Parameters = dict[str, Any]
 
 
 class ServerAlgorithm:
     """FedAvg: the average is the new model. Others override what they change."""
 
-    def outgoing(self) -> dict[str, Any]:
-        """What travels to every site with the model, as entries of the message's meta."""
+    def outgoing(self, number: int, sites: int) -> dict[str, Any]:
+        """What travels to every site with the model of round `number`, as entries of the message's meta.
+
+        `sites` is how many are expected in all.
+        """
         return {}
 
     def problem_of(self, site: str, result: FLModel) -> str:
@@ -20,6 +25,10 @@ class ServerAlgorithm:
 
     def accept(self, site: str, result: FLModel) -> None:
         """Take in what an answer that counts carries beside its parameters."""
+
+    def byte_count(self, result: FLModel) -> int:
+        """Bytes of the arrays in an answer that counts."""
+        return byte_count(result.params)
 
     def update(self, previous: Parameters, average: Parameters) -> Parameters:
         """The next global model, from the one that was sent and the sites' weighted average."""

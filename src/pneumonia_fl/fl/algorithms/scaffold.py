@@ -1,0 +1,138 @@
+"""SCAFFOLD: control variates against the drift of sites with different data.
+
+Karimireddy et al. 2020 (arXiv:1910.06378), algorithm 1 with option II. A site's step is y = y - lr (g - c_i + c);
+after its training c_i becomes c_i - c + (x - y) / (sum of the learning rates), and the server's c grows by the sum of
+the changes over the number of all sites. So c is the mean of all c_i after every round, also of those that missed it;
+a site that never answered has c_i = 0. Option II needs steps along plain gradients; clipped ones are, and so is the
+L2 term of SGD.
+
+A change that the server did not count (late, refused, a crash on the way) must not count at the site either. So a site
+keeps its c_i under the number of the round, and the server says for each site which round counted last. Where a site
+has lost that c_i, its share of c is nobody's any more: it trains one round without correction and says so, and then
+all begin with zero again.
+"""
+
+import copy
+import logging
+from collections.abc import Callable, Mapping, Set
+from typing import Any
+
+import numpy as np
+from nvflare.app_common.abstract.fl_model import FLModel
+from nvflare.app_common.app_constant import AlgorithmConstants
+from nvflare.app_opt.pt.scaffold import PTScaffoldHelper
+from torch import nn
+
+from pneumonia_fl.fl.algorithms.keeping import SiteState
+from pneumonia_fl.fl.algorithms.server import Parameters, ServerAlgorithm
+from pneumonia_fl.fl.algorithms.site import Fit, SiteAlgorithm
+from pneumonia_fl.fl.updates import byte_count, problem_of
+from pneumonia_fl.learning import Algorithm
+
+GLOBAL: str = AlgorithmConstants.SCAFFOLD_CTRL_GLOBAL
+CHANGE: str = AlgorithmConstants.SCAFFOLD_CTRL_DIFF
+COUNTED = "pneumonia_fl.scaffold_counted"
+"""Key in the server's meta: for each site the round whose change counted last."""
+LOST = "pneumonia_fl.scaffold_lost"
+"""Key in a site's meta: whether it has lost its control variate."""
+
+log = logging.getLogger("pneumonia_fl.site")
+
+
+class ServerScaffold(ServerAlgorithm):
+    """Adds up the sites' changes; the parameters take the plain average (global step size 1)."""
+
+    def __init__(self, settings: Algorithm, trainable: Set[str]) -> None:
+        self._trainable = trainable
+        self._sum: Parameters = {}
+        self._counted: dict[str, int] = {}
+        self._answers: dict[str, FLModel] = {}
+        self._round = 0
+
+    def outgoing(self, number: int, sites: int) -> dict[str, Any]:
+        """The global control variate c, and whose change counted when."""
+        self._round, self._answers = number, {}
+        control = {name: np.asarray(value / sites, np.float32) for name, value in self._sum.items()}
+        return {GLOBAL: control, COUNTED: dict(self._counted)}
+
+    def problem_of(self, site: str, result: FLModel) -> str:
+        """A change must have the names and shapes of the trainable parameters, and finite numbers."""
+        change = result.meta.get(CHANGE)
+        if not isinstance(change, Mapping):
+            return "its control variate is missing"
+        problem = problem_of(change, 1, {name: result.params[name] for name in self._trainable})
+        return f"its control variate: {problem}" if problem else ""
+
+    def accept(self, site: str, result: FLModel) -> None:
+        """Remember the change until the round is closed."""
+        self._answers[site] = result
+
+    def byte_count(self, result: FLModel) -> int:
+        """Those of the parameters and of the change."""
+        return super().byte_count(result) + byte_count(result.meta.get(CHANGE))
+
+    def update(self, previous: Parameters, average: Parameters) -> Parameters:
+        """Count the changes, in the order of the sites' names so that a run can be repeated."""
+        if any(result.meta.get(LOST) for result in self._answers.values()):
+            self._sum, self._counted = {}, {}
+            return average
+        for site in sorted(self._answers):
+            for name, value in self._answers[site].meta[CHANGE].items():
+                self._sum[name] = self._sum.get(name, 0.0) + np.asarray(value, np.float64)
+            self._counted[site] = self._round
+        return average
+
+    def state(self) -> Parameters:
+        """The sum of all control variates, float64, and which rounds counted."""
+        rounds = {f"counted/{site}": np.asarray(number) for site, number in self._counted.items()}
+        return {**{f"sum/{name}": value for name, value in self._sum.items()}, **rounds}
+
+    def restore(self, state: Parameters) -> None:
+        """Take over both."""
+        parts = {tuple(key.split("/", 1)): value for key, value in state.items()}
+        self._sum = {name: value for (kind, name), value in parts.items() if kind == "sum"}
+        self._counted = {site: int(value) for (kind, site), value in parts.items() if kind == "counted"}
+
+
+class Scaffold(SiteAlgorithm):
+    """NVFlare's helper, fed with our learning rates: they change from step to step."""
+
+    def begin(self, model: nn.Module, message: FLModel, state: SiteState) -> None:
+        """Take c from the server and c_i from what this site keeps."""
+        super().begin(model, message, state)
+        self._state, self._round = state, message.current_round
+        self._helper = PTScaffoldHelper()
+        self._helper.init(model)
+        counted = message.meta[COUNTED].get(self.site)
+        own = state.take(counted)
+        self._lost = counted is not None and not own
+        if self._lost:
+            log.warning("this site has lost its control variate; all sites begin with zero in the next round")
+            return
+        if message.meta[GLOBAL]:
+            self._helper.load_global_controls(message.meta[GLOBAL])
+        if own:
+            self._helper.c_local.load_state_dict(own)
+
+    def after_step(self, model: nn.Module) -> Callable[[float], None]:
+        """The correction - lr (c - c_i) that turns a step of SGD into one of SCAFFOLD."""
+        self._received, self._rates = copy.deepcopy(model), 0.0
+        self._controls = self._helper.get_params()
+
+        def correct(rate: float) -> None:
+            self._helper.model_update(model, rate, *self._controls)
+            self._rates += rate
+
+        return correct
+
+    def end(self, model: nn.Module, fit: Fit) -> dict[str, Any]:
+        """The new c_i is kept here, its change travels."""
+        helper = self._helper
+        if self._rates:
+            # The helper divides by its number of steps times the rate: by the sum, given the mean rate.
+            helper.terms_update(model, self._rates / helper.cnt, *self._controls, self._received)
+            change = helper.get_delta_controls()
+        else:  # a schedule may end with a rate of 0, and a site may have only that step
+            change = {name: np.zeros(value.shape, np.float32) for name, value in model.named_parameters()}
+        self._state.save(self._round, helper.c_local.state_dict())
+        return {CHANGE: change, LOST: self._lost}
