@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia_fl.intervals import interval95, resample
+from pneumonia_fl.intervals import interval95, reflected95, resample
 from pneumonia_fl.metrics import Floats, Ints, Scores
 from pneumonia_fl.progress import Progress, silent
 
@@ -149,16 +149,20 @@ def _describe(
 def _statistics(table: _Table, arm: int, place: int) -> dict[str, Any]:
     by_seed = table.seeds(table.arms[arm], place)
     return {
-        name: _statistic(table.observed[arm, place, k], table.resampled[:, arm, place, k], by_seed[:, k])
+        name: _statistic(
+            name, table.observed[arm, place, k], table.resampled[:, arm, place, k], by_seed[:, k]
+        )
         for k, name in enumerate(MEASURES)
     }
 
 
-def _statistic(mean: float, resampled: Floats, by_seed: Floats) -> dict[str, Any] | None:
+def _statistic(name: str, mean: float, resampled: Floats, by_seed: Floats) -> dict[str, Any] | None:
     if np.isnan(mean):
         return None
     sd = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
-    return {"mean": float(mean), "sd": sd, **_bounds(resampled), "values": by_seed.tolist()}
+    interval = reflected95(mean, resampled) if name == "ece" else interval95(resampled)
+    low, high = interval or (None, None)
+    return {"mean": float(mean), "sd": sd, "low": low, "high": high, "values": by_seed.tolist()}
 
 
 def _difference(table: _Table, arm: int, other: int) -> dict[str, Any]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pneumonia_fl.fl.compare.plan import ComparePlan
 
 MEASURES = {
-    "auroc": "AUROC",
     "sensitivity": "Sens.",
     "specificity": "Spec.",
     "f1": "F1",
@@ -25,7 +24,8 @@ MEASURES = {
     "brier": "Brier",
     "ece": "ECE",
 }
-ROLES = {"central": "− central", "best_alone": "− best alone"}
+ROLES = {"central": "less central", "best_alone": "less best alone"}
+SHOWN_SITES = 6
 
 
 class CompareView:
@@ -74,9 +74,10 @@ class CompareView:
 
 
 def show_comparison(summary: Mapping[str, Any], out: Path) -> None:
-    """Print the table, what it says, and where everything is."""
+    """Print the tables, what they say, and where everything is."""
     console = Console()
-    console.print(_table(summary))
+    for table in (_ranking(summary), _decisions(summary), _by_site(summary)):
+        console.print(table)
     for sentence in summary["findings"]:
         console.print(f"• {sentence}", highlight=False, soft_wrap=True)
     for sentence in summary["warnings"]:
@@ -92,39 +93,67 @@ def show_comparison(summary: Mapping[str, Any], out: Path) -> None:
     console.print(f"[dim]{DISCLAIMER}[/dim]")
 
 
-def _table(summary: Mapping[str, Any]) -> Table:
-    test = summary["test"]
-    table = Table(
-        title=f"{test['n']} test images of {test['patients']} patients; mean ± SD over "
-        f"{len(summary['seeds'])} seeds, below it the 95 % CI by patient"
+def _ranking(summary: Mapping[str, Any]) -> Table:
+    test, seeds = summary["test"], len(summary["seeds"])
+    table = _table(
+        f"AUROC on {test['n']:,} test images of {test['patients']:,} patients: mean ± SD over {seeds} seeds "
+        "(95 % CI by patient)",
+        ["AUROC", *ROLES.values()],
     )
-    table.add_column("Model", overflow="fold")
-    for title in (*MEASURES.values(), *(f"AUROC {role}" for role in ROLES.values())):
-        table.add_column(title, justify="right")
-    for arm in summary["arms"]:
-        if not arm.get("pooled"):
-            table.add_row(arm["name"], *["" for _ in (*MEASURES, *ROLES)])
-            continue
-        cells = [_cell(arm["pooled"][name]) for name in MEASURES]
+    for arm in _trained(summary):
+        value = arm["pooled"]["auroc"]
+        own = f"{_mean(value)}\n{_range(value)}" if value else "n/a"
         differences = [_difference(arm["differences"].get(role)) for role in ROLES]
-        table.add_row(arm["name"], *cells, *differences, end_section=True)
-    table.caption = (
-        "Threshold and temperature fitted on validation data; the best site alone is the best on this test."
-    )
+        table.add_row(arm["name"], own, *differences, end_section=True)
+    table.caption = "The best site alone is the one with the best AUROC on this test."
     return table
 
 
-def _cell(value: Mapping[str, Any] | None) -> str:
+def _decisions(summary: Mapping[str, Any]) -> Table:
+    table = _table("At the threshold and temperature fitted on validation data", list(MEASURES.values()))
+    for arm in _trained(summary):
+        values = [arm["pooled"][name] for name in MEASURES]
+        table.add_row(arm["name"], *["n/a" if value is None else f"{value['mean']:.3f}" for value in values])
+    return table
+
+
+def _by_site(summary: Mapping[str, Any]) -> Table:
+    sites = [site for site in summary["sites"] if site in summary["test"]["sites"]][:SHOWN_SITES]
+    table = _table("AUROC on each site's own share of the test", sites)
+    for arm in _trained(summary):
+        table.add_row(arm["name"], *[_mean(arm["sites"][site]["auroc"], 3) for site in sites])
+    more = len(summary["sites"]) - SHOWN_SITES
+    counts = ", ".join(
+        f"{site} {values['n']:,} images"
+        for site, values in list(summary["test"]["sites"].items())[:SHOWN_SITES]
+    )
+    table.caption = f"n/a: one class only. {counts}" + (f", and {more} more sites" if more > 0 else "")
+    return table
+
+
+def _table(title: str, columns: list[str]) -> Table:
+    table = Table(title=title)
+    table.add_column("Model", overflow="fold")
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _trained(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [arm for arm in summary["arms"] if arm.get("pooled")]
+
+
+def _mean(value: Mapping[str, Any] | None, digits: int = 4) -> str:
     if value is None:
         return "n/a"
-    sd = "" if value["sd"] is None else f" ± {value['sd']:.3f}"
-    return f"{value['mean']:.3f}{sd}\n{_range(value)}"
+    sd = "" if value["sd"] is None else f" ± {value['sd']:.{digits}f}"
+    return f"{value['mean']:.{digits}f}{sd}"
 
 
 def _difference(values: Mapping[str, Any] | None) -> str:
     value = values and values["auroc"]
-    return f"{value['mean']:+.4f}\n{_range(value, 4)}" if value else ""
+    return f"{value['mean']:+.4f}\n{_range(value, '+')}" if value else ""
 
 
-def _range(value: Mapping[str, Any], digits: int = 3) -> str:
-    return "" if value["low"] is None else f"{value['low']:.{digits}f}–{value['high']:.{digits}f}"
+def _range(value: Mapping[str, Any], sign: str = "") -> str:
+    return "" if value["low"] is None else f"{value['low']:{sign}.4f} to {value['high']:{sign}.4f}"
