@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 from conftest import CLI
 from pneumonia_fl.data.check import Finding
 from pneumonia_fl.fl.kits import Kit, open_kit
+from pneumonia_fl.fl.provision.signing import sign
 
 SERVER, SITE, PERSON = "localhost", "asia-hospital", "lead@asia.org"
 PROJECT = """
@@ -51,7 +52,7 @@ class Project:
 
 
 def provision(folder: Path, name: str = "pneumonia_fl") -> Project:
-    """Make the kits of one server, one site and one person with `nvflare provision`."""
+    """Make the kits of one server, one site and one person with `nvflare provision`, and sign them."""
     folder.mkdir()
     (folder / "project.yml").write_text(PROJECT.format(name=name, port=free_port()))
     subprocess.run(
@@ -63,7 +64,10 @@ def provision(folder: Path, name: str = "pneumonia_fl") -> Project:
     )
     state = json.loads((folder / "workspace" / name / "state" / "cert.json").read_text())
     key = serialization.load_pem_private_key(state["root_pri_key"].encode(), password=None)
-    return Project(folder / "workspace" / name / "prod_00", key)
+    kits = folder / "workspace" / name / "prod_00"
+    for kit in (SERVER, SITE, PERSON):
+        sign(kits / kit / "startup", key)
+    return Project(kits, key)
 
 
 def certify(

@@ -20,7 +20,6 @@ from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.doctor import certificates, files, instance, machine, policy, site
 from pneumonia_fl.fl.doctor.report import examine
 from pneumonia_fl.fl.kits import Kit
-from pneumonia_fl.fl.provision.signing import sign
 from xrays import kaggle_files, prepare_small, write_folder
 
 PATIENCE = 60.0
@@ -197,15 +196,18 @@ def test_a_key_of_another_user_is_told(kit: Kit) -> None:
 # -- files
 
 
-def test_an_edited_startup_file_breaks_the_signature(kit: Kit, project: Project) -> None:
-    assert "is not signed" in said(files.signature(kit), "warn")
-    sign(kit.startup, project.root_key)
+def test_an_edited_startup_file_breaks_the_signature(kit: Kit) -> None:
     assert "as the Lead IT signed it" in said(files.signature(kit), "ok")
     with (kit.startup / "fed_client.json").open("a") as file:
         file.write("\n")
     assert "changed, added or taken away in startup/ since it was signed: fed_client.json" in said(
         files.signature(kit), "fail"
     )
+
+
+def test_a_signature_that_was_taken_away_is_a_failure(kit: Kit) -> None:
+    (kit.startup / "signature.json").unlink()
+    assert "taken away in startup/ since it was signed: signature.json" in said(files.signature(kit), "fail")
 
 
 def test_a_fresh_kit_is_writable_for_its_owner_only(kit: Kit) -> None:

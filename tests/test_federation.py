@@ -22,6 +22,8 @@ from federation import LEAD, SERVER, SITES, Federation, free_port, provision_kit
 from pneumonia_fl.fl.federation.participant import find_participants
 from pneumonia_fl.fl.federation.startup import last_error, read_startup
 from pneumonia_fl.fl.processes import RUN_MARK
+from pneumonia_fl.fl.provision.signing import sign
+from pneumonia_fl.fl.provision.state import State
 
 SITE = SITES[0]
 
@@ -86,6 +88,11 @@ def test_an_edited_kit_is_refused(stopped: Federation) -> None:
     assert "start.sh" in refusal(stopped)
 
 
+def test_a_kit_whose_signature_was_taken_away_is_refused(stopped: Federation) -> None:
+    (stopped.kit(SITE) / "startup/signature.json").unlink()
+    assert "not as it was signed (signature.json)" in refusal(stopped)
+
+
 def test_a_servers_kit_in_a_path_with_a_space_is_refused(stopped: Federation) -> None:
     stopped.kit(SERVER).rename(stopped.kits / "the server")
     assert "a path with a space; move the kit" in refusal(stopped)
@@ -94,7 +101,7 @@ def test_a_servers_kit_in_a_path_with_a_space_is_refused(stopped: Federation) ->
 def test_an_expired_certificate_is_refused_with_its_cure(stopped: Federation) -> None:
     startup = stopped.kit(SITE) / "startup"
     (startup / "client.crt").write_bytes(expired_certificate(SITE))
-    (startup / "signature.json").unlink()
+    sign(startup, State(next(stopped.kits.rglob("cert.json"))).root_key)
     line = refusal(stopped)
     assert "client.crt has expired on 2020-01-31" in line
     assert f"pneumonia-fl provision --renew {SITE}" in line

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from conftest import pneumonia_fl
+from pneumonia_fl.fl.doctor.files import signature
 from pneumonia_fl.fl.kits import open_kit
 from pneumonia_fl.fl.provision.signing import is_signed, key_made_at_owner, verify
 from provisioning import SERVER, Kits
@@ -86,6 +87,9 @@ def test_such_a_kit_is_known_by_its_certificate_and_needs_no_signature(
     kits, folder = federation_with_guest
     kit, central = open_kit(folder), open_kit(kits.out / "asia-hospital")
     assert (is_signed(kit), key_made_at_owner(kit), verify(kit)) == (False, True, [])
+    assert [(finding.level, "key was made here" in finding.message) for finding in signature(kit)] == [
+        ("warn", True)
+    ]
     assert (is_signed(central), key_made_at_owner(central)) == (True, False)
 
 

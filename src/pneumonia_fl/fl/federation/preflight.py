@@ -14,7 +14,7 @@ from pneumonia_fl.fl.doctor.certificates import load
 from pneumonia_fl.fl.federation.participant import Participant
 from pneumonia_fl.fl.kits import LOCAL_SETTINGS
 from pneumonia_fl.fl.plan import share_cores
-from pneumonia_fl.fl.provision.signing import is_signed, verify
+from pneumonia_fl.fl.provision.signing import verify
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _check_kit(one: Participant) -> None:
         raise KitError(
             f"{one.kit.folder}: NVFlare cannot start a server's jobs in a path with a space; move the kit"
         )
-    if is_signed(one.kit) and (changed := verify(one.kit)):
+    if changed := verify(one.kit):
         names = ", ".join(changed)
         raise KitError(f"{one.kit.startup} is not as it was signed ({names}); ask the Lead IT for a new kit")
     now = datetime.now(UTC)
