@@ -217,7 +217,8 @@ def test_a_run_of_version_1_is_evaluated_as_it_was_saved(run: Path, archive: Pat
     (run / "model" / CARD).write_text(json.dumps(card))
     result = evaluate_source(run, str(archive), "test")
     assert (result.temperature, result.operating_point) == (1.0, "")
-    assert result.uncalibrated == {name: result.metrics[name] for name in ("ece", "brier")}
+    same = {name: result.metrics[name] for name in ("ece", "brier")} | {"reliability": result.reliability}
+    assert result.uncalibrated == same
     assert result.validation == {"sensitivity": None, "specificity": None, "ece": None}
     code, out, _ = run_cli(run, "--source", archive)
     assert code == 0

@@ -56,7 +56,11 @@ def assess(margins: ArrayLike, data: ImageSet, threshold: float, temperature: fl
         **_curves(scores.counts(), drawn),
         "confusion": _confusion(data.labels, called),
         "reliability": curves.reliability(scores.values, scores.counts(), temperature),
-        "uncalibrated": {"ece": raw.ece, "brier": raw.brier},
+        "uncalibrated": {
+            "ece": raw.ece,
+            "brier": raw.brier,
+            "reliability": curves.reliability(scores.values, scores.counts(), 1.0),
+        },
         "subtypes": {
             str(name): _subtype(right[kind == k], rates[:, k], _owners(data, kind == k))
             for k, name in enumerate(subtypes)

@@ -38,7 +38,7 @@ class Evaluation:
         validation: what the model card says of the pooled validation split.
         roc, pr: {"fpr", "tpr"} and {"recall", "precision"} at 101 points, with a pointwise 95 % band "low", "high".
         reliability: mean prediction, observed share and images of each bin of the ECE.
-        uncalibrated: {"ece", "brier"} without the temperature.
+        uncalibrated: {"ece", "brier", "reliability"} without the temperature.
         subtypes: {"n", "detected": rightly answered, "rate", "ci"} by subtype; of "normal" it is the specificity.
     """
 
@@ -62,7 +62,7 @@ class Evaluation:
     pr: dict[str, list[float]] | None
     confusion: dict[str, int]
     reliability: list[dict[str, Any]]
-    uncalibrated: dict[str, float]
+    uncalibrated: dict[str, Any]
     subtypes: dict[str, dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:

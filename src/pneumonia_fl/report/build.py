@@ -1,5 +1,6 @@
 """`build_report`: from a folder to one HTML page that needs nothing else, and a model card."""
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -8,49 +9,69 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from pneumonia_fl import DISCLAIMER, __version__
 from pneumonia_fl.data.files import write_atomic
-from pneumonia_fl.report import REPORT
+from pneumonia_fl.report import MODEL_CARD, REPORT
 from pneumonia_fl.report.blocks import Page, Section
-from pneumonia_fl.report.reading import read_run
+from pneumonia_fl.report.card import card, run_card
+from pneumonia_fl.report.compare_page import compare_page, comparison_card
+from pneumonia_fl.report.reading import SUMMARY, read_comparison, read_run
 from pneumonia_fl.report.run_page import run_page
 
 _STROKES = {"--": "7 4", "-.": "8 3 2 3", ":": "2 3"}
+_MARKDOWN = str.maketrans({"\n": " ", "|": "\\|", "<": "&lt;", "`": "'"})
 
 
 def build_report(folder: Path, out: Path | None = None, gallery: Section | None = None) -> Path:
-    """Write the report of a run or comparison folder, and `model_card.md` beside it.
+    """Write the report of a run or comparison folder, and `model_card.md` into the folder.
 
     Only files of the folder are read. What is missing, damaged or of another version is named in the report.
 
     Args:
         folder: a run folder, or a folder that `pneumonia-fl compare` wrote.
         out: the HTML file; default: `report.html` in the folder.
-        gallery: images to show; the page then says in red that it must not leave the site.
+        gallery: images of a run's mistakes to show; the page then says in red that it must not leave the site.
+
+    Returns:
+        The HTML file.
 
     Raises:
         RunError: the folder is neither.
-        OutputError: `out` cannot be written.
+        OutputError: a file cannot be written.
     """
-    page = run_page(read_run(folder), gallery)
+    page, values = _compared(folder) if (folder / SUMMARY).is_file() else _run(folder, gallery)
     target = out or folder / REPORT
     write_atomic(target, render(page).encode())
+    if gallery is None:
+        write_atomic(folder / MODEL_CARD, _render("model_card.md.j2", **values).encode())
     return target
 
 
 def render(page: Page) -> str:
     """The page as HTML; equal pages give equal text."""
     style = files("pneumonia_fl.report").joinpath("templates/style.css").read_text(encoding="utf-8")
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(page=page, style=style, disclaimer=DISCLAIMER, version=__version__, strokes=_STROKES)
-    )
+    return _render("report.html.j2", page=page, style=style, strokes=_STROKES)
 
 
-def _environment() -> Environment:
-    settings: dict[str, Any] = {"trim_blocks": False, "keep_trailing_newline": True}
-    return Environment(
+def _run(folder: Path, gallery: Section | None) -> tuple[Page, Mapping[str, Any]]:
+    run = read_run(folder)
+    page = run_page(run, gallery)
+    try:
+        return page, run_card(run, page)
+    except Exception:  # metadata of another version: the page's own words are left
+        return page, card(page, {}, {})
+
+
+def _compared(folder: Path) -> tuple[Page, Mapping[str, Any]]:
+    compared = read_comparison(folder)
+    page = compare_page(compared)
+    return page, comparison_card(compared, page)
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = Environment(
         loader=PackageLoader("pneumonia_fl.report"),
         autoescape=select_autoescape(enabled_extensions=("html.j2",)),
         undefined=StrictUndefined,
-        **settings,
+        keep_trailing_newline=True,
     )
+    environment.filters["md"] = lambda text: str(text).translate(_MARKDOWN)
+    return environment.get_template(template).render(disclaimer=DISCLAIMER, version=__version__, **values)

@@ -174,7 +174,7 @@ def seconds_by_round(rounds: Sequence[Mapping[str, Any]], sites: Sequence[str]) 
         return to_svg(figure, "seconds", "Seconds that each site worked in each round")
 
 
-def forest(
+def estimates(
     rows: Sequence[tuple[str, float, float | None, float | None]], name: str, title: str, zero: bool
 ) -> Svg:
     """Estimates with their intervals, one line each: (label, value, low, high); `zero` marks no difference."""

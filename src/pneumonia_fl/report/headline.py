@@ -74,17 +74,20 @@ def _dots(shown: Performance) -> list[Block]:
     return [Figures(figures)]
 
 
-def _where(shown: Performance) -> str:
+def _where(run: RunFiles, shown: Performance) -> str:
     """Which images, and whether they are a fair judge."""
     patients = f" of {plural(shown.patients, 'patient')}" if shown.patients else ""
     if shown.split == "test":
-        return f"{plural(shown.n, 'test image')}{patients}, which neither training nor any choice has seen"
+        unseen = (
+            "training has not seen" if len(run.on("test")) > 1 else "neither training nor any choice has seen"
+        )
+        return f"{plural(shown.n, 'test image')}{patients}, which {unseen}"
     return f"{plural(shown.n, 'validation image')}{patients}, which also chose the model and its threshold"
 
 
 def _clinician(run: RunFiles, shown: Performance) -> list[str]:
     sites = plural(len(run.metrics.get("sites", [])) or len(run.sites), "hospital")
-    lines = [f"A network trained by {sites} without sharing images was tried on {_where(shown)}."]
+    lines = [f"A network trained by {sites} without sharing images was tried on {_where(run, shown)}."]
     sensitivity, specificity = shown.metrics.get("sensitivity"), shown.metrics.get("specificity")
     if sensitivity is not None:
         lines.append(
@@ -134,7 +137,7 @@ def _statistician(run: RunFiles, shown: Performance) -> list[str]:
     return [
         f"{SPLITS.get(shown.split, shown.split)}, {positives}. " + "; ".join(values) + ".",
         f"Threshold {number(shown.threshold)} ({rule}), temperature {number(shown.temperature)}, both from validation.",
-        f"{how} Model of round {run.best_round}, chosen on pooled validation AUROC.",
+        f"{how} The model: {run.model_words}, chosen on pooled validation AUROC.",
     ]
 
 

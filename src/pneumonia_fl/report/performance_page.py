@@ -63,7 +63,7 @@ def subtype_section(test: Performance | None) -> Section | None:
     blocks: list[Block] = [
         Table(("Subtype", "What counts", "Images", "Right", "Rate", "95 % CI"), rows),
         Figures(
-            [Figure(charts.forest(lines, "subtypes", "Right answers by subtype", zero=False))]
+            [Figure(charts.estimates(lines, "subtypes", "Right answers by subtype", zero=False))]
             if lines
             else []
         ),

@@ -13,6 +13,14 @@ from pneumonia_fl.journal import Event
 
 EVALUATIONS = "evaluations"
 SUMMARY = "summary.json"
+_SHAPES: dict[str, dict[str, type]] = {
+    "run.json": {"sites": list, "data": dict, "mlflow": dict, "rounds": int},
+    "config.yml": {"model": dict, "train": dict, "algorithm": dict, "preprocess": dict},
+    "metrics.json": {"rounds": list, "sites": list, "problems": list, "missing": list},
+    "model_card.json": {"data": dict, "preprocess": dict, "metrics": dict, "software": dict, "round": int},
+    SUMMARY: {"arms": list, "sites": list, "seeds": list, "test": dict, "data": dict, "findings": list},
+}
+"""Of which kind a value must be; one of another kind counts as missing."""
 _PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:;,'\"]+[/\\])+(?=[^\s/\\])")
 
 Values = dict[str, Any]
@@ -52,6 +60,12 @@ class RunFiles:
         return None if value is None else int(value)
 
     @property
+    def model_words(self) -> str:
+        """Which model was saved; a mean of the last models stands as one more round."""
+        averaged = self.card.get("averaged")
+        return f"the mean of the last {averaged} rounds" if averaged else f"round {self.best_round}"
+
+    @property
     def data(self) -> Values:
         """Origin of the images: what the model card says, else what the run noted when it started."""
         return {**(self.state.get("data") or {}), **(self.card.get("data") or {})}
@@ -61,11 +75,14 @@ class RunFiles:
         found: dict[str, dict[str, dict[str, int]]] = {}
         for values in self.site_data().values():
             found.update(values.get("counts") or {})
-        return (self.card.get("data") or {}).get("counts") or found
+        return self.data.get("counts") or found
 
     def site_data(self) -> dict[str, Values]:
         """What each site said about its own data, by site."""
-        return {event["site"]: event["values"] for event in self.events if event.get("event") == "data"}
+        told = {
+            str(event.get("site")): event.get("values") for event in self.events if event["event"] == "data"
+        }
+        return {site: values for site, values in told.items() if isinstance(values, dict)}
 
     def histogram_of_best(self) -> Values | None:
         """The pooled validation scores of the saved model, as the journal has them."""
@@ -111,7 +128,7 @@ def read_run(folder: Path) -> RunFiles:
         config=_read_yaml(folder / "config.yml", problems),
         metrics=_read_json(folder / "metrics.json", problems, "no curves, no figures by site and no cost"),
         events=_read_journal(folder / "journal.jsonl", problems),
-        card=_read_json(folder / "model" / "model_card.json", problems, "the run left no best model"),
+        card=_read_card(folder, problems),
         evaluations=_read_evaluations(folder / EVALUATIONS, problems),
         cross_site=_read_json(
             folder / "cross_site.json", problems, "no table of models by sites", quiet=True
@@ -150,14 +167,18 @@ def _read_json(path: Path, problems: list[str], consequence: str, quiet: bool = 
     except (OSError, ValueError):
         problems.append(_sentence(path, "cannot be read (damaged)", consequence))
         return {}
-    if isinstance(values, dict):
-        return values
-    problems.append(_sentence(path, "holds something else than expected", consequence))
-    return {}
+    return _shaped(path, values, problems)
 
 
 def _sentence(path: Path, what: str, consequence: str) -> str:
     return f"{path.name} {what}{': ' + consequence if consequence else ''}."
+
+
+def _read_card(folder: Path, problems: list[str]) -> Values:
+    """The card of the best model; of the shared part where each site keeps the rest."""
+    shared = folder / "model_shared" / "model_card.json"
+    path = shared if shared.is_file() else folder / "model" / "model_card.json"
+    return _read_json(path, problems, "the run left no best model")
 
 
 def _read_yaml(path: Path, problems: list[str]) -> Values:
@@ -166,7 +187,18 @@ def _read_yaml(path: Path, problems: list[str]) -> Values:
     except (OSError, ValueError, yaml.YAMLError):
         problems.append(_sentence(path, "is missing or damaged", "the job's settings are unknown"))
         return {}
-    return values if isinstance(values, dict) else {}
+    return _shaped(path, values, problems)
+
+
+def _shaped(path: Path, values: object, problems: list[str]) -> Values:
+    """A mapping without the values that are of another kind than this version knows."""
+    if not isinstance(values, dict):
+        problems.append(_sentence(path, "holds something else than expected", "it is not used"))
+        return {}
+    kinds = _SHAPES.get(path.name, {})
+    strange = [key for key, kind in kinds.items() if not isinstance(values.get(key, kind()), kind | None)]
+    problems += [_sentence(path, f"has a {key!r} of an unknown kind", "it is not used") for key in strange]
+    return {key: value for key, value in values.items() if key not in strange and value is not None}
 
 
 def _read_journal(path: Path, problems: list[str]) -> list[Event]:

@@ -30,7 +30,7 @@ from pneumonia_fl.report.headline import headline
 from pneumonia_fl.report.performance import METRICS, Performance, of_card, of_evaluation, of_histogram
 from pneumonia_fl.report.performance_page import performance_section, subtype_section
 from pneumonia_fl.report.reading import RunFiles, without_paths
-from pneumonia_fl.report.tables import area_cell, count_table, cross_site_section
+from pneumonia_fl.report.tables import area_cell, count_table, cross_site_section, duration, size
 
 _PANELS = {
     "auroc": "AUROC",
@@ -126,7 +126,7 @@ def _sites(run: RunFiles) -> Section | None:
     rows.append([Cell("All pooled", strong=True), *_site_cells(pooled, keys)])
     head = ("Site", "Images", "With pneumonia", *(METRICS[key] for key in keys))
     note = "Each site's own validation images, at the threshold .5. Pooled: all sites' images together, not the mean."
-    lead = f"The model of round {run.best_round}, which is the one that was saved, at each hospital."
+    lead = f"The model that was saved ({run.model_words}) at each hospital."
     return Section("sites", "Site by site", lead, [Table(head, rows, note=note)])
 
 
@@ -155,7 +155,7 @@ def _training(run: RunFiles) -> Section | None:
             losses.setdefault(event["site"], []).append((event["step"], event["value"]))
     if losses:
         figures.append(Figure(charts.training_loss(losses, sites)))
-    best = "" if run.best_round is None else f" The star is round {run.best_round}, the model that was saved."
+    best = "" if run.best_round is None else f" The star is the model that was saved: {run.model_words}."
     lead = f"Measured on the sites' validation images before each round's training.{best}"
     legend = [("currentColor", "thick", "all sites pooled"), *charts.site_legend(sites)]
     blocks: list[Block] = [Figures(figures, legend), Facts(_settings(run))]
@@ -217,27 +217,17 @@ def _cost(run: RunFiles) -> Section | None:
     for site in sites:
         answers = [entry["sites"][site] for entry in entries if site in entry["sites"]]
         sums = {key: sum(answer.get(key) or 0 for answer in answers) for key in ("steps", "seconds", "bytes")}
-        rows.append(
-            [site, str(len(answers)), f"{sums['steps']:,}", _duration(sums["seconds"]), _size(sums["bytes"])]
-        )
+        sent = [size(sums["bytes"] / max(len(answers), 1)), size(sums["bytes"])]
+        rows.append([site, str(len(answers)), f"{sums['steps']:,}", duration(sums["seconds"]), *sent])
     started, finished = run.state.get("started"), run.state.get("finished")
-    wall = _duration(finished - started) if started and finished else "unknown"
+    wall = duration(finished - started) if started and finished else "unknown"
     total = sum(site.get("bytes") or 0 for entry in entries for site in entry["sites"].values())
-    note = f"Whole run: {wall} from start to end; {_size(total)} of weights sent by all sites, about as much received."
-    table = Table(("Site", "Rounds answered", "Training steps", "Work", "Weights sent"), rows, note=note)
+    note = f"Whole run: {wall} from start to end; {size(total)} of weights sent by all sites, about as much received."
+    head = ("Site", "Rounds answered", "Training steps", "Work", "Sent per round", "Sent in all")
+    table = Table(head, rows, note=note)
     figure = Figures([Figure(charts.seconds_by_round(entries, sites))], charts.site_legend(sites))
     lead = "Only model weights and counts travel. Images, scores and names of patients never leave a site."
     return Section("cost", "What it cost", lead, [table, figure])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _limits(run: RunFiles) -> Section:

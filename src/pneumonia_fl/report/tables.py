@@ -21,8 +21,8 @@ def count_table(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
 
 
 def area_cell(value: float | None, strong: bool = False) -> Cell:
-    """An AUROC, darker the further it is above guessing."""
-    return Cell(number(value), None if value is None else max(0.0, 2 * value - 1), strong)
+    """An AUROC, darker the further it is above guessing; squared, since most that matter lie near 1."""
+    return Cell(number(value), None if value is None else max(0.0, 2 * value - 1) ** 2, strong)
 
 
 def cross_site_section(matrix: Mapping[str, Any]) -> Section | None:
@@ -58,3 +58,15 @@ def _matrix_cell(cell: Mapping[str, Any] | None, own: bool) -> Cell:
     if cell.get("auroc") is None:
         return Cell("one class")
     return area_cell(float(cell["auroc"]), own)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes as MB or GB, powers of ten."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
