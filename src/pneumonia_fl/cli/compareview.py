@@ -44,6 +44,8 @@ class CompareView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        if kind is KeyboardInterrupt:
+            self._say("stopped; the same command goes on with what is missing")
 
     def planned(self, plan: "ComparePlan", out: Path, left: int, total: int) -> None:
         """Say what will be trained."""
