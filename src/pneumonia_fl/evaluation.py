@@ -15,7 +15,7 @@ from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.files import output_errors, write_atomic
 from pneumonia_fl.data.manifest import INFO, read_info
 from pneumonia_fl.data.sources import load_split, open_source
-from pneumonia_fl.data.store import ImageSet, SiteData
+from pneumonia_fl.data.store import ImageSet, SiteData, concatenate
 from pneumonia_fl.errors import CheckpointError, DataError
 from pneumonia_fl.evaluate import margins
 from pneumonia_fl.intervals import Interval
@@ -159,13 +159,4 @@ def load_images(source: str, split: str, spec: Preprocess, progress: Progress) -
     if split not in there:
         raise DataError(f"{folder} has no split {split!r}; it has {', '.join(there)}")
     origin = {"source": info.source, "manifest_sha256": info.manifest_sha256}
-    return _concatenate([part.split(split) for part in parts]), origin
-
-
-def _concatenate(sets: list[ImageSet]) -> ImageSet:
-    return ImageSet(
-        np.concatenate([part.images for part in sets]),
-        np.concatenate([part.labels for part in sets]),
-        [patient for part in sets for patient in part.patients],
-        [subtype for part in sets for subtype in part.subtypes],
-    )
+    return concatenate([part.split(split) for part in parts]), origin

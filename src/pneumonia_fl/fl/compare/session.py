@@ -3,21 +3,20 @@
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pneumonia_fl.checkpoint import DataSummary, load_model
+from pneumonia_fl.checkpoint import CARD, DataSummary, load_model
 from pneumonia_fl.comparison import RAW, SUMMARY, summarise_comparison
 from pneumonia_fl.crosssite import cross_site
 from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.data.manifest import TEST
-from pneumonia_fl.data.store import ImageSet, SiteData
 from pneumonia_fl.errors import RunError
-from pneumonia_fl.evaluate import margins
 from pneumonia_fl.fl.compare.baselines import Work, train_all
 from pneumonia_fl.fl.compare.plan import Arm, ComparePlan, plan_comparison
 from pneumonia_fl.fl.compare.record import Record, Result
+from pneumonia_fl.fl.compare.scoring import TestImages
 from pneumonia_fl.fl.compare.worker import COST, Spec
 from pneumonia_fl.fl.session import Request, Watcher, run_simulation
 from pneumonia_fl.runs import RunFolder
@@ -100,7 +99,7 @@ class _Session:
         self, request: CompareRequest, plan: ComparePlan, record: Record, watcher: CompareWatcher
     ) -> None:
         self._request, self._plan, self._record, self._watcher = request, plan, record, watcher
-        self._test = SiteData.open(plan.data / TEST).split(TEST)
+        self._test = TestImages(plan)
 
     def train(self, missing: list[tuple[Arm, int]]) -> None:
         """Baselines side by side, then the federated jobs one by one: each of those uses all cores."""
@@ -157,22 +156,10 @@ class _Session:
         return folder, _cost(run)
 
     def _keep(self, arm: Arm, seed: int, folder: Path, cost: Mapping[str, Any]) -> None:
-        model, card = load_model(folder / "model")
-        scores = margins(model, self._test.images, card.preprocess)
-        area = card.metrics.get("auroc")
-        self._record.add(
-            Result(
-                arm=arm.name,
-                seed=seed,
-                margins=[float(score) for score in scores],
-                threshold=card.threshold,
-                temperature=card.temperature,
-                best_round=card.round,
-                validation_auroc=area,
-                **cost,
-            )
-        )
-        self._watcher.trained(_label(arm, seed), area)
+        point = self._plan.jobs.get(arm.name, self._plan.base).operating_point
+        scored = self._test.score(folder, point)
+        self._record.add(Result(arm=arm.name, seed=seed, **asdict(scored), **cost))
+        self._watcher.trained(_label(arm, seed), scored.validation_auroc)
 
 
 def arm_folder(out: Path, arm: str, seed: int) -> Path:
@@ -202,22 +189,12 @@ def _matrix(out: Path, plan: ComparePlan, watcher: CompareWatcher) -> dict[str, 
     folders |= {f"{name}, last round": arm_folder(out, name, seed) / "model_last" for name in plan.jobs}
     models = {}
     for name, folder in folders.items():
-        model, card = load_model(folder)
-        models[name] = model, card.preprocess
-    test = SiteData.open(plan.data / TEST)
-    places = [row.site for row in test.rows]
-    sites = {site: _subset(test.split(TEST), places, site) for site in plan.info.sites}
+        if (folder / CARD).is_file():  # sites' own models have no common one
+            model, card = load_model(folder)
+            models[name] = model, card.preprocess
+    test = TestImages(plan)
+    sites = {site: test.of(site)[1] for site in plan.info.sites}
     return cross_site(models, sites, TEST, watcher.progress)
-
-
-def _subset(data: ImageSet, places: list[str], site: str) -> ImageSet:
-    rows = [index for index, place in enumerate(places) if place == site]
-    return ImageSet(
-        data.images[rows],
-        data.labels[rows],
-        [data.patients[index] for index in rows],
-        [data.subtypes[index] for index in rows],
-    )
 
 
 def _label(arm: Arm, seed: int) -> str:
