@@ -157,6 +157,7 @@ class SiteSettings(Strict):
     rounds: int = Field(ge=1)
     algorithm: Algorithm
     operating_point: OperatingPoint
+    cross_site: CrossSite = CrossSite()
     model: ModelConfig
     preprocess: Preprocess
     train: TrainConfig
@@ -218,6 +219,14 @@ class JobConfig(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_swarm_cannot_be_stopped(self) -> Self:
+        if self.algorithm.name == "swarm" and self.early_stopping.patience:
+            raise ValueError(
+                "early_stopping is not for swarm: its server judges no model before the last round"
+            )
+        return self
+
     def site_settings(self) -> SiteSettings:
         """The settings that travel to the sites; `preprocess` must be known by now."""
         if self.preprocess is None:
@@ -227,6 +236,7 @@ class JobConfig(Strict):
             rounds=self.rounds,
             algorithm=self.algorithm,
             operating_point=self.operating_point,
+            cross_site=self.cross_site,
             model=self.model,
             preprocess=self.preprocess,
             train=self.train,

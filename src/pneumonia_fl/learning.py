@@ -63,6 +63,8 @@ class Algorithm(Strict):
         foreign = [key for key in foreign if getattr(self, key) != type(self).model_fields[key].default]
         if foreign:
             raise ValueError(f"{self.name} has no {', '.join(foreign)}")
+        if self.name == "swarm" and self.average_last:
+            raise ValueError("swarm has no average_last: its server has no models to average")
         if "mu" in own and not self.mu:
             raise ValueError(f"{self.name} needs mu > 0")
         return self

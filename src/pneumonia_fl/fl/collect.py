@@ -69,6 +69,20 @@ def collect(
             save_model(target, load_state(found), card.model_copy(update=note))
 
 
+def gather_models(workspace: Path) -> None:
+    """Put the models, of which every simulated site has the same, where another job's server would have them."""
+    best, last = MODELS
+    server = workspace / "server" / "simulate_job"
+    source = next((file.parent for file in sorted(workspace.glob(f"*/simulate_job/app_*/{last}"))), None)
+    judged = [event for event in read_journal(server / JOURNAL_NAME) if event["event"] == "global"]
+    if source is None or not judged:
+        return
+    (server / "app_server").mkdir(exist_ok=True)
+    shutil.copyfile(source / last, server / "app_server" / last)
+    chosen = last if judged[-1]["best"] else best
+    shutil.copyfile(source / chosen, server / "app_server" / best)
+
+
 def summary_of_sites(events: list[Event]) -> DataSummary:
     """What the sites' first answers say about their data, put together: each speaks for itself only."""
     reports: dict[str, DataSummary] = {}

@@ -15,7 +15,8 @@ from typing import Any
 from pneumonia_fl.checkpoint import DataSummary
 from pneumonia_fl.config import JobConfig, parse
 from pneumonia_fl.data.manifest import DatasetInfo
-from pneumonia_fl.fl.collect import collect, summary_of_sites
+from pneumonia_fl.fl.collect import collect, gather_models, summary_of_sites
+from pneumonia_fl.fl.matrix import write_matrix
 from pneumonia_fl.fl.mlflow_records import complete_mlflow
 from pneumonia_fl.fl.mlflow_sink import one_line
 from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal
@@ -31,12 +32,15 @@ def finish(run: RunFolder, job: JobConfig, info: DatasetInfo, state: str) -> Non
     logs = {folder.name: sorted(folder.rglob("log.txt")) for folder in sorted(workspace.glob("*/"))}
     logs = {name: files for name, files in logs.items() if files}
     data = DataSummary(**info.model_dump(include=set(DataSummary.model_fields)))
+    if job.algorithm.name == "swarm":
+        gather_models(workspace)
     collect(run, job, data, workspace / "server" / "simulate_job", logs)
     shutil.rmtree(run.workspace, ignore_errors=True)
-    missing = run.metrics()["missing"]
     # Before the report is drawn, which says how the run ended.
-    ending = "incomplete" if missing and state == "finished" else state
-    run.update_state(state=ending, finished=round(time.time(), 3))
+    if state == "finished":
+        state, reason = outcome(read_journal(run.journal))
+        run.update_state(**({"error": reason} if reason else {}))
+    run.update_state(state=state, finished=round(time.time(), 3))
     draw(run)
     if "mlflow" in job.tracking:
         run.update_state(mlflow=complete_mlflow(run, job, state))
@@ -85,10 +89,11 @@ def outcome(events: list[Event]) -> tuple[str, str]:
     last = next((event for event in reversed(events) if event["event"] in ("finished", "stopped")), None)
     if last is None:
         return "interrupted", "the server ended before the job did"
-    missing = last.get("missing", [])
+    missing, reason = last.get("missing", []), last.get("reason", "")
     if last["event"] == "stopped":
-        return ("interrupted" if last["reason"] == "aborted" else "failed"), last["reason"]
-    return ("incomplete", f"never contributed: {', '.join(missing)}") if missing else ("finished", "")
+        return ("interrupted" if reason == "aborted" else "failed"), reason
+    lacking = "; ".join(filter(None, (missing and f"never contributed: {', '.join(missing)}", reason)))
+    return ("incomplete", lacking) if lacking else ("finished", "")
 
 
 def draw(run: RunFolder) -> None:
@@ -97,6 +102,7 @@ def draw(run: RunFolder) -> None:
 
     try:
         _draw_figures(run)
+        write_matrix(run)
         build_report(run.path)
     except Exception as error:  # a full disk, a file nobody foresaw: the run itself is fine and stays so
         text = (

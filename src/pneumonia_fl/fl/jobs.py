@@ -16,6 +16,7 @@ import torch
 from nvflare.apis.job_def import JobMetaKey
 from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
 from nvflare.recipe import set_recipe_meta
+from nvflare.recipe.spec import Recipe
 
 from pneumonia_fl import __version__
 from pneumonia_fl.config import JobConfig
@@ -26,6 +27,7 @@ from pneumonia_fl.fl.cyclic import CyclicWeights
 from pneumonia_fl.fl.executor import TrainerExecutor
 from pneumonia_fl.fl.messages import ABOUT_KEY
 from pneumonia_fl.fl.receivers import JournalReceiver, MLflowReceiver, TensorBoardReceiver
+from pneumonia_fl.fl.swarm import SwarmJournal, SwarmRecipe
 from pneumonia_fl.jobfiles import jobs_folder
 from pneumonia_fl.model import build_model, count_parameters, imagenet_state
 from pneumonia_fl.overrides import flatten
@@ -113,6 +115,7 @@ class PneumoniaRecipe(FedAvgRecipe):
             aggregator=model_aggregator,
             algorithm=job.algorithm.model_dump(exclude_defaults=True),
             early_stopping=job.early_stopping.model_dump(exclude_defaults=True),
+            cross_site=job.cross_site.model_dump(exclude_defaults=True),
             seed=job.train.seed,
             task_check_period=TASK_CHECK_PERIOD,
         )
@@ -121,7 +124,7 @@ class PneumoniaRecipe(FedAvgRecipe):
 @contextlib.contextmanager
 def recipe_for(
     job: JobConfig, sites: tuple[str, ...] | int, form: Form, resume_from: str = ""
-) -> Iterator[PneumoniaRecipe]:
+) -> Iterator[Recipe]:
     """Yield the recipe, inside a folder with the files that travel with the job.
 
     NVFlare copies a script or a checkpoint into the job only when it is named relative to the working directory;
@@ -143,7 +146,24 @@ def recipe_for(
         if form == "shipped":
             own = Path(__file__).parents[1]
             shutil.copytree(own, Path(SHIPPED_CODE) / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
-        yield PneumoniaRecipe(job, sites, form, resume_from)
+        swarm = job.algorithm.name == "swarm"
+        yield _swarm(job, sites, form) if swarm else PneumoniaRecipe(job, sites, form, resume_from)
+
+
+def _swarm(job: JobConfig, sites: tuple[str, ...] | int, form: Form) -> SwarmRecipe:
+    if form != "simulator" or isinstance(sites, int):
+        raise ConfigError(
+            "swarm runs in the simulator only: on real sites its model would never pass the server, which could "
+            "neither check nor keep nor judge it; see docs/algorithms.md"
+        )
+    words = " ".join(f"--set {word}" for word in flatten(job.site_settings()))
+    weights = INITIAL_WEIGHTS if job.model.pretrained == "imagenet" else None
+    recipe = SwarmRecipe(job, len(sites), _model_spec(job), (TRAINING_SCRIPT, words), weights)
+    recipe._job.set_app_packages([PACKAGE])
+    journal = SwarmJournal(list(sites), job.rounds)
+    for name, receiver in (_receivers(job, "") | {"journal_receiver": journal}).items():
+        recipe._job.to_server(receiver, id=name)
+    return recipe
 
 
 def _pretrained(job: JobConfig) -> dict[str, torch.Tensor]:

@@ -1,0 +1,93 @@
+"""Every algorithm in NVFlare's simulator: a tiny job must end well, with a model that can be used."""
+
+from pathlib import Path
+
+import pytest
+
+from conftest import pneumonia_fl, read_json, scalars
+from pneumonia_fl.fl.cyclic import order_of
+from pneumonia_fl.journal import read_journal
+
+pytestmark = pytest.mark.e2e
+ROUNDS = 2
+SETTINGS = {
+    "fedavgm": ["rounds=5", "early_stopping.patience=1", "early_stopping.min_delta=0.99"],
+    "fedyogi": ["algorithm.average_last=2"],
+    "cyclic": ["train.seed=11"],
+}
+
+
+@pytest.fixture(scope="module")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "tiny"
+    done = pneumonia_fl(
+        "data", "prepare", "--source", "synthetic:images=90,size=32,seed=7,sites=2", "--out", out,
+        "--sites", 2, "--size", 32, "--seed", 7,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(request: pytest.FixtureRequest, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the job that the test asks for."""
+    job: str = request.param
+    out = tmp_path_factory.mktemp("runs") / job
+    settings = [word for setting in SETTINGS.get(job, []) for word in ("--set", setting)]
+    done = pneumonia_fl(
+        "run", job, "--data", tiny_data, "--out", out, "--set", f"rounds={ROUNDS}", "--set", "train.local_epochs=1",
+        *settings,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (out / "stdout.txt").write_text(done.stdout)
+    return out
+
+
+def of(*jobs: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("run", jobs, indirect=True, ids=str)
+
+
+@of("fedavgm", "fedyogi", "scaffold", "cyclic", "swarm")
+def test_it_ends_with_a_best_model_that_can_be_used(run: Path) -> None:
+    metrics, card = read_json(run / "metrics.json"), read_json(run / "model/model_card.json")
+    assert read_json(run / "run.json")["state"] == "finished"
+    assert [entry["round"] for entry in metrics["rounds"]][:3] == [0, 1, 2]
+    judged = {entry["round"]: entry["global"]["auroc"] for entry in metrics["rounds"][1:] if entry["global"]}
+    assert card["round"] == metrics["best_round"] == max(judged, key=lambda number: judged[number])
+    assert card["metrics"]["auroc"] == pytest.approx(judged[card["round"]])
+    sites = [set(entry["sites"]) for entry in metrics["rounds"]]
+    assert sites == [{"site-1", "site-2"}] * len(sites)
+    assert {"validation_auc", "train_loss"} <= scalars(run / "tb_events/site-1").keys()
+
+
+@of("fedavgm")
+def test_it_stops_early_and_judges_the_last_model_all_the_same(run: Path) -> None:
+    metrics = read_json(run / "metrics.json")
+    assert metrics["stopped_early"] == "stopped early after round 3 of 5: no better model for 1 round"
+    assert metrics["rounds"][-1]["round"] == 3
+    assert metrics["stopped_early"] in " ".join((run / "stdout.txt").read_text().split())
+
+
+@of("fedyogi")
+def test_the_mean_of_the_last_models_is_one_more_candidate(run: Path) -> None:
+    entries = read_json(run / "metrics.json")["rounds"]
+    last, mean = entries[-2:]
+    card = read_json(run / "model/model_card.json")
+    assert (last["round"], last.get("averaged"), mean["averaged"]) == (ROUNDS, None, 2)
+    others = [entry["global"]["auroc"] for entry in entries[1:-1]]
+    assert card["averaged"] == (2 if mean["global"]["auroc"] > max(others) else 0)
+    assert read_json(run / "model_last/model_card.json")["round"] == ROUNDS
+
+
+@of("cyclic")
+def test_the_model_goes_from_site_to_site_in_the_order_of_the_seed(run: Path) -> None:
+    events = read_journal(run / "journal.jsonl")
+    for number in range(ROUNDS):
+        trained = [
+            event["site"]
+            for event in events
+            if event["event"] == "site" and event["round"] == number and "train_loss" in event["values"]
+        ]
+        assert trained == order_of(["site-1", "site-2"], 11, number)
+    steps = [step for step, _ in scalars(run / "tb_events/site-1")["validation_auc"]]
+    assert steps == list(range(ROUNDS + 1)), "a model in the middle of a pass is judged"
