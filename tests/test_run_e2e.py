@@ -1,12 +1,15 @@
 """The main job end to end: real NVFlare processes, real TensorBoard files, a real MLflow database."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import pneumonia_fl, read_json, scalars
+from pneumonia_fl.calibration import fit_temperature
+from pneumonia_fl.checkpoint import read_card
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 
 pytestmark = pytest.mark.e2e
@@ -56,6 +59,34 @@ def test_global_metrics_are_those_of_the_pooled_histogram(finished_run: Path) ->
     assert summarise(histogram).auroc == pytest.approx(final["values"]["auroc"])  # type: ignore[index]
     sites = read_json(finished_run / "metrics.json")["rounds"][-1]["sites"].values()
     assert histogram.n == sum(site["n"] for site in sites)
+
+
+@pytest.mark.parametrize("folder", ["model", "model_last"])
+def test_a_saved_model_is_calibrated_on_the_pooled_validation_data_of_its_round(
+    finished_run: Path, folder: str
+) -> None:
+    card = read_card(finished_run / folder)
+    pooled = {
+        event["round"]: ScoreHistogram.from_dict(event["histogram"])  # type: ignore[arg-type]
+        for event in journal(finished_run, "global")
+    }[card.round]
+    assert card.temperature == fit_temperature(pooled) != 1
+    metrics = summarise(pooled, card.threshold, card.temperature)
+    assert card.metrics == asdict(metrics)
+    assert card.operating_point == "sensitivity >= 0.95 on validation"
+    assert metrics.sensitivity is not None
+    assert metrics.sensitivity >= 0.95
+    assert (summarise(pooled, card.threshold + 0.03, card.temperature).sensitivity or 0) < metrics.sensitivity
+
+
+def test_evaluate_applies_the_cards_calibration_and_is_kept(finished_run: Path, demo_data: Path) -> None:
+    card = read_card(finished_run / "model")
+    done = pneumonia_fl("evaluate", finished_run, "--source", demo_data, "--split", "val", "--json")
+    result = json.loads(done.stdout)
+    assert (result["threshold"], result["temperature"]) == (card.threshold, card.temperature)
+    for name in ("sensitivity", "specificity"):
+        assert result["metrics"][name] == pytest.approx(result["validation"][name], abs=0.02), name
+    assert read_json(max((finished_run / "evaluations").glob("val-*.json"))) == result
 
 
 def test_sites_report_the_samples_they_trained_on(finished_run: Path, demo_data: Path) -> None:
