@@ -38,7 +38,7 @@ def ended(folder: Path, auroc: float | None, state: str = "finished", **more: An
         ("sensitivity", "specificity", "brier", "ece", "loss"), 0.5
     )
     rounds = [{"round": 1, "global": values, "sites": {}}]
-    (folder / "metrics.json").write_text(json.dumps({"rounds": rounds, "best_round": 1, "missing": []}))
+    (folder / "metrics.json").write_text(json.dumps({"rounds": rounds, "best_round": 1}))
 
 
 def test_a_grid_is_all_combinations_with_the_first_setting_changing_slowest(job: str) -> None:
@@ -104,9 +104,7 @@ def test_a_failed_or_incomplete_point_keeps_its_reason_and_does_not_win(job: str
         run_sweep(request(job, grid, out), nothing_runs)
     ended(out / "point-01", 0.8)
     ended(out / "point-02", 0.99, state="failed", error="the loss became nan")
-    ended(out / "point-03", 0.99, state="incomplete")
-    values = json.loads((out / "point-03/metrics.json").read_text())
-    (out / "point-03/metrics.json").write_text(json.dumps(values | {"missing": ["site-2"]}))
+    ended(out / "point-03", 0.99, state="incomplete", error="never contributed: site-2")
     _, summary = run_sweep(request(job, grid, out), nothing_runs)
     assert summary["best"] == "point-01"
     assert [row["state"] for row in summary["points"]] == ["finished", "failed", "incomplete", "failed"]

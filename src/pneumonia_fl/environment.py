@@ -12,6 +12,7 @@ from pneumonia_fl.errors import ConfigError
 DATA_VARIABLE = "PNEUMONIA_FL_DATA"
 THREADS_VARIABLE = "PNEUMONIA_FL_THREADS"
 SITE_STATE_VARIABLE = "PNEUMONIA_FL_SITE_STATE"
+KEEP_MODEL_VARIABLE = "PNEUMONIA_FL_KEEP_MODEL"
 KIT_VARIABLE = "PNEUMONIA_FL_KIT"
 TRACKING_VARIABLE = "PNEUMONIA_FL_TRACKING_URI"
 
@@ -56,6 +57,19 @@ def site_state(site: str, job: str) -> Path | None:
     """
     value = os.environ.get(SITE_STATE_VARIABLE)
     return Path(value.replace("{site}", site).replace("{job}", job)) if value else None
+
+
+def shares_model(site: str) -> bool:
+    """Whether `site` sends its local model for cross-site evaluation, if a job asks for it.
+
+    Sites named in `PNEUMONIA_FL_KEEP_MODEL` (`site-1,site-3`) do not.
+    """
+    return site not in os.environ.get(KEEP_MODEL_VARIABLE, "").split(",")
+
+
+def keep_model(site: str) -> None:
+    """Have `shares_model` be false for `site` in this process and those that it starts."""
+    os.environ[KEEP_MODEL_VARIABLE] = f"{os.environ.get(KEEP_MODEL_VARIABLE, '')},{site}"
 
 
 def tracking_uri() -> str | None:

@@ -6,6 +6,7 @@ job/              the exported NVFlare job     tb_events/     TensorBoard, one f
 model/            best global model            mlflow.db      MLflow (when no server is configured)
 model_last/       last global model            figures/       curves
 logs/             full logs of server and sites   evaluations/  what `evaluate` found, one file for each time
+cross_site.json   global and sites' own models by sites; also as .csv and in figures/
 sites/            what each site keeps for itself: its own model, where the algorithm makes one
 """
 
@@ -43,6 +44,7 @@ class RunFolder:
         self.state_file = self.path / "run.json"
         self.metrics_file = self.path / "metrics.json"
         self.journal = self.path / "journal.jsonl"
+        self.cross_site = self.path / "cross_site.json"
         self.job = self.path / "job"
         self.model = self.path / "model"
         self.model_last = self.path / "model_last"

@@ -18,7 +18,7 @@ from nvflare.client.tracking import SummaryWriter
 from torch import nn
 
 from pneumonia_fl import __version__
-from pneumonia_fl.checkpoint import DataSummary
+from pneumonia_fl.checkpoint import DataSummary, ModelCard
 from pneumonia_fl.config import SiteSettings, parse, parse_words
 from pneumonia_fl.data.store import SiteData, open_site
 from pneumonia_fl.environment import data_root, site_threads
@@ -27,7 +27,9 @@ from pneumonia_fl.evaluate import evaluate
 from pneumonia_fl.fl.algorithms.keeping import SiteState
 from pneumonia_fl.fl.algorithms.registry import site_algorithm
 from pneumonia_fl.fl.collect import model_card
+from pneumonia_fl.fl.local_models import LocalModels
 from pneumonia_fl.fl.messages import (
+    CROSS_SITE,
     FIRST_JOB,
     PASSED_ON,
     SITE_ERROR,
@@ -100,6 +102,7 @@ class Site:
             settings.model.name, norm=settings.model.norm, size=settings.preprocess.size
         ).to(self.device)
         self.algorithm = site_algorithm(settings.algorithm, name)
+        self.local_models = LocalModels(name, settings, self.validation_data, self.device)
         self.writer = SummaryWriter()
         self.total_steps = 0
         self._facts = data.info.model_dump(mode="json", include=SHARED_FACTS)
@@ -110,6 +113,10 @@ class Site:
         """Evaluate the received model and, in a training task, train it."""
         # Where another server than ours sends the model, the job's own id has to do.
         state = SiteState.of(self.name, message.meta.get(FIRST_JOB) or flare.get_job_id())
+        if flare.is_submit_model():
+            return self.local_models.submit(state)
+        if CROSS_SITE in message.meta:
+            return self.local_models.evaluate(message)
         self.algorithm.begin(self.model, message, state)
         # The server counts: a site that was restarted goes on with its steps.
         self.total_steps = message.meta.get(SITE_STEPS, {}).get(self.name, self.total_steps)
@@ -129,6 +136,8 @@ class Site:
             "seconds": round(time.perf_counter() - started, 3),
         }
         self.total_steps += result.steps
+        trained = self.algorithm.own_model(self.model) or self.model
+        self.local_models.note(trained, lambda scores: self._card(message.current_round + 1, scores), state)
         return flare.FLModel(
             params={key: value.cpu() for key, value in self.algorithm.shared(self.model).items()},
             metrics=series(metrics),
@@ -180,9 +189,13 @@ class Site:
             report = {"personal": asdict(summarise(histogram))}
             self._publish(summarise(histogram), number, OWN)
         if number:
-            card = model_card(self.settings, parse(DataSummary, self._facts, "the data"), number, histogram)
-            state.keep_if_better(own, card.model_copy(update={"limitations": OWN_LIMITS + card.limitations}))
+            state.keep_if_better(own, self._card(number, histogram))
         return report
+
+    def _card(self, number: int, histogram: ScoreHistogram) -> ModelCard:
+        """Of the site's own model after so many rounds."""
+        card = model_card(self.settings, parse(DataSummary, self._facts, "the data"), number, histogram)
+        return card.model_copy(update={"limitations": OWN_LIMITS + card.limitations})
 
     def _publish(self, metrics: Metrics, number: int | None, prefix: str = "") -> None:
         if number is not None:

@@ -22,18 +22,18 @@ from pneumonia_fl.config import parse
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.aggregator import weighted_average
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
-from pneumonia_fl.fl.answers import CheckingFedAvg
+from pneumonia_fl.fl.cross_site import CrossSiteFedAvg
 from pneumonia_fl.fl.messages import FIRST_JOB, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
 from pneumonia_fl.fl.rounds import RoundBook
 from pneumonia_fl.fl.stopping import Patience
 from pneumonia_fl.journal import Journal
-from pneumonia_fl.learning import Algorithm, EarlyStopping
+from pneumonia_fl.learning import Algorithm, CrossSite, EarlyStopping
 
 REFRESH_SECONDS = 2.0
 """How often the list of sites is fetched anew: a site that was restarted has a new session."""
 
 
-class PooledFedAvg(CheckingFedAvg):
+class PooledFedAvg(CrossSiteFedAvg):
     """FedAvg with a quorum, checked updates, pooled validation metrics, and a state to go on from.
 
     Args:
@@ -45,6 +45,7 @@ class PooledFedAvg(CheckingFedAvg):
         resume_from: id of an earlier job of the same submitter to go on from; "": start anew.
         algorithm: the job's `algorithm` section.
         early_stopping: the job's `early_stopping` section.
+        cross_site: the job's `cross_site` section.
         seed: the job's seed.
 
     The other arguments are those of NVFlare's FedAvg; they are named because NVFlare writes a job's configuration
@@ -66,6 +67,7 @@ class PooledFedAvg(CheckingFedAvg):
         aggregator: ModelAggregator | None = None,
         algorithm: dict[str, Any] | None = None,
         early_stopping: dict[str, Any] | None = None,
+        cross_site: dict[str, Any] | None = None,
         seed: int = 0,
         task_check_period: float = 0.5,
     ) -> None:
@@ -83,7 +85,8 @@ class PooledFedAvg(CheckingFedAvg):
         self.sites, self.quorum, self.grace = tuple(sites), quorum, grace
         self.round_timeout, self.stall_timeout = round_timeout, stall_timeout
         self.resume_from, self.algorithm, self.early_stopping = resume_from, algorithm, early_stopping
-        self.seed = seed
+        self.cross_site, self.seed = cross_site, seed
+        self._matrix = parse(CrossSite, cross_site or {}, "cross_site")
         self._settings = parse(Algorithm, algorithm or {}, "algorithm")
         self.book = RoundBook(sites, quorum, grace)
         self._ended, self._reason, self._stopped_early = "running", "", ""
@@ -105,13 +108,14 @@ class PooledFedAvg(CheckingFedAvg):
             super().run()
             if self._latest is not None:
                 self._evaluate_final(self._latest.params)
+            lacking = self.evaluate_cross_site(self._matrix)
         except Exception as error:
             self.cancel_all_tasks()
             self._end("stopped", str(error))
             self.panic(str(error))
             return
         aborted = self.abort_signal.triggered
-        self._end("stopped" if aborted else "finished", "aborted" if aborted else "")
+        self._end("stopped" if aborted else "finished", "aborted" if aborted else lacking)
 
     def _trainable(self) -> frozenset[str]:
         """Names of the model's trainable parameters; everything else in it is a buffer."""

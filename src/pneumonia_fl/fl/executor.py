@@ -18,7 +18,7 @@ from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
 from nvflare.client.config import ExchangeFormat
 
 from pneumonia_fl.config import SiteSettings, parse_words
-from pneumonia_fl.environment import set_site_defaults
+from pneumonia_fl.environment import keep_model, set_site_defaults
 from pneumonia_fl.fl.kits import read_settings
 
 SITE_STATE_FOLDER = "pneumonia_fl_site_state"
@@ -68,6 +68,8 @@ class TrainerExecutor(ClientAPIExecutor):
             # A relative folder counts from the kit, wherever this process runs.
             data = own.data and kit / own.data
             set_site_defaults(fl_ctx.get_identity_name(), data, own.threads, kit / SITE_STATE_FOLDER)
+            if not own.share_local_model:
+                keep_model(fl_ctx.get_identity_name())
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.START_RUN and self._backend is None:
             os._exit(TRAINER_DIED)

@@ -80,7 +80,8 @@ class JudgingFedAvg(FedAvg):
             "global", round=number, values=asdict(metrics), best=best, histogram=pooled.to_dict(), **note
         )
         self._global = series(metrics)
-        self._publish({**self._global, **_mean_loss(self._training)}, number)
+        values = {**self._global, **_mean_loss(self._training)}
+        self.publish({f"{GLOBAL}/{name}": value for name, value in values.items()}, number)
 
     def _keep_best(self, parameters: dict[str, Any]) -> None:
         """Have the persistor write the best model, through NVFlare's own event."""
@@ -90,11 +91,11 @@ class JudgingFedAvg(FedAvg):
         self.event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE)
         self.fl_ctx.set_prop(AppConstants.GLOBAL_MODEL, latest, private=True, sticky=True)
 
-    def _publish(self, values: dict[str, float], step: int) -> None:
-        """Hand the global series to the receivers, as an event of the server itself."""
-        for name, value in values.items():
+    def publish(self, values: dict[str, float], step: int) -> None:
+        """Hand values by tag to the receivers, as events of the server itself."""
+        for tag, value in values.items():
             dxo = create_analytic_dxo(
-                tag=f"{GLOBAL}/{name}", value=value, data_type=AnalyticsDataType.SCALAR, global_step=step
+                tag=tag, value=value, data_type=AnalyticsDataType.SCALAR, global_step=step
             )
             send_analytic_dxo(self, dxo=dxo, fl_ctx=self.fl_ctx, event_type=ANALYTIC_EVENT_TYPE)
 

@@ -31,6 +31,8 @@ class LocalSettings(Strict):
     """Site: folder with the prepared data; `PNEUMONIA_FL_DATA` goes before it."""
     threads: int | None = None
     """Site: threads for training; None: all cores."""
+    share_local_model: bool = True
+    """Site: whether it sends its best local model when a job evaluates models across sites; see docs/cross-site.md."""
     tracking_uri: str | None = None
     """Server: the MLflow server that gets every job's metrics; None: a database file inside the job."""
 

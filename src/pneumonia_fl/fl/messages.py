@@ -24,6 +24,12 @@ STATS_GROUP = "pneumonia_fl"
 PASSED_ON = "pneumonia_fl.passed_on"
 """Key in the server's `FLModel.meta`: the model comes from another site in the middle of a round; nobody judges it."""
 
+CROSS_SITE = "pneumonia_fl.cross_site"
+"""Key in the server's `FLModel.meta`: the model is the own one of the site of this name, to be evaluated only."""
+
+SUBMIT_MODEL_TASK = "submit_model"
+"""Task in which a site sends its best local model; NVFlare's client API calls it so."""
+
 VALIDATE_TASK = "validate"
 """Task in which a site only evaluates; NVFlare's client API calls it so."""
 

@@ -78,8 +78,9 @@ def _log(client: Any, run: RunFolder, job: JobConfig, runs: dict[str, str], stat
     params = [Param(*word.split("=", 1)) for word in flatten(job)]
     tags = [RunTag(key, str(value)) for key, value in _tags(run).items()]
     client.log_batch(runs[GLOBAL], params=params, tags=tags)
-    client.log_artifact(runs[GLOBAL], str(run.config))
-    client.log_artifact(runs[GLOBAL], str(run.metrics_file))
+    matrix = (run.cross_site, run.cross_site.with_suffix(".csv"))
+    for file in (run.config, run.metrics_file, *(path for path in matrix if path.is_file())):
+        client.log_artifact(runs[GLOBAL], str(file))
     _log_report(client, run, runs[GLOBAL])
     for folder in (run.model, run.figures):
         if folder.is_dir():

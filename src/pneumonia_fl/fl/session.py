@@ -169,21 +169,10 @@ def _guarded(
         finish(run, planned.job, info, state)
         raise
     watcher.progress("saving models and figures", 0, None)
-    missing = _finished_without(run, planned, info)
-    if missing:
-        raise IncompleteError(
-            f"the run is INCOMPLETE: never contributed: {', '.join(missing)}; see {run.path}"
-        )
-
-
-def _finished_without(run: RunFolder, planned: Plan, info: DatasetInfo) -> list[str]:
-    """Complete a run whose rounds are all done; returns the sites that never contributed."""
-    from pneumonia_fl.fl.finish import finish
-
     finish(run, planned.job, info, "finished")
-    missing: list[str] = run.metrics()["missing"]
-    run.update_state(state="incomplete" if missing else "finished", finished=round(time.time(), 3))
-    return missing
+    ending = run.state()
+    if ending["state"] == "incomplete":
+        raise IncompleteError(f"the run is INCOMPLETE: {ending['error']}; see {run.path}")
 
 
 def _origin(info: DatasetInfo) -> dict[str, object]:

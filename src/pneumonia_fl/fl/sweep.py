@@ -196,16 +196,13 @@ def _row(folder: Path, point: Point) -> dict[str, Any]:
     """What is known of a point from its run folder."""
     run = RunFolder(folder / point.name)
     state = run.state() if run.state_file.is_file() else {}
-    metrics = (
-        run.metrics() if run.metrics_file.is_file() else {"rounds": [], "best_round": None, "missing": []}
-    )
+    metrics = run.metrics() if run.metrics_file.is_file() else {"rounds": [], "best_round": None}
     best = [entry["global"] for entry in metrics["rounds"] if entry["round"] == metrics["best_round"]]
-    absent = f"never contributed: {', '.join(metrics['missing'])}" if metrics["missing"] else ""
     return {
         "name": point.name,
         "settings": point.settings,
         "state": state.get("state", "failed" if point.problem else "waiting"),
-        "reason": state.get("error", point.problem) or absent,
+        "reason": state.get("error", point.problem),
         "best_round": metrics["best_round"],
         "validation": {key: best[0][key] for key in SHOWN} if best and best[0] else None,
         "seconds": round(state["finished"] - state["started"], 1) if "finished" in state else None,

@@ -138,17 +138,24 @@ def status_words(meta: Mapping[str, Any]) -> str:
     if raw in ("SUBMITTED", "APPROVED") and _refused_schedule(meta):
         return WAITING
     if raw.startswith(DONE) and result.get("state") == "finished":
-        return INCOMPLETE if result.get("missing") else WORDS["FINISHED:COMPLETED"]
+        return INCOMPLETE if _lacking(result) else WORDS["FINISHED:COMPLETED"]
     if raw.startswith(DONE) and result.get("reason") not in (None, "", "aborted"):
         return WORDS["FINISHED:EXECUTION_EXCEPTION"]
     return WORDS.get(raw, raw.lower().replace("_", " ").replace("finished:", "") or "unknown")
+
+
+def _lacking(result: Mapping[str, Any]) -> str:
+    """What a job that came through its rounds did without."""
+    missing = result.get("missing")
+    absent = f"never contributed: {', '.join(missing)}" if missing else ""
+    return "; ".join(filter(None, (absent, str(result.get("reason", "")))))
 
 
 def reason(meta: Mapping[str, Any]) -> str:
     """Why a job waits, never ran or did not end well; empty when there is nothing to say."""
     raw, words, result = str(meta.get("status", "")), status_words(meta), _result(meta)
     if words == INCOMPLETE:
-        return f"never contributed: {', '.join(result['missing'])}"
+        return _lacking(result)
     if words == WORDS["FINISHED:EXECUTION_EXCEPTION"] and result:
         return str(result["reason"])
     if words == WORDS["FINISHED:COMPLETED"]:

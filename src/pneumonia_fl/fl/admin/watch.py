@@ -15,7 +15,7 @@ from pneumonia_fl.errors import (
     TimeLimitError,
 )
 from pneumonia_fl.fl.admin.progress import Snapshot
-from pneumonia_fl.fl.admin.records import WAITING, JobRecord, age, missing_sites
+from pneumonia_fl.fl.admin.records import INCOMPLETE, WAITING, JobRecord, age, missing_sites
 from pneumonia_fl.fl.admin.session import Admin
 
 FAILED_TO_RUN = "FINISHED:FAILED_TO_RUN"
@@ -128,7 +128,7 @@ def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
         read_log: gives the server's log of the job, "" when there is none or no right to it.
     """
     if job.rounds_done:
-        return Ending(job, "incomplete" if job.missing else "complete", job.reason)
+        return Ending(job, "incomplete" if job.status == INCOMPLETE else "complete", job.reason)
     if job.raw_status == FAILED_TO_RUN and job.reason and NO_ANSWER not in job.reason:
         return Ending(job, "refused", job.reason)
     if job.raw_status == "FINISHED:ABORTED" and not job.reason:

@@ -1,8 +1,10 @@
-"""What a site keeps of a job and never sends: the algorithm's own numbers, and the site's own model.
+"""What a site keeps of a job: the algorithm's own numbers and the site's own models. It sends none of it but, when job
+and site want that, `local_model`.
 
 <folder>/                    at a real site <kit>/pneumonia_fl_site_state/<first job id>, else RUN/sites/<site>
     round-<n>.safetensors    the algorithm's own numbers after the site's training in round n
     model/                   the best model that is the site's own, ready for `pneumonia-fl evaluate`
+    local_model/             the best model that it trained, for cross-site evaluation (docs/cross-site.md)
 
 A job that goes on (`resume`) finds the folder of the first job of its chain. Nothing here is ever removed by the
 program but what a later round replaces: the model is what the hospital took part for.
@@ -15,7 +17,7 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pneumonia_fl.checkpoint import CARD, ModelCard, load_state, read_card, save_model
+from pneumonia_fl.checkpoint import CARD, WEIGHTS, ModelCard, load_state, read_card, save_model
 from pneumonia_fl.data.files import output_errors, write_atomic
 from pneumonia_fl.environment import SITE_STATE_VARIABLE, site_state
 from pneumonia_fl.errors import ConfigError
@@ -65,12 +67,17 @@ class SiteState:
         """The last round before `number` of which something is kept: one that is done again must not count twice."""
         return max((kept for kept in self._rounds() if kept < number), default=None)
 
-    def keep_if_better(self, model: nn.Module, card: ModelCard) -> None:
+    def keep_if_better(self, model: nn.Module, card: ModelCard, name: str = MODEL) -> None:
         """Save the site's own model with its card, unless one with a better AUROC, then loss, is there."""
         self._make()
-        folder = self.folder / MODEL
+        folder = self.folder / name
         if not (folder / CARD).is_file() or _rank(card) > _rank(read_card(folder)):
             save_model(folder, model.state_dict(), card)
+
+    def kept_model(self, name: str) -> dict[str, Tensor] | None:
+        """The weights that `keep_if_better` has kept under this name; None when there are none."""
+        folder = self.folder / name
+        return load_state(folder / WEIGHTS) if (folder / CARD).is_file() else None
 
     def _make(self) -> None:
         with output_errors(self.folder):

@@ -1,0 +1,123 @@
+"""Cross-site evaluation on a running job: global models always, sites' own models when the job and the site want it.
+
+The global models' rows cost nothing: every site evaluates what it receives, and the journal has it. For the sites'
+own models the tasks are those of NVFlare's `CrossSiteModelEval`, `submit_model` and `validate`, so that a site's
+privacy filters for them apply. They are driven from here because the stock workflow (2.9) cannot do what a hospital
+needs: a site that will not send its model can only fail, which restarts its trainer; every local model is written to
+the server's disk and goes into the job's download; one silent site holds everything up for 100 minutes; and only the
+sites' own metrics come back, in a file that is `{}` when nothing worked.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
+
+from pneumonia_fl.errors import DataError, RunError
+from pneumonia_fl.fl.answers import CheckingFedAvg
+from pneumonia_fl.fl.matrix import matrix_of
+from pneumonia_fl.fl.messages import CROSS_SITE, FIRST_JOB, SITE_REPORT, SUBMIT_MODEL_TASK, VALIDATE_TASK
+from pneumonia_fl.journal import read_journal
+from pneumonia_fl.learning import CrossSite
+from pneumonia_fl.metrics import ScoreHistogram, summarise
+
+NO_ANSWER = "no answer in time"
+
+Parameters = dict[str, Any]
+
+
+class CrossSiteFedAvg(CheckingFedAvg):
+    """FedAvg that ends with a matrix: models by sites, on validation data."""
+
+    round_timeout: int
+
+    def evaluate_cross_site(self, wanted: CrossSite) -> str:
+        """Fill the matrix and publish it; returns why it lacks what the job asked for, "" when it does not."""
+        lacking = ""
+        if wanted.local_models and not self.abort_signal.triggered:
+            models = self._collect_models()
+            filled = sum(self._evaluate_everywhere(owner, models[owner]) for owner in sorted(models))
+            lacking = "" if filled else f"no site's own model was evaluated: {self._reasons()}"
+        self._publish_matrix()
+        return lacking
+
+    def _collect_models(self) -> dict[str, Parameters]:
+        """Ask every site for its best local model; who sends none is named, and why."""
+        models: dict[str, Parameters] = {}
+
+        def take(answer: FLModel) -> None:
+            site, problem = self._heard(answer)
+            if answer.params and not problem:
+                models[site] = answer.params
+            else:
+                self._lacks(site, problem or "sent no model")
+
+        self._ask(SUBMIT_MODEL_TASK, FLModel(metrics={SUBMIT_MODEL_TASK: 1.0}), take)
+        return models
+
+    def _evaluate_everywhere(self, owner: str, parameters: Parameters) -> int:
+        """Have every site evaluate one site's model; returns how many did."""
+        filled: list[str] = []
+
+        def note(answer: FLModel) -> None:
+            site, problem = self._heard(answer)
+            try:
+                histogram = ScoreHistogram.from_dict(answer.meta[SITE_REPORT]["histogram"])
+                values = asdict(summarise(histogram))
+            except (KeyError, TypeError, ValueError, DataError):
+                self._lacks(site, f"could not evaluate the model of {owner}: {problem or 'a broken report'}")
+                return
+            filled.append(site)
+            self.journal.write("cross_site", model=owner, site=site, values=values)
+
+        self.journal.write("cross_site_started", model=owner)
+        data = FLModel(params=parameters, params_type=ParamsType.FULL, meta={CROSS_SITE: owner})
+        self._ask(VALIDATE_TASK, data, note)
+        return len(filled)
+
+    def _ask(self, task: str, data: FLModel, callback: Callable[[FLModel], None]) -> None:
+        """Send a task to all sites and wait for them; a site that stays silent is named and ends nothing."""
+        data.current_round, data.total_rounds = self._done, self._final_round
+        data.meta[FIRST_JOB] = self.first_job
+        targets = [client.name for client in self.engine.get_clients()]
+        self.book.open(self._done, task)
+        self.broadcast_model(
+            task_name=task,
+            data=data,
+            targets=targets,
+            timeout=self.round_timeout,
+            blocking=False,
+            callback=callback,
+        )
+        try:
+            self.wait()
+        except RunError as error:  # the training is done and stays so
+            self.warning(str(error))
+            self.cancel_all_tasks()
+        for site in set(targets) & set(self.book.waiting()):
+            self._lacks(site, NO_ANSWER)
+
+    def _heard(self, answer: FLModel) -> tuple[str, str]:
+        """Who answered, and what went wrong there. The book counts answers here, whatever is in them."""
+        site = answer.meta["client_name"]
+        self.book.accept(site, self.book.sites[site].auroc, 0)
+        return site, str(answer.meta.get(SITE_REPORT, {}).get("problem", ""))
+
+    def _lacks(self, site: str, reason: str) -> None:
+        self.warning(f"cross-site evaluation: {site}: {reason}")
+        self.journal.write("cross_site_missing", site=site, reason=reason)
+
+    def _reasons(self) -> str:
+        lacking = matrix_of(read_journal(self.journal.path))["missing"]
+        return "; ".join(f"{site}: {reason}" for site, reason in lacking.items())
+
+    def _publish_matrix(self) -> None:
+        found = matrix_of(read_journal(self.journal.path))
+        values = {
+            f"cross_site/{model}/{site}": cell["auroc"]
+            for model, row in found["cells"].items()
+            for site, cell in row.items()
+            if cell["auroc"] is not None
+        }
+        self.publish(values, self._done)

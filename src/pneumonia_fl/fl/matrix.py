@@ -1,0 +1,57 @@
+"""The cross-site matrix of a run, from its journal into its folder: JSON, CSV and heat map."""
+
+import json
+from typing import Any
+
+from pneumonia_fl.crosssite import CELL, matrix
+from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.journal import Event, read_journal, summarise_rounds
+from pneumonia_fl.runs import RunFolder
+
+SPLIT = "val"
+
+
+def write_matrix(run: RunFolder) -> None:
+    """Write `cross_site.json`, `cross_site.csv` and `figures/cross_site.png`; nothing when no cell is known.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    from pneumonia_fl.report.heatmap import heat_map, to_csv
+
+    found = matrix_of(read_journal(run.journal))
+    if not any(found["cells"].values()):
+        return
+    write_atomic(run.cross_site, json.dumps(found, indent=2).encode())
+    write_atomic(run.cross_site.with_suffix(".csv"), to_csv(found).encode())
+    run.figures.mkdir(exist_ok=True)
+    heat_map(found, run.figures / "cross_site.png")
+
+
+def matrix_of(events: list[Event]) -> dict[str, Any]:
+    """The matrix that a run's journal has (see `crosssite.matrix`): global models, then sites' own ones."""
+    summary = summarise_rounds(events)
+    started = [event["sites"] for event in events if event["event"] == "started"]
+    sites = started[-1] if started else summary["sites"]
+    judged = [event for event in events if event["event"] == "global"]
+    last = max((event["round"] for event in judged if not event.get("averaged")), default=None)
+    rounds = {entry["round"]: entry["sites"] for entry in summary["rounds"]}
+    numbers = {"best": summary["best_round"], "last": last}
+    cells = {name: _row(rounds[number]) for name, number in numbers.items() if number in rounds}
+    missing = {event["site"]: event["reason"] for event in events if event["event"] == "cross_site_missing"}
+    for site in sites:
+        if unseen := [name for name, row in cells.items() if site not in row]:
+            missing.setdefault(site, f"did not evaluate the global model: {', '.join(unseen)}")
+    for event in events:
+        if event["event"] == "cross_site":
+            cells.setdefault(event["model"], {}).update(_row({event["site"]: event["values"]}))
+    return matrix(SPLIT, list(cells), list(sites), cells, missing)
+
+
+def _row(sites: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Cells of those sites that evaluated: in a cyclic pass some only train."""
+    return {
+        site: {key: values[key] for key in CELL}
+        for site, values in sorted(sites.items())
+        if values.keys() >= set(CELL)
+    }
