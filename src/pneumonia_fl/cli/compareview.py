@@ -97,9 +97,9 @@ def show_comparison(summary: Mapping[str, Any], out: Path) -> None:
 
 def _ranking(summary: Mapping[str, Any]) -> Table:
     test, seeds = summary["test"], len(summary["seeds"])
+    over = f"mean ± SD over {seeds} seeds" if seeds > 1 else "one seed"
     table = _table(
-        f"AUROC on {test['n']:,} test images of {test['patients']:,} patients: mean ± SD over {seeds} seeds "
-        "(95 % CI by patient)",
+        f"AUROC on {test['n']:,} test images of {test['patients']:,} patients: {over} (95 % CI by patient)",
         ["AUROC", *ROLES.values()],
     )
     for arm in _trained(summary):
