@@ -220,11 +220,15 @@ class JobConfig(Strict):
         return self
 
     @model_validator(mode="after")
-    def _a_swarm_cannot_be_stopped(self) -> Self:
-        if self.algorithm.name == "swarm" and self.early_stopping.patience:
+    def _a_swarm_has_no_judge(self) -> Self:
+        if self.algorithm.name != "swarm":
+            return self
+        if self.early_stopping.patience:
             raise ValueError(
                 "early_stopping is not for swarm: its server judges no model before the last round"
             )
+        if self.cross_site.local_models:
+            raise ValueError("cross_site.local_models is not for swarm: its server asks no site for a model")
         return self
 
     def site_settings(self) -> SiteSettings:

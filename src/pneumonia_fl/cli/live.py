@@ -81,6 +81,16 @@ class RunView:
         for task in self._sites.values():
             self._bars.reset(task, note="evaluating" if final else "evaluating, then training")
 
+    def _on_cross_site_started(self, event: Event) -> None:
+        self._bars.update(
+            self._tasks["job"], description=f"the model of {event['model']} at all sites", note=""
+        )
+        for task in self._sites.values():
+            self._bars.reset(task, note="evaluating")
+
+    def _on_cross_site(self, event: Event) -> None:
+        self._on_site(event)
+
     def _on_loss(self, event: Event) -> None:
         self._bars.update(self._sites[event["site"]], advance=1, note=f"training loss {event['value']:.3f}")
 

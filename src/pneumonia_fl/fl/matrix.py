@@ -38,7 +38,11 @@ def matrix_of(events: list[Event]) -> dict[str, Any]:
     rounds = {entry["round"]: entry["sites"] for entry in summary["rounds"]}
     numbers = {"best": summary["best_round"], "last": last}
     cells = {name: _row(rounds[number]) for name, number in numbers.items() if number in rounds}
-    missing = {event["site"]: event["reason"] for event in events if event["event"] == "cross_site_missing"}
+    reasons: dict[str, list[str]] = {}
+    for event in events:
+        if event["event"] == "cross_site_missing":
+            reasons.setdefault(event["site"], []).append(event["reason"])
+    missing = {site: "; ".join(said) for site, said in reasons.items()}
     for site in sites:
         if unseen := [name for name, row in cells.items() if site not in row]:
             missing.setdefault(site, f"did not evaluate the global model: {', '.join(unseen)}")
