@@ -69,7 +69,7 @@ class ResumableFedAvg(JudgingFedAvg):
         extra = state.load_extra()
         self._algorithm.restore(extra)
         state.copy_records(run_dir)
-        self._patience.restore(values["patience"])
+        self._patience.restore(values.get("patience", {}))
         self.start_round = self._done = values["round"]
         self.num_rounds = 0 if self.should_stop() else self._final_round - self._done
         self.book.restore(values["sites"])

@@ -37,5 +37,5 @@ class Patience:
         return {"auroc": self._auroc, "waited": self.waited}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
-        self._auroc, self.waited = state["auroc"], state["waited"]
+        """Take over what `state` gave; nothing from a job of a version that had no patience."""
+        self._auroc, self.waited = state.get("auroc"), state.get("waited", 0)
