@@ -12,7 +12,7 @@ from typing import Any
 from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE, AnalyticsData
 from nvflare.apis.dxo import from_shareable
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable
+from nvflare.apis.shareable import ReturnCode, Shareable
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.ccwf.ccwf_job import CrossSiteEvalConfig
@@ -100,10 +100,13 @@ class SwarmJournal(JournalReceiver):
         """Take in how a site judges the best or the last model."""
         super().handle_event(event_type, fl_ctx)
         if event_type == AppEventType.VALIDATION_RESULT_RECEIVED:
-            site = fl_ctx.get_prop(AppConstants.DATA_CLIENT)
             model = str(fl_ctx.get_prop(AppConstants.MODEL_OWNER)).removeprefix("GLOBAL_")
-            report = from_shareable(fl_ctx.get_prop(AppConstants.VALIDATION_RESULT)).meta[SITE_REPORT]
-            self._pool[model][site] = ScoreHistogram.from_dict(report["histogram"])
+            answer = fl_ctx.get_prop(AppConstants.VALIDATION_RESULT)
+            report = from_shareable(answer).meta if answer.get_return_code() == ReturnCode.OK else {}
+            histogram = report.get(SITE_REPORT, {}).get("histogram")
+            if histogram and model in self._pool:
+                site = fl_ctx.get_prop(AppConstants.DATA_CLIENT)
+                self._pool[model][site] = ScoreHistogram.from_dict(histogram)
 
     def finalize(self, fl_ctx: FLContext) -> None:
         """Judge the two models, and say how the job ended."""
