@@ -100,16 +100,15 @@ def draw(run: RunFolder) -> None:
     """Draw the figures and the report; that it cannot be done is said, and never fails a run."""
     from pneumonia_fl.report.build import build_report
 
+    problem = None
     try:
         _draw_figures(run)
         write_matrix(run)
         build_report(run.path)
     except Exception as error:  # a full disk, a file nobody foresaw: the run itself is fine and stays so
-        text = (
-            f"the report could not be made: {one_line(error)}; `pneumonia-fl report {run.path}` tries again"
-        )
-        log.warning(text)
-        run.update_state(report_error=one_line(error))
+        problem = one_line(error)
+        log.warning("the report could not be made: %s; `pneumonia-fl report` tries again", problem)
+    run.update_state(report_error=problem)
 
 
 def _draw_figures(run: RunFolder) -> None:

@@ -153,6 +153,14 @@ def guarded(key: str, title: str, make: Callable[[], Section | None]) -> Section
         return Section(key, title, "", [Notes([("caution", text)])])
 
 
+def worded(make: Callable[[], str]) -> str:
+    """Words, or none where what they are made of is of an unknown shape."""
+    try:
+        return make()
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return ""
+
+
 def number(value: Any, digits: int = 3) -> str:
     """A metric for a table; "n/a" when there is none."""
     return "n/a" if value is None else f"{float(value):.{digits}f}"

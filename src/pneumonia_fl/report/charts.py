@@ -147,7 +147,7 @@ def scores(performance: Performance, name: str) -> Svg:
 def frequencies(groups: Sequence[tuple[str, float]], name: str, label: str) -> Svg:
     """Two shares, each as a hundred dots: right ones blue, wrong ones crosses (Gigerenzer's natural frequencies)."""
     with style():
-        figure, axes = panel(height=2.4)
+        figure, axes = panel(height=2.4, left=0.05, bottom=0.05)
         for (title, share), left in zip(groups, (0.0, 11.5), strict=True):
             right = round(100 * share)
             x, y = np.tile(np.arange(10), 10) + left, 9 - np.repeat(np.arange(10), 10)
@@ -179,7 +179,8 @@ def estimates(
 ) -> Svg:
     """Estimates with their intervals, one line each: (label, value, low, high); `zero` marks no difference."""
     with style():
-        figure, axes = panel(height=0.9 + 0.34 * len(rows))
+        longest = max(len(row[0]) for row in rows)
+        figure, axes = panel(0.8 + 0.32 * len(rows), left=min(2.4, 0.3 + 0.075 * longest), bottom=0.32)
         for place, (_, value, low, high) in enumerate(rows):
             if low is not None and high is not None:
                 axes.plot([low, high], [-place, -place], color=BLUE, linewidth=2.2, solid_capstyle="butt")

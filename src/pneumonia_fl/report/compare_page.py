@@ -19,6 +19,7 @@ from pneumonia_fl.report.blocks import (
     listed,
     number,
     plural,
+    worded,
 )
 from pneumonia_fl.report.card import card
 from pneumonia_fl.report.compare_headline import (
@@ -66,7 +67,7 @@ def compare_page(files: ComparisonFiles) -> Page:
     made = [guarded(key, title, make) for key, title, make in makers]
     return Page(
         title="Is the federated model worth it?",
-        subtitle=_subtitle(summary, arms),
+        subtitle=worded(lambda: _subtitle(summary, arms)),
         state=str(summary.get("state", "unknown")),
         sections=[section for section in made if section is not None],
     )

@@ -68,7 +68,7 @@ def subtype_section(test: Performance | None) -> Section | None:
             else []
         ),
     ]
-    lead = f"{SPLITS.get(test.split, test.split)} images at the saved threshold. Viral pneumonia is often fainter."
+    lead = f"{SPLITS.get(test.split, test.split)} images at the saved threshold."
     return Section("subtypes", "Bacterial and viral pneumonia", lead, blocks)
 
 

@@ -16,7 +16,7 @@ SUMMARY = "summary.json"
 _SHAPES: dict[str, dict[str, type]] = {
     "run.json": {"sites": list, "data": dict, "mlflow": dict, "rounds": int},
     "config.yml": {"model": dict, "train": dict, "algorithm": dict, "preprocess": dict},
-    "metrics.json": {"rounds": list, "sites": list, "problems": list, "missing": list},
+    "metrics.json": {"best_round": int, "rounds": list, "sites": list, "problems": list, "missing": list},
     "model_card.json": {"data": dict, "preprocess": dict, "metrics": dict, "software": dict, "round": int},
     SUMMARY: {"arms": list, "sites": list, "seeds": list, "test": dict, "data": dict, "findings": list},
 }
@@ -149,7 +149,8 @@ def read_comparison(folder: Path) -> ComparisonFiles:
         raise RunError(
             f"{folder / SUMMARY} is damaged; run `pneumonia-fl compare` again, it goes on from its parts"
         )
-    return ComparisonFiles(summary, problems)
+    arms = [arm for arm in summary.get("arms", []) if isinstance(arm, dict)]
+    return ComparisonFiles({**summary, "arms": arms}, problems)
 
 
 def without_paths(text: object) -> str:
@@ -229,4 +230,10 @@ def _read_evaluations(folder: Path, problems: list[str]) -> list[Values]:
     found = [
         _read_json(path, problems, "this evaluation is left out") for path in sorted(folder.glob("*.json"))
     ]
-    return sorted((values for values in found if values), key=lambda values: float(values.get("time") or 0))
+    return sorted((values for values in found if values), key=_time)
+
+
+def _time(values: Values) -> float:
+    """When an evaluation was made; 0 where that is not known."""
+    value = values.get("time")
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pneumonia_fl import __version__
+from pneumonia_fl.learning import KEYS
 from pneumonia_fl.report import charts
 from pneumonia_fl.report.blocks import (
     Block,
@@ -24,6 +25,7 @@ from pneumonia_fl.report.blocks import (
     listed,
     number,
     plural,
+    worded,
 )
 from pneumonia_fl.report.findings import warnings_of
 from pneumonia_fl.report.headline import headline
@@ -62,7 +64,7 @@ def run_page(run: RunFiles, gallery: Section | None = None) -> Page:
     made = [guarded(key, title, make) for key, title, make in makers]
     return Page(
         title=f"Run of {run.state.get('job', 'an unknown job')}",
-        subtitle=_subtitle(run),
+        subtitle=worded(lambda: _subtitle(run)),
         state=str(run.state.get("state", "unknown")),
         sections=[section for section in made if section is not None],
         holds_images=gallery is not None,
@@ -167,14 +169,15 @@ def _settings(run: RunFiles) -> list[tuple[str, str]]:
     model, train, algorithm, spec = (
         _Known(run.config.get(key) or {}) for key in ("model", "train", "algorithm", "preprocess")
     )
-    words = [f"{key} {value}" for key, value in algorithm.items() if key != "name" and value]
+    own = KEYS.get(str(algorithm["name"]), set()) | {"average_last"}
+    words = [f"{key} {value}" for key, value in algorithm.items() if key in own and value]
     return [
         ("Algorithm", ", ".join([str(algorithm["name"]), *words])),
         ("Network", f"{model['name']}, {model['norm']} normalisation, pretrained: {model['pretrained']}"),
         ("Input", f"{spec['size']} x {spec['size']} px, {spec['mode']}, normalised {spec['normalisation']}"),
         (
             "Rounds",
-            f"{run.state.get('rounds', '?')}, each {train['local_epochs']} times over a site's images",
+            f"{run.state.get('rounds', '?')}, local epochs in each: {train['local_epochs']}",
         ),
         ("Optimiser", f"{train['optimizer']}, learning rate {train['lr']}, batch {train['batch_size']}"),
         ("Seed", str(train["seed"])),

@@ -13,7 +13,6 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from pneumonia_fl.report.canvas import GREY
@@ -58,10 +57,14 @@ def style() -> AbstractContextManager[None]:
     return mpl.rc_context(_STYLE)
 
 
-def panel(height: float = 3.1, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """Return an empty figure of width x height inches with one pair of axes."""
-    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05))
-    return figure, figure.subplots()
+def panel(height: float = 3.1, left: float = 0.62, bottom: float = 0.52) -> tuple[Figure, Axes]:
+    """Return an empty figure `WIDTH` x `height` inches with one pair of axes.
+
+    Margins in inches are given: letting matplotlib find them doubles the time that a report takes.
+    """
+    figure = Figure(figsize=(WIDTH, height))
+    width, tall = WIDTH - left - 0.12, height - bottom - 0.32
+    return figure, figure.add_axes((left / WIDTH, bottom / height, width / WIDTH, tall / height))
 
 
 def whole_numbers(axes: Axes, values: list[int], label: str) -> None:
