@@ -88,6 +88,7 @@ def test_site_settings_hold_nothing_of_the_server() -> None:
     assert set(SiteSettings.model_fields) == {
         "name",
         "operating_point",
+        "cross_site",
         "rounds",
         "algorithm",
         "model",
@@ -161,6 +162,10 @@ def test_an_override_that_is_no_yaml_is_explained(override: str) -> None:
         (
             {"algorithm": {"name": "fedbn"}, "model": {"name": "resnet18", "pretrained": "imagenet"}},
             r"fedbn needs model\.pretrained none",
+        ),
+        (
+            {"algorithm": {"name": "fedbn"}, "cross_site": {"local_models": True}},
+            r"no cross_site\.local_models",
         ),
         ({"model": {"pretrained": "imagenet"}}, r"imagenet is for torchvision's models"),
         ({"tracking": ["wandb"]}, r"tracking\.0: .*'tensorboard' or 'mlflow'"),

@@ -211,6 +211,8 @@ class JobConfig(Strict):
                 "scaffold needs train.optimizer sgd with train.momentum 0; "
                 "its control variates are means of plain gradients"
             )
+        if name in ("fedbn", "ditto") and self.cross_site.local_models:
+            raise ValueError(f"{name} leaves a site's own model at the site: no cross_site.local_models")
         if name == "fedbn" and model.name == "pneumonia_network":
             raise ValueError("fedbn needs a model with normalisation layers; pneumonia_network has none")
         if name == "fedbn" and model.pretrained != "none":

@@ -20,7 +20,7 @@ from pneumonia_fl.errors import CheckpointError, DataError
 from pneumonia_fl.evaluate import margins
 from pneumonia_fl.intervals import Interval
 from pneumonia_fl.progress import Progress, silent
-from pneumonia_fl.runs import RunFolder
+from pneumonia_fl.runs import SHARED, RunFolder
 
 BATCH = 64
 
@@ -123,10 +123,15 @@ def model_folder(path: Path) -> Path:
     """A run folder stands for its best model.
 
     Raises:
-        CheckpointError: there is nothing at `path`.
+        CheckpointError: there is nothing at `path`, or nothing but what sites share of their models.
     """
     if not path.exists():
         raise CheckpointError(f"{path} not found; give a run folder, a model folder or a model file")
+    if path.name.endswith(SHARED) or (path / f"model{SHARED}").is_dir():
+        raise CheckpointError(
+            f"{path} holds no complete model: normalisation stays at the sites; give a site's own, in a simulator's "
+            "run sites/NAME/model, at a hospital pneumonia_fl_site_state/JOB/model in its kit"
+        )
     return path / "model" if (path / "model").is_dir() else path
 
 
@@ -136,7 +141,9 @@ def _source_of(file: Path) -> str | None:
     return None
 
 
-def load_images(source: str, split: str, spec: Preprocess, progress: Progress) -> tuple[ImageSet, dict[str, Any]]:
+def load_images(
+    source: str, split: str, spec: Preprocess, progress: Progress
+) -> tuple[ImageSet, dict[str, Any]]:
     """The images of a split as a model takes them, and where they come from: kind of source, manifest hash.
 
     Raises:

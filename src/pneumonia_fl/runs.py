@@ -32,6 +32,8 @@ MLFLOW_DB = "mlflow.db"
 TB_EVENTS = "tb_events"
 MLFLOW_ARTIFACTS = "mlflow_artifacts"
 MLFLOW_STATUS = "mlflow.json"
+SHARED = "_shared"
+"""After the name of a model's folder: weights that are complete at the sites only (FedBN)."""
 STATES = ("running", "finished", "incomplete", "failed", "interrupted")
 
 

@@ -16,14 +16,20 @@ from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal, summarise_rounds
 from pneumonia_fl.metrics import ScoreHistogram, summarise
-from pneumonia_fl.runs import MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, TB_EVENTS, RunFolder, events_of
+from pneumonia_fl.runs import (
+    MLFLOW_ARTIFACTS,
+    MLFLOW_DB,
+    MLFLOW_STATUS,
+    SHARED,
+    TB_EVENTS,
+    RunFolder,
+    events_of,
+)
 
 RECORDS = (JOURNAL_NAME, TB_EVENTS, MLFLOW_DB, MLFLOW_ARTIFACTS, MLFLOW_STATUS)
 SYNTHETIC_LIMITATIONS = (
     "Trained on drawn images: it shows that the software works and knows nothing of real X-rays."
 )
-SHARED = "_shared"
-"""After the name of a model's folder: these weights alone are no model."""
 NO_NORMALISATION = (
     "Not a complete model: FedBN leaves the normalisation layers at the sites, where each keeps a complete model of "
     "its own; the metrics are those of the sites' models on their own images. "
