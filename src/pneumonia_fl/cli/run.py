@@ -125,13 +125,7 @@ def run(
         pneumonia-fl run --from runs/fedavg-20261122-140000 --data data/xray
     """
     changes, runs = _all_overrides(overrides or [], rounds, tracking_uri), workspace or Path("runs")
-    if earlier is not None and (job or changes or clients or export or env is Env.prod):
-        raise ConfigError(
-            "--from repeats a run as it was: JOB, --set, --rounds, --clients, --tracking-uri, --export and "
-            "--env prod do not go with it; to change something, run the job itself"
-        )
-    if earlier is None and job is None:
-        raise ConfigError("name a job (pneumonia-fl run fedavg), or a run to repeat (--from RUN)")
+    _check_what(job, earlier, bool(changes or clients or export or env is Env.prod))
     if env is Env.prod:
         from pneumonia_fl.fl.admin.submit import Wanted
 
@@ -165,6 +159,17 @@ def run(
     with RunView(quiet=as_json) as view:
         finished = run_simulation(request, view)
     view.show_result(finished, as_json)
+
+
+def _check_what(job: str | None, earlier: Path | None, changed: bool) -> None:
+    """Either a job or a run to repeat, and a run is repeated as it was."""
+    if earlier is not None and (job or changed):
+        raise ConfigError(
+            "--from repeats a run as it was: JOB, --set, --rounds, --clients, --tracking-uri, --export and "
+            "--env prod do not go with it; to change something, run the job itself"
+        )
+    if earlier is None and job is None:
+        raise ConfigError("name a job (pneumonia-fl run fedavg), or a run to repeat (--from RUN)")
 
 
 def _repeat(folder: Path, request: "Request", as_json: bool) -> None:
