@@ -137,16 +137,7 @@ def run(
         return
     from pneumonia_fl.fl.session import Request, export_only, run_simulation
 
-    request = Request(
-        job=str(job),
-        data=data,
-        out=out,
-        runs=runs,
-        overrides=changes,
-        clients=clients,
-        log_config=log_config,
-        force=force,
-    )
+    request = Request(str(job), data, out, runs, changes, clients, log_config, force)
     if export:
         sys.argv[1:] = []  # NVFlare would take --export from here for itself, and warn
         typer.echo(f"NVFlare job: {export_only(request, job_dir)}")
