@@ -28,6 +28,8 @@ def test_run_folder_holds_everything_the_design_names(finished_run: Path) -> Non
         "metrics.json",
         "mlflow.db",
         "figures/curves.png",
+        "report.html",
+        "model_card.md",
         "logs/server.txt",
     ):
         assert (finished_run / name).is_file(), name
