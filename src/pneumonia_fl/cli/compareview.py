@@ -88,10 +88,10 @@ def show_comparison(summary: Mapping[str, Any], out: Path) -> None:
         "figure": out / "figures" / "comparison.png",
         "numbers": out / "summary.json",
         "raw": out / "comparison.json",
+        "report": out / "report.html",
     }
     for name, path in places.items():
         console.print(f"{name + ':':<10}{path}", soft_wrap=True, highlight=False)
-    console.print(f"report:   pneumonia-fl report {out}", soft_wrap=True, highlight=False)
     console.print(f"[dim]{DISCLAIMER}[/dim]")
 
 

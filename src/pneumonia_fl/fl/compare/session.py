@@ -1,4 +1,4 @@
-"""One whole comparison: plan, train what is missing, score the test images, write table and figure."""
+"""One whole comparison: plan, train what is missing, score the test images, write table, figure and report."""
 
 import json
 from collections.abc import Mapping
@@ -77,8 +77,9 @@ def write_summary(out: Path, watcher: CompareWatcher) -> dict[str, Any]:
     Raises:
         RunError: there is no comparison in `out`.
     """
+    from pneumonia_fl.report.build import build_report
     from pneumonia_fl.report.forest import forest
-    from pneumonia_fl.report.heatmap import heat_map
+    from pneumonia_fl.report.heatmap import heat_map, to_csv
 
     if not (out / RAW).is_file():
         raise RunError(f"{out} holds no comparison; start one with `pneumonia-fl compare --data DIR`")
@@ -89,6 +90,8 @@ def write_summary(out: Path, watcher: CompareWatcher) -> dict[str, Any]:
     forest(summary, out / FIGURE)
     if summary["cross_site"]:
         heat_map(summary["cross_site"], out / FIGURE.with_name("cross_site.png"))
+        write_atomic(out / "cross_site.csv", to_csv(summary["cross_site"]).encode())
+    build_report(out)
     return summary
 
 

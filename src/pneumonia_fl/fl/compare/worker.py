@@ -65,7 +65,9 @@ def main(folder: Path) -> None:
     cost = {"steps": done.steps, "seconds": round(done.seconds, 1), "bytes": 0}
     (folder / COST).write_text(json.dumps(cost), encoding="utf-8")
     data = parse(DataSummary, spec.summary, SPEC)
-    save_model(folder / "model", done.state, model_card(job.site_settings(), data, done.round, done.validation))
+    save_model(
+        folder / "model", done.state, model_card(job.site_settings(), data, done.round, done.validation)
+    )
 
 
 if __name__ == "__main__":
