@@ -16,6 +16,7 @@ import pytest
 from conftest import pneumonia_fl, read_json, scalars
 from faults import ASIA, EUROPE, QUICK, US, Job, kill, of_jobs, processes, resume, submit
 from federation import LEAD, SERVER, SITES, Federation, free_port, provision_kits, running, until
+from pneumonia_fl.fl.executor import SITE_STATE_FOLDER
 from pneumonia_fl.fl.state import STATE_FOLDER
 from pneumonia_fl.journal import read_journal
 
@@ -197,8 +198,8 @@ def test_a_site_without_data_is_named_and_the_run_is_incomplete(clinic: Federati
 
 
 def test_a_killed_server_comes_back_and_the_job_goes_on(clinic: Federation, tmp_path: Path) -> None:
-    """Twice: the second part of the job is killed before it has done a round."""
-    first = submit(clinic, "rounds=6", "min_sites=3", "grace=30")
+    """Twice: the second part of the job is killed before it has done a round. The sites' own part goes on as well."""
+    first = submit(clinic, "rounds=6", "min_sites=3", "grace=30", "algorithm.name=fedbn")
     first.reach(2)
     kill(clinic, SERVER, "server", "server job")
     until(lambda: len(clinic.sites()) == 3, 90, "all sites are back")
@@ -220,6 +221,12 @@ def test_a_killed_server_comes_back_and_the_job_goes_on(clinic: Federation, tmp_
     assert_curves_go_on(tmp_path / "run", rounds=6)
     for job in (first, second):
         assert not (clinic.kit(SERVER) / STATE_FOLDER / job.id).exists()
+    for site in SITES:
+        kept = clinic.kit(site) / SITE_STATE_FOLDER
+        assert (kept / first.id / "model/model_card.json").is_file()
+        assert (kept / first.id / "round-5.safetensors").is_file()
+        assert {job.id for job in (second, third)}.isdisjoint(entry.name for entry in kept.iterdir())
+        assert "no normalisation of its own yet" not in (clinic.kit(site) / third.id / "log.txt").read_text()
 
 
 def assert_curves_go_on(run: Path, rounds: int) -> None:
