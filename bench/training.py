@@ -54,7 +54,9 @@ def _compare(size: int) -> None:
     print(f"  train_epochs         {1e3 * ours / batches:7.1f} ms per batch  {IMAGES / ours:6.0f} images/s")
     print(f"  ratio                {bare / ours:7.3f} (wanted: at least {TARGET})")
     print(f"  augmentation adds    {1e3 * (augmented - ours) / batches:7.1f} ms per batch")
-    print(f"  with train.amp       {1e3 * faster / batches:7.1f} ms per batch  {faster / augmented:.2f} of float32")
+    print(
+        f"  with train.amp       {1e3 * faster / batches:7.1f} ms per batch  {faster / augmented:.2f} of float32"
+    )
     print(f"  evaluation                                  {IMAGES / evaluation:6.0f} images/s")
 
 
