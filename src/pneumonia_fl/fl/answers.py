@@ -8,7 +8,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from pneumonia_fl.errors import RunError
+from pneumonia_fl.errors import DataError, RunError
 from pneumonia_fl.fl.messages import SITE_REPORT
 from pneumonia_fl.fl.resuming import ResumableFedAvg
 from pneumonia_fl.fl.rounds import State
@@ -68,7 +68,7 @@ class CheckingFedAvg(ResumableFedAvg):
             values = {**(asdict(metrics) if self._judging else {}), **training}
             if "personal" in report:
                 values["personal"] = checked_numbers(report["personal"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (DataError, KeyError, TypeError, ValueError) as error:
             problem = problem or f"its report is broken ({type(error).__name__})"
         if problem:
             self.reject(site, "refused", problem)
