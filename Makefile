@@ -24,7 +24,7 @@ check: setup
 	@$(BIN)/mypy
 
 test: setup
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25
 
 bench: setup
 	@$(BIN)/python -m bench
