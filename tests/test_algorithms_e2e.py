@@ -43,7 +43,7 @@ def run(request: pytest.FixtureRequest, tiny_data: Path, tmp_path_factory: pytes
     settings = [word for setting in SETTINGS.get(job, []) for word in ("--set", setting)]
     done = pneumonia_fl(
         "run", job, "--data", tiny_data, "--out", out, "--set", f"rounds={ROUNDS}", "--set", "train.local_epochs=1",
-        *settings,
+        "--set", "tracking=[tensorboard]", *settings,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (out / "stdout.txt").write_text(done.stdout)

@@ -19,7 +19,7 @@ from pneumonia_fl.fl.processes import RUN_MARK, marked_processes
 pytestmark = pytest.mark.e2e
 # The third site of this partition has pneumonia only.
 SOURCE = "synthetic:images=160,sites=3"
-WORDS = ("--seeds", "1", "--rounds", "2")
+WORDS = ("--seeds", "1", "--rounds", "2", "--set", "tracking=[tensorboard]")
 DEADLINE = 120.0
 
 Killed = tuple[Path, dict[str, Any]]
