@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +82,14 @@ def finished_run(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     (out / "stdout.txt").write_text(done.stdout)
     (out / "stderr.txt").write_text(done.stderr)
     return out
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As at a site in the simulator; small tensors on several threads also cost more than they gain."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

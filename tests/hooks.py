@@ -1,12 +1,11 @@
 """An algorithm's hooks used directly: a round of a tiny federation without NVFlare's processes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from nvflare.app_common.abstract.fl_model import FLModel
 from torch import Tensor, nn
@@ -22,15 +21,6 @@ from pneumonia_fl.train import Turn, train_epochs
 SIZE = 16
 ROUNDS = 6
 TRAIN = TrainConfig(optimizer="sgd", momentum=0, lr=0.05, weight_decay=0.01, batch_size=8, local_epochs=2)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As at a site in the simulator; small tensors on several threads also cost more than they gain."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def network() -> nn.Module:

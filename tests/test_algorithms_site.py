@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hooks import TRAIN, Hospital, arrays, message, network, one_thread, weights
+from hooks import TRAIN, Hospital, arrays, message, network, weights
 from pneumonia_fl.checkpoint import ModelCard, load_model
 from pneumonia_fl.config import MODEL_NAMES, ModelConfig, Preprocess
 from pneumonia_fl.environment import SITE_STATE_VARIABLE, set_site_defaults
@@ -17,8 +17,6 @@ from pneumonia_fl.fl.updates import problem_of
 from pneumonia_fl.learning import Algorithm
 from pneumonia_fl.model import build_model, normalisation_keys
 from pneumonia_fl.train import Turn, learning_rate
-
-__all__ = ["one_thread"]
 
 FEDAVG, FEDBN = Algorithm(name="fedavg"), Algorithm(name="fedbn")
 DITTO = Algorithm(name="ditto", mu=0.5)

@@ -1,7 +1,5 @@
 """Baselines train like a site does, for as many steps as a federation, and keep their best round."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -14,20 +12,13 @@ from pneumonia_fl.model import build_model
 from pneumonia_fl.train import train_epochs
 
 SIZE = 16
+pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = JobConfig(
     name="job",
     rounds=3,
     preprocess=Preprocess(size=SIZE),
     train=TrainConfig(batch_size=16, lr=0.005),
 ).site_settings()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def bright(n: int, share: float = 0.5, seed: int = 0) -> ImageSet:

@@ -8,14 +8,13 @@ import pytest
 import torch
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from hooks import TRAIN, Hospital, arrays, message, network, one_thread
+from hooks import TRAIN, Hospital, arrays, message, network
 from pneumonia_fl.fl.aggregator import weighted_average
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.algorithms.scaffold import CHANGE, COUNTED, GLOBAL, LOST, Scaffold, ServerScaffold
 from pneumonia_fl.learning import Algorithm
 from pneumonia_fl.train import Turn
 
-__all__ = ["one_thread"]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SCAFFOLD = Algorithm(name="scaffold")

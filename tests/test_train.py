@@ -1,5 +1,4 @@
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,7 @@ SPEC = Preprocess(size=SIZE)
 PLAIN = AugmentConfig(rotate=0, translate=0, scale=0, contrast=0, brightness=0, gamma=0, sharpness=0, noise=0)
 FIRST = Turn()
 EVERYTHING = AugmentConfig(flip=True)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As at a site in the simulator; small tensors on several threads also cost more than they gain."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network() -> nn.Module:

@@ -33,6 +33,19 @@ EDGE_TOLERANCE = 1e-6
 # Losses are rounded to this before they are added: sums stay exact below 2^33, hence equal in any order.
 LOSS_UNIT = 2.0**-20
 
+NAMES = {
+    "auroc": "AUROC",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "f1": "F1",
+    "balanced_accuracy": "Balanced accuracy",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "loss": "Loss (nats)",
+    "accuracy": "Accuracy",
+}
+"""What people call the metrics, in the order in which they are shown: accuracy last."""
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.metrics import NAMES
 
 if TYPE_CHECKING:
     from pneumonia_fl.evaluation import Evaluation
@@ -15,17 +16,6 @@ COLUMNS = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
     "accuracy": "Accuracy",
-    "loss": "Loss",
-}
-
-METRICS = {
-    "auroc": "AUROC",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "f1": "F1",
-    "balanced_accuracy": "Balanced accuracy",
-    "brier": "Brier score",
-    "ece": "ECE",
     "loss": "Loss",
 }
 
@@ -66,12 +56,13 @@ def evaluation_table(result: "Evaluation") -> Table:
     table.add_column("Metric")
     table.add_column("Value", justify="right")
     table.add_column("95 % CI by patient", justify="right")
-    for name, title in METRICS.items():
-        table.add_row(title, _cell(result.metrics[name]), _range(result.intervals[name]))
+    for name, title in NAMES.items():
+        if name != "accuracy":  # comes last, beside its floor
+            table.add_row(title, _cell(result.metrics[name]), _range(result.intervals[name]))
     for name, values in result.subtypes.items():
         what = "Called normal of" if name == "normal" else f"Detected of {name}"
         table.add_row(f"{what} ({values['n']})", _cell(values["rate"]), _range(values["ci"]))
-    table.add_row("Accuracy", _cell(result.metrics["accuracy"]), _range(result.intervals["accuracy"]))
+    table.add_row(NAMES["accuracy"], _cell(result.metrics["accuracy"]), _range(result.intervals["accuracy"]))
     table.add_row("Always “pneumonia”", _cell(result.floor_accuracy), "")
     rule = result.operating_point or "as the model card says"
     table.caption = f"Threshold {result.threshold:.3f} on P(pneumonia): {rule}. {DISCLAIMER}"

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pneumonia_fl.metrics import NAMES
 from pneumonia_fl.report.blocks import Cell, Facts, Notes, Page, Section, Table, Tables, Voices
-from pneumonia_fl.report.performance import METRICS
 from pneumonia_fl.report.reading import RunFiles
 
 Values = dict[str, Any]
@@ -41,7 +41,7 @@ def card(page: Page, details: Mapping[str, Any], model: Mapping[str, Any], metad
         "details": {key: value for key, value in details.items() if value not in (None, "")},
         "intended_use": model.get("intended_use") or INTENDED_USE,
         "limitations": model.get("limitations") or "",
-        "metrics": list(METRICS.values()),
+        "metrics": list(NAMES.values()),
         "said": [
             line
             for voice in _of(sections.get("summary"), Voices)

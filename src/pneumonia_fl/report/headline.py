@@ -1,5 +1,6 @@
 """The headline of a run's report: the same result for two kinds of readers, before anything else."""
 
+from pneumonia_fl.metrics import NAMES
 from pneumonia_fl.report import charts
 from pneumonia_fl.report.blocks import (
     Block,
@@ -14,7 +15,7 @@ from pneumonia_fl.report.blocks import (
     out_of_hundred,
     plural,
 )
-from pneumonia_fl.report.performance import METRICS, SPLITS, Performance
+from pneumonia_fl.report.performance import SPLITS, Performance
 from pneumonia_fl.report.reading import RunFiles
 
 RARE = 0.10
@@ -46,7 +47,7 @@ def _tile(shown: Performance, key: str) -> tuple[str, str, str]:
         "ece": "average error of a probability",
     }[key]
     ends = shown.intervals.get(key)
-    return METRICS[key], number(shown.metrics.get(key)), f"95 % CI {interval(ends)}" if ends else said
+    return NAMES[key], number(shown.metrics.get(key)), f"95 % CI {interval(ends)}" if ends else said
 
 
 def _dots(shown: Performance) -> list[Block]:
@@ -123,8 +124,8 @@ def _predictive_value(sensitivity: float, specificity: float, prevalence: float)
 
 def _statistician(run: RunFiles, shown: Performance) -> list[str]:
     values = [
-        f"{METRICS[key]} {number(shown.metrics.get(key))}{_brackets(shown, key)}"
-        for key in METRICS
+        f"{NAMES[key]} {number(shown.metrics.get(key))}{_brackets(shown, key)}"
+        for key in NAMES
         if key != "loss"
     ]
     positives = f"n = {shown.n:,}, {shown.positives:,} positive ({shown.prevalence:.3f})"

@@ -8,23 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia_fl.curves import pr_points, reliability, roc_points
-from pneumonia_fl.metrics import ScoreHistogram, bin_centres, probability, summarise
+from pneumonia_fl.metrics import NAMES, ScoreHistogram, bin_centres, probability, summarise
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Curve = Mapping[str, Any]
 
-METRICS = {
-    "auroc": "AUROC",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "f1": "F1",
-    "balanced_accuracy": "Balanced accuracy",
-    "brier": "Brier score",
-    "ece": "ECE",
-    "loss": "Cross-entropy (nats)",
-    "accuracy": "Accuracy",
-}
 SPLITS = {"test": "Test", "val": "Validation", "train": "Training"}
 SCORE_BINS = 20
 """Bars of the score distribution."""
@@ -132,7 +121,7 @@ def of_card(card: Mapping[str, Any]) -> Performance:
         threshold=float(card.get("threshold", 0.5)),
         temperature=float(card.get("temperature", 1.0)),
         operating_point=str(card.get("operating_point") or ""),
-        metrics={key: metrics[key] for key in METRICS if key in metrics},
+        metrics={key: metrics[key] for key in NAMES if key in metrics},
     )
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
+from pneumonia_fl.metrics import NAMES
 from pneumonia_fl.report import charts
 from pneumonia_fl.report.blocks import (
     Block,
@@ -16,7 +17,7 @@ from pneumonia_fl.report.blocks import (
     interval,
     number,
 )
-from pneumonia_fl.report.performance import METRICS, SPLITS, Performance
+from pneumonia_fl.report.performance import SPLITS, Performance
 from pneumonia_fl.report.reading import RunFiles
 
 Shown = list[tuple[str, Performance]]
@@ -77,8 +78,8 @@ def _metrics_table(shown: Shown) -> Table:
     for name, item in shown:
         head += [name, "95 % CI"] if item.intervals else [name]
     rows: list[list[Cell | str]] = [
-        [METRICS[key], *_metric_cells(shown, key)]
-        for key in METRICS
+        [NAMES[key], *_metric_cells(shown, key)]
+        for key in NAMES
         if any(key in item.metrics for _, item in shown)
     ]
     rows.append(["Accuracy of always “pneumonia”", *_each(shown, lambda item: number(item.prevalence))])

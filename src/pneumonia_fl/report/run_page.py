@@ -6,6 +6,7 @@ from typing import Any
 
 from pneumonia_fl import __version__
 from pneumonia_fl.learning import KEYS
+from pneumonia_fl.metrics import NAMES
 from pneumonia_fl.report import charts
 from pneumonia_fl.report.blocks import (
     Block,
@@ -29,7 +30,7 @@ from pneumonia_fl.report.blocks import (
 )
 from pneumonia_fl.report.findings import warnings_of
 from pneumonia_fl.report.headline import headline
-from pneumonia_fl.report.performance import METRICS, Performance, of_card, of_evaluation, of_histogram
+from pneumonia_fl.report.performance import Performance, of_card, of_evaluation, of_histogram
 from pneumonia_fl.report.performance_page import performance_section, subtype_section
 from pneumonia_fl.report.reading import RunFiles, without_paths
 from pneumonia_fl.report.tables import area_cell, count_table, cross_site_section, duration, size
@@ -120,13 +121,13 @@ def _sites(run: RunFiles) -> Section | None:
     entry = next((entry for entry in run.rounds if entry["round"] == run.best_round), None)
     if entry is None:
         return None
-    keys = [key for key in METRICS if key not in ("loss", "accuracy")]
+    keys = [key for key in NAMES if key not in ("loss", "accuracy")]
     rows: list[list[Cell | str]] = [
         [site, *_site_cells(entry["sites"].get(site), keys)] for site in run.sites
     ]
     pooled = entry.get("global") or {}
     rows.append([Cell("All pooled", strong=True), *_site_cells(pooled, keys)])
-    head = ("Site", "Images", "With pneumonia", *(METRICS[key] for key in keys))
+    head = ("Site", "Images", "With pneumonia", *(NAMES[key] for key in keys))
     note = "Each site's own validation images, at the threshold .5. Pooled: all sites' images together, not the mean."
     lead = f"The model that was saved ({run.model_words}) at each hospital."
     return Section("sites", "Site by site", lead, [Table(head, rows, note=note)])
