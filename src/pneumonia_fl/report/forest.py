@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.report.canvas import BLACK, BLUE, GREY, ORANGE, new_figure, save
@@ -17,20 +16,11 @@ Arm = Mapping[str, Any]
 
 
 def forest(summary: Mapping[str, Any], out: Path) -> Path:
-    """Draw `summary.json` of a comparison into the PNG `out`.
+    """Draw `summary.json` of a comparison into the PNG `out`: each arm's AUROC, and the federated ones' differences.
 
     Raises:
         DataError: no model is trained yet.
         OutputError: `out` cannot be written.
-    """
-    return save(forest_figure(summary), out)
-
-
-def forest_figure(summary: Mapping[str, Any]) -> Figure:
-    """AUROC of each arm (left) and the paired differences of the federated ones (right), 95 % CI by patient.
-
-    Raises:
-        DataError: no model is trained yet.
     """
     arms = [arm for arm in summary["arms"] if arm.get("pooled")]
     if not arms:
@@ -55,7 +45,7 @@ def forest_figure(summary: Mapping[str, Any]) -> Figure:
     right.axvline(0, color=GREY, linestyle=":", linewidth=1.2)
     _draw(right, differences, [ORANGE] * len(differences))
     right.set_title("Paired differences (right of 0: federated better)", fontsize=10)
-    return figure
+    return save(figure, out)
 
 
 def _draw(axes: Axes, rows: Sequence[tuple[str, Mapping[str, Any] | None]], colours: Sequence[str]) -> None:
