@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.report.canvas import BLACK, BLUE, GREY, ORANGE, new_figure, save
@@ -63,5 +64,6 @@ def _draw(axes: Axes, rows: Sequence[tuple[str, Mapping[str, Any] | None]], colo
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.margins(x=0.08)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.grid(axis="x", alpha=0.3, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
