@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,7 +7,7 @@ import sklearn.metrics as reference
 from scipy.stats import binomtest, norm
 
 from pneumonia_fl.errors import DataError
-from pneumonia_fl.intervals import all_or_none, bootstrap_ci, interval95, reflected95, resample
+from pneumonia_fl.intervals import Interval, all_or_none, interval95, reflected95, resample
 from pneumonia_fl.metrics import Ints, Scores, auroc, auroc_of_counts, probability
 
 Array = np.ndarray[Any, Any]
@@ -17,6 +17,14 @@ def sample(seed: int, n: int) -> tuple[Array, Array]:
     rng = np.random.default_rng(seed)
     labels = (rng.random(n) < 0.7).astype(np.int64)
     return rng.normal(2 * labels - 0.5, 2), labels
+
+
+def bootstrap_ci(
+    scores: Any, labels: Any, patients: Sequence[str | int], n: int = 1000, seed: int = 7
+) -> Interval | None:
+    """Interval of the AUROC."""
+    z, y = np.asarray(scores, np.float64), np.asarray(labels, np.int64)
+    return interval95(resample(patients, lambda rows: [auroc(z[rows], y[rows])], n, seed)[:, 0])
 
 
 def test_a_sample_has_as_many_patients_and_all_images_of_each() -> None:

@@ -10,19 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from pneumonia_fl import curves
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.intervals import TAILS, Interval, all_or_none, interval95, reflected95, resample
-from pneumonia_fl.metrics import Floats, Ints, Scores, decided
+from pneumonia_fl.metrics import NAMES, Floats, Ints, Scores, decided
 
-NAMES = (
-    "auroc",
-    "sensitivity",
-    "specificity",
-    "f1",
-    "accuracy",
-    "balanced_accuracy",
-    "brier",
-    "ece",
-    "loss",
-)
+KEYS = tuple(NAMES)
 CURVES = 2 * curves.GRID
 Mask = NDArray[np.bool_]
 
@@ -41,17 +31,17 @@ def assess(margins: ArrayLike, data: ImageSet, threshold: float, temperature: fl
 
     def statistic(rows: Ints) -> Floats:
         values = scores.metrics(threshold, temperature, rows)
-        named = np.array([getattr(values, name) for name in NAMES], dtype=np.float64)
+        named = np.array([getattr(values, name) for name in KEYS], dtype=np.float64)
         return np.concatenate([named, _drawn(scores.counts(rows)), _rates(kind, right, rows, len(subtypes))])
 
     samples = resample(data.patients, statistic)
-    named, drawn, rates = np.split(samples, (len(NAMES), len(NAMES) + CURVES), axis=1)
+    named, drawn, rates = np.split(samples, (len(KEYS), len(KEYS) + CURVES), axis=1)
     return {
         "n": metrics.n,
         "positives": metrics.positives,
         "patients": len(set(data.patients)),
         "floor_accuracy": metrics.floor,
-        "metrics": {name: getattr(metrics, name) for name in NAMES},
+        "metrics": {name: getattr(metrics, name) for name in KEYS},
         "intervals": _intervals(asdict(metrics), named, data),
         **_curves(scores.counts(), drawn),
         "confusion": _confusion(data.labels, called),
@@ -82,8 +72,8 @@ def _rates(kind: Ints, right: Mask, rows: Ints, groups: int) -> Floats:
 
 
 def _intervals(metrics: Mapping[str, Any], samples: Floats, data: ImageSet) -> dict[str, Interval | None]:
-    found = {name: interval95(samples[:, k]) for k, name in enumerate(NAMES)}
-    found["ece"] = reflected95(metrics["ece"], samples[:, NAMES.index("ece")])
+    found = {name: interval95(samples[:, k]) for k, name in enumerate(KEYS)}
+    found["ece"] = reflected95(metrics["ece"], samples[:, KEYS.index("ece")])
     ill = data.labels == 1
     for name, mask in {"sensitivity": ill, "specificity": ~ill, "accuracy": ill | True}.items():
         if metrics[name] in (0, 1):

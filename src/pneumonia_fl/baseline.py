@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pneumonia_fl.config import SiteSettings, TrainConfig
 from pneumonia_fl.data.store import ImageSet
-from pneumonia_fl.evaluate import evaluate
+from pneumonia_fl.evaluate import evaluate, is_better
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
 from pneumonia_fl.train import Turn, train_epochs
@@ -73,7 +73,7 @@ def train_baseline(
         seconds += done.seconds
         histogram = evaluate(model, validation, settings.preprocess)
         area = summarise(histogram).auroc
-        if best is None or best[0] is None or (area is not None and area > best[0]):
+        if best is None or is_better(area, best[0]):
             best = area, number + 1, _copy(model), histogram
         on_round(number + 1, area)
     assert best is not None

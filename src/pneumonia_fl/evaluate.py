@@ -48,6 +48,11 @@ def evaluate(model: nn.Module, data: ImageSet, preprocess: Preprocess) -> ScoreH
     return ScoreHistogram.from_scores(margins(model, data.images, preprocess), data.labels)
 
 
+def is_better(auroc: float | None, best: float | None) -> bool:
+    """Whether a trained model is the best so far; without any AUROC (one class only) the latest is."""
+    return best is None or (auroc is not None and auroc > best)
+
+
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     training = model.training

@@ -7,10 +7,10 @@ is 0 or 1 in every resample (`all_or_none` does), or cover well with fewer than 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from pneumonia_fl.errors import DataError
-from pneumonia_fl.metrics import Floats, Ints, auroc
+from pneumonia_fl.metrics import Floats, Ints
 
 Interval = tuple[float, float]
 TAILS = (2.5, 97.5)
@@ -76,23 +76,6 @@ def all_or_none(rate: float, patients: int) -> Interval:
     """
     bound = 0.025 ** (1 / patients)
     return (bound, 1.0) if rate == 1 else (0.0, 1 - bound)
-
-
-def bootstrap_ci(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    patients: Sequence[str | int],
-    *,
-    statistic: Callable[[Floats, Ints], float | None] = auroc,
-    seed: int = 7,
-    n: int = 1000,
-) -> Interval | None:
-    """95 % interval of a statistic of scores (N,) and labels (N,) over `n` samples of patients.
-
-    Samples in which the statistic is undefined are left out; None when all are.
-    """
-    z, y = np.asarray(scores, np.float64), np.asarray(labels, np.int64)
-    return interval95(resample(patients, lambda rows: [statistic(z[rows], y[rows])], n, seed)[:, 0])
 
 
 def _rows(drawn: Ints, starts: Ints, sizes: Ints, order: NDArray[np.int64]) -> Ints:

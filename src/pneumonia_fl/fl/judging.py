@@ -14,6 +14,7 @@ from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.workflows.fedavg import FedAvg
 
+from pneumonia_fl.evaluate import is_better
 from pneumonia_fl.fl.messages import series
 from pneumonia_fl.fl.stopping import Patience
 from pneumonia_fl.journal import Journal
@@ -70,7 +71,7 @@ class JudgingFedAvg(FedAvg):
         pooled = sum(self._pool.values(), ScoreHistogram.empty())
         metrics = summarise(pooled)
         number = self._candidate_round
-        best = number > 0 and _is_better(metrics.auroc, self._best_auroc)
+        best = number > 0 and is_better(metrics.auroc, self._best_auroc)
         if best:
             self._best_auroc, self._best_round, self._best = metrics.auroc, number, self._candidate
             self._keep_best(self._candidate)
@@ -107,8 +108,3 @@ def _mean_loss(training: dict[str, dict[str, float]]) -> dict[str, float]:
         return {}
     total = sum(values["train_loss"] * values["train_samples"] for values in training.values())
     return {"train_loss": total / samples}
-
-
-def _is_better(auroc: float | None, best: float | None) -> bool:
-    """Whether a trained model is the best so far; without any AUROC (one class only) the latest is."""
-    return best is None or (auroc is not None and auroc > best)

@@ -1,6 +1,8 @@
 """The cross-site matrix of a run, from its journal into its folder: JSON, CSV and heat map."""
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pneumonia_fl.crosssite import CELL, matrix
@@ -17,15 +19,20 @@ def write_matrix(run: RunFolder) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    from pneumonia_fl.report.heatmap import heat_map, to_csv
-
     found = matrix_of(read_journal(run.journal))
     if not any(found["cells"].values()):
         return
     write_atomic(run.cross_site, json.dumps(found, indent=2).encode())
-    write_atomic(run.cross_site.with_suffix(".csv"), to_csv(found).encode())
-    run.figures.mkdir(exist_ok=True)
-    heat_map(found, run.figures / "cross_site.png")
+    draw_matrix(run.path, found)
+
+
+def draw_matrix(folder: Path, found: Mapping[str, Any]) -> None:
+    """Write a matrix as `cross_site.csv` and `figures/cross_site.png` into `folder`."""
+    from pneumonia_fl.report.heatmap import heat_map, to_csv
+
+    write_atomic(folder / "cross_site.csv", to_csv(found).encode())
+    (folder / "figures").mkdir(exist_ok=True)
+    heat_map(found, folder / "figures" / "cross_site.png")
 
 
 def matrix_of(events: list[Event]) -> dict[str, Any]:

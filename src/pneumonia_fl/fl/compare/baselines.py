@@ -23,17 +23,6 @@ OnRound = Callable[[str, int, int], None]
 """Told the training's label, and the rounds done of how many."""
 
 
-@dataclass
-class _Running:
-    """One baseline under way."""
-
-    label: str
-    folder: Path
-    process: "subprocess.Popen[bytes]"
-    journal: JournalReader
-    rounds: int
-
-
 @dataclass(frozen=True)
 class Work:
     """One baseline to train into `folder`."""
@@ -44,26 +33,33 @@ class Work:
     rounds: int
 
 
+@dataclass
+class _Running:
+    """One baseline under way."""
+
+    work: Work
+    process: "subprocess.Popen[bytes]"
+    journal: JournalReader
+
+
 def train_all(works: Sequence[Work], on_round: OnRound) -> Iterator[Work]:
     """Train all; yield each as it is done. Whatever happens, no process stays behind.
 
     Raises:
         RunError: one failed; the others are ended, those that were done are kept.
     """
-    mark, waiting, running = uuid.uuid4().hex, list(works), dict[int, tuple[Work, _Running]]()
+    mark, waiting, running = uuid.uuid4().hex, list(works), list[_Running]()
     try:
         while waiting or running:
             while waiting and len(running) < cpu_count():
-                work = waiting.pop(0)
-                started = _start(work, mark)
-                running[started.process.pid] = work, started
-            for pid, (work, current) in list(running.items()):
+                running.append(_start(waiting.pop(0), mark))
+            for current in list(running):
                 ended = current.process.poll() is not None
                 _tell(current, on_round)
                 if ended:
-                    _check(current)
-                    del running[pid]
-                    yield work
+                    _check(current.work)
+                    running.remove(current)
+                    yield current.work
             time.sleep(POLL_SECONDS if running else 0)
     finally:
         end_marked(mark)
@@ -82,17 +78,17 @@ def _start(work: Work, mark: str) -> _Running:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return _Running(work.label, work.folder, process, JournalReader(work.folder / JOURNAL_NAME), work.rounds)
+    return _Running(work, process, JournalReader(work.folder / JOURNAL_NAME))
 
 
 def _tell(running: _Running, on_round: OnRound) -> None:
     for event in running.journal.new_events():
-        on_round(running.label, event["round"], running.rounds)
+        on_round(running.work.label, event["round"], running.work.rounds)
 
 
-def _check(running: _Running) -> None:
-    if (running.folder / "model" / CARD).is_file():
+def _check(work: Work) -> None:
+    if (work.folder / "model" / CARD).is_file():
         return
-    said = running.folder / ERROR
-    reason = said.read_text(encoding="utf-8") if said.is_file() else f"it ended; see {running.folder / LOG}"
-    raise RunError(f"{running.label}: {reason}")
+    said = work.folder / ERROR
+    reason = said.read_text(encoding="utf-8") if said.is_file() else f"it ended; see {work.folder / LOG}"
+    raise RunError(f"{work.label}: {reason}")

@@ -18,6 +18,7 @@ from pneumonia_fl.fl.compare.plan import Arm, ComparePlan, plan_comparison
 from pneumonia_fl.fl.compare.record import Record, Result
 from pneumonia_fl.fl.compare.scoring import TestImages
 from pneumonia_fl.fl.compare.worker import COST, Spec
+from pneumonia_fl.fl.matrix import draw_matrix
 from pneumonia_fl.fl.session import Request, Watcher, run_simulation
 from pneumonia_fl.runs import RunFolder
 
@@ -79,7 +80,6 @@ def write_summary(out: Path, watcher: CompareWatcher) -> dict[str, Any]:
     """
     from pneumonia_fl.report.build import build_report
     from pneumonia_fl.report.forest import forest
-    from pneumonia_fl.report.heatmap import heat_map, to_csv
 
     if not (out / RAW).is_file():
         raise RunError(f"{out} holds no comparison; start one with `pneumonia-fl compare --data DIR`")
@@ -89,8 +89,7 @@ def write_summary(out: Path, watcher: CompareWatcher) -> dict[str, Any]:
     (out / FIGURE).parent.mkdir(exist_ok=True)
     forest(summary, out / FIGURE)
     if summary["cross_site"]:
-        heat_map(summary["cross_site"], out / FIGURE.with_name("cross_site.png"))
-        write_atomic(out / "cross_site.csv", to_csv(summary["cross_site"]).encode())
+        draw_matrix(out, summary["cross_site"])
     build_report(out)
     return summary
 
@@ -106,15 +105,10 @@ class _Session:
 
     def train(self, missing: list[tuple[Arm, int]]) -> None:
         """Baselines side by side, then the federated jobs one by one: each of those uses all cores."""
-        works = {
-            id(work): (arm, seed, work)
-            for arm, seed in missing
-            if arm.kind != "federated"
-            for work in [self._work(arm, seed)]
-        }
-        on_round = self._watcher.progress
-        for work in train_all([work for _, _, work in works.values()], on_round):
-            arm, seed, _ = works[id(work)]
+        baselines = {_label(arm, seed): (arm, seed) for arm, seed in missing if arm.kind != "federated"}
+        works = [self._work(arm, seed) for arm, seed in baselines.values()]
+        for work in train_all(works, self._watcher.progress):
+            arm, seed = baselines[work.label]
             cost = json.loads((work.folder / COST).read_text(encoding="utf-8"))
             self._keep(arm, seed, work.folder, cost)
         for arm, seed in missing:
