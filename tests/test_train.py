@@ -13,7 +13,7 @@ from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError, SiteError
 from pneumonia_fl.evaluate import evaluate
 from pneumonia_fl.metrics import summarise
-from pneumonia_fl.train import Turn, class_weights, learning_rate, train_epochs
+from pneumonia_fl.train import Moments, Turn, class_weights, learning_rate, train_epochs
 
 SIZE = 16
 SPEC = Preprocess(size=SIZE)
@@ -120,6 +120,22 @@ def test_samples_and_steps_count_all_local_epochs() -> None:
     assert (result.samples, result.steps) == (120, 6)
     assert [step for step, _ in seen] == [1, 2, 3, 4, 5, 6]
     assert result.loss == pytest.approx(np.mean([loss for _, loss in seen]))
+
+
+def test_the_optimiser_goes_on_with_its_moments_where_it_is_given_them() -> None:
+    def two_rounds(moments: Moments | None) -> nn.Module:
+        model = network()
+        for number in range(2):
+            train_epochs(
+                model, spots(64), TrainConfig(), PLAIN, SPEC, turn=Turn("a", number, 2), moments=moments
+            )
+        return model
+
+    moments: Moments = {}
+    going_on, anew = two_rounds(moments), two_rounds(None)
+    assert {float(state["step"]) for state in moments["state"].values()} == {4.0}
+    assert not same(going_on, anew)
+    assert same(going_on, two_rounds({}))
 
 
 def test_an_empty_training_split_is_an_error_that_names_the_site() -> None:

@@ -15,7 +15,7 @@ from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.evaluate import evaluate, is_better
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
-from pneumonia_fl.train import Turn, train_epochs
+from pneumonia_fl.train import Moments, Turn, train_epochs
 
 State = dict[str, Tensor]
 
@@ -64,11 +64,19 @@ def train_baseline(
     seed = settings.train.seed
     model = build_model(settings.model.name, settings.model.norm, settings.preprocess.size, seed)
     best: tuple[float | None, int, State, ScoreHistogram] | None = None
+    moments: Moments = {}
     seconds = 0.0
     for number in range(settings.rounds):
         turn = Turn(name, number, settings.rounds)
         done = train_epochs(
-            model, train, settings.train, settings.augment, settings.preprocess, turn=turn, steps=steps
+            model,
+            train,
+            settings.train,
+            settings.augment,
+            settings.preprocess,
+            turn=turn,
+            steps=steps,
+            moments=moments,
         )
         seconds += done.seconds
         histogram = evaluate(model, validation, settings.preprocess)

@@ -41,7 +41,7 @@ from pneumonia_fl.fl.messages import (
 from pneumonia_fl.journal import LOSS_POINTS
 from pneumonia_fl.metrics import Metrics, ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
-from pneumonia_fl.train import Penalty, TrainResult, Turn, train_epochs
+from pneumonia_fl.train import Moments, Penalty, TrainResult, Turn, train_epochs
 
 log = logging.getLogger("pneumonia_fl.site")
 
@@ -105,6 +105,8 @@ class Site:
         self.local_models = LocalModels(name, settings, self.validation_data, self.device)
         self.writer = SummaryWriter()
         self.total_steps = 0
+        # In memory only: a site that was restarted begins with none, as in the first round.
+        self._moments: dict[str, Moments] = {}
         self._facts = data.info.model_dump(mode="json", include=SHARED_FACTS)
         log.info("pneumonia-fl %s from %s at %s", __version__, Path(__file__).parents[1], name)
         log.info("%d training images", len(self.train_data.labels))
@@ -168,6 +170,7 @@ class Site:
             self.settings.augment,
             self.settings.preprocess,
             turn=turn,
+            moments=self._moments.setdefault(tag, {}),
             penalty=penalty,
             after_step=after_step,
             on_step=lambda step, loss: self._publish_loss(tag, step, loss),
