@@ -1,9 +1,12 @@
 """What a simulated run leaves behind when things go wrong: nothing running, the reason in one line, all it had."""
 
+import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,6 +94,51 @@ def test_a_killed_command_line_takes_its_processes_along(
     processes = family(process)
     os.kill(process.pid, signal.SIGKILL)
     wait_for(lambda: not alive(processes), "the end of all processes", deadline=30)
+
+
+def test_a_run_ends_whose_command_line_was_killed_before_it_could_look(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    words = [
+        "--run",
+        tmp_path,
+        "--workspace",
+        tmp_path,
+        "--sites",
+        "a",
+        "--mark",
+        "run:x",
+        "--parent",
+        gone.pid,
+    ]
+    command = [sys.executable, "-m", "pneumonia_fl.fl.simulator_process", *words]
+    done = subprocess.run(list(map(str, command)), check=False, timeout=60, capture_output=True, text=True)
+    assert done.stderr.strip() == "the command line that started this is gone"
+
+
+def test_what_a_killed_run_left_does_not_write_into_the_next_one(tmp_path: Path) -> None:
+    """The first is killed while its simulator is still being loaded, which then takes its time."""
+    out = tmp_path / "run"
+    words = ["run", "smoke", "--out", out, "--rounds", 3, "--force", "--set", "synthetic.images=90"]
+    command = [str(CLI), *map(str, words), "--set", "tracking=[]"]
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    simulators: list[psutil.Process] = []
+    wait_for(
+        lambda: simulators.extend(p for p in family(first) if "--mark" in p.cmdline()) or simulators,
+        "the start",
+    )
+    simulators[0].suspend()
+    first.kill()
+    first.wait()
+    second = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list(out.rglob("journal.jsonl")) or second.poll() is not None, "the second run")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        simulators[0].resume()
+    _, said = second.communicate(timeout=DEADLINE)
+    assert second.returncode == 0, said
+    events = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events].count("started") == 1
+    assert alive(simulators) == []
 
 
 def test_a_site_with_broken_data_stops_the_run_with_its_own_error(demo_data: Path, tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ the run, and NVFlare only ever sees paths without spaces.
 """
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,7 +52,9 @@ def simulate(
         SiteError: one site failed or its process is gone; all others are ended.
         RunError: the simulator failed.
     """
-    mark = uuid.uuid4().hex
+    # A command line that was killed may have left processes that still write into this folder.
+    mark = f"run:{run.path.resolve()}"
+    end_marked(mark)
     run.workspace.mkdir(exist_ok=True)
     run.logs.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -110,7 +112,7 @@ def _command(
     python = environment / Path(sys.executable).absolute().relative_to(sys.prefix)
     command = [str(python), "-m", "pneumonia_fl.fl.simulator_process"]
     command += ["--run", str(run.path), "--workspace", str(workspace)]
-    command += ["--sites", ",".join(sites), "--mark", mark]
+    command += ["--sites", ",".join(sites), "--mark", mark, "--parent", str(os.getpid())]
     return command + (["--log-config", log_config] if log_config else [])
 
 

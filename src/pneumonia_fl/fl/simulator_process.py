@@ -24,7 +24,7 @@ from pneumonia_fl.runs import RunFolder
 def main() -> None:
     """Run the job; a known error becomes one marked line for the command line that waits."""
     options = _options()
-    _end_with_parent(options.mark)
+    _end_with_parent(options.parent, options.mark)
     try:
         _run(options)
     except PneumoniaFLError as error:
@@ -52,13 +52,18 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workspace", required=True)
     parser.add_argument("--sites", required=True)
     parser.add_argument("--mark", required=True)
+    parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--log-config")
     return parser.parse_args()
 
 
-def _end_with_parent(mark: str) -> None:
-    """End the whole run when the command line is killed without a chance to do it itself."""
-    parent = os.getppid()
+def _end_with_parent(parent: int, mark: str) -> None:
+    """End the whole run when the command line is killed without a chance to do it itself.
+
+    It says who it is, for it may be gone before this process has loaded its modules.
+    """
+    if os.getppid() != parent:
+        sys.exit("the command line that started this is gone")
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,5 +1,6 @@
 """Runs the baselines, as many side by side as there are cores: one thread each is the best use of a core."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def _start(work: Work, mark: str) -> _Running:
     work.spec.write(work.folder)
     with (work.folder / LOG).open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pneumonia_fl.fl.compare.worker", str(work.folder)],
+            [sys.executable, "-m", "pneumonia_fl.fl.compare.worker", str(work.folder), str(os.getpid())],
             env=child_environment(**{RUN_MARK: mark, **SHARED_CORES}),
             stdin=subprocess.DEVNULL,
             stdout=log,

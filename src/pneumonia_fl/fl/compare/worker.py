@@ -1,4 +1,4 @@
-"""One baseline in a process of its own: `python -m pneumonia_fl.fl.compare.worker SPEC`.
+"""One baseline in a process of its own: `python -m pneumonia_fl.fl.compare.worker FOLDER PARENT`.
 
 It writes a journal of its rounds and, last, the model with its card: a folder with a card is a training that is done.
 """
@@ -39,15 +39,15 @@ class Spec:
         (folder / SPEC).write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 
-def main(folder: Path) -> None:
-    """Train what `folder/spec.json` says, into that folder."""
+def main(folder: Path, parent: int) -> None:
+    """Train what `folder/spec.json` says, into that folder, as long as the process `parent` lives."""
     import torch
 
     spec = Spec(**json.loads((folder / SPEC).read_text(encoding="utf-8")))
     job = parse(JobConfig, spec.job, SPEC)
     torch.set_num_threads(spec.threads)
     sites = [open_site(Path(spec.data), site) for site in spec.sites]
-    journal, parent = Journal(folder), os.getppid()
+    journal = Journal(folder)
 
     def on_round(number: int, auroc: float | None) -> None:
         if os.getppid() != parent:
@@ -73,7 +73,7 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     try:
-        main(place)
+        main(place, int(sys.argv[2]))
     except PneumoniaFLError as error:
         (place / ERROR).write_text(str(error), encoding="utf-8")
         sys.exit(1)
