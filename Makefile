@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25
 
-.PHONY: setup demo check test bench docs clean
+.PHONY: setup demo check test test-slow bench docs clean
 
 setup: .venv/.installed
 
@@ -23,8 +24,12 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+# Every test is in one of the two; CI runs both.
 test: setup
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25
+	@$(PYTEST) -m "not slow"
+
+test-slow: setup
+	@$(PYTEST) -m slow
 
 bench: setup
 	@$(BIN)/python -m bench

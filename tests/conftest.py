@@ -1,6 +1,7 @@
 """What tests share: the real command line, and one federated run that many tests look at."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 pytest_plugins = ["federation", "provisioning"]
 
@@ -33,6 +35,28 @@ def pneumonia_fl(
     )
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `name`, made by the first of all test processes that asks for it; nobody may change it."""
+    own = factory.getbasetemp()
+    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, done = common / "made-once" / name, common / f"made-once-{Path(name).name}.done"
+    with FileLock(done.with_suffix(".lock")):
+        if not done.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            make(folder)
+            done.touch()
+    return folder
+
+
+def prepare(out: Path, images: int, sites: "int | str") -> None:
+    """Synthetic X-rays of 32 px for three sites, prepared through the command line."""
+    done = pneumonia_fl(
+        "data", "prepare", "--source", f"synthetic:images={images},size=32,seed=7,sites=3", "--out", out,
+        "--sites", sites, "--size", 32, "--seed", 7,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def read_json(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(path.read_text())
     return values
@@ -49,39 +73,23 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three synthetic hospitals at 32 px, prepared through the command line."""
-    out = tmp_path_factory.mktemp("data") / "demo"
-    done = pneumonia_fl(
-        "data", "prepare", "--source", "synthetic:images=600,size=32,seed=7,sites=3", "--out", out,
-        "--sites", 3, "--size", 32, "--seed", 7,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return out
+    """Three synthetic hospitals at 32 px."""
+    return made_once(tmp_path_factory, "data/demo", lambda out: prepare(out, 600, 3))
 
 
 @pytest.fixture(scope="session")
 def finished_run(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the main job on the synthetic hospitals; do not change it."""
-    out = tmp_path_factory.mktemp("runs") / "fedavg"
-    done = pneumonia_fl(
-        "run",
-        "fedavg",
-        "--data",
-        demo_data,
-        "--out",
-        out,
-        "--rounds",
-        4,
+
+    def train(out: Path) -> None:
         # float32: the same metrics with and without bfloat16 in the CPU.
-        "--set",
-        "train.local_epochs=4",
-        "--set",
-        "train.amp=false",
-    )
-    assert done.returncode == 0, done.stderr
-    (out / "stdout.txt").write_text(done.stdout)
-    (out / "stderr.txt").write_text(done.stderr)
-    return out
+        settings = ["--set", "train.local_epochs=4", "--set", "train.amp=false"]
+        done = pneumonia_fl("run", "fedavg", "--data", demo_data, "--out", out, "--rounds", 4, *settings)
+        assert done.returncode == 0, done.stderr
+        (out / "stdout.txt").write_text(done.stdout)
+        (out / "stderr.txt").write_text(done.stderr)
+
+    return made_once(tmp_path_factory, "runs/fedavg", train)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import ROOT, pneumonia_fl
+from conftest import ROOT, made_once, pneumonia_fl, prepare
 from pneumonia_fl.fl.processes import RUN_MARK
 
 SERVER = "localhost"
@@ -114,13 +114,7 @@ def running(federation: Federation) -> Iterator[Federation]:
 @pytest.fixture(scope="session")
 def hospital_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small synthetic data for the three hospitals."""
-    out = tmp_path_factory.mktemp("hospitals") / "data"
-    done = pneumonia_fl(
-        "data", "prepare", "--source", "synthetic:images=300,size=32,seed=7,sites=3", "--out", out,
-        "--sites", ",".join(SITES), "--size", 32, "--seed", 7,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return out
+    return made_once(tmp_path_factory, "data/hospitals", lambda out: prepare(out, 300, ",".join(SITES)))
 
 
 @pytest.fixture(scope="session")

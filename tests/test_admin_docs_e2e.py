@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from federation import SITES, Federation
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 BASH = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

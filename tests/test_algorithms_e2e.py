@@ -11,7 +11,7 @@ from pneumonia_fl.fl.cyclic import order_of
 from pneumonia_fl.journal import read_journal
 from pneumonia_fl.model import normalisation_keys
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 ROUNDS = 2
 SETTINGS = {
     "fedavgm": [

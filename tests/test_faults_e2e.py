@@ -20,6 +20,8 @@ from pneumonia_fl.fl.executor import SITE_STATE_FOLDER
 from pneumonia_fl.fl.state import STATE_FOLDER
 from pneumonia_fl.journal import read_journal
 
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
 
 @pytest.fixture(scope="module")
 def clinic(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:

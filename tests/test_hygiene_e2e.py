@@ -16,7 +16,7 @@ import pytest
 
 from conftest import CLI, pneumonia_fl, read_json
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 DEADLINE = 120.0
 
 

@@ -14,7 +14,7 @@ from federation import LEAD, LEAD_IT, SITES, until
 from namespaces import Machine, machines, obstacle
 from pneumonia_fl.journal import read_journal
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 HOST = "fl.consortium.example"
 ASIA, EUROPE, US = SITES
 NOTICED_SECONDS = 40.0

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import SHARED_DATA, pneumonia_fl
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 ARCHIVE = SHARED_DATA / "pneumoniamnist.npz"
 
 

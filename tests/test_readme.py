@@ -141,9 +141,8 @@ def stand_in(name: str, values: dict[str, Any], folder: Path, run: Path, data: P
     """Put the finished run, and the data it was trained on, where a command of the page expects its own."""
     if name == "run" and not values["export"]:
         target = folder / (values["out"] or f"runs/{values['job']}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        target.symlink_to(run)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(run, target)
         if values["data"] is not None and (folder / values["data"]).is_dir():
             shutil.rmtree(folder / values["data"])
             shutil.copytree(data, folder / values["data"])

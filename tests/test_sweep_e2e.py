@@ -12,7 +12,7 @@ import pytest
 
 from conftest import CLI, pneumonia_fl, read_json
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 GRID = ("--grid", "train.lr=0.002,-1", "--grid", "rounds=1", "--grid", "synthetic.images=90")
 
 
