@@ -98,6 +98,15 @@ def test_a_site_is_measured_on_its_own_images(summary: dict[str, Any]) -> None:
     assert by_name(summary)["central"]["sites"]["site-2"]["auroc"]["values"] == pytest.approx(own)
 
 
+def test_a_rate_without_a_failure_is_not_certain() -> None:
+    """Clopper and Pearson: of 20 normal patients at a site none was called pneumonia."""
+    raw = {**RAW, "results": [result("central", 7, [float(10 * (2 * label - 1)) for label in LABELS])]}
+    found = by_name(summarise(raw))["central"]["sites"]["site-1"]["specificity"]
+    owners = {i // 2 for i in range(60) if not LABELS[i]}
+    assert (found["mean"], found["high"]) == (1, 1)
+    assert found["low"] == pytest.approx(0.025 ** (1 / len(owners)))
+
+
 def test_differences_are_paired(summary: dict[str, Any]) -> None:
     arms = by_name(summary)
     difference = arms["fedavg"]["differences"]["central"]["auroc"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia_fl.intervals import interval95, reflected95, resample
+from pneumonia_fl.intervals import Interval, all_or_none, interval95, reflected95, resample
 from pneumonia_fl.metrics import Floats, Ints, Scores
 from pneumonia_fl.progress import Progress, silent
 
@@ -22,6 +22,8 @@ MEASURES = ("auroc", "sensitivity", "specificity", "f1", "balanced_accuracy", "b
 POOLED = "pooled"
 CENTRAL, BEST_ALONE = "central", "best_alone"
 SAMPLES = 1000
+RATES = {"sensitivity": 1, "specificity": 0}
+"""Measures that are a share of the images of one class."""
 FEW_PATIENTS = 100
 
 Raw = Mapping[str, Any]
@@ -85,7 +87,7 @@ class _Table:
         self, raw: Raw, models: Mapping[str, Sequence[_Model]], progress: Progress, samples: int
     ) -> None:
         self.arms, self.places = list(models), [POOLED, *raw["sites"]]
-        self._models = models
+        self._models, self._test = models, raw["test"]
         place = np.array([self.places.index(site) if site else 0 for site in raw["test"]["sites"]])
         self._masks = [np.ones(len(place), bool), *(place == index for index in range(1, len(self.places)))]
         everything = np.arange(len(place))
@@ -105,6 +107,15 @@ class _Table:
         """Measures (seeds, measure) of each seed on all images of a place."""
         rows = np.flatnonzero(self._masks[place])
         return np.array([model.measure(rows) for model in self._models[arm]])
+
+    def interval(self, name: str, arm: int, place: int) -> Interval | None:
+        """95 % interval of a measure; that of a rate of exactly 0 or 1 is not the point of its resamples."""
+        k = MEASURES.index(name)
+        observed, resampled = self.observed[arm, place, k], self.resampled[:, arm, place, k]
+        if name in RATES and observed in (0, 1):
+            rows = np.flatnonzero(self._masks[place] & (np.array(self._test["labels"]) == RATES[name]))
+            return all_or_none(observed, len({self._test["patients"][row] for row in rows}))
+        return reflected95(observed, resampled) if name == "ece" else interval95(resampled)
 
     def _measure(self, rows: Ints) -> Floats:
         by_place = [rows[mask[rows]] for mask in self._masks]
@@ -149,18 +160,15 @@ def _describe(
 def _statistics(table: _Table, arm: int, place: int) -> dict[str, Any]:
     by_seed = table.seeds(table.arms[arm], place)
     return {
-        name: _statistic(
-            name, table.observed[arm, place, k], table.resampled[:, arm, place, k], by_seed[:, k]
-        )
+        name: _statistic(table.observed[arm, place, k], table.interval(name, arm, place), by_seed[:, k])
         for k, name in enumerate(MEASURES)
     }
 
 
-def _statistic(name: str, mean: float, resampled: Floats, by_seed: Floats) -> dict[str, Any] | None:
+def _statistic(mean: float, interval: Interval | None, by_seed: Floats) -> dict[str, Any] | None:
     if np.isnan(mean):
         return None
     sd = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
-    interval = reflected95(mean, resampled) if name == "ece" else interval95(resampled)
     low, high = interval or (None, None)
     return {"mean": float(mean), "sd": sd, "low": low, "high": high, "values": by_seed.tolist()}
 

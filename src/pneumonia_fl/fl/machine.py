@@ -11,25 +11,22 @@ from pneumonia_fl.environment import cpu_count
 
 def machine() -> dict[str, object]:
     """What decides in which order this machine adds floats: processor, cores, and the libraries' versions."""
-    cpu, flags = _processor()
-    cuda = torch.cuda.is_available()
+    cuda, found = torch.cuda.is_available(), torch.cpu.get_capabilities()
     return {
         "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "cpu": cpu,
+        "cpu": _processor(),
         "cores": cpu_count(),
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16": sorted(flags & {"avx512_bf16", "amx_bf16", "bf16"}),
+        "bfloat16": [name for name in ("amx_bf16", "avx512_bf16", "bf16") if found.get(name)],
         **{name: version(name) for name in ("torch", "numpy")},
     }
 
 
-def _processor() -> tuple[str, set[str]]:
-    """Name and flags of the processor; Linux tells both."""
+def _processor() -> str:
+    """The processor's name; on Linux only the kernel knows it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor(), set()
-    told = dict(reversed([line.split(":", 1) for line in lines if ":" in line]))
-    values = {key.strip(): value.strip() for key, value in told.items()}
-    name = values.get("model name", platform.machine())
-    return name, set(values.get("flags", values.get("Features", "")).split())
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
