@@ -48,7 +48,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     return folder
 
 
-def prepare(out: Path, images: int, sites: "int | str") -> None:
+def prepare(out: Path, images: int, sites: int | str) -> None:
     """Synthetic X-rays of 32 px for three sites, prepared through the command line."""
     done = pneumonia_fl(
         "data", "prepare", "--source", f"synthetic:images={images},size=32,seed=7,sites=3", "--out", out,
