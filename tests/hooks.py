@@ -16,7 +16,7 @@ from pneumonia_fl.fl.algorithms.keeping import SiteState
 from pneumonia_fl.fl.algorithms.registry import site_algorithm
 from pneumonia_fl.fl.algorithms.site import SiteAlgorithm
 from pneumonia_fl.learning import Algorithm
-from pneumonia_fl.train import Turn, train_epochs
+from pneumonia_fl.train import Moments, TrainResult, Turn, train_epochs
 
 SIZE = 16
 ROUNDS = 6
@@ -70,14 +70,17 @@ class Hospital:
     folder: Path
     seed: int
     train: TrainConfig = TRAIN
+    data: ImageSet | None = None
     model: nn.Module = field(default_factory=network)
     algorithm: SiteAlgorithm = field(init=False)
+    moments: Moments = field(init=False)
 
     def __post_init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         self.model, self.algorithm = network(), site_algorithm(self.settings, self.name)
+        self.moments = {}
 
     @property
     def state(self) -> SiteState:
@@ -91,11 +94,21 @@ class Hospital:
         self.begin(sent)
         turn = Turn(self.name, sent.current_round, ROUNDS)
         algorithm, model = self.algorithm, self.model
-        self.fit(model, turn, penalty=algorithm.penalty(model), after_step=algorithm.after_step(model))
+        result = self.fit(
+            model,
+            turn,
+            moments=self.moments,
+            together=algorithm.together(),
+            penalty=algorithm.penalty(model),
+            after_step=algorithm.after_step(model),
+        )
         own = replace(turn, site=f"{self.name}/own")
-        extra = algorithm.end(model, lambda other, penalty: self.fit(other, own, penalty=penalty))
-        return FLModel(params=arrays(algorithm.shared(model)), meta={**extra, "client_name": self.name})
+        extra = algorithm.end(model, result, lambda other, penalty: self.fit(other, own, penalty=penalty))
+        meta = {**extra, "client_name": self.name, "NUM_STEPS_CURRENT_ROUND": result.samples}
+        return FLModel(params=arrays(algorithm.shared(model)), meta=meta)
 
-    def fit(self, model: nn.Module, turn: Turn, **options: Any) -> None:
-        data = noise(18, self.seed)
-        train_epochs(model, data, self.train, AugmentConfig(), Preprocess(size=SIZE), turn=turn, **options)
+    def fit(self, model: nn.Module, turn: Turn, **options: Any) -> TrainResult:
+        data = self.data or noise(18, self.seed)
+        return train_epochs(
+            model, data, self.train, AugmentConfig(), Preprocess(size=SIZE), turn=turn, **options
+        )

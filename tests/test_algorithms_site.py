@@ -166,7 +166,7 @@ def test_the_own_model_of_ditto_is_trained_with_the_proximal_term(tmp_path: Path
 def test_nothing_of_the_own_model_travels(tmp_path: Path) -> None:
     site = Hospital("a", DITTO, tmp_path, 1)
     answer = site.answer(message(START, 0))
-    assert answer.meta == {"client_name": "a"}
+    assert answer.meta == {"client_name": "a", "NUM_STEPS_CURRENT_ROUND": 36}
     assert all((answer.params[key] == value.numpy()).all() for key, value in site.model.state_dict().items())
 
 

@@ -29,6 +29,7 @@ LAYERS = (
     },
     {
         "train",
+        "together",
         "augment",
         "evaluate",
         "evaluation",

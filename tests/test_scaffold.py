@@ -102,9 +102,9 @@ def test_steps_and_control_variates_are_those_of_the_paper(federation: Federatio
             assert torch.allclose(value, wanted, atol=1e-6)
             last[name] = value.detach().clone()
 
-    site.fit(site.model, Turn("b", 2, 6), after_step=spy)
+    done = site.fit(site.model, Turn("b", 2, 6), after_step=spy)
     assert len(set(rates)) == len(rates) > 1, "the schedule changes the rate in every step"
-    change = site.algorithm.end(site.model, lambda model, penalty: None)[CHANGE]
+    change = site.algorithm.end(site.model, done, lambda model, penalty: None)[CHANGE]
     for name in TRAINABLE:
         new = before[name] + torch.as_tensor(change[name])
         assert torch.allclose(new, gradients[name] / sum(rates), atol=1e-5), name

@@ -1,7 +1,7 @@
 """Settings of learning together: the algorithm, when to stop, how the model decides, what sites share.
 
 Sources: FedAvg McMahan et al. 2017; FedProx Li et al. 2020; FedAvgM Hsu et al. 2019; FedAdam and FedYogi Reddi et al.
-2021; SCAFFOLD Karimireddy et al. 2020; FedBN Li et al. 2021; Ditto Li et al. 2021.
+2021; SCAFFOLD Karimireddy et al. 2020; FedNova Wang et al. 2020; FedBN Li et al. 2021; Ditto Li et al. 2021.
 """
 
 from typing import Literal, Self
@@ -17,6 +17,7 @@ AlgorithmName = Literal[
     "fedadam",
     "fedyogi",
     "scaffold",
+    "fednova",
     "fedbn",
     "ditto",
     "cyclic",

@@ -2,7 +2,8 @@
 
 Covered: seeded order and augmentation, AdamW or SGD whose moments last over the rounds, one learning-rate
 schedule over all rounds, class weights, label smoothing, gradient clipping, mixed precision where the
-hardware has it, a penalty that an algorithm adds (FedProx). Not covered: several GPUs at one site.
+hardware has it, a penalty that an algorithm adds (FedProx), what one takes from all sites (FedNova). Not covered:
+several GPUs at one site.
 
 On one machine the same seed and thread count give the same weights, bit for bit (on a CPU).
 """
@@ -13,7 +14,7 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from pneumonia_fl.config import AugmentConfig, Preprocess, TrainConfig
 from pneumonia_fl.data.preprocess import normalise
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError, SiteError
+from pneumonia_fl.together import Together, second_moments
 
 Penalty = Callable[[nn.Module], Tensor]
 Moments = dict[str, Any]
@@ -46,13 +48,18 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """Mean loss and accuracy on the augmented batches, images passed (over all epochs), steps, seconds."""
+    """Mean loss and accuracy on the augmented batches, images passed (over all epochs), steps, seconds.
+
+    `classes`: the site's images of both classes; `squares`: AdamW's second moments without their bias, empty with SGD.
+    """
 
     loss: float
     accuracy: float
     samples: int
     steps: int
     seconds: float
+    classes: tuple[int, int]
+    squares: Mapping[str, Tensor]
 
 
 def train_epochs(
@@ -65,6 +72,7 @@ def train_epochs(
     turn: Turn = Turn(),
     steps: int | None = None,
     moments: Moments | None = None,
+    together: Together | None = None,
     penalty: Penalty | None = None,
     after_step: Callable[[float], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
@@ -79,6 +87,7 @@ def train_epochs(
         preprocess: how gray levels become the model's input.
         steps: optimiser steps in place of `train.local_epochs` whole passes.
         moments: what the optimiser goes on with, replaced when the training is done; None: it begins anew.
+        together: what is taken from all sites; None: nothing but the model.
         turn: site and round; they choose the random stream and the place in the schedule.
         penalty: a scalar to add to the loss of every step, for example FedProx's proximal term.
         after_step: told the learning rate of each step when it is made; may change the weights (SCAFFOLD).
@@ -94,7 +103,9 @@ def train_epochs(
     started = time.perf_counter()
     seed = _stream(train.seed, turn)
     order = _batches(len(data), train, np.random.default_rng(seed), steps)
-    stepper = _Stepper(model, data, train, augmentation, preprocess, seed=seed, moments=moments)
+    stepper = _Stepper(
+        model, data, train, augmentation, preprocess, seed=seed, moments=moments, together=together
+    )
     loss_sum, hits, samples = 0.0, 0.0, 0
     with _seeded(seed, stepper.device):
         for step, rows in enumerate(order):
@@ -112,7 +123,10 @@ def train_epochs(
     if moments is not None:
         moments.update(stepper.optimizer.state_dict())
     seconds = time.perf_counter() - started
-    return TrainResult(loss_sum / samples, hits / samples, samples, len(order), seconds)
+    squares = second_moments(model, stepper.optimizer)
+    return TrainResult(
+        loss_sum / samples, hits / samples, samples, len(order), seconds, stepper.classes, squares
+    )
 
 
 def learning_rate(train: TrainConfig, done: float) -> float:
@@ -122,12 +136,11 @@ def learning_rate(train: TrainConfig, done: float) -> float:
     return train.lr * rise * fall
 
 
-def class_weights(labels: NDArray[np.int64], balance: bool) -> tuple[float, float]:
+def class_weights(counts: Sequence[int], balance: bool) -> tuple[float, float]:
     """Return loss weights for NORMAL and PNEUMONIA, n / (2 n_class); (1, 1) where a class is missing."""
-    counts = np.bincount(labels, minlength=2)
     if not balance or 0 in counts:
         return 1.0, 1.0
-    return len(labels) / (2.0 * counts[0]), len(labels) / (2.0 * counts[1])
+    return sum(counts) / (2.0 * counts[0]), sum(counts) / (2.0 * counts[1])
 
 
 class _Stepper:
@@ -143,6 +156,7 @@ class _Stepper:
         *,
         seed: int,
         moments: Moments | None,
+        together: Together | None,
     ) -> None:
         # Channels last: a quarter faster on a CPU thread (bench/training.py), and what tensor cores want.
         self.model = model.to(memory_format=torch.channels_last).train()
@@ -152,8 +166,11 @@ class _Stepper:
         self.optimizer = _optimizer(model, train)
         if moments:
             self.optimizer.load_state_dict(moments)
+        self.classes = int((data.labels == 0).sum()), int((data.labels == 1).sum())
+        if together is not None:
+            together.enter(model, self.optimizer, one_class=0 in self.classes)
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        weights = class_weights(data.labels, train.class_balance)
+        weights = class_weights(together.classes if together else self.classes, train.class_balance)
         self.weights = torch.tensor(weights, device=self.device)
         self.precision = _amp_type(self.device) if train.amp else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)

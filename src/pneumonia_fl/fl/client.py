@@ -41,6 +41,7 @@ from pneumonia_fl.fl.messages import (
 from pneumonia_fl.journal import LOSS_POINTS
 from pneumonia_fl.metrics import Metrics, ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
+from pneumonia_fl.together import Together
 from pneumonia_fl.train import Moments, Penalty, TrainResult, Turn, train_epochs
 
 log = logging.getLogger("pneumonia_fl.site")
@@ -150,10 +151,12 @@ class Site:
         """Train the global model as the algorithm says; returns also what else travels back."""
         algorithm, model = self.algorithm, self.model
         turn = Turn(self.name, number, self.settings.rounds)
-        result = self._fit(model, turn, algorithm.penalty(model), algorithm.after_step(model))
+        result = self._fit(
+            model, turn, algorithm.penalty(model), algorithm.after_step(model), algorithm.together()
+        )
         # A stream of its own: the global model must not depend on what else the site trains.
         own_turn = replace(turn, site=f"{self.name}/own")
-        return result, algorithm.end(model, lambda own, penalty: self._fit(own, own_turn, penalty))
+        return result, algorithm.end(model, result, lambda own, penalty: self._fit(own, own_turn, penalty))
 
     def _fit(
         self,
@@ -161,6 +164,7 @@ class Site:
         turn: Turn,
         penalty: Penalty | None,
         after_step: Callable[[float], None] | None = None,
+        together: Together | None = None,
     ) -> TrainResult:
         tag = "train_loss" if model is self.model else f"{OWN}train_loss"
         return train_epochs(
@@ -171,6 +175,7 @@ class Site:
             self.settings.preprocess,
             turn=turn,
             moments=self._moments.setdefault(tag, {}),
+            together=together,
             penalty=penalty,
             after_step=after_step,
             on_step=lambda step, loss: self._publish_loss(tag, step, loss),

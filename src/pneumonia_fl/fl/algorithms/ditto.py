@@ -13,6 +13,7 @@ from torch import nn
 from pneumonia_fl.checkpoint import load_into
 from pneumonia_fl.fl.algorithms.keeping import SiteState
 from pneumonia_fl.fl.algorithms.site import Fit, SiteAlgorithm, proximal_term
+from pneumonia_fl.train import TrainResult
 
 
 class Ditto(SiteAlgorithm):
@@ -35,7 +36,7 @@ class Ditto(SiteAlgorithm):
         """The personal model."""
         return self._own
 
-    def end(self, model: nn.Module, fit: Fit) -> dict[str, Any]:
+    def end(self, model: nn.Module, result: TrainResult, fit: Fit) -> dict[str, Any]:
         """Train the own model, and keep it."""
         fit(self._own, self._term)
         self._state.save(self._round, self._own.state_dict())

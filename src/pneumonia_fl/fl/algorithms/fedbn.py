@@ -15,6 +15,7 @@ from pneumonia_fl.checkpoint import load_into
 from pneumonia_fl.fl.algorithms.keeping import SiteState
 from pneumonia_fl.fl.algorithms.site import Fit, SiteAlgorithm
 from pneumonia_fl.model import normalisation_keys
+from pneumonia_fl.train import TrainResult
 
 log = logging.getLogger("pneumonia_fl.site")
 
@@ -34,7 +35,7 @@ class FedBN(SiteAlgorithm):
         """The model as it is evaluated here is complete at this site only."""
         return model
 
-    def end(self, model: nn.Module, fit: Fit) -> dict[str, Any]:
+    def end(self, model: nn.Module, result: TrainResult, fit: Fit) -> dict[str, Any]:
         """Keep the trained normalisation."""
         self._state.save(self._round, _part(model, own=True))
         return {}

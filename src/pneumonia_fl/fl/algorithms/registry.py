@@ -4,6 +4,7 @@ from collections.abc import Callable, Set
 
 from pneumonia_fl.fl.algorithms.ditto import Ditto
 from pneumonia_fl.fl.algorithms.fedbn import FedBN
+from pneumonia_fl.fl.algorithms.fednova import FedNova, ServerFedNova
 from pneumonia_fl.fl.algorithms.fedopt import FedAdam, FedAvgM, FedYogi
 from pneumonia_fl.fl.algorithms.scaffold import Scaffold, ServerScaffold
 from pneumonia_fl.fl.algorithms.server import ServerAlgorithm
@@ -15,12 +16,14 @@ AT_THE_SERVER: dict[str, Callable[[Algorithm, Set[str]], ServerAlgorithm]] = {
     "fedadam": FedAdam,
     "fedyogi": FedYogi,
     "scaffold": ServerScaffold,
+    "fednova": ServerFedNova,
 }
 """Those that do more than average; each is given its settings and the names of the trainable parameters."""
 
 AT_A_SITE: dict[str, Callable[[str, Algorithm], SiteAlgorithm]] = {
     "fedprox": lambda site, settings: FedProx(site, settings.mu),
     "scaffold": lambda site, settings: Scaffold(site),
+    "fednova": lambda site, settings: FedNova(site),
     "fedbn": lambda site, settings: FedBN(site),
     "ditto": lambda site, settings: Ditto(site, settings.mu),
 }

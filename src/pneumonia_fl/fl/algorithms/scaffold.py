@@ -28,6 +28,7 @@ from pneumonia_fl.fl.algorithms.server import Parameters, ServerAlgorithm
 from pneumonia_fl.fl.algorithms.site import Fit, SiteAlgorithm
 from pneumonia_fl.fl.updates import byte_count, problem_of
 from pneumonia_fl.learning import Algorithm
+from pneumonia_fl.train import TrainResult
 
 GLOBAL: str = AlgorithmConstants.SCAFFOLD_CTRL_GLOBAL
 CHANGE: str = AlgorithmConstants.SCAFFOLD_CTRL_DIFF
@@ -125,7 +126,7 @@ class Scaffold(SiteAlgorithm):
 
         return correct
 
-    def end(self, model: nn.Module, fit: Fit) -> dict[str, Any]:
+    def end(self, model: nn.Module, result: TrainResult, fit: Fit) -> dict[str, Any]:
         """The new c_i is kept here, its change travels."""
         helper = self._helper
         if self._rates:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pneumonia_fl.checkpoint import load_into
 from pneumonia_fl.fl.algorithms.keeping import SiteState
-from pneumonia_fl.train import Penalty
+from pneumonia_fl.together import Together
+from pneumonia_fl.train import Penalty, TrainResult
 
 Fit = Callable[[nn.Module, Penalty], object]
 """Trains one more model with a penalty, as the global one is trained but in a random stream of its own."""
@@ -48,7 +49,11 @@ class SiteAlgorithm:
         """What to do after every step, told its learning rate; `model` is as it was received."""
         return None
 
-    def end(self, model: nn.Module, fit: Fit) -> dict[str, Any]:
+    def together(self) -> Together | None:
+        """What the training takes from all sites beside the model."""
+        return None
+
+    def end(self, model: nn.Module, result: TrainResult, fit: Fit) -> dict[str, Any]:
         """Called after training; returns what travels back in the answer's meta."""
         return {}
 

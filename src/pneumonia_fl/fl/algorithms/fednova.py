@@ -1,0 +1,160 @@
+"""FedNova: sites with few images count by their images, however few steps they make.
+
+FedAvg weights a site by its images, and a site with more images makes more steps as well: its share of the way grows
+with the square of its images. Wang et al. 2020 (arXiv:2007.07481, equation 8) divide by the steps first:
+x = x + tau_eff sum p_i (x_i - x) / tau_i, with p_i the share of the images, tau_i the steps and
+tau_eff = sum p_i tau_i. What is no trainable parameter takes the plain average.
+
+The paper's sites use SGD; ours use AdamW, each of whose steps has the same length, whether or not there is something
+to learn. Divided by its few steps, a small site with one class only would ruin the model. So, beyond the paper, sites
+share what central training shares, from the second round on: AdamW's second moments, the class weights of the loss,
+and at a site with one class the statistics of batch normalisation (`Together`). In the first round, in which none of
+it is known, such a site's way does not count while others have both classes.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from nvflare.apis.fl_constant import FLMetaKey
+from nvflare.app_common.abstract.fl_model import FLModel
+from torch import nn
+
+from pneumonia_fl.fl.aggregator import weighted_average
+from pneumonia_fl.fl.algorithms.keeping import SiteState
+from pneumonia_fl.fl.algorithms.server import Parameters, ServerAlgorithm
+from pneumonia_fl.fl.algorithms.site import Fit, SiteAlgorithm
+from pneumonia_fl.fl.updates import byte_count, problem_of
+from pneumonia_fl.learning import Algorithm
+from pneumonia_fl.together import Together
+from pneumonia_fl.train import TrainResult
+
+CLASSES = "pneumonia_fl.fednova_classes"
+"""Key in the meta: training images of both classes, of a site or of all that have answered so far."""
+SQUARES = "pneumonia_fl.fednova_squares"
+"""Key in the meta: AdamW's second moments by parameter, of a site or their mean."""
+STEPS = "pneumonia_fl.fednova_steps"
+"""Key in a site's meta: optimiser steps in this round."""
+MAX_COUNT = 10_000_000
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What counts of one site's answer; `images` are those it passed in this round."""
+
+    params: Parameters
+    images: float
+    steps: int
+    classes: tuple[int, int]
+    squares: Parameters
+
+
+class ServerFedNova(ServerAlgorithm):
+    """Adds up the sites' ways, each divided by its steps; hands out the mean second moments and all class counts."""
+
+    def __init__(self, settings: Algorithm, trainable: Set[str]) -> None:
+        self._trainable = trainable
+        self._classes: dict[str, tuple[int, int]] = {}
+        self._squares: Parameters = {}
+        self._answers: dict[str, _Answer] = {}
+
+    def outgoing(self, number: int, sites: int) -> dict[str, Any]:
+        """All sites' class counts and mean second moments, once there are some."""
+        self._answers = {}
+        return {
+            CLASSES: [sum(counts) for counts in zip(*self._classes.values(), strict=True)],
+            SQUARES: self._squares,
+        }
+
+    def problem_of(self, site: str, result: FLModel) -> str:
+        """Steps and counts must be sensible numbers, second moments those of the trainable parameters."""
+        steps, classes, squares = (result.meta.get(key) for key in (STEPS, CLASSES, SQUARES))
+        if not _is_count(steps) or not steps:
+            return f"its number of steps {steps!r} is absurd"
+        if not isinstance(classes, list) or len(classes) != 2 or not all(map(_is_count, classes)):
+            return f"its class counts {classes!r} are absurd"
+        if not isinstance(squares, Mapping):
+            return "its second moments are missing"
+        if not squares:
+            return ""
+        problem = problem_of(squares, 1, {name: result.params[name] for name in self._trainable})
+        if not problem and any((value < 0).any() for value in squares.values()):
+            problem = "some are negative"
+        return f"its second moments: {problem}" if problem else ""
+
+    def accept(self, site: str, result: FLModel) -> None:
+        """Remember the answer until the round is closed."""
+        meta = result.meta
+        images, classes = float(meta[FLMetaKey.NUM_STEPS_CURRENT_ROUND]), (meta[CLASSES][0], meta[CLASSES][1])
+        self._answers[site] = _Answer(result.params, images, meta[STEPS], classes, meta[SQUARES])
+
+    def byte_count(self, result: FLModel) -> int:
+        """Those of the parameters and of the second moments."""
+        return super().byte_count(result) + byte_count(result.meta.get(SQUARES))
+
+    def update(self, previous: Parameters, average: Parameters) -> Parameters:
+        """Normalised averaging, in the order of the sites' names so that a run can be repeated."""
+        answers = [self._answers[site] for site in sorted(self._answers)]
+        factors = normalised([(answer.images, answer.steps) for answer in answers])
+        if not self._classes and any(all(answer.classes) for answer in answers):
+            factors = [f if all(answer.classes) else 0.0 for f, answer in zip(factors, answers, strict=True)]
+        self._classes |= {site: answer.classes for site, answer in self._answers.items()}
+        squares = {
+            site: (answer.images, answer.squares) for site, answer in self._answers.items() if answer.squares
+        }
+        self._squares = weighted_average(squares) if squares else {}
+        ways = list(zip(factors, answers, strict=True))
+        return average | {
+            name: _moved(previous[name], [(factor, answer.params[name]) for factor, answer in ways])
+            for name in self._trainable
+        }
+
+    def state(self) -> Parameters:
+        """Class counts by site, mean second moments."""
+        counts = {f"classes/{site}": np.asarray(value) for site, value in self._classes.items()}
+        return counts | {f"squares/{name}": value for name, value in self._squares.items()}
+
+    def restore(self, state: Parameters) -> None:
+        """Take over both."""
+        parts = {tuple(key.split("/", 1)): value for key, value in state.items()}
+        self._squares = {name: value for (kind, name), value in parts.items() if kind == "squares"}
+        self._classes = {
+            site: (int(value[0]), int(value[1])) for (kind, site), value in parts.items() if kind == "classes"
+        }
+
+
+class FedNova(SiteAlgorithm):
+    """Trains with what the server has of all sites, and answers with what the server needs of this one."""
+
+    def begin(self, model: nn.Module, message: FLModel, state: SiteState) -> None:
+        """Take counts and second moments from the server."""
+        super().begin(model, message, state)
+        squares = {name: torch.as_tensor(value) for name, value in message.meta[SQUARES].items()}
+        self._together = Together(message.meta[CLASSES], squares) if message.meta[CLASSES] else None
+
+    def together(self) -> Together | None:
+        """None in the first round."""
+        return self._together
+
+    def end(self, model: nn.Module, result: TrainResult, fit: Fit) -> dict[str, Any]:
+        """Steps, class counts and second moments of this site."""
+        squares = {name: value.cpu().numpy() for name, value in result.squares.items()}
+        return {STEPS: result.steps, CLASSES: list(result.classes), SQUARES: squares}
+
+
+def normalised(sites: Sequence[tuple[float, int]]) -> list[float]:
+    """Factors tau_eff p_i / tau_i for each site's way, from its images and its steps."""
+    images = sum(count for count, _ in sites)
+    effective = sum(count / images * steps for count, steps in sites)
+    return [effective * count / images / steps for count, steps in sites]
+
+
+def _moved(start: Any, ways: list[tuple[float, Any]]) -> Any:
+    origin = np.asarray(start, np.float64)
+    return np.asarray(origin + sum(factor * (end - origin) for factor, end in ways), np.asarray(start).dtype)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
