@@ -54,7 +54,7 @@ def of(*jobs: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("run", jobs, indirect=True, ids=str)
 
 
-@of("fedavgm", "scaffold", "ditto", "cyclic", "swarm")
+@of("fedavgm", "scaffold", "fednova", "ditto", "cyclic", "swarm")
 def test_it_ends_with_a_best_model_that_can_be_used(run: Path) -> None:
     metrics, card = read_json(run / "metrics.json"), read_json(run / "model/model_card.json")
     assert read_json(run / "run.json")["state"] == "finished"

@@ -218,3 +218,15 @@ def test_bytes_of_the_second_moments_are_counted(tmp_path: Path) -> None:
     squares = sum(value.nbytes for value in answer.meta[SQUARES].values())
     assert squares == sum(START[name].nbytes for name in TRAINABLE)
     assert server().byte_count(answer) == squares + sum(value.nbytes for value in answer.params.values())
+
+
+def test_second_moments_are_without_bias() -> None:
+    """After two steps with gradients 1 and 3 the biased one is beta2 (1 - beta2) + 9 (1 - beta2)."""
+    model = nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.75))
+    for gradient in (1.0, 3.0):
+        model.weight.grad = torch.full((1, 1), gradient)
+        optimizer.step()
+    wanted = (0.75 * 0.25 * 1 + 0.25 * 9) / (1 - 0.75**2)
+    assert second_moments(model, optimizer)["weight"].item() == pytest.approx(wanted, rel=1e-6)
+    assert second_moments(model, torch.optim.SGD(model.parameters())) == {}

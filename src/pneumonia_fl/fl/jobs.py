@@ -193,8 +193,8 @@ def _upload_seconds(job: JobConfig) -> float:
     """How long a site may take to upload its weights before NVFlare begins anew: enough for 1 Mbit/s."""
     arguments = _model_spec(job)["args"]
     megabits = count_parameters(build_model(**arguments)) * 32 / 1e6
-    # SCAFFOLD sends the change of its control variate as well.
-    return UPLOAD_BASE + megabits * (2 if job.algorithm.name == "scaffold" else 1)
+    # SCAFFOLD sends the change of its control variate as well, FedNova the second moments.
+    return UPLOAD_BASE + megabits * (2 if job.algorithm.name in ("scaffold", "fednova") else 1)
 
 
 def _model_spec(job: JobConfig) -> dict[str, Any]:
