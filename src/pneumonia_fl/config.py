@@ -103,9 +103,7 @@ class TrainConfig(Strict):
 
     local_epochs: int = Field(1, ge=1, le=100, description="Passes over the site's training split per round.")
     batch_size: int = Field(32, ge=2, le=4096, description="Images per optimiser step.")
-    optimizer: Literal["adamw", "sgd"] = Field(
-        "adamw", description="Its moments stay at the site, but with fednova."
-    )
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="Moments stay here, but with fednova.")
     lr: float = Field(2e-3, gt=0, le=10, description="Peak learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     weight_decay: float = Field(0.02, ge=0, le=1, description="Weight decay (decoupled for AdamW).")

@@ -103,9 +103,7 @@ def train_epochs(
     started = time.perf_counter()
     seed = _stream(train.seed, turn)
     order = _batches(len(data), train, np.random.default_rng(seed), steps)
-    stepper = _Stepper(
-        model, data, train, augmentation, preprocess, seed=seed, moments=moments, together=together
-    )
+    stepper = _Stepper(model, data, train, augmentation, preprocess, seed, moments, together)
     loss_sum, hits, samples = 0.0, 0.0, 0
     with _seeded(seed, stepper.device):
         for step, rows in enumerate(order):
@@ -123,10 +121,7 @@ def train_epochs(
     if moments is not None:
         moments.update(stepper.optimizer.state_dict())
     seconds = time.perf_counter() - started
-    squares = second_moments(model, stepper.optimizer)
-    return TrainResult(
-        loss_sum / samples, hits / samples, samples, len(order), seconds, stepper.classes, squares
-    )
+    return stepper.result(loss_sum / samples, hits / samples, samples, len(order), seconds)
 
 
 def learning_rate(train: TrainConfig, done: float) -> float:
@@ -153,7 +148,6 @@ class _Stepper:
         train: TrainConfig,
         augmentation: AugmentConfig,
         preprocess: Preprocess,
-        *,
         seed: int,
         moments: Moments | None,
         together: Together | None,
@@ -171,7 +165,7 @@ class _Stepper:
             together.enter(model, self.optimizer, one_class=0 in self.classes)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         weights = class_weights(together.classes if together else self.classes, train.class_balance)
-        self.weights = torch.tensor(weights, device=self.device)
+        self.weights = torch.tensor(weights, dtype=torch.float64, device=self.device)
         self.precision = _amp_type(self.device) if train.amp else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
 
@@ -188,6 +182,11 @@ class _Stepper:
             loss = loss + penalty(self.model)
         self._descend(loss, rate)
         return loss.item(), (logits.argmax(1) == labels).float().mean().item()
+
+    def result(self, loss: float, accuracy: float, samples: int, steps: int, seconds: float) -> TrainResult:
+        """What the round's training gave, with what a federation may want to know of this site."""
+        squares = second_moments(self.model, self.optimizer)
+        return TrainResult(loss, accuracy, samples, steps, seconds, self.classes, squares)
 
     def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         # Batch norm cannot take one image: a site that has no more sees it twice, differently augmented.
