@@ -78,6 +78,11 @@ def processes(federation: Federation, kind: str, name: str) -> list[psutil.Proce
     return found
 
 
+def whole(federation: Federation, site: str) -> bool:
+    """Whether each process that a site has during a job runs, once."""
+    return all(len(processes(federation, kind, site)) == 1 for kind in ("trainer", "job", "site"))
+
+
 def of_jobs(federation: Federation) -> list[psutil.Process]:
     """All processes that a job has at any participant."""
     kinds = [("trainer", site) for site in SITES] + [("job", site) for site in SITES]
