@@ -19,6 +19,7 @@ from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.journal import read_journal, summarise_rounds
 from pneumonia_fl.learning import OperatingPoint
 from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.scaling import Scaling
 
 SITES = ("site-1", "site-2", "site-3")
 START = 1_795_000_000.0
@@ -145,10 +146,11 @@ def _card(job: JobConfig, events: list[dict[str, Any]], best: int, data: dict[st
     for event in events:
         counts |= event["values"]["counts"] if event["event"] == "data" else {}
     return {
-        "version": 2, "job": job.name, "round": best, "seed": 7,
+        "version": 3, "job": job.name, "round": best, "seed": 7,
         "model": job.model.model_dump(), "preprocess": Preprocess(size=64).model_dump(),
-        "classes": ["NORMAL", "PNEUMONIA"], **asdict(chosen),
-        "metrics": asdict(summarise(histogram, chosen.threshold, chosen.temperature)),
+        "classes": ["NORMAL", "PNEUMONIA"], **asdict(chosen.scaling),
+        "threshold": chosen.threshold, "operating_point": chosen.operating_point,
+        "metrics": asdict(summarise(histogram, chosen.threshold, chosen.scaling)),
         "data": {**data, "counts": counts}, "software": {"torch": "2.14.1", "nvflare": "2.9.0"},
         "intended_use": INTENDED_USE, "limitations": LIMITATIONS, "disclaimer": "Not a medical device.",
     }  # fmt: skip
@@ -179,9 +181,9 @@ def add_evaluation(
         "manifest_sha256": None,
         "operating_point": card["operating_point"],
     }
-    values |= {key: card[key] for key in ("threshold", "temperature")}
+    values |= {key: card[key] for key in ("threshold", "temperature", "offset")}
     values |= {"validation": {key: card["metrics"][key] for key in ("sensitivity", "specificity", "ece")}}
-    values |= assess(margins + shift, data, card["threshold"], card["temperature"])
+    values |= assess(margins + shift, data, card["threshold"], Scaling.of(card))
     path = run / "evaluations" / f"{split}-{number:02d}.json"
     write_json(path, values)
     return path
@@ -219,7 +221,7 @@ def write_comparison(folder: Path, skip: str = "", sites: Sequence[str] = SITES)
     results = [
         {
             "arm": name, "seed": seed, "margins": (skill * (2 * labels - 1) + rng.normal(size=120)).tolist(),
-            "threshold": 0.4, "temperature": 1.2, "best_round": 3, "validation_auroc": 0.9, "steps": 300,
+            "threshold": 0.4, "temperature": 1.2, "offset": 0.1, "best_round": 3, "validation_auroc": 0.9, "steps": 300,
             "seconds": 30.0 + seed, "bytes": 8_000_000 if name.startswith("fed") else 0,
         }
         for name, skill in skills.items() for seed in (7, 8) if name != skip

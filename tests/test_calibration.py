@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 
-from pneumonia_fl.calibration import calibrate, choose_threshold, describe, fit_temperature, shift_notes
+from pneumonia_fl.calibration import calibrate, choose_threshold, describe, fit_scaling, shift_notes
 from pneumonia_fl.learning import OperatingPoint
-from pneumonia_fl.metrics import ScoreHistogram, auroc, exact_metrics, probability, summarise
+from pneumonia_fl.metrics import ScoreHistogram, auroc, exact_metrics, summarise
+from pneumonia_fl.scaling import PLAIN, Scaling
 
 SENSITIVITY = OperatingPoint()
 SPECIFICITY = OperatingPoint(rule="specificity", target=0.9)
@@ -21,56 +22,74 @@ Array = np.ndarray[Any, Any]
 scored = st.lists(st.tuples(st.floats(-20, 20, width=32), st.integers(0, 1)), min_size=1, max_size=40)
 
 
-def labelled(seed: int, n: int, temperature: float = 1.0) -> tuple[Array, Array]:
-    """Margins whose probabilities at `temperature` are those with which the labels are drawn."""
+def labelled(seed: int, n: int, true: Scaling = PLAIN) -> tuple[Array, Array]:
+    """Margins whose probabilities by `true` are those with which the labels are drawn."""
     rng = np.random.default_rng(seed)
     z = rng.normal(0.5, 2.0, n)
-    return z * temperature, (rng.random(n) < probability(z)).astype(np.int64)
+    return z * true.temperature + true.offset, (rng.random(n) < PLAIN.probability(z)).astype(np.int64)
 
 
 def histogram(seed: int = 1, n: int = 2000) -> ScoreHistogram:
     return ScoreHistogram.from_scores(*labelled(seed, n))
 
 
-@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_a_known_temperature_is_recovered(temperature: float) -> None:
-    fitted = [
-        fit_temperature(ScoreHistogram.from_scores(*labelled(seed, 4000, temperature))) for seed in range(10)
-    ]
-    assert np.mean(fitted) == pytest.approx(temperature, rel=0.03)
-    assert np.std(fitted) < 0.06 * temperature
+@pytest.mark.parametrize("true", [Scaling(0.4, -1.5), PLAIN, Scaling(2.5, 3.0)], ids=str)
+def test_a_known_scaling_is_recovered(true: Scaling) -> None:
+    fitted = [fit_scaling(ScoreHistogram.from_scores(*labelled(seed, 4000, true))) for seed in range(10)]
+    temperatures, offsets = np.array([(one.temperature, one.offset) for one in fitted]).T
+    assert np.mean(temperatures) == pytest.approx(true.temperature, rel=0.03)
+    assert np.std(temperatures) < 0.06 * true.temperature
+    assert np.mean(offsets) == pytest.approx(true.offset, abs=0.03 * true.temperature)
 
 
-def test_the_temperature_minimises_the_smoothed_cross_entropy_of_the_scores() -> None:
-    z, y = labelled(3, 3000, 1.7)
+def test_the_scaling_minimises_the_smoothed_cross_entropy_of_the_scores() -> None:
+    z, y = labelled(3, 3000, Scaling(1.7, -0.6))
     target = np.where(y == 1, (y.sum() + 1) / (y.sum() + 2), 1 / ((1 - y).sum() + 2))
 
-    def loss(temperature: float) -> float:
-        return float(np.mean(np.logaddexp(0, z / temperature) - target * z / temperature))
+    def loss(line: Array) -> float:
+        x = line[0] * z + line[1]
+        return float(np.mean(np.logaddexp(0, x) - target * x))
 
-    best = minimize_scalar(loss, bounds=(0.1, 10), method="bounded", options={"xatol": 1e-9}).x
-    assert fit_temperature(ScoreHistogram.from_scores(z, y)) == pytest.approx(best, rel=1e-3)
+    slope, intercept = minimize(loss, (1.0, 0.0), tol=1e-10).x
+    fitted = fit_scaling(ScoreHistogram.from_scores(z, y))
+    assert fitted.temperature == pytest.approx(1 / slope, rel=1e-3)
+    assert fitted.offset == pytest.approx(-intercept / slope, abs=1e-3)
 
 
-def test_temperature_lowers_the_calibration_error_and_moves_no_image() -> None:
-    z, y = labelled(4, 3000, 3.0)
-    temperature = fit_temperature(ScoreHistogram.from_scores(z, y))
-    raw, fitted = exact_metrics(z, y), exact_metrics(z, y, temperature=temperature)
+def test_scaling_lowers_the_calibration_error_and_moves_no_image() -> None:
+    z, y = labelled(4, 3000, Scaling(3.0, 2.0))
+    scaling = fit_scaling(ScoreHistogram.from_scores(z, y))
+    raw, fitted = exact_metrics(z, y), exact_metrics(z, y, 0.3, scaling)
     assert fitted.ece < 0.3 * raw.ece
     assert fitted.brier < raw.brier
     assert fitted.loss < raw.loss
-    assert (fitted.auroc, fitted.accuracy) == (raw.auroc, raw.accuracy)
+    cut = float(PLAIN.probability(scaling.offset + scaling.temperature * math.log(0.3 / 0.7)))
+    same = exact_metrics(z, y, cut)
+    assert (fitted.auroc, fitted.accuracy) == (same.auroc, same.accuracy)
+
+
+@pytest.mark.parametrize("away", [-9.0, 9.0])
+def test_margins_far_off_zero_are_brought_back(away: float) -> None:
+    z, y = labelled(6, 500)
+    scaling = fit_scaling(ScoreHistogram.from_scores(z + away, y))
+    mean = float(scaling.probability(z + away).mean())
+    assert mean == pytest.approx(y.mean(), abs=0.05)
 
 
 def test_a_few_images_that_are_separated_do_not_make_the_model_certain() -> None:
     few = ScoreHistogram.from_scores([-2.0, 2.0, 3.0], [0, 1, 1])
-    assert probability(3.0, fit_temperature(few)) < 0.9
+    assert fit_scaling(few).probability(3.0) < 0.9
 
 
 def test_a_model_that_has_it_the_wrong_way_round_is_not_trusted() -> None:
     fitted = calibrate(ScoreHistogram.from_scores([2.0, 3.0, -2.0, -1.0], [0, 0, 1, 1]), SENSITIVITY)
-    assert fitted.temperature == pytest.approx(20)
+    assert fitted.scaling.temperature == pytest.approx(20)
     assert 0.4 < fitted.threshold < 0.6
+
+
+def test_scores_that_say_nothing_become_the_share_of_pneumonia() -> None:
+    scaling = fit_scaling(ScoreHistogram.from_scores([4.0] * 100, [0] * 20 + [1] * 80))
+    assert scaling.probability(4.0) == pytest.approx(0.8, abs=0.02)
 
 
 @each_rule
@@ -79,39 +98,39 @@ def test_without_both_classes_nothing_is_fitted_and_the_card_says_so(
     point: OperatingPoint, labels: list[int]
 ) -> None:
     fitted = calibrate(ScoreHistogram.from_scores([1.0, 2.0][: len(labels)], labels), point)
-    assert (fitted.temperature, fitted.threshold) == (1.0, 0.5)
+    assert (fitted.scaling, fitted.threshold) == (PLAIN, 0.5)
     assert "lack a class" in fitted.operating_point
 
 
-def exhaustive(pooled: ScoreHistogram, point: OperatingPoint, temperature: float) -> float:
+def exhaustive(pooled: ScoreHistogram, point: OperatingPoint, scaling: Scaling) -> float:
     """The rule as it reads, tried at every bin edge."""
-    edges = [float(p) for p in probability(np.arange(-512, 512) / 32, temperature) if 1e-6 <= p <= 1 - 1e-6]
-    tried = {edge: summarise(pooled, edge, temperature) for edge in edges}
+    edges = [float(p) for p in scaling.probability(np.arange(-512, 512) / 32) if 1e-6 <= p <= 1 - 1e-6]
+    tried = {edge: summarise(pooled, edge, scaling) for edge in edges}
     if point.rule == "sensitivity":
         return max((p for p, m in tried.items() if m.sensitivity >= point.target - 1e-12), default=edges[0])
     return min((p for p, m in tried.items() if m.specificity >= point.target - 1e-12), default=edges[-1])
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("scaling", [Scaling(0.5, 0.7), PLAIN, Scaling(3.0, -2.01)], ids=str)
 @pytest.mark.parametrize("point", [SENSITIVITY, SPECIFICITY, OperatingPoint(target=0.55)], ids=str)
-def test_the_threshold_is_the_last_that_reaches_the_target(point: OperatingPoint, temperature: float) -> None:
+def test_the_threshold_is_the_last_that_reaches_the_target(point: OperatingPoint, scaling: Scaling) -> None:
     pooled = histogram(n=100)
-    assert choose_threshold(pooled, point, temperature) == exhaustive(pooled, point, temperature)
+    assert choose_threshold(pooled, point, scaling) == exhaustive(pooled, point, scaling)
 
 
-@given(scored, st.sampled_from(RULES), st.sampled_from([0.3, 1.0, 2.5]))
+@given(scored, st.sampled_from(RULES), st.sampled_from([Scaling(0.3, -0.77), PLAIN, Scaling(2.5, 1.234)]))
 @settings(max_examples=100, deadline=None)
 def test_the_validation_images_get_the_rates_that_were_promised(
-    pairs: list[tuple[float, int]], point: OperatingPoint, temperature: float
+    pairs: list[tuple[float, int]], point: OperatingPoint, scaling: Scaling
 ) -> None:
     """Ties, few images, far scores: exact and pooled counts agree at the threshold, and the target is reached."""
     pairs = [*pairs, (-1.0, 0), (1.0, 1)]
     pooled = ScoreHistogram.from_scores(*zip(*pairs, strict=True))
-    threshold = choose_threshold(pooled, point, temperature)
-    exact = exact_metrics(*zip(*pairs, strict=True), threshold, temperature)
-    binned = summarise(pooled, threshold, temperature)
+    threshold = choose_threshold(pooled, point, scaling)
+    exact = exact_metrics(*zip(*pairs, strict=True), threshold, scaling)
+    binned = summarise(pooled, threshold, scaling)
     assert (exact.sensitivity, exact.specificity) == (binned.sensitivity, binned.specificity)
-    reach = min(13.8 * temperature, 15.9)
+    reach = min(13.8 * scaling.temperature - abs(scaling.offset), 15.9)
     if point.rule != "youden" and all(abs(z) < reach for z, _ in pairs):
         assert (getattr(exact, point.rule) or 0) >= point.target - 1e-12
 
@@ -133,13 +152,13 @@ def test_youden_takes_the_middle_of_a_gap_between_the_classes() -> None:
 def test_three_images_that_are_separated_are_told_apart(point: OperatingPoint) -> None:
     z, y = [-2.0, 2.0, 3.0], [0, 1, 1]
     fitted = calibrate(ScoreHistogram.from_scores(z, y), point)
-    assert exact_metrics(z, y, fitted.threshold, fitted.temperature).accuracy == 1
+    assert exact_metrics(z, y, fitted.threshold, fitted.scaling).accuracy == 1
 
 
 def test_when_all_scores_are_equal_sensitivity_is_kept() -> None:
     z, y = [1.0] * 6, [0, 1] * 3
     fitted = calibrate(ScoreHistogram.from_scores(z, y), SENSITIVITY)
-    metrics = exact_metrics(z, y, fitted.threshold, fitted.temperature)
+    metrics = exact_metrics(z, y, fitted.threshold, fitted.scaling)
     assert (metrics.sensitivity, metrics.specificity) == (1, 0)
 
 
@@ -161,6 +180,7 @@ def test_a_shift_from_validation_is_said_with_its_numbers() -> None:
         {
             "split": "test",
             "temperature": 1.3,
+            "offset": -0.8,
             "validation": {"sensitivity": 0.951, "specificity": 0.93, "ece": 0.012},
             "metrics": {"sensitivity": 0.97, "specificity": 0.71, "ece": 0.083},
             "intervals": {"sensitivity": (0.95, 0.985), "specificity": (0.65, 0.77)},
@@ -170,7 +190,8 @@ def test_a_shift_from_validation_is_said_with_its_numbers() -> None:
     assert notes == [
         "sensitivity held: 0.951 on validation, 0.970 on test (95 % CI 0.950–0.985)",
         "specificity fell: 0.930 on validation, 0.710 on test (95 % CI 0.650–0.770)",
-        "calibration error: 0.012 on validation, 0.083 on test (0.095 without the temperature 1.30)",
+        "calibration error: 0.012 on validation, 0.083 on test (0.095 without "
+        "the temperature 1.30 and the offset -0.80)",
     ]
 
 
@@ -182,4 +203,4 @@ def test_a_model_without_validation_figures_has_no_notes() -> None:
 
 def test_the_order_of_images_is_that_of_the_scores() -> None:
     z, y = labelled(6, 500)
-    assert auroc(probability(z, 2.0), y) == auroc(z, y)
+    assert auroc(Scaling(2.0, 0.3).probability(z), y) == auroc(z, y)

@@ -20,6 +20,7 @@ from pneumonia_fl.checkpoint import (
 from pneumonia_fl.config import ModelConfig, Preprocess
 from pneumonia_fl.errors import CheckpointError, OutputError
 from pneumonia_fl.model import build_model
+from pneumonia_fl.scaling import PLAIN, Scaling
 
 CARD_VALUE = ModelCard(
     job="smoke",
@@ -181,8 +182,8 @@ def test_a_pytorch_file_without_a_state_dict_is_refused(tmp_path: Path, content:
         ("", "not a model card"),
         ("{}", "not a model card"),
         (
-            CARD_VALUE.model_dump_json().replace('"version":2', '"version":3'),
-            "version 3, this program reads 1 and 2",
+            CARD_VALUE.model_dump_json().replace('"version":3', '"version":4'),
+            "version 4, this program reads 1 to 3",
         ),
         (CARD_VALUE.model_dump_json().replace('"job"', '"jobs"'), "not a model card"),
     ],
@@ -196,10 +197,17 @@ def test_a_card_that_cannot_be_used_is_one_line(saved: Path, text: str | None, r
 
 def test_a_card_of_version_1_is_read_and_changes_no_probability(saved: Path) -> None:
     values = json.loads((saved / CARD).read_text()) | {"version": 1}
-    del values["temperature"], values["operating_point"]
+    del values["temperature"], values["offset"], values["operating_point"]
     (saved / CARD).write_text(json.dumps(values))
     card = read_card(saved)
-    assert (card.version, card.temperature, card.operating_point, card.threshold) == (1, 1.0, "", 0.4)
+    assert (card.version, card.scaling, card.operating_point, card.threshold) == (1, PLAIN, "", 0.4)
+
+
+def test_a_card_of_version_2_has_no_offset(saved: Path) -> None:
+    values = json.loads((saved / CARD).read_text()) | {"version": 2, "temperature": 1.5}
+    del values["offset"]
+    (saved / CARD).write_text(json.dumps(values))
+    assert read_card(saved).scaling == Scaling(1.5, 0.0)
 
 
 def test_a_missing_model_is_one_line(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pneumonia_fl.comparison import MEASURES, summarise_comparison
 from pneumonia_fl.metrics import exact_metrics
+from pneumonia_fl.scaling import Scaling
 
 N = 120
 RNG = np.random.default_rng(3)
@@ -28,6 +29,7 @@ def result(arm: str, seed: int, margins: list[float]) -> dict[str, Any]:
         "margins": margins,
         "threshold": 0.4,
         "temperature": 1.5,
+        "offset": 0.1,
         **cost,
     }
 
@@ -75,7 +77,7 @@ def summary() -> dict[str, Any]:
 
 def test_a_value_is_the_mean_of_its_seeds_exact_metrics(summary: dict[str, Any]) -> None:
     exact = [
-        exact_metrics(entry["margins"], LABELS, 0.4, 1.5)
+        exact_metrics(entry["margins"], LABELS, 0.4, Scaling(1.5, 0.1))
         for entry in RAW["results"]
         if entry["arm"] == "fedavg"
     ]
@@ -91,7 +93,7 @@ def test_a_value_is_the_mean_of_its_seeds_exact_metrics(summary: dict[str, Any])
 
 def test_a_site_is_measured_on_its_own_images(summary: dict[str, Any]) -> None:
     own = [
-        exact_metrics(np.array(entry["margins"])[60:], LABELS[60:], 0.4, 1.5).auroc
+        exact_metrics(np.array(entry["margins"])[60:], LABELS[60:], 0.4, Scaling(1.5, 0.1)).auroc
         for entry in RAW["results"]
         if entry["arm"] == "central"
     ]

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pneumonia_fl.curves import grid, pr_grid, pr_points, reliability, roc_grid, roc_points
-from pneumonia_fl.metrics import Scores, exact_metrics, probability
+from pneumonia_fl.metrics import Scores, exact_metrics
+from pneumonia_fl.scaling import PLAIN, Scaling
 
 Array = np.ndarray[Any, Any]
 pairs_with_both = st.lists(st.tuples(st.integers(-6, 6), st.integers(0, 1)), max_size=30).map(
@@ -63,14 +64,14 @@ def test_scores_that_were_not_drawn_change_no_curve() -> None:
     np.testing.assert_array_equal(pr_grid(some), pr_grid(alone))
 
 
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_the_reliability_bins_add_up_to_the_calibration_error(temperature: float) -> None:
+@pytest.mark.parametrize("scaling", [PLAIN, Scaling(2.0, 0.5)], ids=str)
+def test_the_reliability_bins_add_up_to_the_calibration_error(scaling: Scaling) -> None:
     margins, labels = sample(4)
     scores = Scores.of(margins, labels)
-    bins = reliability(scores.values, scores.counts(), temperature)
+    bins = reliability(scores.values, scores.counts(), scaling)
     gaps = [abs(one["predicted"] - one["observed"]) * one["n"] for one in bins]
-    expected = exact_metrics(margins, labels, temperature=temperature).ece
+    expected = exact_metrics(margins, labels, scaling=scaling).ece
     assert sum(gaps) / 300 == pytest.approx(expected, abs=1e-12)
     assert sum(one["n"] for one in bins) == 300
     mean = sum(one["predicted"] * one["n"] for one in bins) / 300
-    assert mean == pytest.approx(probability(margins, temperature).mean())
+    assert mean == pytest.approx(scaling.probability(margins).mean())

@@ -20,6 +20,7 @@ from pneumonia_fl.evaluate import margins
 from pneumonia_fl.evaluation import Evaluation, evaluate_source, keep
 from pneumonia_fl.metrics import exact_metrics
 from pneumonia_fl.model import build_model
+from pneumonia_fl.scaling import PLAIN, Scaling
 from xrays import SPEC, kaggle_files, prepare_small, write_zip
 
 CARD_VALUE = ModelCard(
@@ -29,6 +30,7 @@ CARD_VALUE = ModelCard(
     model=ModelConfig(),
     preprocess=SPEC,
     temperature=0.2,
+    offset=0.3,
     threshold=0.45,
     operating_point="sensitivity >= 0.95 on validation",
     metrics={"sensitivity": 0.96, "specificity": 0.9, "ece": 0.02, "n": 50},
@@ -77,7 +79,7 @@ def some(labels: list[int], patients: list[str] | None = None) -> ImageSet:
 def test_the_result_is_that_of_the_scores(run: Path, archive: Path, result: Evaluation) -> None:
     data = load_split(open_source(str(archive)), "test", SPEC)
     score = margins(load_model(run / "model")[0], data.images, SPEC)
-    exact = exact_metrics(score, data.labels, 0.45, 0.2)
+    exact = exact_metrics(score, data.labels, 0.45, Scaling(0.2, 0.3))
     assert {name: getattr(exact, name) for name in result.metrics} == pytest.approx(result.metrics)
     assert (result.n, result.positives, result.patients) == (24, 12, 12)
     table = result.confusion
@@ -91,7 +93,7 @@ def test_the_result_says_what_the_card_says_and_nothing_of_where_the_data_is(
 ) -> None:
     values = result.to_dict()
     assert (values["version"], values["model"], values["round"]) == (1, "smoke", 3)
-    assert (values["threshold"], values["temperature"]) == (0.45, 0.2)
+    assert (values["threshold"], values["temperature"], values["offset"]) == (0.45, 0.2, 0.3)
     assert values["validation"] == {"sensitivity": 0.96, "specificity": 0.9, "ece": 0.02}
     assert values["source"] == "zip"
     text = json.dumps(values)
@@ -129,7 +131,7 @@ def test_prepared_data_gives_the_same_and_its_manifest(run: Path, prepared: Path
 
 @pytest.mark.parametrize(("label", "defined"), [(1, "sensitivity"), (0, "specificity")])
 def test_one_class_has_no_curves_and_says_the_rate_it_has(label: int, defined: str) -> None:
-    values = assess([1.0, 2.0, -1.0], some([label] * 3), 0.5, 1.0)
+    values = assess([1.0, 2.0, -1.0], some([label] * 3), 0.5, PLAIN)
     assert (values["roc"], values["pr"], values["metrics"]["auroc"]) == (None, None, None)
     assert values["intervals"]["auroc"] is None
     rates = {name for name in ("sensitivity", "specificity") if values["metrics"][name] is not None}
@@ -140,7 +142,7 @@ def test_one_class_has_no_curves_and_says_the_rate_it_has(label: int, defined: s
 
 
 def test_three_images_have_wide_intervals() -> None:
-    values = assess([-1.0, 1.0, 2.0], some([0, 1, 1]), 0.5, 1.0)
+    values = assess([-1.0, 1.0, 2.0], some([0, 1, 1]), 0.5, PLAIN)
     assert values["metrics"]["accuracy"] == 1
     assert values["intervals"]["sensitivity"] == pytest.approx((0.025**0.5, 1))
     assert values["intervals"]["specificity"] == pytest.approx((0.025, 1))
@@ -149,15 +151,15 @@ def test_three_images_have_wide_intervals() -> None:
 
 
 def test_patients_are_counted_once_where_nothing_failed() -> None:
-    alone = assess([-1.0, 1.0, 2.0, 3.0], some([0, 1, 1, 1]), 0.5, 1.0)["intervals"]["sensitivity"]
-    one = assess([-1.0, 1.0, 2.0, 3.0], some([0, 1, 1, 1], ["a", "b", "b", "b"]), 0.5, 1.0)["intervals"]
+    alone = assess([-1.0, 1.0, 2.0, 3.0], some([0, 1, 1, 1]), 0.5, PLAIN)["intervals"]["sensitivity"]
+    one = assess([-1.0, 1.0, 2.0, 3.0], some([0, 1, 1, 1], ["a", "b", "b", "b"]), 0.5, PLAIN)["intervals"]
     assert one["sensitivity"] == (0.025, 1)
     assert alone[0] > 0.2
 
 
 def test_no_images_are_an_error() -> None:
     with pytest.raises(DataError, match="no images"):
-        assess([], some([]), 0.5, 1.0)
+        assess([], some([]), 0.5, PLAIN)
 
 
 def kept(run: Path) -> dict[str, Any]:
@@ -203,7 +205,7 @@ def test_a_person_reads_metrics_shift_readings_and_disclaimer(run: Path, archive
         "smoke, round 3, on split test of zip: 24 images, 12 patients",
         "Threshold 0.450 on P(pneumonia): sensitivity >= 0.95 on validation",
         "0.960 on validation",
-        "without the temperature 0.20",
+        "without the temperature 0.20 and the offset 0.30",
         "this run has read split test of zip 2 times now",
         "Always “pneumonia” │ 0.5000",
         "Not a medical device",
@@ -213,10 +215,10 @@ def test_a_person_reads_metrics_shift_readings_and_disclaimer(run: Path, archive
 
 def test_a_run_of_version_1_is_evaluated_as_it_was_saved(run: Path, archive: Path) -> None:
     card = read_json(run / "model" / CARD) | {"version": 1, "metrics": {}}
-    del card["temperature"], card["operating_point"]
+    del card["temperature"], card["offset"], card["operating_point"]
     (run / "model" / CARD).write_text(json.dumps(card))
     result = evaluate_source(run, str(archive), "test")
-    assert (result.temperature, result.operating_point) == (1.0, "")
+    assert (result.temperature, result.offset, result.operating_point) == (1.0, 0.0, "")
     same = {name: result.metrics[name] for name in ("ece", "brier")} | {"reliability": result.reliability}
     assert result.uncalibrated == same
     assert result.validation == {"sensitivity": None, "specificity": None, "ece": None}

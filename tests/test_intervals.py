@@ -8,7 +8,8 @@ from scipy.stats import binomtest, norm
 
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.intervals import Interval, all_or_none, interval95, reflected95, resample
-from pneumonia_fl.metrics import Ints, Scores, auroc, auroc_of_counts, probability
+from pneumonia_fl.metrics import Ints, Scores, auroc, auroc_of_counts
+from pneumonia_fl.scaling import PLAIN
 
 Array = np.ndarray[Any, Any]
 
@@ -141,7 +142,7 @@ def test_the_interval_of_a_difference_between_two_models_covers_it() -> None:
 def overconfident(rng: np.random.Generator, n: int) -> Scores:
     """Margins 1.3 times as large as they should be."""
     z = rng.normal(0, 2, n)
-    return Scores.of(1.3 * z, rng.random(n) < probability(z))
+    return Scores.of(1.3 * z, rng.random(n) < PLAIN.probability(z))
 
 
 def test_the_calibration_error_is_covered_when_its_interval_is_reflected_and_otherwise_not() -> None:

@@ -19,6 +19,7 @@ LAYERS = (
         "data",
         "model",
         "metrics",
+        "scaling",
         "calibration",
         "intervals",
         "curves",

@@ -20,6 +20,7 @@ from pneumonia_fl.metrics import (
     exact_metrics,
     summarise,
 )
+from pneumonia_fl.scaling import PLAIN, Scaling
 
 Array = np.ndarray[Any, Any]
 
@@ -45,12 +46,12 @@ def calibration_error(p: Array, labels: Array) -> float:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("threshold", [0.5, 0.2, 0.9])
-@pytest.mark.parametrize("temperature", [1.0, 0.4, 3.0])
-def test_exact_metrics_agree_with_scikit_learn(seed: int, threshold: float, temperature: float) -> None:
+@pytest.mark.parametrize("scaling", [PLAIN, Scaling(0.4, 0.3), Scaling(3.0, -1.0)], ids=str)
+def test_exact_metrics_agree_with_scikit_learn(seed: int, threshold: float, scaling: Scaling) -> None:
     margins, labels = sample(seed)
-    p = probability(margins / np.float64(temperature))
+    p = probability((margins - np.float64(scaling.offset)) / np.float64(scaling.temperature))
     decided = p >= threshold
-    ours = exact_metrics(margins, labels, threshold, temperature)
+    ours = exact_metrics(margins, labels, threshold, scaling)
     theirs = {
         "auroc": reference.roc_auc_score(labels, margins),
         "sensitivity": reference.recall_score(labels, decided),
@@ -107,33 +108,34 @@ def test_without_both_classes_only_the_rate_of_the_present_one_is_defined(
 
 @given(
     st.lists(st.tuples(st.floats(-15.875, 15.875, width=32), st.integers(0, 1)), min_size=1, max_size=60),
-    st.sampled_from([0.5, 1.0, 2.5]),
+    st.sampled_from([Scaling(0.5, 0.3), PLAIN, Scaling(2.5, -1.2)]),
     st.integers(-300, 300),
 )
 @settings(max_examples=100, deadline=None)
 def test_pooled_metrics_equal_the_exact_ones_within_the_documented_bounds(
-    pairs: list[tuple[float, int]], temperature: float, edge: int
+    pairs: list[tuple[float, int]], scaling: Scaling, edge: int
 ) -> None:
     margins, labels = zip(*pairs, strict=True)
-    threshold = float(probability(np.float64(np.clip(edge / 32 / temperature, -13, 13))))
-    edge_hit = abs(edge / 32 / temperature) <= 13
+    logit = float(scaling.logit(edge / 32))
+    threshold = float(PLAIN.probability(np.clip(logit, -13, 13)))
+    edge_hit = abs(logit) <= 13
     histogram = ScoreHistogram.from_scores(margins, labels)
-    pooled = summarise(histogram, threshold, temperature)
-    exact = exact_metrics(margins, labels, threshold, temperature)
+    pooled = summarise(histogram, threshold, scaling)
+    exact = exact_metrics(margins, labels, threshold, scaling)
     if pooled.auroc is not None and exact.auroc is not None:
         assert abs(pooled.auroc - exact.auroc) <= auroc_error_bound(histogram) + 1e-12
     if edge_hit:
         for name in ("sensitivity", "specificity", "f1", "accuracy", "balanced_accuracy"):
             assert getattr(pooled, name) == getattr(exact, name), name
-    assert abs(pooled.brier - exact.brier) <= 0.008 / temperature
-    assert abs(pooled.loss - exact.loss) <= (1e-6 if temperature == 1 else 1 / 64 / temperature)
+    assert abs(pooled.brier - exact.brier) <= 0.008 / scaling.temperature
+    assert abs(pooled.loss - exact.loss) <= (1e-6 if scaling == PLAIN else 1 / 64 / scaling.temperature)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_the_pooled_calibration_error_is_close_to_the_exact_one(temperature: float) -> None:
+@pytest.mark.parametrize("scaling", [Scaling(0.5), PLAIN, Scaling(2.5, 0.7)], ids=str)
+def test_the_pooled_calibration_error_is_close_to_the_exact_one(scaling: Scaling) -> None:
     margins, labels = sample(1, 4000)
-    pooled = summarise(ScoreHistogram.from_scores(margins, labels), temperature=temperature)
-    assert pooled.ece == pytest.approx(exact_metrics(margins, labels, temperature=temperature).ece, abs=0.01)
+    pooled = summarise(ScoreHistogram.from_scores(margins, labels), scaling=scaling)
+    assert pooled.ece == pytest.approx(exact_metrics(margins, labels, scaling=scaling).ece, abs=0.01)
 
 
 def test_the_error_bound_of_auroc_is_reached_when_one_bin_holds_everything() -> None:
@@ -212,12 +214,18 @@ def test_a_threshold_outside_0_to_1_is_refused(threshold: float) -> None:
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf")])
 def test_a_temperature_that_is_none_is_refused(temperature: float) -> None:
     with pytest.raises(DataError, match="temperature"):
-        exact_metrics([1.0], [1], temperature=temperature)
+        Scaling(temperature)
+
+
+@pytest.mark.parametrize("offset", [float("nan"), float("inf")])
+def test_an_offset_that_is_none_is_refused(offset: float) -> None:
+    with pytest.raises(DataError, match="offset"):
+        Scaling(offset=offset)
 
 
 def test_metrics_of_rows_are_those_of_the_rows_alone() -> None:
     margins, labels = sample(3, 50)
     rows = np.array([0, 0, 7, 7, 7, 30, 31, 49])
-    some = Scores.of(margins, labels).metrics(0.4, 1.5, rows)
-    alone = exact_metrics(margins[rows], labels[rows], 0.4, 1.5)
+    some = Scores.of(margins, labels).metrics(0.4, Scaling(1.5, 0.2), rows)
+    alone = exact_metrics(margins[rows], labels[rows], 0.4, Scaling(1.5, 0.2))
     assert asdict(some) == pytest.approx(asdict(alone), abs=1e-12)

@@ -26,8 +26,8 @@ POINT = "sensitivity >= 0.95 on validation"
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     card = ModelCard(
-        job="smoke", round=3, seed=7, model=ModelConfig(), preprocess=SPEC, temperature=0.1, threshold=0.6,
-        operating_point=POINT,
+        job="smoke", round=3, seed=7, model=ModelConfig(), preprocess=SPEC, temperature=0.1, offset=0.05,
+        threshold=0.6,        operating_point=POINT,
     )  # fmt: skip
     save_model(folder, build_model(size=32, seed=5).state_dict(), card)
     return folder
@@ -52,7 +52,7 @@ def test_the_probability_is_calibrated_and_the_answer_follows_the_threshold(
     network, card = load_model(model)
     answers = list(predict(network, card, images))
     pixels = np.stack([decode(path.read_bytes(), SPEC).pixels for path in images])
-    expected = [1 / (1 + math.exp(-z / 0.1)) for z in margins(network, pixels, SPEC).tolist()]
+    expected = [1 / (1 + math.exp(-(z - 0.05) / 0.1)) for z in margins(network, pixels, SPEC).tolist()]
     assert [answer.probability for answer in answers] == pytest.approx(expected, abs=1e-5)
     assert [answer.answer for answer in answers] == ["PNEUMONIA" if p >= 0.6 else "NORMAL" for p in expected]
     assert max(expected) - min(expected) > 0.01
@@ -80,7 +80,8 @@ def test_json_says_by_which_rule_and_that_this_is_no_medical_device(model: Path,
     code, out, err = run(model, images[0], "--json")
     result = json.loads(out)
     assert (code, err) == (0, "")
-    assert (result["threshold"], result["temperature"], result["operating_point"]) == (0.6, 0.1, POINT)
+    assert (result["threshold"], result["temperature"], result["offset"]) == (0.6, 0.1, 0.05)
+    assert result["operating_point"] == POINT
     assert "Not a medical device" in result["disclaimer"]
 
 

@@ -234,7 +234,7 @@ def test_a_torn_journal_counts_as_far_as_it_goes(run: Path) -> None:
 
 def test_a_run_of_an_older_version(run: Path) -> None:
     card = read_json(run / "model" / "model_card.json") | {"version": 1}
-    for key in ("temperature", "operating_point"):
+    for key in ("temperature", "offset", "operating_point"):
         del card[key]
     write_json(run / "model" / "model_card.json", card)
     metrics = read_json(run / "metrics.json")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from conftest import pneumonia_fl, read_json, scalars
-from pneumonia_fl.calibration import fit_temperature
+from pneumonia_fl.calibration import fit_scaling
 from pneumonia_fl.checkpoint import read_card
 from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.scaling import PLAIN, Scaling
 
 pytestmark = pytest.mark.e2e
 SITES = ["site-1", "site-2", "site-3"]
@@ -72,20 +73,20 @@ def test_a_saved_model_is_calibrated_on_the_pooled_validation_data_of_its_round(
         event["round"]: ScoreHistogram.from_dict(event["histogram"])  # type: ignore[arg-type]
         for event in journal(finished_run, "global")
     }[card.round]
-    assert card.temperature == fit_temperature(pooled) != 1
-    metrics = summarise(pooled, card.threshold, card.temperature)
+    assert card.scaling == fit_scaling(pooled) != PLAIN
+    metrics = summarise(pooled, card.threshold, card.scaling)
     assert card.metrics == asdict(metrics)
     assert card.operating_point == "sensitivity >= 0.95 on validation"
     assert metrics.sensitivity is not None
     assert metrics.sensitivity >= 0.95
-    assert (summarise(pooled, card.threshold + 0.03, card.temperature).sensitivity or 0) < metrics.sensitivity
+    assert (summarise(pooled, card.threshold + 0.03, card.scaling).sensitivity or 0) < metrics.sensitivity
 
 
 def test_evaluate_applies_the_cards_calibration_and_is_kept(finished_run: Path, demo_data: Path) -> None:
     card = read_card(finished_run / "model")
     done = pneumonia_fl("evaluate", finished_run, "--source", demo_data, "--split", "val", "--json")
     result = json.loads(done.stdout)
-    assert (result["threshold"], result["temperature"]) == (card.threshold, card.temperature)
+    assert (result["threshold"], Scaling.of(result)) == (card.threshold, card.scaling)
     for name in ("sensitivity", "specificity"):
         assert result["metrics"][name] == pytest.approx(result["validation"][name], abs=0.02), name
     assert read_json(max((finished_run / "evaluations").glob("val-*.json"))) == result

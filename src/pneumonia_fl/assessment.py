@@ -10,27 +10,28 @@ from numpy.typing import ArrayLike, NDArray
 from pneumonia_fl import curves
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.intervals import TAILS, Interval, all_or_none, interval95, reflected95, resample
-from pneumonia_fl.metrics import NAMES, Floats, Ints, Scores, decided
+from pneumonia_fl.metrics import NAMES, Floats, Ints, Scores
+from pneumonia_fl.scaling import PLAIN, Scaling
 
 KEYS = tuple(NAMES)
 CURVES = 2 * curves.GRID
 Mask = NDArray[np.bool_]
 
 
-def assess(margins: ArrayLike, data: ImageSet, threshold: float, temperature: float) -> dict[str, Any]:
+def assess(margins: ArrayLike, data: ImageSet, threshold: float, scaling: Scaling) -> dict[str, Any]:
     """Everything that follows from margins (N,) of the images, under the names of `evaluation.Evaluation`.
 
     Raises:
         DataError: no images, a margin that is not finite, or a threshold outside (0, 1).
     """
     scores = Scores.of(margins, data.labels)
-    metrics, raw = scores.metrics(threshold, temperature), scores.metrics(threshold)
-    called = decided(margins, threshold, temperature)
+    metrics, raw = scores.metrics(threshold, scaling), scores.metrics(threshold)
+    called = scaling.decided(margins, threshold)
     right = called == (data.labels == 1)
     subtypes, kind = np.unique(np.asarray(data.subtypes), return_inverse=True)
 
     def statistic(rows: Ints) -> Floats:
-        values = scores.metrics(threshold, temperature, rows)
+        values = scores.metrics(threshold, scaling, rows)
         named = np.array([getattr(values, name) for name in KEYS], dtype=np.float64)
         return np.concatenate([named, _drawn(scores.counts(rows)), _rates(kind, right, rows, len(subtypes))])
 
@@ -45,11 +46,11 @@ def assess(margins: ArrayLike, data: ImageSet, threshold: float, temperature: fl
         "intervals": _intervals(asdict(metrics), named, data),
         **_curves(scores.counts(), drawn),
         "confusion": _confusion(data.labels, called),
-        "reliability": curves.reliability(scores.values, scores.counts(), temperature),
+        "reliability": curves.reliability(scores.values, scores.counts(), scaling),
         "uncalibrated": {
             "ece": raw.ece,
             "brier": raw.brier,
-            "reliability": curves.reliability(scores.values, scores.counts(), 1.0),
+            "reliability": curves.reliability(scores.values, scores.counts(), PLAIN),
         },
         "subtypes": {
             str(name): _subtype(right[kind == k], rates[:, k], _owners(data, kind == k))

@@ -1,19 +1,24 @@
-"""Temperature and operating point, both from a score histogram of validation data, and what became of them later.
+"""Scaling and operating point, both from a score histogram of validation data, and what became of them later.
 
 The histogram is the sum over all sites (`metrics.ScoreHistogram`), so a federation calibrates its model without
 a score, an image or a patient leaving a site. Both are fitted on validation data only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pneumonia_fl.learning import OperatingPoint
-from pneumonia_fl.metrics import BINS, LIMIT, WIDTH, ScoreHistogram, bin_centres, probability
+from pneumonia_fl.metrics import BINS, LIMIT, Floats, ScoreHistogram, bin_centres
+from pneumonia_fl.scaling import PLAIN, WIDTH, Scaling
 
-TEMPERATURES = (0.05, 20.0)
+# 1 / temperature, and -offset / temperature wherever in a histogram the margins lie.
+SLOPES = (0.05, 20.0)
+INTERCEPTS = (-400.0, 400.0)
+# More than the rounding of a sum over the bins: where any slope will do, the gentlest is taken.
+ROUNDING = 1e-9
 # Beyond, a probability near 1 has too few digits left to say which bin edge it was.
 PROBABILITIES = (1e-6, 1 - 1e-6)
 MISSING_CLASS = "0.5, since the validation data lack a class"
@@ -21,44 +26,47 @@ MISSING_CLASS = "0.5, since the validation data lack a class"
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How a margin becomes an answer: P = sigmoid(z / temperature), pneumonia from `threshold` on.
+    """How a margin becomes an answer: `scaling` gives P, pneumonia from `threshold` on.
 
     `operating_point` says in words by which rule the threshold was chosen.
     """
 
-    temperature: float
+    scaling: Scaling
     threshold: float
     operating_point: str
 
 
 def calibrate(histogram: ScoreHistogram, point: OperatingPoint) -> Calibration:
-    """Fit temperature and threshold on the (pooled) histogram of validation data."""
-    temperature = fit_temperature(histogram)
+    """Fit scaling and threshold on the (pooled) histogram of validation data."""
+    scaling = fit_scaling(histogram)
     rule = describe(point) if _both_classes(histogram) else MISSING_CLASS
-    return Calibration(temperature, choose_threshold(histogram, point, temperature), rule)
+    return Calibration(scaling, choose_threshold(histogram, point, scaling), rule)
 
 
-def fit_temperature(histogram: ScoreHistogram) -> float:
-    """Return the T in 0.05–20 under which sigmoid(z / T) has the least cross-entropy (Guo et al. 2017).
+def fit_scaling(histogram: ScoreHistogram) -> Scaling:
+    """Return the temperature in 0.05–20 and the offset with the least cross-entropy (Platt 1999; Guo et al. 2017).
 
-    The labels are smoothed by Platt's rule (1999), (N1 + 1) / (N1 + 2) and 1 / (N0 + 2): without it a few
-    images that happen to be separated perfectly would ask for certainty (T = 0). 1.0 when a class is missing.
+    The labels are smoothed by Platt's rule, (N1 + 1) / (N1 + 2) and 1 / (N0 + 2): without it a few images that happen
+    to be separated perfectly would ask for certainty (T = 0). `PLAIN` when a class is missing.
     """
     if not _both_classes(histogram):
-        return 1.0
+        return PLAIN
     z, totals = bin_centres(), histogram.counts.sum(1)
     images = histogram.counts.sum(0)
     expected = histogram.counts[0] / (totals[0] + 2) + histogram.counts[1] * (totals[1] + 1) / (totals[1] + 2)
-    # The cross-entropy is convex in 1/T, its slope rises: halve the interval around the slope's zero.
-    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
-    for _ in range(60):
-        middle = (low + high) / 2
-        falling = float(z @ (images * probability(middle * z) - expected)) < 0
-        low, high = (middle, high) if falling else (low, middle)
-    return 2 / (low + high)
+
+    def excess(slope: float, intercept: float) -> Floats:
+        return np.asarray(images * PLAIN.probability(slope * z + intercept) - expected)
+
+    def intercept(slope: float) -> float:
+        return _zero(lambda value: float(excess(slope, value).sum()), *INTERCEPTS)
+
+    # The cross-entropy is convex in slope and intercept together: with the best intercept for each, in the slope alone.
+    slope = _zero(lambda value: float(z @ excess(value, intercept(value))) + ROUNDING, *SLOPES)
+    return Scaling(1 / slope, -intercept(slope) / slope)
 
 
-def choose_threshold(histogram: ScoreHistogram, point: OperatingPoint, temperature: float = 1.0) -> float:
+def choose_threshold(histogram: ScoreHistogram, point: OperatingPoint, scaling: Scaling = PLAIN) -> float:
     """Return the calibrated P(pneumonia) from which the answer is pneumonia, by `point`'s rule.
 
     `sensitivity`: the highest threshold that has at least the target's; `specificity`: the lowest that has;
@@ -67,7 +75,7 @@ def choose_threshold(histogram: ScoreHistogram, point: OperatingPoint, temperatu
     """
     if not _both_classes(histogram):
         return 0.5
-    edges = probability(-LIMIT + WIDTH * np.arange(BINS), temperature)
+    edges = scaling.probability(-LIMIT + WIDTH * np.arange(BINS))
     allowed = np.flatnonzero((edges >= PROBABILITIES[0]) & (edges <= PROBABILITIES[1]))
     # The first bin holds all that lies below as well, so that no cut has them all above it.
     return float(edges[_choose(histogram, point, allowed[allowed > 0])])
@@ -94,9 +102,8 @@ def shift_notes(evaluation: Mapping[str, Any]) -> list[str]:
             here = f"{now[name]:.3f} on {split} (95 % CI {interval[0]:.3f}–{interval[1]:.3f})"
             notes.append(f"{name} {verb}: {before[name]:.3f} on validation, {here}")
     if before["ece"] is not None:
-        without = (
-            f"{evaluation['uncalibrated']['ece']:.3f} without the temperature {evaluation['temperature']:.2f}"
-        )
+        fitted = f"the temperature {evaluation['temperature']:.2f} and the offset {evaluation['offset']:.2f}"
+        without = f"{evaluation['uncalibrated']['ece']:.3f} without {fitted}"
         notes.append(
             f"calibration error: {before['ece']:.3f} on validation, {now['ece']:.3f} on {split} ({without})"
         )
@@ -117,6 +124,14 @@ def _choose(histogram: ScoreHistogram, point: OperatingPoint, allowed: Any) -> i
     if point.rule == "sensitivity":
         return int(allowed[max(np.count_nonzero(totals[1] - below[1] >= needed[1]) - 1, 0)])
     return int(allowed[min(np.count_nonzero(below[0] < needed[0]), len(allowed) - 1)])
+
+
+def _zero(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where a rising function passes 0, by halving; the end that is nearer where it does not."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
+    return (low + high) / 2
 
 
 def _both_classes(histogram: ScoreHistogram) -> bool:

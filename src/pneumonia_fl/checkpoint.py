@@ -22,6 +22,7 @@ from pneumonia_fl.data.files import output_errors, write_atomic
 from pneumonia_fl.data.manifest import CLASS_NAMES, Counts
 from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.model import build_model
+from pneumonia_fl.scaling import Scaling
 from pneumonia_fl.strict import Strict
 
 WEIGHTS = "model.safetensors"
@@ -50,10 +51,10 @@ class DataSummary(Strict):
 class ModelCard(Strict):
     """What a person or a program must know to use the weights that lie beside it.
 
-    Version 1 had no temperature (1.0) and no operating point (its threshold is Youden's).
+    Version 1 had no temperature (1.0) and no operating point (its threshold is Youden's), version 2 no offset (0.0).
     """
 
-    version: Literal[1, 2] = 2
+    version: Literal[1, 2, 3] = 3
     job: str = Field(description="Name of the job that trained the model.")
     round: int = Field(ge=0, description="Round after which these weights were the global model, from 1.")
     averaged: int = Field(
@@ -66,8 +67,9 @@ class ModelCard(Strict):
     temperature: float = Field(
         1.0,
         gt=0,
-        description="P(pneumonia) = sigmoid(difference of the logits / this); fitted on validation.",
+        description="P(pneumonia) = sigmoid((difference of the logits - offset) / this); fitted on validation.",
     )
+    offset: float = Field(0.0, description="Difference of the logits at which P(pneumonia) is one half.")
     threshold: float = Field(
         0.5, gt=0, lt=1, description="P(pneumonia) from which the answer is pneumonia; chosen on validation."
     )
@@ -78,6 +80,11 @@ class ModelCard(Strict):
     intended_use: str = INTENDED_USE
     limitations: str = LIMITATIONS
     disclaimer: str = DISCLAIMER
+
+    @property
+    def scaling(self) -> Scaling:
+        """How margins become probabilities."""
+        return Scaling(self.temperature, self.offset)
 
 
 def save_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> None:
@@ -205,7 +212,7 @@ def _card_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     if where == "version":
-        return f"model card of version {first['input']!r}, this program reads 1 and 2; update pneumonia-fl"
+        return f"model card of version {first['input']!r}, this program reads 1 to 3; update pneumonia-fl"
     return f"not a model card ({where + ': ' if where else ''}{first['msg']})"
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from pneumonia_fl.intervals import Interval, all_or_none, interval95, reflected95, resample
 from pneumonia_fl.metrics import Floats, Ints, Scores
 from pneumonia_fl.progress import Progress, silent
+from pneumonia_fl.scaling import Scaling
 
 RAW, SUMMARY = "comparison.json", "summary.json"
 VERSION = 1
@@ -35,13 +36,13 @@ class _Model:
 
     scores: Scores
     threshold: float
-    temperature: float
+    scaling: Scaling
 
     def measure(self, rows: Ints) -> list[float]:
         """MEASURES on these rows, NaN where undefined."""
         if not len(rows):
             return [np.nan] * len(MEASURES)
-        metrics = self.scores.metrics(self.threshold, self.temperature, rows)
+        metrics = self.scores.metrics(self.threshold, self.scaling, rows)
         values = [getattr(metrics, name) for name in MEASURES]
         return [np.nan if value is None else value for value in values]
 
@@ -134,7 +135,7 @@ def _results(raw: Raw, arm: str) -> list[Raw]:
 
 def _models(raw: Raw, results: Sequence[Raw]) -> list[_Model]:
     labels = raw["test"]["labels"]
-    return [_Model(Scores.of(r["margins"], labels), r["threshold"], r["temperature"]) for r in results]
+    return [_Model(Scores.of(r["margins"], labels), r["threshold"], Scaling.of(r)) for r in results]
 
 
 def _describe(

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia_fl.metrics import ECE_BINS, Floats, Ints, calibration_bin, probability
+from pneumonia_fl.metrics import ECE_BINS, Floats, Ints, calibration_bin
+from pneumonia_fl.scaling import Scaling
 
 GRID = 101
 """Points of a curve that is drawn, from 0 to 1."""
@@ -41,9 +42,9 @@ def grid() -> Floats:
     return np.linspace(0, 1, GRID)
 
 
-def reliability(values: Floats, counts: Ints, temperature: float) -> list[dict[str, Any]]:
+def reliability(values: Floats, counts: Ints, scaling: Scaling) -> list[dict[str, Any]]:
     """Mean predicted and observed share of pneumonia in each of the ECE's 15 bins that holds images."""
-    p, images = probability(values, temperature), counts.sum(0)
+    p, images = scaling.probability(values), counts.sum(0)
     place = calibration_bin(p)
     total, ill, expected = (
         np.bincount(place, weights=weights, minlength=ECE_BINS) for weights in (images, counts[1], images * p)

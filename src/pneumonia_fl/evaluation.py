@@ -27,7 +27,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on one split; threshold and temperature were fitted on validation data when it was saved.
+    """One model on one split; threshold, temperature and offset were fitted on validation data when it was saved.
 
     Attributes:
         source: kind of source, never a path.
@@ -38,7 +38,7 @@ class Evaluation:
         validation: what the model card says of the pooled validation split.
         roc, pr: {"fpr", "tpr"} and {"recall", "precision"} at 101 points, with a pointwise 95 % band "low", "high".
         reliability: mean prediction, observed share and images of each bin of the ECE.
-        uncalibrated: {"ece", "brier", "reliability"} without the temperature.
+        uncalibrated: {"ece", "brier", "reliability"} without temperature and offset.
         subtypes: {"n", "detected": rightly answered, "rate", "ci"} by subtype; of "normal" it is the specificity.
     """
 
@@ -50,6 +50,7 @@ class Evaluation:
     manifest_sha256: str | None
     threshold: float
     temperature: float
+    offset: float
     operating_point: str
     n: int
     positives: int
@@ -91,10 +92,11 @@ def evaluate_source(model_path: Path, source: str, split: str, progress: Progres
         time=round(time.time(), 3),
         threshold=card.threshold,
         temperature=card.temperature,
+        offset=card.offset,
         operating_point=card.operating_point,
         validation={name: card.metrics.get(name) for name in ("sensitivity", "specificity", "ece")},
         **origin,
-        **assess(score, data, card.threshold, card.temperature),
+        **assess(score, data, card.threshold, card.scaling),
     )
 
 

@@ -4,14 +4,13 @@ A score is the margin z = logit(PNEUMONIA) - logit(NORMAL), so P(pneumonia) = 1 
 how many of its images of each class fall into each of 1024 margin bins, never a score; sums of such
 histograms over sites are the histogram of all images together, in any order.
 
-A temperature T (`calibration`) divides every margin: P = 1 / (1 + exp(-z / T)). It changes neither the order of
-images nor, since the threshold is on P and moves along, what any cut in z decides.
+With a `Scaling` of temperature T and offset o, P = 1 / (1 + exp(-(z - o) / T)).
 
 Error of a histogram: counts at a bin edge (sensitivity, specificity, F1, accuracy at P = 0.5, or at a threshold
 that was chosen on a histogram) are exact, and so is the loss but for rounding. AUROC errs only on pairs of a
 normal and a pneumonia image in one bin, which count half: by at most half of their share (`auroc_error_bound`).
 A bin is 1/32 wide, so, for margins within ±16, a probability errs by at most 1/64 x 1/4 / T = 0.004 / T, the
-Brier score by at most 0.008 / T, and with T other than 1 the loss by at most 1/64 / T; ECE has no such bound,
+Brier score by at most 0.008 / T, and with a scaling the loss by at most 1/64 / T; ECE has no such bound,
 since a probability beside the edge of a calibration bin may change sides.
 """
 
@@ -23,13 +22,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pneumonia_fl.errors import DataError
+from pneumonia_fl.scaling import PLAIN, WIDTH, Scaling
 
 BINS = 1024
-LIMIT = 16.0
-WIDTH = 2 * LIMIT / BINS
+LIMIT = BINS * WIDTH / 2
 ECE_BINS = 15
-# Larger than the rounding of a threshold between 1e-6 and 1 - 1e-6, far smaller than a bin.
-EDGE_TOLERANCE = 1e-6
 # Losses are rounded to this before they are added: sums stay exact below 2^33, hence equal in any order.
 LOSS_UNIT = 2.0**-20
 
@@ -162,56 +159,32 @@ class Scores:
         code = self.code if rows is None else self.code[rows]
         return np.bincount(code, minlength=2 * len(self.values)).reshape(2, len(self.values))
 
-    def metrics(self, threshold: float = 0.5, temperature: float = 1.0, rows: Ints | None = None) -> Metrics:
+    def metrics(self, threshold: float = 0.5, scaling: Scaling = PLAIN, rows: Ints | None = None) -> Metrics:
         """Compute all metrics of all images, or of those in `rows`, which may repeat."""
-        return _metrics(self.values, self.counts(rows), threshold, temperature)
+        return _metrics(self.values, self.counts(rows), threshold, scaling)
 
 
-def summarise(histogram: ScoreHistogram, threshold: float = 0.5, temperature: float = 1.0) -> Metrics:
-    """Compute all metrics from a (pooled) histogram; pneumonia is P >= `threshold`, P = sigmoid(z / temperature).
+def summarise(histogram: ScoreHistogram, threshold: float = 0.5, scaling: Scaling = PLAIN) -> Metrics:
+    """Compute all metrics from a (pooled) histogram; pneumonia is P >= `threshold`.
 
-    The threshold is moved to the nearest bin edge. The loss is exact without a temperature only.
+    The threshold is moved to the nearest bin edge. The loss is exact without a scaling only.
 
     Raises:
-        DataError: the histogram is empty, the threshold is outside (0, 1), or the temperature not above 0.
+        DataError: the histogram is empty, or the threshold is outside (0, 1).
     """
-    metrics = _metrics(bin_centres(), histogram.counts, threshold, temperature)
-    return replace(metrics, loss=histogram.loss_sum / histogram.n) if temperature == 1 else metrics
+    metrics = _metrics(bin_centres(), histogram.counts, threshold, scaling)
+    return replace(metrics, loss=histogram.loss_sum / histogram.n) if scaling == PLAIN else metrics
 
 
 def exact_metrics(
-    margins: ArrayLike, labels: ArrayLike, threshold: float = 0.5, temperature: float = 1.0
+    margins: ArrayLike, labels: ArrayLike, threshold: float = 0.5, scaling: Scaling = PLAIN
 ) -> Metrics:
-    """Compute all metrics from margins (N,) and labels (N,).
-
-    Pneumonia is P >= `threshold`, P = sigmoid(z / temperature).
+    """Compute all metrics from margins (N,) and labels (N,); pneumonia is P >= `threshold`.
 
     Raises:
-        DataError: no images, a margin that is not finite, a threshold outside (0, 1) or a temperature not above 0.
+        DataError: no images, a margin that is not finite, or a threshold outside (0, 1).
     """
-    return Scores.of(margins, labels).metrics(threshold, temperature)
-
-
-def probability(margins: ArrayLike, temperature: float = 1.0) -> Floats:
-    """P(pneumonia) = 1 / (1 + exp(-z / T)) of margins z."""
-    # The tanh form does not overflow for large |z|.
-    return 0.5 + 0.5 * np.tanh(np.asarray(margins, np.float64) / (2 * temperature))
-
-
-def decided(margins: ArrayLike, threshold: float, temperature: float = 1.0) -> NDArray[np.bool_]:
-    """Whether the answer to each margin is pneumonia: P >= threshold.
-
-    Raises:
-        DataError: the threshold lies outside (0, 1), or the temperature is not above 0.
-    """
-    if not (0 < threshold < 1 and 0 < temperature < np.inf):
-        raise DataError(
-            f"a threshold lies between 0 and 1, a temperature above 0: got {threshold} and {temperature}"
-        )
-    cut = temperature * float(np.log(threshold) - np.log1p(-threshold))
-    edge = round(cut / WIDTH) * WIDTH
-    # A threshold that was chosen on a histogram is a bin edge, and must not move past an image by rounding.
-    return np.asarray(margins, np.float64) >= (edge if abs(cut - edge) < EDGE_TOLERANCE else cut)
+    return Scores.of(margins, labels).metrics(threshold, scaling)
 
 
 def calibration_bin(p: Floats) -> Ints:
@@ -247,16 +220,16 @@ def auroc_error_bound(histogram: ScoreHistogram) -> float:
     return float((histogram.counts[0] * histogram.counts[1]).sum()) / 2 / negatives / positives
 
 
-def _metrics(values: Floats, counts: Ints, threshold: float, temperature: float) -> Metrics:
+def _metrics(values: Floats, counts: Ints, threshold: float, scaling: Scaling) -> Metrics:
     """Metrics of margins `values` (K,) that `counts` (2, K) images of both classes have."""
     n, positives = int(counts.sum()), int(counts[1].sum())
     if n == 0:
         raise DataError("no images to score")
-    ill = decided(values, threshold, temperature)
+    ill = scaling.decided(values, threshold)
     hits, rejections = int(counts[1, ill].sum()), int(counts[0, ~ill].sum())
     sensitivity, specificity = _share(hits, positives), _share(rejections, n - positives)
     both = None if sensitivity is None or specificity is None else (sensitivity + specificity) / 2
-    p = probability(values, temperature)
+    p = scaling.probability(values)
     gaps = np.stack((p, p - 1))
     return Metrics(
         auroc=auroc_of_counts(counts),
@@ -268,7 +241,7 @@ def _metrics(values: Floats, counts: Ints, threshold: float, temperature: float)
         balanced_accuracy=both,
         brier=float((counts * gaps**2).sum()) / n,
         ece=_calibration_error(p, (counts * gaps).sum(0), n),
-        loss=float((counts * _losses(values / temperature)).sum()) / n,
+        loss=float((counts * _losses(scaling.logit(values))).sum()) / n,
         n=n,
         positives=positives,
     )

@@ -11,7 +11,6 @@ from pneumonia_fl.checkpoint import ModelCard
 from pneumonia_fl.data.preprocess import decode
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.evaluate import margins
-from pneumonia_fl.metrics import decided, probability
 from pneumonia_fl.progress import Progress, silent
 
 
@@ -19,7 +18,7 @@ from pneumonia_fl.progress import Progress, silent
 class Prediction:
     """The model's answer to one image, or in `error` why there is none.
 
-    `probability` is P(pneumonia) after the card's temperature; `answer` is one of the card's classes.
+    `probability` is P(pneumonia) calibrated by the card's scaling; `answer` is one of the card's classes.
     """
 
     image: Path
@@ -51,5 +50,5 @@ def _predict(model: nn.Module, card: ModelCard, image: Path) -> Prediction:
     margin = float(margins(model, pixels[np.newaxis], card.preprocess)[0])
     if not np.isfinite(margin):
         raise DataError("the model's answer is not a number: its weights are broken")
-    ill = bool(decided(margin, card.threshold, card.temperature))
-    return Prediction(image, float(probability(margin, card.temperature)), card.classes[ill])
+    ill = bool(card.scaling.decided(margin, card.threshold))
+    return Prediction(image, float(card.scaling.probability(margin)), card.classes[ill])

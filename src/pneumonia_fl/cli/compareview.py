@@ -112,7 +112,7 @@ def _ranking(summary: Mapping[str, Any]) -> Table:
 
 
 def _decisions(summary: Mapping[str, Any]) -> Table:
-    table = _table("At the threshold and temperature fitted on validation data", list(MEASURES.values()))
+    table = _table("At the threshold and calibration fitted on validation data", list(MEASURES.values()))
     for arm in _trained(summary):
         values = [arm["pooled"][name] for name in MEASURES]
         table.add_row(arm["name"], *["n/a" if value is None else f"{value['mean']:.3f}" for value in values])

@@ -24,7 +24,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, an
 def evaluate(model: Model, source: SourceOption, split: SplitOption = "test", as_json: Json = False) -> None:
     """Score a model on one split of a data source, with 95 % confidence intervals by patient.
 
-    Threshold and temperature are the model's own, fitted on validation data; what becomes of them here is said
+    Threshold and calibration are the model's own, fitted on validation data; what becomes of them here is said
     below the table. The result is kept in the run's `evaluations/`, where everybody sees how often a split was
     read: read the test split once, at the end. Example:
 

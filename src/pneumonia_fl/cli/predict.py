@@ -44,7 +44,9 @@ def predict(model: Model, images: Images, as_json: Json = False) -> None:
 
 
 def _to_dict(card: "ModelCard", answers: "list[Prediction]") -> dict[str, object]:
-    shared = card.model_dump(include={"job", "round", "threshold", "temperature", "operating_point"})
+    shared = card.model_dump(
+        include={"job", "round", "threshold", "temperature", "offset", "operating_point"}
+    )
     images = [
         {"image": str(a.image), "probability": a.probability, "answer": a.answer, "error": a.error}
         for a in answers

@@ -25,6 +25,7 @@ def run_card(run: RunFiles, page: Page) -> Values:
         "Threshold on P(pneumonia)": run.card.get("threshold"),
         "Operating point": run.card.get("operating_point"),
         "Temperature": run.card.get("temperature"),
+        "Offset": run.card.get("offset"),
         "pneumonia-fl": run.state.get("version"),
     }
     metadata = json.dumps(_metadata(run), indent=2, ensure_ascii=False) if run.card else ""

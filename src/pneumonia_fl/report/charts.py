@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter
 from pneumonia_fl.report.canvas import BLACK, BLUE, GREY, ORANGE, SITE_COLOURS
 from pneumonia_fl.report.performance import SCORE_BINS, Curve, Floats, Performance
 from pneumonia_fl.report.svg import Svg, panel, style, to_svg, whole_numbers
+from pneumonia_fl.scaling import PLAIN
 
 NAMED_SITES = 12
 """Up to so many sites each has a line of its own look; more are thin grey lines."""
@@ -113,12 +114,12 @@ def precision_recall(shown: Sequence[tuple[str, Performance]]) -> Svg:
 
 
 def reliability(performance: Performance, name: str) -> Svg:
-    """Observed by predicted share of pneumonia, after the temperature and, where known, before."""
+    """Observed by predicted share of pneumonia, as saved and, where known, before calibration."""
     with style():
         figure, axes = panel(height=4.0)
         axes.plot([0, 1], [0, 1], ":", color=GREY, linewidth=1.2)
-        if performance.uncalibrated and performance.temperature != 1:
-            _points(axes, performance.uncalibrated, GREY, "before the temperature", "--")
+        if performance.uncalibrated and performance.scaling != PLAIN:
+            _points(axes, performance.uncalibrated, GREY, "before calibration", "--")
         _points(axes, performance.reliability, BLUE, "as saved", "-")
         _unit_square(axes, "Predicted probability of pneumonia", "Observed share with pneumonia")
         axes.set_title("Do the probabilities hold?")

@@ -96,7 +96,7 @@ def _results(summary: Mapping[str, Any], arms: Sequence[Arm]) -> Section | None:
         if (value := pooled(arm, "auroc"))
     ]
     test = summary.get("test") or {}
-    note = "Mean over seeds ± SD between seeds. Brier and ECE: lower is better. Threshold and temperature: validation."
+    note = "Mean over seeds ± SD between seeds. Brier and ECE: lower is better. Threshold and calibration: validation."
     blocks: list[Block] = [Table(("Model", *_MEASURES.values()), rows, note=note)]
     if lines:
         figure = charts.estimates(lines, "models", "AUROC with 95 % CI", zero=False)

@@ -14,9 +14,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from pneumonia_fl.errors import DataError
-from pneumonia_fl.metrics import BINS, LIMIT, WIDTH, ScoreHistogram, summarise
+from pneumonia_fl.metrics import BINS, LIMIT, ScoreHistogram, summarise
 from pneumonia_fl.report.canvas import BLACK, BLUE, GREY, ORANGE, SITE_COLOURS, new_figure, save
 from pneumonia_fl.report.sheets import class_balance, contact_sheet, contact_sheet_all
+from pneumonia_fl.scaling import WIDTH
 
 __all__ = ["class_balance", "contact_sheet", "contact_sheet_all", "learning_curves", "roc_and_calibration"]
 

@@ -72,7 +72,7 @@ def _readings(run: RunFiles, test: Performance | None) -> Iterator[Warning_]:
     if test is None:
         yield (
             SERIOUS,
-            "Never measured on a test split. Validation data chose the model, the temperature and the threshold, "
+            "Never measured on a test split. Validation data chose the model, its calibration and the threshold, "
             "so figures from them flatter the model.",
         )
         return
@@ -137,7 +137,7 @@ def _calibration(shown: Performance | None) -> Iterator[Warning_]:
         yield CAUTION, f"Poor calibration: {text}"
     if before is not None and shown.exact and ece > before + 0.01:
         text = f"ECE {number(before)} before, {number(ece)} after."
-        yield CAUTION, f"The temperature from validation made calibration worse: {text}"
+        yield CAUTION, f"The calibration from validation made the probabilities worse: {text}"
 
 
 def _sites(run: RunFiles) -> Iterator[Warning_]:
@@ -178,8 +178,9 @@ def _training(run: RunFiles) -> Iterator[Warning_]:
 
 
 def _records(run: RunFiles) -> Iterator[Warning_]:
-    if run.card and "temperature" not in run.card:
-        yield NOTE, "The model was saved by an older version: its probabilities are not calibrated."
+    if run.card and "offset" not in run.card:
+        how = "calibrated by a temperature alone" if "temperature" in run.card else "not calibrated"
+        yield NOTE, f"The model was saved by an older version: its probabilities are {how}."
     if run.rounds and not any("f1" in (entry.get("global") or {}) for entry in run.rounds):
         yield NOTE, "The run is of an older version: F1 by round is not known."
     undelivered = (run.state.get("mlflow") or {}).get("undelivered")

@@ -13,7 +13,7 @@ from pneumonia_fl.data.manifest import NORMAL, PNEUMONIA
 from pneumonia_fl.data.store import ImageSet, Pixels
 from pneumonia_fl.evaluate import margins
 from pneumonia_fl.evaluation import load_images, model_folder
-from pneumonia_fl.metrics import Floats, probability
+from pneumonia_fl.metrics import Floats
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.report.blocks import Block, Pictures, Section, Text, plural
 
@@ -35,9 +35,10 @@ def gallery_section(model: Path, source: str, split: str, progress: Progress = s
     network, card = load_model(model_folder(model))
     data, _ = load_images(source, split, card.preprocess, progress)
     progress("score", 0, len(data))
-    p = probability(margins(network, data.images, card.preprocess).astype(np.float64), card.temperature)
+    scores = margins(network, data.images, card.preprocess)
+    p = card.scaling.probability(scores)
     progress("score", len(data), len(data))
-    called = p >= card.threshold
+    called = card.scaling.decided(scores, card.threshold)
     misses = _worst(data, np.flatnonzero((data.labels == PNEUMONIA) & ~called), p)
     alarms = _worst(data, np.flatnonzero((data.labels == NORMAL) & called), -p)
     blocks: list[Block] = [

@@ -137,7 +137,8 @@ def _statistician(run: RunFiles, shown: Performance) -> list[str]:
     rule = shown.operating_point or "rule not recorded"
     return [
         f"{SPLITS.get(shown.split, shown.split)}, {positives}. " + "; ".join(values) + ".",
-        f"Threshold {number(shown.threshold)} ({rule}), temperature {number(shown.temperature)}, both from validation.",
+        f"Threshold {number(shown.threshold)} ({rule}), temperature {number(shown.scaling.temperature)}, "
+        f"offset {number(shown.scaling.offset)}, all from validation.",
         f"{how} The model: {run.model_words}, chosen on pooled validation AUROC.",
     ]
 

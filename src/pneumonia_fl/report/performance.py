@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia_fl.curves import pr_points, reliability, roc_points
-from pneumonia_fl.metrics import NAMES, ScoreHistogram, bin_centres, probability, summarise
+from pneumonia_fl.metrics import NAMES, ScoreHistogram, bin_centres, summarise
+from pneumonia_fl.scaling import PLAIN, Scaling
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,7 +25,7 @@ class Performance:
     """Metrics, curves and counts; None or empty where something is not known.
 
     `roc`, `pr` have the keys of `evaluations/*.json`; `reliability` a list of {predicted, observed, n}, and
-    `uncalibrated` the same before the temperature; `scores` the number of images by class and twentieth of P.
+    `uncalibrated` the same before calibration; `scores` the number of images by class and twentieth of P.
     """
 
     split: str
@@ -33,7 +34,7 @@ class Performance:
     positives: int
     patients: int | None
     threshold: float
-    temperature: float
+    scaling: Scaling
     operating_point: str
     metrics: Mapping[str, float | None]
     intervals: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
@@ -63,7 +64,7 @@ def of_evaluation(values: Mapping[str, Any]) -> Performance:
         positives=int(values["positives"]),
         patients=values.get("patients"),
         threshold=float(values.get("threshold", 0.5)),
-        temperature=float(values.get("temperature", 1.0)),
+        scaling=Scaling.of(values),
         operating_point=str(values.get("operating_point") or ""),
         metrics=values.get("metrics") or {},
         intervals={key: ends and (float(ends[0]), float(ends[1])) for key, ends in intervals.items()},
@@ -78,15 +79,15 @@ def of_evaluation(values: Mapping[str, Any]) -> Performance:
 
 
 def of_histogram(counts_and_loss: Mapping[str, Any], card: Mapping[str, Any]) -> Performance:
-    """Describe the pooled validation scores at the saved threshold and temperature; no interval is possible.
+    """Describe the pooled validation scores at the saved threshold and scaling; no interval is possible.
 
     `counts_and_loss` is what `ScoreHistogram.to_dict` wrote.
     """
     histogram = ScoreHistogram.from_dict(counts_and_loss)
-    threshold, temperature = float(card.get("threshold", 0.5)), float(card.get("temperature", 1.0))
-    values, raw = summarise(histogram, threshold, temperature), summarise(histogram)
+    threshold, scaling = float(card.get("threshold", 0.5)), Scaling.of(card)
+    values, raw = summarise(histogram, threshold, scaling), summarise(histogram)
     counts, centres = histogram.counts, bin_centres()
-    p = probability(centres, temperature)
+    p = scaling.probability(centres)
     both = bool(counts.sum(1).all())
     (tn, fp), (fn, tp) = (map(int, (row[p < threshold].sum(), row[p >= threshold].sum())) for row in counts)
     return Performance(
@@ -96,14 +97,14 @@ def of_histogram(counts_and_loss: Mapping[str, Any], card: Mapping[str, Any]) ->
         positives=values.positives,
         patients=None,
         threshold=threshold,
-        temperature=temperature,
+        scaling=scaling,
         operating_point=str(card.get("operating_point") or ""),
         metrics=asdict(values),
         roc=dict(zip(("fpr", "tpr"), roc_points(counts), strict=True)) if both else None,
         pr=dict(zip(("recall", "precision"), pr_points(counts), strict=True)) if both else None,
         confusion={"tn": tn, "fp": fp, "fn": fn, "tp": tp},
-        reliability=reliability(centres, counts, temperature),
-        uncalibrated=reliability(centres, counts, 1.0),
+        reliability=reliability(centres, counts, scaling),
+        uncalibrated=reliability(centres, counts, PLAIN),
         uncalibrated_metrics={"ece": raw.ece, "brier": raw.brier},
         scores=np.stack([_by_probability(p, row) for row in counts]),
     )
@@ -119,7 +120,7 @@ def of_card(card: Mapping[str, Any]) -> Performance:
         positives=int(metrics["positives"]),
         patients=None,
         threshold=float(card.get("threshold", 0.5)),
-        temperature=float(card.get("temperature", 1.0)),
+        scaling=Scaling.of(card),
         operating_point=str(card.get("operating_point") or ""),
         metrics={key: metrics[key] for key in NAMES if key in metrics},
     )

@@ -19,6 +19,7 @@ from pneumonia_fl.report.blocks import (
 )
 from pneumonia_fl.report.performance import SPLITS, Performance
 from pneumonia_fl.report.reading import RunFiles
+from pneumonia_fl.scaling import PLAIN
 
 Shown = list[tuple[str, Performance]]
 
@@ -138,11 +139,7 @@ def _calibration(shown: Shown) -> Figures:
     for name, item in shown:
         if item.reliability:
             ece, before = item.metrics.get("ece"), item.uncalibrated_metrics.get("ece")
-            was = (
-                ""
-                if before is None or item.temperature == 1
-                else f"; {number(before)} before the temperature"
-            )
+            was = "" if before is None or item.scaling == PLAIN else f"; {number(before)} before calibration"
             caption = f"{name}: ECE {number(ece)}{was}. A dot's size is its share of the images."
             figures.append(Figure(charts.reliability(item, item.split), caption))
         if item.scores is not None:
@@ -159,7 +156,7 @@ def _footnotes(shown: Shown) -> list[str]:
     if any(not item.exact for _, item in shown):
         lines.append(
             "Validation: only pooled counts of scores leave the sites, so there are no intervals and no patients here, "
-            "and the loss is that before the temperature."
+            "and the loss is that before calibration."
         )
     return lines
 

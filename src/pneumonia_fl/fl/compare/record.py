@@ -26,6 +26,7 @@ class Result:
     margins: list[float]
     threshold: float
     temperature: float
+    offset: float
     best_round: int
     validation_auroc: float | None
     steps: int

@@ -1,7 +1,7 @@
 """Scores of the test images by what one training has left: one model for all, or each site's own for its images."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from pneumonia_fl.evaluate import margins
 from pneumonia_fl.fl.compare.plan import ComparePlan
 from pneumonia_fl.learning import OperatingPoint
 from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.scaling import Scaling
 
 MODEL = "model"
 
@@ -27,6 +28,7 @@ class Scored:
     margins: list[float]
     threshold: float
     temperature: float
+    offset: float
     best_round: int
     validation_auroc: float | None
 
@@ -66,10 +68,10 @@ class TestImages:
         model, card = load_model(folder / MODEL)
         scores = margins(model, self.images.images, card.preprocess)
         area = card.metrics.get("auroc")
-        return Scored(_listed(scores), card.threshold, card.temperature, card.round, area)
+        return _scored(scores, card.threshold, card.scaling, card.round, area)
 
     def _score_by_site(self, own: Mapping[str, Path], point: OperatingPoint) -> Scored:
-        """Each site's images by its own model, on one scale: each model's own temperature is divided out."""
+        """Each site's images by its own model, on one scale: each model's own scaling is taken out."""
         if "" in self._places:
             raise DataError(
                 "the test images have no site; prepare the data again to compare sites' own models"
@@ -79,15 +81,23 @@ class TestImages:
             model, card = load_model(place)
             rows, images = self.of(site)
             if rows:
-                scores[rows] = margins(model, images.images, card.preprocess) / card.temperature
+                scores[rows] = card.scaling.logit(margins(model, images.images, card.preprocess))
             validation = open_site(self._plan.data, site).split("val")
-            judged = margins(model, validation.images, card.preprocess) / card.temperature
+            judged = card.scaling.logit(margins(model, validation.images, card.preprocess))
             pooled += ScoreHistogram.from_scores(judged, validation.labels)
             rounds.append(card.round)
         fitted = calibrate(pooled, point)
         area = summarise(pooled).auroc
-        return Scored(_listed(scores), fitted.threshold, fitted.temperature, max(rounds), area)
+        return _scored(scores, fitted.threshold, fitted.scaling, max(rounds), area)
 
 
-def _listed(scores: NDArray[np.floating]) -> list[float]:
-    return [float(score) for score in scores]
+def _scored(
+    scores: NDArray[np.floating], threshold: float, scaling: Scaling, best_round: int, area: float | None
+) -> Scored:
+    return Scored(
+        [float(score) for score in scores],
+        threshold,
+        **asdict(scaling),
+        best_round=best_round,
+        validation_auroc=area,
+    )
