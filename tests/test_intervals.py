@@ -158,6 +158,11 @@ def test_the_calibration_error_is_covered_when_its_interval_is_reflected_and_oth
     assert hits[1] >= 32
 
 
+def test_a_reflected_interval_holds_its_estimate() -> None:
+    """Where noise is most of the error, every resample lies above it."""
+    assert reflected95(0.02, np.linspace(0.03, 0.05, 100)) == (0.0, 0.02)
+
+
 @pytest.mark.parametrize("patients", [1, 3, 20, 400])
 def test_a_rate_without_exception_has_clopper_and_pearsons_interval(patients: int) -> None:
     for rate in (0, 1):

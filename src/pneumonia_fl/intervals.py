@@ -63,10 +63,11 @@ def reflected95(estimate: float, values: Floats) -> Interval | None:
     """95 % basic bootstrap interval, for a number that cannot fall below 0 and that noise only raises, as ECE.
 
     Resampling adds to such a number what sampling has already added once, so that its percentiles lie too high;
-    reflected at the estimate they take the same amount away (Davison and Hinkley 1997).
+    reflected at the estimate they take the same amount away (Davison and Hinkley 1997). Where nearly all of the
+    number is noise, every resample lies above the estimate; the interval then ends at it.
     """
     interval = interval95(values)
-    return interval and (max(2 * estimate - interval[1], 0.0), max(2 * estimate - interval[0], 0.0))
+    return interval and (max(2 * estimate - interval[1], 0.0), max(2 * estimate - interval[0], estimate))
 
 
 def all_or_none(rate: float, patients: int) -> Interval:
