@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import CLI, pneumonia_fl
+from conftest import CLI, pneumonia_fl, read_json
+from faults import submit
 from federation import (
     LEAD,
     MEMBER,
@@ -26,6 +27,7 @@ from federation import (
     running,
     until,
 )
+from pneumonia_fl.fl.executor import SITE_STATE_FOLDER
 from pneumonia_fl.fl.federation.participant import find_participants
 
 pytestmark = pytest.mark.e2e
@@ -183,6 +185,25 @@ def test_a_killed_server_comes_back_and_gets_its_sites(started: Federation) -> N
     killed = kill(started, SERVER)
     until(lambda: back(started, SERVER, killed), BACK_SECONDS, "the server is back")
     server_knows_all_sites(started, BACK_SECONDS)
+
+
+def test_a_hospital_that_keeps_its_model_keeps_it_whatever_a_job_says(
+    started: Federation, tmp_path: Path
+) -> None:
+    with (started.kit(SITE) / "local" / "pneumonia_fl.yml").open("a") as file:
+        file.write("\nshare_local_model: false\n")
+    job = submit(started, "rounds=1", "cross_site.local_models=true")
+    code, said = job.watch(120)
+    assert code == 0, said
+    job.download(tmp_path / "run")
+    matrix = read_json(tmp_path / "run" / "cross_site.json")
+    others = sorted(SITES[1:])
+    assert matrix["models"] == ["best", "last", *others]
+    assert matrix["missing"] == {SITE: "does not share its model"}
+    assert all(sorted(row) == sorted(SITES) for row in matrix["cells"].values())
+    kept = list(started.kits.glob(f"*/{SITE_STATE_FOLDER}/{job.id}/local_model"))
+    assert len(kept) == len(others)
+    assert not any(path.is_relative_to(started.kit(SITE)) for path in kept)
 
 
 def test_status_names_a_running_job_which_down_ends_with_its_trainers(started: Federation) -> None:
