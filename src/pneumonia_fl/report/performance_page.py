@@ -155,8 +155,7 @@ def _footnotes(shown: Shown) -> list[str]:
         )
     if any(not item.exact for _, item in shown):
         lines.append(
-            "Validation: only pooled counts of scores leave the sites, so there are no intervals and no patients here, "
-            "and the loss is that before calibration."
+            "Validation: only pooled counts of scores leave the sites, so there are no intervals and no patients here."
         )
     return lines
 
