@@ -129,8 +129,8 @@ def _sites(run: RunFiles) -> Section | None:
     rows.append([Cell("All pooled", strong=True), *_site_cells(pooled, keys)])
     head = ("Site", "Images", "With pneumonia", *(NAMES[key] for key in keys))
     note = (
-        "Each site's own validation images, before calibration and at the threshold .5 (only the pooled scores are known "
-        "in full). Pooled: all sites' images together, not the mean."
+        "Each site's own validation images, before calibration and at the threshold .5 (only pooled scores are "
+        "known in full). Pooled: all sites' images together, not the mean."
     )
     lead = f"The model that was saved ({run.model_words}) at each hospital."
     return Section("sites", "Site by site", lead, [Table(head, rows, note=note)])
