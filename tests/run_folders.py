@@ -12,7 +12,7 @@ import yaml
 from pneumonia_fl.assessment import assess
 from pneumonia_fl.calibration import calibrate
 from pneumonia_fl.checkpoint import INTENDED_USE, LIMITATIONS
-from pneumonia_fl.comparison import summarise_comparison
+from pneumonia_fl.comparison import VERSION, summarise_comparison
 from pneumonia_fl.config import JobConfig, Preprocess
 from pneumonia_fl.crosssite import matrix
 from pneumonia_fl.data.store import ImageSet
@@ -235,7 +235,7 @@ def write_comparison(folder: Path, skip: str = "", sites: Sequence[str] = SITES)
         "counts": counts,
     }
     raw = {
-        "version": 1, "settings": {}, "data": data, "partition": "dirichlet:0.5", "sites": list(sites),
+        "version": VERSION, "settings": {}, "data": data, "partition": "dirichlet:0.5", "sites": list(sites),
         "seeds": [7, 8], "rounds": 4, "jobs": {}, "arms": arms, "results": results, "cross_site": None,
         "test": {"labels": labels.tolist(), "patients": [i // 2 for i in range(120)],
                  "sites": [sites[i % len(sites)] for i in range(120)]},

@@ -186,6 +186,7 @@ def test_a_pytorch_file_without_a_state_dict_is_refused(tmp_path: Path, content:
             "version 4, this program reads 1 to 3",
         ),
         (CARD_VALUE.model_dump_json().replace('"job"', '"jobs"'), "not a model card"),
+        (CARD_VALUE.model_dump_json().replace('"offset":0.0', '"offset":NaN'), "offset: .*finite number"),
     ],
 )
 def test_a_card_that_cannot_be_used_is_one_line(saved: Path, text: str | None, reason: str) -> None:

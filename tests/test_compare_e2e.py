@@ -126,6 +126,14 @@ def test_other_settings_do_not_go_on_with_it(data: Path, killed: Killed, finishe
     assert "other data or settings; choose another --out" in done.stderr
 
 
+def test_a_comparison_of_another_version_is_not_gone_on_with(data: Path, tmp_path: Path) -> None:
+    """Its models were calibrated otherwise."""
+    (tmp_path / "comparison.json").write_text('{"version": 1}')
+    done = pneumonia_fl("compare", "--data", data, "--out", tmp_path, "--seeds", 1)
+    assert done.returncode == 1
+    assert "of another version; choose another --out" in done.stderr
+
+
 def test_no_training_outlives_a_comparison_that_is_stopped(data: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [str(CLI), "compare", "--data", str(data), "--out", str(tmp_path / "c"), "--rounds", "50"],

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pneumonia_fl.comparison import MEASURES, summarise_comparison
+from pneumonia_fl.comparison import MEASURES, VERSION, summarise_comparison
 from pneumonia_fl.metrics import exact_metrics
 from pneumonia_fl.scaling import Scaling
 
@@ -39,7 +39,7 @@ def arm(name: str, kind: str, skipped: str | None = None) -> dict[str, Any]:
 
 
 RAW: dict[str, Any] = {
-    "version": 1,
+    "version": VERSION,
     "data": {"source": "synthetic"},
     "partition": "iid",
     "sites": ["site-1", "site-2"],
@@ -133,6 +133,14 @@ def test_what_was_left_out_is_said(summary: dict[str, Any]) -> None:
     assert "pooled" not in by_name(summary)["site-2 alone"]
     assert "site-2 alone was left out: no NORMAL images to learn from" in summary["warnings"]
     assert summary["state"] == "finished"
+
+
+def test_a_comparison_of_version_1_has_no_offset() -> None:
+    def with_offset(**values: float) -> dict[str, Any]:
+        kept = [{key: value for key, value in r.items() if key != "offset"} | values for r in RAW["results"]]
+        return summarise_comparison({**RAW, "results": kept}, samples=20)
+
+    assert with_offset() == with_offset(offset=0.0) != with_offset(offset=0.1)
 
 
 def test_half_a_comparison_is_shown_as_partial() -> None:

@@ -67,9 +67,12 @@ class ModelCard(Strict):
     temperature: float = Field(
         1.0,
         gt=0,
+        allow_inf_nan=False,
         description="P(pneumonia) = sigmoid((difference of the logits - offset) / this); fitted on validation.",
     )
-    offset: float = Field(0.0, description="Difference of the logits at which P(pneumonia) is one half.")
+    offset: float = Field(
+        0.0, allow_inf_nan=False, description="Difference of the logits at which P(pneumonia) is one half."
+    )
     threshold: float = Field(
         0.5, gt=0, lt=1, description="P(pneumonia) from which the answer is pneumonia; chosen on validation."
     )

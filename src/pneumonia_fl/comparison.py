@@ -18,7 +18,8 @@ from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.scaling import Scaling
 
 RAW, SUMMARY = "comparison.json", "summary.json"
-VERSION = 1
+VERSION = 2
+"""Of both files. Version 1 calibrated by a temperature alone (no offset)."""
 MEASURES = ("auroc", "sensitivity", "specificity", "f1", "balanced_accuracy", "brier", "ece")
 POOLED = "pooled"
 CENTRAL, BEST_ALONE = "central", "best_alone"

@@ -45,7 +45,7 @@ class Record:
         """Start a record in `out`, or go on with the one that is there; more jobs or seeds may have been added.
 
         Raises:
-            OutputError: `out` holds something else, or a comparison of other data or settings.
+            OutputError: `out` holds something else, or a comparison of other data, settings or another version.
         """
         fresh = cls(out, {**_describe(plan), "results": [], "cross_site": None})
         with output_errors(out):
@@ -54,6 +54,8 @@ class Record:
                 raise OutputError(f"{out} holds other files; choose a new --out")
         if fresh.file.exists():
             earlier = json.loads(fresh.file.read_text(encoding="utf-8"))
+            if earlier["version"] != VERSION:
+                raise OutputError(f"{out} holds a comparison of another version; choose another --out")
             if earlier["settings"] != fresh.values["settings"]:
                 raise OutputError(f"{out} holds a comparison of other data or settings; choose another --out")
             fresh.values |= {key: earlier[key] for key in KEPT}
