@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -18,6 +19,11 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 CLI = Path(sys.executable).with_name("pneumonia-fl")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that run; one that has ended may wait for its parent to take note."""
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def pneumonia_fl(

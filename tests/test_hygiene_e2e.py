@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conftest import CLI, pneumonia_fl, read_json
+from conftest import CLI, alive, pneumonia_fl, read_json
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 DEADLINE = 120.0
@@ -23,10 +23,6 @@ DEADLINE = 120.0
 def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     """All processes that a command line has started, so far."""
     return psutil.Process(process.pid).children(recursive=True)
-
-
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def wait_for(condition: Callable[[], object], what: str, deadline: float = DEADLINE) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conftest import CLI, pneumonia_fl, read_json
+from conftest import CLI, alive, pneumonia_fl, read_json
 
 pytestmark = pytest.mark.e2e
 
@@ -110,7 +110,7 @@ def test_ui_opens_a_run_that_was_moved(finished_run: Path, tmp_path: Path, tool:
     finally:
         server.terminate()
         server.wait()
-    assert not [child for child in children if child.is_running()], "a server's helper stays behind"
+    assert not alive(children), "a server's helper stays behind"
     assert "global" in answer if tool == "tensorboard" else answer == "OK"
     if tool == "mlflow":
         with contextlib.closing(sqlite3.connect(moved / "mlflow.db")) as database:
