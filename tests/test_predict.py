@@ -27,7 +27,7 @@ def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     card = ModelCard(
         job="smoke", round=3, seed=7, model=ModelConfig(), preprocess=SPEC, temperature=0.1, offset=0.05,
-        threshold=0.6,        operating_point=POINT,
+        threshold=0.6, operating_point=POINT,
     )  # fmt: skip
     save_model(folder, build_model(size=32, seed=5).state_dict(), card)
     return folder

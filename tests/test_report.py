@@ -232,6 +232,13 @@ def test_a_torn_journal_counts_as_far_as_it_goes(run: Path) -> None:
     assert "training" in page.sections
 
 
+def test_a_run_of_the_version_before_had_no_offset(run: Path) -> None:
+    card = read_json(run / "model" / "model_card.json") | {"version": 2}
+    del card["offset"]
+    write_json(run / "model" / "model_card.json", card)
+    assert "its probabilities are calibrated by a temperature alone" in outline(run).text
+
+
 def test_a_run_of_an_older_version(run: Path) -> None:
     card = read_json(run / "model" / "model_card.json") | {"version": 1}
     for key in ("temperature", "offset", "operating_point"):

@@ -87,9 +87,9 @@ def of_histogram(counts_and_loss: Mapping[str, Any], card: Mapping[str, Any]) ->
     threshold, scaling = float(card.get("threshold", 0.5)), Scaling.of(card)
     values, raw = summarise(histogram, threshold, scaling), summarise(histogram)
     counts, centres = histogram.counts, bin_centres()
-    p = scaling.probability(centres)
+    p, ill = scaling.probability(centres), scaling.decided(centres, threshold)
     both = bool(counts.sum(1).all())
-    (tn, fp), (fn, tp) = (map(int, (row[p < threshold].sum(), row[p >= threshold].sum())) for row in counts)
+    (tn, fp), (fn, tp) = (map(int, (row[~ill].sum(), row[ill].sum())) for row in counts)
     return Performance(
         split="val",
         exact=False,
