@@ -13,6 +13,9 @@ from nvflare.fuel.f3.drivers.net_utils import MAX_FRAME_SIZE
 from nvflare.lighter.utils import load_crt, verify_cert
 
 from conftest import ROOT, read_json
+from pneumonia_fl.config import load_job
+from pneumonia_fl.fl.admin.submit import resolve
+from pneumonia_fl.fl.jobs import export_job
 from pneumonia_fl.fl.kits import find_kits, open_kit
 from pneumonia_fl.fl.provision.gate import ServerGate
 from pneumonia_fl.fl.provision.shipped import POLICIES, provisioning_folder
@@ -80,16 +83,37 @@ def test_the_stores_are_inside_the_server_kit(original_kits: Kits) -> None:
     assert str(original_kits.out) not in resources, "a kit must not know where it lies"
 
 
-def test_a_policy_adds_to_the_classes_of_nvflare(original_kits: Kits) -> None:
-    local = original_kits.out / SITES[0] / "local"
-    before = read_json(local / "resources.json.default")
-    after = read_json(local / "resources.json")
-    added = set(after["class_allow_list"]) - set(before["class_allow_list"])
-    assert added == {"pneumonia_fl.fl.executor.TrainerExecutor"}
-    assert set(before["class_allow_list"]) <= set(after["class_allow_list"])
-    assert after["class_list_enforcement_mode"] == "enforce"
-    ids = [part["id"] for part in after["components"]]
-    assert ids == [part["id"] for part in before["components"]]
+@pytest.mark.parametrize("name", [SERVER, *SITES])
+def test_a_kit_allows_what_our_own_jobs_use_and_nothing_else(
+    name: str, original_kits: Kits, tmp_path: Path
+) -> None:
+    local = original_kits.out / name / "local"
+    allowed = set(read_json(local / "resources.json")["class_allow_list"])
+    half = "server" if name == SERVER else "client"
+    used: set[str] = set()
+    for job in ("fedavg", "cyclic"):
+        settings = resolve(load_job(ROOT / "jobs" / f"{job}.yml"), None)
+        folder = export_job(settings, ("a", "b"), tmp_path)
+        used |= classes_of(read_json(folder / "app" / "config" / f"config_fed_{half}.json"))
+    assert allowed == used
+    assert read_json(local / "resources.json")["class_list_enforcement_mode"] == "enforce"
+
+
+def classes_of(config: object) -> set[str]:
+    children = (
+        list(config.values()) if isinstance(config, dict) else config if isinstance(config, list) else []
+    )
+    own = {config["path"]} if isinstance(config, dict) and "path" in config else set()
+    return own.union(*map(classes_of, children))
+
+
+def test_every_process_of_a_kit_has_its_guard(original_kits: Kits) -> None:
+    for name in (SERVER, *SITES):
+        local = original_kits.out / name / "local"
+        paths = [part.get("path") for part in read_json(local / "resources.json")["components"]]
+        assert f"pneumonia_fl.fl.guard.components.{'Server' if name == SERVER else 'Site'}Guard" in paths
+        internal = read_json(local / "comm_config.json")["internal"]
+        assert internal["resources"]["connection_security"] == "mtls"
 
 
 def test_both_ends_notice_a_dead_connection_and_no_request_waits_long(original_kits: Kits) -> None:

@@ -133,7 +133,11 @@ class MLflowConfig(Strict):
     tracking_uri: str | None = Field(
         None, description="MLflow server, http(s)://…; empty: an SQLite file in the run folder."
     )
-    experiment: str = Field("pneumonia-fl", min_length=1, description="MLflow experiment.")
+    experiment: str = Field(
+        "pneumonia-fl",
+        pattern=r"^[\w .:/-]{1,100}$",
+        description="MLflow experiment: letters, digits and ` .:/-_`.",
+    )
 
     @field_validator("tracking_uri")
     @classmethod

@@ -26,6 +26,7 @@ from pneumonia_fl.fl.controller import PooledFedAvg
 from pneumonia_fl.fl.cyclic import CyclicWeights
 from pneumonia_fl.fl.executor import TrainerExecutor
 from pneumonia_fl.fl.messages import ABOUT_KEY
+from pneumonia_fl.fl.persistor import INITIAL_WEIGHTS, GlobalModel
 from pneumonia_fl.fl.receivers import JournalReceiver, MLflowReceiver, TensorBoardReceiver
 from pneumonia_fl.fl.swarm import SwarmJournal, SwarmRecipe
 from pneumonia_fl.jobfiles import jobs_folder
@@ -34,7 +35,6 @@ from pneumonia_fl.overrides import flatten
 
 Form = Literal["simulator", "installed", "shipped"]
 TRAINING_SCRIPT = "client.py"
-INITIAL_WEIGHTS = "initial.pt"
 PACKAGE = "pneumonia_fl"
 SHIPPED_CODE = "code"
 
@@ -67,8 +67,7 @@ class PneumoniaRecipe(FedAvgRecipe):
         pretrained = job.model.pretrained == "imagenet"
         super().__init__(
             name=job.name,
-            model=_model_spec(job),
-            initial_ckpt=INITIAL_WEIGHTS if pretrained else None,
+            model_persistor=GlobalModel(**_network(job), pretrained=pretrained),
             min_clients=job.min_sites or (sites if isinstance(sites, int) else len(sites)),
             num_rounds=job.rounds,
             train_script=TRAINING_SCRIPT,
@@ -82,6 +81,8 @@ class PneumoniaRecipe(FedAvgRecipe):
         self.add_client_config({"submit_task_result_timeout": _upload_seconds(job)})
         for name, receiver in _receivers(job, resume_from).items():
             self._job.to_server(receiver, id=name)
+        if pretrained:
+            self.add_server_file(INITIAL_WEIGHTS)
         about = {"config": job.model_dump(mode="json", exclude_none=True), "version": __version__}
         props = {ABOUT_KEY: {**about, "sites": list(self._sites), "form": form, "resume_from": resume_from}}
         set_recipe_meta(self, JobMetaKey.CUSTOM_PROPS, props)
@@ -158,7 +159,12 @@ def _swarm(job: JobConfig, sites: tuple[str, ...] | int, form: Form) -> SwarmRec
         )
     words = " ".join(f"--set {word}" for word in flatten(job.site_settings()))
     weights = INITIAL_WEIGHTS if job.model.pretrained == "imagenet" else None
-    recipe = SwarmRecipe(job, len(sites), _model_spec(job), (TRAINING_SCRIPT, words), weights)
+    network = _network(job)
+    model = {
+        "class_path": "pneumonia_fl.model.build_model",
+        "args": {"name": network.pop("network"), **network},
+    }
+    recipe = SwarmRecipe(job, len(sites), model, (TRAINING_SCRIPT, words), weights)
     recipe._job.set_app_packages([PACKAGE])
     journal = SwarmJournal(list(sites), job.rounds)
     for name, receiver in (_receivers(job, "") | {"journal_receiver": journal}).items():
@@ -191,23 +197,20 @@ def export_job(
 
 def _upload_seconds(job: JobConfig) -> float:
     """How long a site may take to upload its weights before NVFlare begins anew: enough for 1 Mbit/s."""
-    arguments = _model_spec(job)["args"]
-    megabits = count_parameters(build_model(**arguments)) * 32 / 1e6
+    network = _network(job)
+    megabits = count_parameters(build_model(network.pop("network"), **network)) * 32 / 1e6
     # SCAFFOLD sends the change of its control variate as well, FedNova the second moments.
     return UPLOAD_BASE + megabits * (2 if job.algorithm.name in ("scaffold", "fednova") else 1)
 
 
-def _model_spec(job: JobConfig) -> dict[str, Any]:
-    settings = job.site_settings()
+def _network(job: JobConfig) -> dict[str, Any]:
+    """What `GlobalModel` builds."""
     return {
-        "class_path": "pneumonia_fl.model.build_model",
-        "args": {
-            "name": job.model.name,
-            # FedBN's server has no normalisation: each site keeps its own.
-            "norm": "none" if job.algorithm.name == "fedbn" else job.model.norm,
-            "size": settings.preprocess.size,
-            "seed": job.train.seed,
-        },
+        "network": job.model.name,
+        # FedBN's server has no normalisation: each site keeps its own.
+        "norm": "none" if job.algorithm.name == "fedbn" else job.model.norm,
+        "size": job.site_settings().preprocess.size,
+        "seed": job.train.seed,
     }
 
 

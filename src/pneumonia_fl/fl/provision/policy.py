@@ -10,6 +10,7 @@ from pneumonia_fl.fl.provision.shipped import policy_folder, provisioning_folder
 
 AUTHORIZATION = "authorization.json"
 RESOURCES = "resources.json"
+CLASS_LIST = "class_allow_list"
 
 
 def apply_policy(local: Path, kind: Literal["server", "site"], policy: str) -> None:
@@ -23,7 +24,9 @@ def apply_policy(local: Path, kind: Literal["server", "site"], policy: str) -> N
     folder = policy_folder(policy)
     folder = provisioning_folder() / "server" if kind == "server" else folder
     shutil.copyfile(folder / AUTHORIZATION, local / AUTHORIZATION)
-    resources = lay_over(read_json(local / f"{RESOURCES}.default"), read_json(folder / RESOURCES))
+    policy_file = read_json(folder / RESOURCES)
+    resources = lay_over(read_json(local / f"{RESOURCES}.default"), policy_file)
+    resources[CLASS_LIST] = policy_file[CLASS_LIST]  # in the place of NVFlare's 88 classes, not beside them
     if kind == "server":
         resources["app_validator"]["args"] = {"policy": policy, "shipped_code": policy == "relaxed"}
     (local / RESOURCES).write_text(json.dumps(resources, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,215 @@
+"""What the configuration of a job without code is, to the letter: made from its settings, so that it can be compared.
+
+A job that a strict server or site takes *is* what `fl/jobs.py` makes. So its settings are read out of it, checked as a
+job file's are, and the configuration is made from them once more; whatever differs is refused, whether anybody has
+thought of it as harmful or not. Written without NVFlare's recipe, which would need PyTorch in a parent process.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from pneumonia_fl.config import JobConfig, SiteSettings, parse, parse_words
+from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.overrides import flatten
+from pneumonia_fl.strict import Strict
+
+SERVER_FILE, SITE_FILE = "config/config_fed_server.json", "config/config_fed_client.json"
+SIGNATURE_FILES = {".__nvfl_sig.json", ".__nvfl_submitter.crt"}
+"""What NVFlare lays beside a job that is signed; it checks them itself."""
+MOST_BYTES = 200_000
+JOB_ID = r"^$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+MOST_SITES = 100
+RECEIVERS = "pneumonia_fl.fl.receivers"
+
+
+class ServerWords(Strict):
+    """What only the server's half of a job says; names are those of the controller's arguments."""
+
+    sites: tuple[str, ...] = ()
+    quorum: int = 0
+    grace: int = 60
+    round_timeout: int = 3600
+    stall_timeout: int = 1800
+    early_stopping: dict[str, Any] = Field(default_factory=dict)
+    resume_from: str = Field("", pattern=JOB_ID)
+    experiment: str | None = None
+    tracking: tuple[str, ...] = ()
+
+
+class SiteWords(Strict):
+    """What only the sites' half says."""
+
+    upload_timeout: float = Field(ge=30, le=1_000_000)
+
+
+def read_job(app: Path) -> tuple[JobConfig, str]:
+    """Read a deployed app's settings; return them with what is wrong with the app, or "".
+
+    Raises:
+        ConfigError: it does not even look like a job of ours.
+    """
+    files = {SERVER_FILE: _json(app / SERVER_FILE), SITE_FILE: _json(app / SITE_FILE)}
+    try:
+        words = _settings(files[SITE_FILE])
+        site = SiteWords(upload_timeout=files[SITE_FILE]["submit_task_result_timeout"])
+        server = _server_words(files[SERVER_FILE])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"it is not made by pneumonia-fl ({type(error).__name__})") from None
+    job = _job(parse_words(SiteSettings, words, "the job's settings"), server)
+    if any(SITE_NAME.fullmatch(name) is None for name in server.sites) or len(server.sites) > MOST_SITES:
+        raise ConfigError("its list of sites is not one")
+    expected = {SERVER_FILE: server_configuration(job, server), SITE_FILE: site_configuration(job, site)}
+    differing = (difference(files[name], expected[name], Path(name).name) for name in files)
+    return job, next(filter(None, differing), "")
+
+
+def site_configuration(job: JobConfig, site: SiteWords) -> dict[str, Any]:
+    """Return `config_fed_client.json` of a job."""
+    settings = flatten(job.site_settings())
+    trainer = {"settings": settings, "result_timeout": float(job.round_timeout)}
+    return {
+        "format_version": 2,
+        "executors": [
+            {"tasks": ["*"], "executor": _component("pneumonia_fl.fl.executor.TrainerExecutor", trainer)}
+        ],
+        "components": [
+            {
+                "id": "event_to_fed",
+                **_component(
+                    "nvflare.app_common.widgets.convert_to_fed_event.ConvertToFedEvent",
+                    {"events_to_convert": ["analytix_log_stats"]},
+                ),
+            }
+        ],
+        "task_data_filters": [],
+        "task_result_filters": [],
+        "submit_task_result_timeout": site.upload_timeout,
+    }
+
+
+def server_configuration(job: JobConfig, server: ServerWords) -> dict[str, Any]:
+    """Return `config_fed_server.json` of a job."""
+    cyclic = job.algorithm.name == "cyclic"
+    controller = (
+        "pneumonia_fl.fl.cyclic.CyclicWeights" if cyclic else "pneumonia_fl.fl.controller.PooledFedAvg"
+    )
+    widgets = "nvflare.app_common.widgets"
+    components = {
+        "json_generator": _component(f"{widgets}.validation_json_generator.ValidationJsonGenerator", {}),
+        "metrics_artifact_writer": _component(f"{widgets}.metrics_artifact_writer.MetricsArtifactWriter", {}),
+        "persistor": _component("pneumonia_fl.fl.persistor.GlobalModel", _network(job)),
+        **_receivers(job, server.resume_from),
+    }
+    return {
+        "format_version": 2,
+        "workflows": [{"id": "controller", **_component(controller, _controller(job, server))}],
+        "components": [{"id": name, **component} for name, component in components.items()],
+        "task_data_filters": [],
+        "task_result_filters": [],
+        "server": {"task_request_interval": 0.2},
+    }
+
+
+def difference(actual: object, expected: object, where: str) -> str:
+    """Return where two JSON values differ first, or "": the place only, since values are somebody's text."""
+    if isinstance(actual, Mapping) and isinstance(expected, Mapping):
+        if set(actual) != set(expected):
+            odd = sorted(map(str, set(actual) ^ set(expected)))
+            return f"{where} ({', '.join(odd)[:100]})"
+        pairs = ((actual[key], expected[key], f"{where}.{key}") for key in expected)
+    elif isinstance(actual, list) and isinstance(expected, list) and len(actual) == len(expected):
+        pairs = ((a, e, f"{where}[{n}]") for n, (a, e) in enumerate(zip(actual, expected, strict=True)))
+    else:
+        return "" if type(actual) is type(expected) and actual == expected else where
+    return next(filter(None, (difference(*pair) for pair in pairs)), "")
+
+
+def _json(path: Path) -> Any:
+    try:
+        content = path.read_bytes()
+        if len(content) > MOST_BYTES:
+            raise ConfigError(f"its {path.name} is too long")
+        return json.loads(content)
+    except (OSError, ValueError, RecursionError):
+        raise ConfigError(f"its {path.name} is missing or not JSON") from None
+
+
+def _settings(site: Any) -> list[str]:
+    words = site["executors"][0]["executor"]["args"]["settings"]
+    if not isinstance(words, list) or not all(isinstance(word, str) and len(word) <= 200 for word in words):
+        raise ValueError("settings")
+    return words
+
+
+def _server_words(server: Any) -> ServerWords:
+    given: Mapping[str, Any] = server["workflows"][0]["args"]
+    components = {str(one["id"]): one["args"] for one in server["components"]}
+    own = {name: given[name] for name in ServerWords.model_fields if name in given}
+    own["tracking"] = [name for name in ("tensorboard", "mlflow") if f"{name}_receiver" in components]
+    if experiment := components.get("mlflow_receiver", {}).get("experiment"):
+        own["experiment"] = experiment
+    return ServerWords.model_validate(own)
+
+
+def _job(site: SiteSettings, server: ServerWords) -> JobConfig:
+    values = site.model_dump() | {
+        "min_sites": server.quorum,
+        "grace": server.grace,
+        "round_timeout": server.round_timeout,
+        "stall_timeout": server.stall_timeout,
+        "early_stopping": server.early_stopping,
+        "tracking": server.tracking,
+    }
+    if server.experiment is not None:
+        values["mlflow"] = {"experiment": server.experiment}
+    return parse(JobConfig, values, "the job's settings")
+
+
+def _controller(job: JobConfig, server: ServerWords) -> dict[str, Any]:
+    """NVFlare leaves out arguments that have their default value."""
+    given = {
+        "sites": list(server.sites),
+        "quorum": job.min_sites,
+        "grace": job.grace,
+        "round_timeout": job.round_timeout,
+        "stall_timeout": job.stall_timeout,
+        "resume_from": server.resume_from,
+    }
+    defaults = ServerWords().model_dump()
+    return {name: value for name, value in given.items() if value != defaults[name] and value != []} | {
+        "num_rounds": job.rounds,
+        "aggregator": _component("pneumonia_fl.fl.aggregator.SampleWeightedAverage", {}),
+        "algorithm": job.algorithm.model_dump(exclude_defaults=True),
+        "early_stopping": job.early_stopping.model_dump(exclude_defaults=True),
+        "cross_site": job.cross_site.model_dump(exclude_defaults=True),
+        "seed": job.train.seed,
+        "task_check_period": 0.1,
+    }
+
+
+def _network(job: JobConfig) -> dict[str, Any]:
+    norm = "none" if job.algorithm.name == "fedbn" else job.model.norm
+    size = job.site_settings().preprocess.size
+    return {"network": job.model.name, "norm": norm, "size": size, "seed": job.train.seed}
+
+
+def _receivers(job: JobConfig, resume_from: str) -> dict[str, Any]:
+    resumed = {"resume_from": resume_from} if resume_from else {}
+    own = job.mlflow.experiment
+    named = {} if own == type(job.mlflow)().experiment else {"experiment": own}
+    found = {}
+    if "tensorboard" in job.tracking:
+        found["tensorboard_receiver"] = _component(f"{RECEIVERS}.TensorBoardReceiver", resumed)
+    if "mlflow" in job.tracking:
+        found["mlflow_receiver"] = _component(f"{RECEIVERS}.MLflowReceiver", named | resumed)
+    return found | {"journal_receiver": _component(f"{RECEIVERS}.JournalReceiver", {})}
+
+
+def _component(path: str, args: dict[str, Any]) -> dict[str, Any]:
+    return {"path": path, "args": args}
