@@ -203,7 +203,9 @@ def test_a_policy_is_for_the_named_sites(kits: Kits) -> None:
 
 
 def test_the_server_takes_shipped_code_only_when_it_is_relaxed(kits: Kits, tmp_path: Path) -> None:
-    (tmp_path / "app" / "custom").mkdir(parents=True)
+    for folder in ("custom", "config"):
+        (tmp_path / "app" / folder).mkdir(parents=True)
+    (tmp_path / "app" / "config" / "config_fed_server.json").write_text("{}")
 
     def answer() -> str:
         resources = read_json(kits.out / SERVER / "local" / "resources.json")
