@@ -6,8 +6,7 @@
 import csv
 import hashlib
 import io
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,6 +16,7 @@ from pydantic import Field
 from pneumonia_fl.config import Preprocess, parse
 from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.json_files import parse_json, read_limited
 from pneumonia_fl.strict import Strict
 
 NORMAL, PNEUMONIA = 0, 1
@@ -131,7 +131,7 @@ def read_info(folder: Path) -> DatasetInfo:
         DataError: the folder is not (completely) prepared.
     """
     try:
-        values = json.loads(_read(folder / INFO))
+        values = parse_json(_read(folder / INFO, read_limited))
         return parse(DatasetInfo, values if isinstance(values, Mapping) else {}, str(folder / INFO))
     except (ConfigError, ValueError) as error:
         raise DataError(f"{folder / INFO} is damaged ({error}); run `pneumonia-fl data prepare`") from None
@@ -156,9 +156,9 @@ def count(rows: Iterable[Row]) -> Counts:
     return counts
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
     try:
-        return path.read_bytes()
+        return read(path)
     except FileNotFoundError:
         raise DataError(f"{path.name} not found in {path.parent}; run `pneumonia-fl data prepare`") from None
     except OSError as error:

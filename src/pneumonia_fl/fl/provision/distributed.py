@@ -24,6 +24,7 @@ from pneumonia_fl.fl.provision.project import Project, load_project
 from pneumonia_fl.fl.provision.shipped import find_wheel, policy_folder
 from pneumonia_fl.fl.provision.signing import key_made_at_owner
 from pneumonia_fl.fl.provision.state import State
+from pneumonia_fl.json_files import MAX_BYTES, parse_json
 
 VALID_DAYS = 360
 """As long as the certificates of the other kits."""
@@ -68,8 +69,8 @@ def approve(request: Path, project_file: Path, out: Path) -> Approved:
 def _requested_name(request: Path) -> str:
     """Whose request it is; "" when it is none, which NVFlare then says."""
     try:
-        with zipfile.ZipFile(request) as archive:
-            return str(json.loads(archive.read("request.json"))["name"])
+        with zipfile.ZipFile(request) as archive, archive.open("request.json") as file:
+            return str(parse_json(file.read(MAX_BYTES + 1))["name"])
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
         return ""
 
