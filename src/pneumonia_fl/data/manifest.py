@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from pneumonia_fl.config import Preprocess, parse
 from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.json_files import parse_json, read_limited
+from pneumonia_fl.names import SITE_NAME
 from pneumonia_fl.strict import Strict
 
 NORMAL, PNEUMONIA = 0, 1
@@ -83,7 +84,7 @@ class DatasetInfo(Strict):
     partition: str
     preprocess: Preprocess
     classes: dict[str, int] = Field(default={name: index for index, name in enumerate(CLASS_NAMES)})
-    sites: tuple[str, ...]
+    sites: tuple[Annotated[str, Field(pattern=rf"^{SITE_NAME.pattern}$")], ...]
     counts: Counts
     quarantined: int
     duplicates: int

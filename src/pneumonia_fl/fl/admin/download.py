@@ -14,6 +14,7 @@ from pneumonia_fl.fl.admin.records import JobRecord
 from pneumonia_fl.fl.admin.session import Admin
 from pneumonia_fl.fl.messages import properties
 from pneumonia_fl.json_files import read_json
+from pneumonia_fl.names import path_word
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.runs import RunFolder, relocate_artifacts
 
@@ -24,8 +25,8 @@ NVFLARE_JOB, NVFLARE_WORKSPACE = "job", "workspace"
 
 
 def run_path(runs: Path, job: JobRecord) -> Path:
-    """Where a job's run folder goes unless the user says so."""
-    return runs / f"{job.name}-{job.id[:8]}"
+    """Where a job's run folder goes unless the user says so; whatever its submitter called it, below `runs`."""
+    return runs / f"{path_word(job.name, 'job')}-{path_word(job.id[:8], 'unknown')}"
 
 
 def download(
