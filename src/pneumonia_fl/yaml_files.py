@@ -7,7 +7,7 @@ names the file and the line.
 
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -15,9 +15,9 @@ from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.json_files import MAX_DEPTH
 
 MAX_BYTES = 250_000
-"""Of a file: a project of a thousand hospitals has 60,000; PyYAML needs up to 13 µs for each."""
+"""Of a file: a project of a thousand hospitals has about 70,000; PyYAML needs up to 13 µs for each."""
 MAX_NUMBER = 40
-"""Characters of a number; YAML's base-60 integers would take minutes for a long one."""
+"""Characters of a number; the time for one of base 60 (`1:30:00`) grows with the square of its length."""
 MAX_PROBLEM = 200
 """Characters of an error, which may quote the file."""
 _TAG = "tag:yaml.org,2002:"
@@ -25,22 +25,24 @@ _NUMBERS = {f"{_TAG}int", f"{_TAG}float"}
 _PLAIN = {*_NUMBERS, f"{_TAG}null", f"{_TAG}bool"}
 
 
+# Without dates (`2026-13-01` is an error in them), `=` and `<<`: all of them are text here.
+_RESOLVERS = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in _PLAIN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader within the limits of this module."""
 
-    # Without dates (`2026-13-01` is an error in them), `=` and `<<`: all of them are text here.
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, Any]]]] = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag in _PLAIN]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
     def __init__(self, text: str) -> None:
         super().__init__(text)
+        self.yaml_implicit_resolvers = _RESOLVERS
         self._depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Refuse what makes a small file large before it is expanded."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or event.anchor:
             raise _refusal("anchors and aliases (& and *) are not allowed", event)
         if event.tag:
@@ -139,7 +141,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _refusal(text: str, where: yaml.Node | yaml.Event) -> yaml.MarkedYAMLError:
+def _refusal(text: str, where: Any) -> yaml.MarkedYAMLError:
     return yaml.composer.ComposerError(problem=text, problem_mark=where.start_mark)
 
 
