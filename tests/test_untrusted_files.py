@@ -144,6 +144,16 @@ def test_json_beyond_the_limits_is_one_line(
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize("name", ["../x", "/etc", "-rf", "a/b", "x\n", ""])
+def test_prepared_data_whose_site_is_no_folder_name_is_refused(
+    demo_data: Path, tmp_path: Path, name: str
+) -> None:
+    info = json.loads((demo_data / INFO).read_text())
+    (tmp_path / INFO).write_text(json.dumps(info | {"sites": [name]}))
+    with pytest.raises(PneumoniaFLError, match="sites"):
+        read_info(tmp_path)
+
+
 def test_a_deep_line_of_a_journal_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_text(DEEP + "\n")
     with pytest.raises(PneumoniaFLError, match="broken line"):

@@ -79,7 +79,7 @@ def _requested_name(request: Path) -> str:
     try:
         with zipfile.ZipFile(request) as archive, archive.open("request.json") as file:
             return str(parse_json(file.read(MAX_BYTES + 1))["name"])
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile):
         return ""
 
 
