@@ -1,13 +1,17 @@
 """A job on a real server in words: what needs no server."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conftest import pneumonia_fl
+from doctor_kits import PERSON, SERVER, SITE, Project, provision
 from pneumonia_fl.config import JobConfig, Preprocess
 from pneumonia_fl.errors import IncompleteError, KitError, PneumoniaFLError, RefusedError, RunError
-from pneumonia_fl.fl.admin.kits import choose_kit
+from pneumonia_fl.fl.admin.download import run_path
+from pneumonia_fl.fl.admin.kits import choose_kit, identity
 from pneumonia_fl.fl.admin.progress import changes, position, seconds_left, site_cells
 from pneumonia_fl.fl.admin.records import WORDS, age, find_job_id, missing_sites, record
 from pneumonia_fl.fl.admin.submit import expected_sites, resolve
@@ -242,12 +246,93 @@ def test_input_size_comes_from_the_job_the_data_or_the_default(demo_data: Path) 
     assert from_data.size == 32
 
 
-def test_kit_comes_from_the_option_the_environment_or_the_only_lead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The kits of a server, a site and a lead."""
+    return provision(tmp_path_factory.mktemp("made") / "project")
+
+
+@pytest.fixture
+def kits(made: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the lead's kit alone."""
     monkeypatch.delenv("PNEUMONIA_FL_KIT", raising=False)
-    with pytest.raises(KitError, match="pass --kit"):
-        choose_kit(None, tmp_path / "kits")
-    monkeypatch.setenv("PNEUMONIA_FL_KIT", str(tmp_path / "mine"))
-    assert choose_kit(None, tmp_path / "kits") == tmp_path / "mine"
-    assert choose_kit(tmp_path / "other", tmp_path / "kits") == tmp_path / "other"
+    made.copy(PERSON, tmp_path / "kits")
+    return tmp_path / "kits"
+
+
+def test_the_kit_that_is_named_is_taken(kits: Path, made: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    for acts in (False, True):
+        assert choose_kit(kits / PERSON, acts, Path("none")).name == PERSON
+    monkeypatch.setenv("PNEUMONIA_FL_KIT", str(kits / PERSON))
+    assert choose_kit(None, True, Path("none")).name == PERSON
+    with pytest.raises(KitError, match="the kit of a site"):
+        choose_kit(made.kits / SITE, False, kits)
+
+
+def test_ones_own_kit_alone_in_the_folder_may_look(kits: Path) -> None:
+    assert identity(choose_kit(None, False, kits)) == f"as {PERSON} (lead)"
+
+
+def test_no_kit_acts_unnamed(kits: Path) -> None:
+    with pytest.raises(KitError, match="no kit selected: pass --kit"):
+        choose_kit(None, True, kits)
+
+
+@pytest.mark.parametrize("other", [SERVER, SITE])
+def test_among_the_kits_of_others_none_is_chosen(kits: Path, made: Project, other: str) -> None:
+    made.copy(other, kits)
+    with pytest.raises(KitError, match="no kit selected: pass --kit"):
+        choose_kit(None, False, kits)
+
+
+def test_without_any_kit_the_user_is_asked_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PNEUMONIA_FL_KIT", raising=False)
+    with pytest.raises(KitError, match="no kit selected: pass --kit"):
+        choose_kit(None, False, tmp_path / "kits")
+
+
+ACTS = [
+    ("submit", "smoke"),
+    ("abort", ID),
+    ("delete", ID),
+    ("clone", ID),
+    ("resume", ID),
+    ("run", "smoke", "--env", "prod"),
+]
+
+
+@pytest.mark.parametrize("words", ACTS, ids=lambda words: words[0])
+def test_a_command_that_acts_needs_a_named_kit(kits: Path, words: tuple[str, ...]) -> None:
+    done = pneumonia_fl(*words, cwd=kits.parent)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no kit selected: pass --kit")
+
+
+def test_a_command_that_looks_says_as_whom(kits: Path) -> None:
+    done = pneumonia_fl("jobs", "--json", cwd=kits.parent)
+    assert (done.returncode, done.stdout) == (3, ""), "nobody serves"
+    assert done.stderr.startswith(f"as {PERSON} (lead)\nerror: nothing listens at ")
+
+
+NAMES = ["../../marks/name", "/etc/x", "..", "", "a\nb", "\x1b[2J", "x" * 5000, "runs\\..\\x", "-rf", "ä/ö"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("job_id", [ID, "../../..", ""])
+def test_a_jobs_name_stays_below_the_folder_of_runs(tmp_path: Path, name: str, job_id: str) -> None:
+    path = run_path(tmp_path / "runs", record(meta(name=name, job_id=job_id)))
+    assert path.resolve().parent == tmp_path / "runs"
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", path.name)
+    path.mkdir(parents=True)
+
+
+def test_a_good_name_stays_as_it_is(tmp_path: Path) -> None:
+    assert run_path(tmp_path, record(meta())) == tmp_path / f"smoke-{ID[:8]}"
+
+
+@pytest.mark.parametrize(
+    "about", [{"config": [1], "sites": 5}, {"config": {"rounds": "x"}}, {"sites": "abc"}, [], 7]
+)
+def test_a_job_that_says_nonsense_of_itself_does_not_spoil_the_list(about: object) -> None:
+    job = record(meta(custom_props={"pneumonia_fl": about}))
+    assert (job.rounds, job.sites) == (None, ())

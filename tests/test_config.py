@@ -192,8 +192,8 @@ def test_all_problems_are_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"rounds: [", "is not valid YAML"),
-        (b"\xff\xfe\x00", "is not valid YAML"),
+        (b"rounds: [", ":1: not valid YAML"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
         (b"- a\n- b\n", "must hold `key: value` lines"),
         (b"", "must hold `key: value` lines"),
         (b"rounds: 3\n", "name: "),
@@ -215,7 +215,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
     path = tmp_path / "job.yml"
     path.write_text("name: !!python/object/apply:os.system ['true']\n")
-    with pytest.raises(ConfigError, match="is not valid YAML"):
+    with pytest.raises(ConfigError, match="not valid YAML: tags"):
         load_job(path)
 
 

@@ -18,9 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from conftest import pneumonia_fl
-from federation import LEAD, SERVER, SITES, Federation, free_port, provision_kits, until
+from federation import LEAD, LEAD_IT, SERVER, SITES, Federation, free_port, provision_kits, until
 from pneumonia_fl.fl.federation.participant import find_participants
+from pneumonia_fl.fl.federation.registered import lead_it_kit
 from pneumonia_fl.fl.federation.startup import last_error, read_startup
+from pneumonia_fl.fl.kits import open_kit
 from pneumonia_fl.fl.processes import RUN_MARK
 from pneumonia_fl.fl.provision.signing import sign
 from pneumonia_fl.fl.provision.state import State
@@ -32,6 +34,16 @@ SITE = SITES[0]
 def made(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Federation:
     port = free_port()
     return Federation(provision_kits(tmp_path_factory.mktemp("made"), port), hospital_data, port)
+
+
+def test_a_server_is_asked_with_the_lead_its_kit_or_not_at_all(made: Federation, tmp_path: Path) -> None:
+    server = open_kit(made.kit(SERVER))
+    found = lead_it_kit(made.kits, server)
+    assert found is not None
+    assert found.name == LEAD_IT
+    for name in (SERVER, LEAD, SITE):
+        shutil.copytree(made.kit(name), tmp_path / name)
+    assert lead_it_kit(tmp_path, server) is None
 
 
 @pytest.fixture

@@ -14,7 +14,20 @@ import pneumonia_fl
 PACKAGE = Path(pneumonia_fl.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "_jobs" not in path.parts)
 LAYERS = (
-    {"__init__", "config", "environment", "errors", "learning", "overrides", "progress", "strict", "text"},
+    {
+        "__init__",
+        "config",
+        "environment",
+        "errors",
+        "json_files",
+        "learning",
+        "names",
+        "overrides",
+        "progress",
+        "strict",
+        "text",
+        "yaml_files",
+    },
     {
         "data",
         "model",

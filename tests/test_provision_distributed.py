@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,8 +16,10 @@ import psutil
 import pytest
 
 from conftest import pneumonia_fl
+from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.doctor.files import signature
 from pneumonia_fl.fl.kits import open_kit
+from pneumonia_fl.fl.provision.distributed import approve
 from pneumonia_fl.fl.provision.signing import is_signed, key_made_at_owner, verify
 from provisioning import SERVER, Kits
 
@@ -118,6 +121,17 @@ def test_a_request_for_someone_of_the_project_is_refused(kits: Kits, tmp_path: P
     done = kits.provision("--approve", request)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert f"{SITE} is in" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["-rf", "Server", "global", "../x", "-x@y.org", SERVER.upper()])
+def test_a_request_for_a_name_that_no_participant_may_have_is_refused(
+    kits: Kits, tmp_path: Path, name: str
+) -> None:
+    request = tmp_path / "bad.request.zip"
+    with zipfile.ZipFile(request, "w") as archive:
+        archive.writestr("request.json", json.dumps({"name": name}))
+    with pytest.raises(ConfigError, match=re.escape(name)):
+        approve(request, kits.project, kits.out)
 
 
 def test_a_request_needs_a_root(kits: Kits, tmp_path: Path) -> None:

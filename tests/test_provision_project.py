@@ -1,5 +1,6 @@
 """project.yml: the shipped one is sound, and every mistake is one line that names file and line."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -47,13 +48,72 @@ MISTAKES = {
         "whole number from 0, not 0.5",
     ),
     "a person without e-mail address": ("name: lead@consortium.org", "name: lead", "must be an e-mail address"),
-    "a site with a space": ("name: us-hospital", "name: us hospital", "must be letters, digits, - and _"),
-    "a reserved site": ("name: us-hospital", "name: server", "NVFlare uses that word"),
+    "a site with a space": ("name: us-hospital", "name: us hospital", "use at most 63 letters, digits, - and _"),
+    "a reserved site": ("name: us-hospital", "name: server", "that word is reserved"),
     "a bad host": ("host_names: [127.0.0.1]", "host_names: ['a b']", "neither a host name nor an address"),
     "a version of long ago": ("api_version: 3", "api_version: 2", "api_version must be 3"),
     "studies in version 3": ("api_version: 3", "studies: {}\napi_version: 3", "needs api_version 4"),
     "a bad project name": ("name: pneumonia_fl", "name: ../pneumonia", "at most 63 letters"),
-    "no such builder": ("cert.CertBuilder", "cert.CertBilder", "NVFlare has no builder"),
+    "no such builder": ("cert.CertBuilder", "cert.CertBilder", "unknown builder"),
+    "a site like an option": ("name: us-hospital", "name: -rf", "a letter or digit first"),
+    "a site with a line break": ("name: us-hospital", 'name: "us-hospital\\n"', "a letter or digit first"),
+    "a site of the pooled metrics": ("name: us-hospital", "name: Global", "that word is reserved"),
+    "a site of the test set": ("name: us-hospital", "name: test", "that word is reserved"),
+    "a site that is a number": ("name: us-hospital", "name: 12", "text is expected here, not 12"),
+    "a person like an option": ("name: lead@consortium.org", "name: -lead@consortium.org", "a letter or digit first"),
+    "an org with a line break": ("org: us_hospital", 'org: "us_hospital\\n"', "letters, digits and _ only"),
+    "a project like an option": ("name: pneumonia_fl", "name: -p", "a letter or digit first"),
+    "a description that is a list": ("description: ", "description: [x] #", "text is expected here"),
+    "a type that is a list": ("type: client\n    org: us_", "type: [client]\n    org: us_", "text is expected here"),
+    "log streaming by a word": (
+        "    org: us_hospital", "    allow_log_streaming: 'no'\n    org: us_hospital", "must be true or false",
+    ),
+    "a way through another site": (
+        "    org: us_hospital",
+        "    connect_to: {name: x, host: y}\n    org: us_hospital",
+        "unknown key 'name' in connect_to",
+    ),
+    "a host that is none": (
+        "    org: us_hospital", "    connect_to: {host: ../x}\n    org: us_hospital", "neither a host name",
+    ),
+    "another class": ("nvflare.lighter.impl.cert.CertBuilder", "subprocess.Popen", "unknown builder 'subp"),
+    "a builder without its package": ("nvflare.lighter.impl.cert.CertBuilder", "cert.CertBuilder", "unknown builder"),
+    "another builder of NVFlare": ("impl.cert.CertBuilder", "impl.docker.DockerBuilder", "unknown builder"),
+    "a builder that is a list": ("path: nvflare.lighter.impl.cert.CertBuilder", "path: [x]", "unknown builder ['x']"),
+    "a builder named twice": ("signature.SignatureBuilder", "cert.CertBuilder", "each builder once, in this order"),
+    "encryption without its package": (
+        "  - path: nvflare.lighter.impl.sig",
+        "  - path: nvflare.lighter.impl.he.HEBuilder\n  - path: nvflare.lighter.impl.sig",
+        "HEBuilder needs the package tenseal",
+    ),
+    "an argument that names a class": (
+        "      config_folder: config",
+        "      app_validator: os.system\n      config_folder: config",
+        "unknown key 'app_validator'",
+    ),
+    "an argument that names a template": (
+        "WorkspaceBuilder ", "WorkspaceBuilder\n    args: {template_file: own.yml} ", "unknown key 'template_file'",
+    ),
+    "an argument that names an image": (
+        "      config_folder: config", "      docker_image: own\n      config_folder: config", "unknown key 'docker_im",
+    ),
+    "another config folder": ("config_folder: config", "config_folder: ../x", "StaticFileBuilder must be config"),
+    "a root for ever": ("root_valid_days: 3650", "root_valid_days: 99999999", "a whole number from 1 to 36500"),
+    "a root for no time": ("root_valid_days: 3650", "root_valid_days: yes", "a whole number from 1 to 36500, not True"),
+    "a packager": ("builders:", "packager: {path: subprocess.Popen}\nbuilders:", "unknown key 'packager' in proj"),
+    "an edge project": ("builders:", "edge: {depth: 1}\nbuilders:", "unknown key 'edge' in project.yml"),
+    "a study with a key of its own": (
+        "api_version: 3", "studies: {one: {path: os.system}}\napi_version: 4", "unknown key 'path' in a study",
+    ),
+    "a study with a stranger": (
+        "api_version: 3", "studies: {one: {admins: [x@y.org]}}\napi_version: 4", "no person 'x@y.org'",
+    ),
+    "a study with a site of another org": (
+        "api_version: 3",
+        "studies: {one: {site_orgs: {asia_hospital: [us-hospital]}}}\napi_version: 4",
+        "no site 'us-hospital' of org 'asia_hospital'",
+    ),
+    "a study like a path": ("api_version: 3", "studies: {../x: }\napi_version: 4", "a study cannot be called '../x'"),
     "not YAML": ("participants:", "participants: [", "not valid YAML"),
     "a key given twice": ("description:", "api_version: 3\ndescription:", "'api_version' stands twice"),
 }  # fmt: skip
@@ -136,6 +196,48 @@ def test_the_command_prints_the_line_and_nothing_more(tmp_path: Path) -> None:
     assert not (tmp_path / "kits").exists()
 
 
+@pytest.mark.parametrize("words", [(), ("--add-site", "new:org"), ("--renew", "us-hospital")], ids=" ".join)
+def test_nothing_that_the_file_names_runs(tmp_path: Path, words: tuple[str, ...]) -> None:
+    mark = tmp_path / "mark"
+    first = "  - path: nvflare.lighter.impl.workspace"
+    file = edited(
+        tmp_path, first, f"  - path: subprocess.Popen\n    args: {{args: [touch, {mark}]}}\n{first}"
+    )
+    before = file.read_text()
+    done = pneumonia_fl("provision", file, "--out", tmp_path / "kits", *words)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "unknown builder 'subprocess.Popen'" in done.stderr
+    assert not mark.exists()
+    assert not (tmp_path / "kits").exists()
+    assert file.read_text() == before
+
+
+def test_naming_a_module_does_not_import_it(tmp_path: Path) -> None:
+    (tmp_path / "own_module.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\n")
+    file = edited(tmp_path, "nvflare.lighter.impl.cert.CertBuilder", "own_module.Builder")
+    done = pneumonia_fl("provision", file, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert "unknown builder 'own_module.Builder'" in done.stderr
+    assert not (tmp_path / "mark").exists()
+
+
+def test_two_participants_on_one_line_are_two(tmp_path: Path) -> None:
+    text = (ROOT / "project.yml").read_text()
+    start, end = text.index("participants:"), text.index("\n# How NVFlare")
+    sites = "{name: x, type: client, org: a}, {name: X, type: client, org: a}"
+    people = f"[{{name: localhost, type: server, org: a}}, {sites}]"
+    file = tmp_path / "project.yml"
+    file.write_text(f"{text[:start]}participants: {people}{text[end:]}")
+    with pytest.raises(ConfigError, match="two participants called 'X'"):
+        load_project(file)
+
+
+def test_a_study_of_known_sites_and_people_is_taken(tmp_path: Path) -> None:
+    study = "one: {site_orgs: {us_hospital: [us-hospital]}, admins: [lead@consortium.org]}, two: "
+    assert load_project(edited(tmp_path, "api_version: 3", f"studies: {{{study}}}\napi_version: 4")).values[
+        "studies"
+    ]
+
+
 def test_a_missing_project_file_is_one_line(tmp_path: Path) -> None:
     done = pneumonia_fl("provision", tmp_path / "project.yml")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
@@ -193,8 +295,8 @@ ADDITIONS = {
         ("africa:a:b", "write NAME:ORG"),
         ("africa:a-b", "letters, digits and _ only"),
         ("asia-hospital:asia", "is in .* already"),
-        ("server:asia", "NVFlare uses that word"),
-        ("a b:asia", "must be letters"),
+        ("server:asia", "that word is reserved"),
+        ("a b:asia", "use at most 63 letters"),
     ],
     "--add-user": [
         ("bob:asia", "write EMAIL:ORG:ROLE"),

@@ -14,6 +14,7 @@ from conftest import pneumonia_fl, read_json
 from federation import LEAD, MEMBER, SERVER, SITES, Federation
 from pneumonia_fl.config import load_job
 from pneumonia_fl.fl.jobs import export_job
+from pneumonia_fl.fl.messages import RESULT_KEY
 from pneumonia_fl.jobfiles import find_job
 from refusals import Audit, audit_from_now, nobody_harmed
 
@@ -208,6 +209,26 @@ def test_a_job_that_was_changed_after_it_was_signed(
         pneumonia_fl("watch", job_id, "--kit", kit, "--timeout", 1), "does not pass signature verification"
     )
     audit.tells(f"[A:deploy {job_id}]", "does not pass signature verification")
+
+
+def test_a_submitter_writes_down_how_the_job_ended(
+    federation: Federation, exported: Path, tmp_path: Path
+) -> None:
+    job, kit = shutil.copytree(exported, tmp_path / "smoke"), federation.kit(LEAD)
+    invented = {"state": "finished", "reason": "", "missing": [], "best_round": 1, "best_auroc": 0.9999}
+    meta = read_json(job / "meta.json") | {
+        RESULT_KEY: invented,
+        "min_clients": 9,
+        "job_deploy_detail": ["x: well"],
+    }
+    (job / "meta.json").write_text(json.dumps(meta))
+    sent = pneumonia_fl("submit", job, "--kit", kit, "--json")
+    assert sent.returncode == 0, sent.stderr
+    job_id = json.loads(sent.stdout)["id"]
+    assert pneumonia_fl("abort", job_id, "--kit", kit).returncode == 0
+    listed = json.loads(pneumonia_fl("jobs", "--json", "--kit", kit).stdout)
+    (found,) = [entry for entry in listed if entry["id"] == job_id]
+    assert (found["best_auroc"], found["reason"], found["status"]) == (None, "", "aborted")
 
 
 def test_a_good_job_still_runs(federation: Federation, exported: Path, audit: Audit) -> None:

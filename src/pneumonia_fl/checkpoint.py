@@ -21,6 +21,7 @@ from pneumonia_fl.config import ModelConfig, Preprocess
 from pneumonia_fl.data.files import output_errors, write_atomic
 from pneumonia_fl.data.manifest import CLASS_NAMES, Counts
 from pneumonia_fl.errors import CheckpointError
+from pneumonia_fl.json_files import read_limited
 from pneumonia_fl.model import build_model
 from pneumonia_fl.scaling import Scaling
 from pneumonia_fl.strict import Strict
@@ -130,13 +131,15 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD
     try:
-        return ModelCard.model_validate_json(path.read_bytes())
+        return ModelCard.model_validate_json(read_limited(path))
     except FileNotFoundError:
         raise CheckpointError(f"{CARD} not found in {folder}; point to the folder that a run wrote") from None
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
     except ValidationError as error:
         raise CheckpointError(f"{path}: {_card_problem(error)}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not a model card ({error})") from None
 
 
 def load_state(path: Path) -> dict[str, Tensor]:

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.learning import Algorithm, CrossSite, EarlyStopping, OperatingPoint
 from pneumonia_fl.overrides import with_overrides
 from pneumonia_fl.strict import Strict
+from pneumonia_fl.yaml_files import read_yaml
 
 MODEL_NAMES = (
     "small_resnet",
@@ -274,19 +274,6 @@ def load_job(path: Path, overrides: Iterable[str] = ()) -> JobConfig:
         ConfigError: the file is missing, is not YAML, or does not describe a job.
     """
     return parse(JobConfig, with_overrides(read_yaml(path), overrides), path.name)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; `ConfigError` when it is missing, broken or something else."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines")
-    return values
 
 
 def parse_words(kind: type[Settings], words: Iterable[str], source: str) -> Settings:

@@ -19,6 +19,7 @@ from pneumonia_fl.data.store import ImageSet, SiteData, concatenate
 from pneumonia_fl.errors import CheckpointError, DataError
 from pneumonia_fl.evaluate import margins
 from pneumonia_fl.intervals import Interval
+from pneumonia_fl.json_files import read_json
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.runs import SHARED, RunFolder
 
@@ -139,7 +140,7 @@ def model_folder(path: Path) -> Path:
 
 def _source_of(file: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(file.read_bytes())["source"])
+        return str(read_json(file)["source"])
     return None
 
 

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pneumonia_fl.errors import RunError
+from pneumonia_fl.json_files import MAX_RECORD_BYTES, parse_json
+
 JOURNAL_NAME = "journal.jsonl"
 LOSS_POINTS = 10
 """How many times per round a site reports its training loss."""
@@ -47,7 +50,10 @@ class JournalReader:
                 if not line.endswith(b"\n"):
                     return
                 self._offset += len(line)
-                yield json.loads(line)
+                try:
+                    yield parse_json(line, MAX_RECORD_BYTES)
+                except ValueError as error:
+                    raise RunError(f"{self._path} has a broken line ({error})") from None
 
 
 def read_journal(path: Path) -> list[Event]:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.yaml_files import parse_yaml
 
 
 def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -38,8 +38,8 @@ def _scalar(value: object) -> str:
 
 def _yaml_value(value: str, text: str) -> object:
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
+        return parse_yaml(value, text)
+    except ConfigError:
         raise ConfigError(f"--set {text!r}: the value is not valid YAML; put it in quotes") from None
 
 

@@ -26,6 +26,7 @@ from pneumonia_fl import __version__
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.data.files import output_errors, write_atomic
 from pneumonia_fl.errors import OutputError, RunError
+from pneumonia_fl.json_files import MAX_BYTES, MAX_RECORD_BYTES, read_json
 
 GLOBAL = "global"
 MLFLOW_DB = "mlflow.db"
@@ -86,9 +87,8 @@ class RunFolder:
         return run
 
     def state(self) -> dict[str, Any]:
-        """What `run.json` says."""
-        values: dict[str, Any] = json.loads(self.state_file.read_text(encoding="utf-8"))
-        return values
+        """What `run.json` says; `RunError` when it is broken."""
+        return _read(self.state_file)
 
     def update_state(self, **values: object) -> None:
         """Merge `values` into `run.json`."""
@@ -96,11 +96,10 @@ class RunFolder:
         write_atomic(self.state_file, json.dumps({**old, **values}, indent=2).encode())
 
     def metrics(self) -> dict[str, Any]:
-        """What `metrics.json` says; `RunError` when the run has none yet."""
+        """What `metrics.json` says; `RunError` when the run has none yet, or it is broken."""
         if not self.metrics_file.is_file():
             raise RunError(f"{self.path} has no metrics yet")
-        values: dict[str, Any] = json.loads(self.metrics_file.read_text(encoding="utf-8"))
-        return values
+        return _read(self.metrics_file, MAX_RECORD_BYTES)
 
 
 def events_of(root: Path, job_id: str) -> Path:
@@ -220,6 +219,16 @@ def describe(run: RunFolder) -> dict[str, Any]:
         "best_round": metrics["best_round"],
         "best_auroc": best[0]["auroc"] if best and best[0] else None,
     }
+
+
+def _read(file: Path, limit: int = MAX_BYTES) -> dict[str, Any]:
+    try:
+        values = read_json(file, limit)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} cannot be read ({error})") from None
+    if not isinstance(values, dict):
+        raise RunError(f"{file} holds something else than expected")
+    return values
 
 
 def _script(name: str) -> str:

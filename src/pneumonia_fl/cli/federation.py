@@ -88,8 +88,10 @@ def status(kits: Kits = Path("kits"), as_json: Json = False) -> None:
 
 
 def _show_server(person: "Kit", as_json: bool) -> None:
+    from pneumonia_fl.fl.admin.kits import identity
     from pneumonia_fl.fl.federation.registered import ask
 
+    typer.echo(identity(person), err=True)
     answer = ask(person)
     if as_json:
         typer.echo(json.dumps(answer, indent=2))

@@ -21,9 +21,13 @@ Kit = Annotated[
     Path | None,
     typer.Option(
         "--kit",
-        help="Your startup kit; default: $PNEUMONIA_FL_KIT, or the only lead's kit in kits/.",
+        help="Your startup kit; default: $PNEUMONIA_FL_KIT, or the kit in kits/ when no other is there.",
         show_default=False,
     ),
+]
+NamedKit = Annotated[
+    Path | None,
+    typer.Option("--kit", help="Your startup kit; default: $PNEUMONIA_FL_KIT.", show_default=False),
 ]
 Study = Annotated[str, typer.Option("--study", help="NVFlare study.")]
 Overrides = Annotated[
@@ -61,7 +65,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, an
 
 def submit(
     job: JobName,
-    kit: Kit = None,
+    kit: NamedKit = None,
     study: Study = "default",
     overrides: Overrides = None,
     rounds: Rounds = None,
@@ -85,7 +89,7 @@ def submit(
     from pneumonia_fl.fl.admin.watch import watch as follow
 
     wanted = Wanted(job, all_overrides(overrides, rounds, min_sites), data, ship_code, token)
-    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
+    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
         submitted = send(admin, wanted, view.progress)
         view.on_submitted(submitted)
         ending = follow(admin, submitted.id, view, _seconds(timeout)) if wait else None
@@ -159,9 +163,9 @@ def logs(
             typer.echo(part, nl=False)
 
 
-def abort(job_id: Id, kit: Kit = None, study: Study = "default", as_json: Json = False) -> None:
+def abort(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: Json = False) -> None:
     """Stop a running job, or keep a waiting one from starting."""
-    with _login(kit, study) as admin:
+    with _login(kit, study, acts=True) as admin:
         found = admin.find(job_id)
         message = admin.abort(found)
     if as_json:
@@ -190,19 +194,19 @@ def download(
     RunView(quiet=as_json).show_result(run, as_json)
 
 
-def clone(job_id: Id, kit: Kit = None, study: Study = "default", as_json: Json = False) -> None:
+def clone(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: Json = False) -> None:
     """Run a job again with the same settings, as a new job."""
     from pneumonia_fl.cli.jobview import JobView
     from pneumonia_fl.fl.admin.submit import clone as send
 
-    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
+    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
         submitted = send(admin, admin.find(job_id), view.progress)
     _show_submitted(submitted, kit, as_json)
 
 
 def resume(
     job_id: Id,
-    kit: Kit = None,
+    kit: NamedKit = None,
     study: Study = "default",
     overrides: Overrides = None,
     rounds: Rounds = None,
@@ -216,15 +220,15 @@ def resume(
     from pneumonia_fl.cli.jobview import JobView
     from pneumonia_fl.fl.admin.submit import resume as send
 
-    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
+    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
         changes = all_overrides(overrides, rounds, min_sites)
         submitted = send(admin, admin.find(job_id), changes, view.progress)
     _show_submitted(submitted, kit, as_json)
 
 
-def delete(job_id: Id, kit: Kit = None, study: Study = "default", as_json: Json = False) -> None:
+def delete(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: Json = False) -> None:
     """Remove a job that has ended, and its result, from the server."""
-    with _login(kit, study) as admin:
+    with _login(kit, study, acts=True) as admin:
         found = admin.find(job_id)
         admin.delete(found)
     if as_json:
@@ -240,11 +244,19 @@ def all_overrides(overrides: list[str] | None, rounds: int | None, min_sites: in
     return [*(overrides or []), *extra]
 
 
-def _login(kit: Path | None, study: str) -> "AbstractContextManager[Admin]":
-    from pneumonia_fl.fl.admin.kits import choose_kit
+def _login(kit: Path | None, study: str, acts: bool = False) -> "AbstractContextManager[Admin]":
     from pneumonia_fl.fl.admin.session import login
 
-    return login(choose_kit(kit), study)
+    return login(chosen_kit(kit, acts), study)
+
+
+def chosen_kit(kit: Path | None, acts: bool) -> Path:
+    """Choose the kit to log in with, and say on standard error whose it is."""
+    from pneumonia_fl.fl.admin.kits import choose_kit, identity
+
+    person = choose_kit(kit, acts)
+    typer.echo(identity(person), err=True)
+    return person.folder
 
 
 def _seconds(minutes: float | None) -> float | None:

@@ -72,7 +72,7 @@ Kit = Annotated[
     Path | None,
     typer.Option(
         "--kit",
-        help="With --env prod: your startup kit; default: $PNEUMONIA_FL_KIT, or the only lead's kit in kits/.",
+        help="With --env prod: your startup kit; default: $PNEUMONIA_FL_KIT.",
         show_default=False,
     ),
 ]
@@ -185,13 +185,14 @@ def _run_prod(
     wanted: "Wanted", kit: Path | None, study: str, out: Path | None, runs: Path, force: bool, as_json: bool
 ) -> None:
     """Submit, watch and download; the exit code says how the job ended."""
+    from pneumonia_fl.cli.jobs import chosen_kit
     from pneumonia_fl.cli.jobview import JobView
     from pneumonia_fl.cli.live import RunView
-    from pneumonia_fl.fl.admin.kits import choose_kit
     from pneumonia_fl.fl.admin.prod import ProdRequest, run_prod
 
+    person = chosen_kit(kit, acts=True)
     with JobView(quiet=as_json) as view:
-        done = run_prod(ProdRequest(choose_kit(kit), study, wanted, out, runs, force), view)
+        done = run_prod(ProdRequest(person, study, wanted, out, runs, force), view)
     if done.run is not None and done.run.metrics()["rounds"]:
         RunView(quiet=as_json).show_result(done.run, as_json)
     done.ending.check()

@@ -6,17 +6,18 @@
 import csv
 import hashlib
 import io
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from pneumonia_fl.config import Preprocess, parse
 from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.json_files import parse_json, read_limited
+from pneumonia_fl.names import SITE_NAME
 from pneumonia_fl.strict import Strict
 
 NORMAL, PNEUMONIA = 0, 1
@@ -83,7 +84,7 @@ class DatasetInfo(Strict):
     partition: str
     preprocess: Preprocess
     classes: dict[str, int] = Field(default={name: index for index, name in enumerate(CLASS_NAMES)})
-    sites: tuple[str, ...]
+    sites: tuple[Annotated[str, Field(pattern=rf"^{SITE_NAME.pattern}$")], ...]
     counts: Counts
     quarantined: int
     duplicates: int
@@ -131,7 +132,7 @@ def read_info(folder: Path) -> DatasetInfo:
         DataError: the folder is not (completely) prepared.
     """
     try:
-        values = json.loads(_read(folder / INFO))
+        values = parse_json(_read(folder / INFO, read_limited))
         return parse(DatasetInfo, values if isinstance(values, Mapping) else {}, str(folder / INFO))
     except (ConfigError, ValueError) as error:
         raise DataError(f"{folder / INFO} is damaged ({error}); run `pneumonia-fl data prepare`") from None
@@ -156,9 +157,9 @@ def count(rows: Iterable[Row]) -> Counts:
     return counts
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
     try:
-        return path.read_bytes()
+        return read(path)
     except FileNotFoundError:
         raise DataError(f"{path.name} not found in {path.parent}; run `pneumonia-fl data prepare`") from None
     except OSError as error:

@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia_fl.errors import ConfigError, DataError
-
-RESERVED_SITES = {"test", "server", "global"}
-"""The official test set's folder, NVFlare's server and the pooled metrics have these names."""
+from pneumonia_fl.names import site_problem
 
 MIN_PATIENTS = 2
 """Patients a site needs: one to train on, one to validate with."""
@@ -92,16 +90,14 @@ def check_sites(names: Sequence[str]) -> None:
     """Refuse names that cannot be folders or clients.
 
     Raises:
-        ConfigError: no site, a reserved or repeated name, or other characters than [A-Za-z0-9_-].
+        ConfigError: no site, a reserved or repeated name, or one that `names.site_problem` refuses.
     """
     if not names:
         raise ConfigError("--sites: at least one site is needed")
     lowered = [name.lower() for name in names]
     for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}", name):
-            raise ConfigError(f"--sites: {name!r} is no site name; use letters, digits, - and _")
-        if name.lower() in RESERVED_SITES:
-            raise ConfigError(f"--sites: {name!r} is reserved; choose another name")
+        if problem := site_problem(name):
+            raise ConfigError(f"--sites: a site cannot be called {name!r}: {problem}")
         if lowered.count(name.lower()) > 1:
             raise ConfigError(f"--sites: {name!r} is named twice")
 

@@ -1,10 +1,11 @@
 """Keeps jobs and sites together, in the server's main process.
 
-Three things that stock NVFlare 2.9 leaves open (NVFLARE-2.9 §10; NVFlare issues 5115, 5220):
+Four things that stock NVFlare 2.9 leaves open (NVFLARE-2.9 §10; NVFlare issues 5115, 5220):
 
 - a job that was running when the server was killed stays RUNNING for ever and cannot be ended or downloaded;
 - a site that was restarted has a new session, and the running job never hears of it again;
-- how a job really ended (incomplete, below its quorum) is written nowhere that a person could ask.
+- how a job really ended (incomplete, below its quorum) is written nowhere that a person could ask;
+- a submitter can write there how the job ended, before it has run.
 """
 
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import RunProcessKey, SystemComponents
+from nvflare.apis.fl_constant import FLContextKey, RunProcessKey, SystemComponents
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import Job, JobMetaKey, RunStatus
 from nvflare.apis.job_scheduler_spec import DispatchInfo
@@ -23,6 +24,7 @@ from nvflare.security.logging import secure_format_exception
 
 from pneumonia_fl.fl.messages import RESULT_KEY, properties
 from pneumonia_fl.fl.state import STATE_FOLDER, JobState
+from pneumonia_fl.fl.submission import keep_submitted
 from pneumonia_fl.runs import TB_EVENTS, events_of
 
 LOOK_SECONDS = 1.0
@@ -40,13 +42,17 @@ class JobKeeper(FLComponent):
         self._told: set[str] = set()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Begin with the server and end with it."""
+        """Begin with the server, end with it, and look at every job that comes in."""
         if event_type == EventType.SYSTEM_START:
             self._engine: Any = fl_ctx.get_engine()
             self._close_abandoned(fl_ctx)
             threading.Thread(target=self._watch, name="job-keeper", daemon=True).start()
         elif event_type == EventType.SYSTEM_END:
             self._stop.set()
+        elif event_type == EventType.SUBMIT_JOB:
+            dropped = keep_submitted(fl_ctx.get_prop(FLContextKey.JOB_META))
+            if dropped:
+                self.log_warning(fl_ctx, f"a new job's meta lost what only the server may say: {dropped}")
 
     def _close_abandoned(self, fl_ctx: FLContext) -> None:
         """End the jobs that were running when the last server process died, and keep what they had."""

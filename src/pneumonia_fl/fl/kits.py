@@ -4,16 +4,17 @@ A kit is what NVFlare's provisioning makes for one participant: `startup/` (iden
 edited) and `local/` (the owner's own settings).
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import field_validator
 
-from pneumonia_fl.config import no_login, parse, read_yaml
+from pneumonia_fl.config import no_login, parse
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.json_files import read_json
 from pneumonia_fl.strict import Strict
+from pneumonia_fl.yaml_files import read_yaml
 
 Kind = Literal["server", "site", "admin"]
 STARTUP_FILES: dict[Kind, str] = {
@@ -119,7 +120,7 @@ def read_settings(local: Path) -> LocalSettings:
 
 def _read(folder: Path, kind: Kind, file: Path) -> Kit:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
         name, project, host, port = _READERS[kind](values)
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise KitError(f"{file} is broken ({error}); ask for a new kit") from None

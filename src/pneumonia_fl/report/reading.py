@@ -1,15 +1,14 @@
 """What a run or comparison folder holds, read leniently: what is missing or damaged is said, never fatal."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pneumonia_fl.errors import RunError
+from pneumonia_fl.errors import ConfigError, RunError
 from pneumonia_fl.journal import Event
+from pneumonia_fl.json_files import MAX_RECORD_BYTES, parse_json, read_json, read_limited
+from pneumonia_fl.yaml_files import read_yaml
 
 EVALUATIONS = "evaluations"
 SUMMARY = "summary.json"
@@ -160,7 +159,7 @@ def without_paths(text: object) -> str:
 
 def _read_json(path: Path, problems: list[str], consequence: str, quiet: bool = False) -> Values:
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(path, MAX_RECORD_BYTES)
     except FileNotFoundError:
         if not quiet:
             problems.append(_sentence(path, "is missing", consequence))
@@ -184,8 +183,8 @@ def _read_card(folder: Path, problems: list[str]) -> Values:
 
 def _read_yaml(path: Path, problems: list[str]) -> Values:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        values = read_yaml(path)
+    except ConfigError:
         problems.append(_sentence(path, "is missing or damaged", "the job's settings are unknown"))
         return {}
     return _shaped(path, values, problems)
@@ -205,10 +204,12 @@ def _shaped(path: Path, values: object, problems: list[str]) -> Values:
 def _read_journal(path: Path, problems: list[str]) -> list[Event]:
     """All lines that can be read; a damaged line is counted, and the others still count."""
     try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
+        lines = read_limited(path, MAX_RECORD_BYTES).splitlines()
+    except (OSError, ValueError):
         problems.append(
-            _sentence(path, "is missing", "no score distribution, no curves from validation data")
+            _sentence(
+                path, "is missing or too large", "no score distribution, no curves from validation data"
+            )
         )
         return []
     events = [event for line in lines if (event := _event(line)) is not None]
@@ -219,7 +220,7 @@ def _read_journal(path: Path, problems: list[str]) -> list[Event]:
 
 def _event(line: bytes) -> Event | None:
     try:
-        values = json.loads(line)
+        values = parse_json(line, MAX_RECORD_BYTES)
     except ValueError:
         return None
     return values if isinstance(values, dict) and "event" in values else None

@@ -1,7 +1,6 @@
 """A job's result from the server as a run folder like the simulator's: whole, or not at all."""
 
 import contextlib
-import json
 import shutil
 import tempfile
 import threading
@@ -14,6 +13,8 @@ from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.fl.admin.records import JobRecord
 from pneumonia_fl.fl.admin.session import Admin
 from pneumonia_fl.fl.messages import properties
+from pneumonia_fl.json_files import read_json
+from pneumonia_fl.names import path_word
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.runs import RunFolder, relocate_artifacts
 
@@ -24,8 +25,8 @@ NVFLARE_JOB, NVFLARE_WORKSPACE = "job", "workspace"
 
 
 def run_path(runs: Path, job: JobRecord) -> Path:
-    """Where a job's run folder goes unless the user says so."""
-    return runs / f"{job.name}-{job.id[:8]}"
+    """Where a job's run folder goes unless the user says so; whatever its submitter called it, below `runs`."""
+    return runs / f"{path_word(job.name, 'job')}-{path_word(job.id[:8], 'unknown')}"
 
 
 def download(
@@ -124,7 +125,7 @@ def _find_job(fetched: Path, job_id: str) -> tuple[Path, dict[str, Any]]:
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
     except (OSError, ValueError) as error:
         raise RunError(f"the downloaded {file.name} is broken ({error}); download it again") from None
     return values if isinstance(values, dict) else {}

@@ -1,30 +1,46 @@
-"""Which person's kit a command works with."""
+"""Which person's kit a command works with: nobody acts with a key that they have not named."""
 
 from pathlib import Path
 
 from pneumonia_fl.environment import KIT_VARIABLE, admin_kit
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.admin.refusals import role
-from pneumonia_fl.fl.kits import find_kits
+from pneumonia_fl.fl.kits import Kit, find_kits, open_kit
 
 KITS = Path("kits")
-LEAD = "lead"
 
 
-def choose_kit(given: Path | None, kits: Path = KITS) -> Path:
-    """The kit that the user names, that of `PNEUMONIA_FL_KIT`, or the only lead's kit in `kits`.
+def choose_kit(given: Path | None, acts: bool, kits: Path = KITS) -> Kit:
+    """Return the kit that the user names, that of `PNEUMONIA_FL_KIT`, or the only one in `kits`.
+
+    Args:
+        given: `--kit`.
+        acts: whether the command changes something on the server; then the user must name the kit.
+        kits: where to look; a folder with a second kit, of whomever, is no person's own.
 
     Raises:
-        KitError: none of these, or several leads have a kit there.
+        KitError: none of these, or it is not a person's kit.
     """
-    chosen = given or admin_kit()
-    if chosen is not None:
-        return chosen
-    hint = f"pass --kit KIT (a person's startup kit), or set {KIT_VARIABLE}"
-    if not kits.is_dir():
-        raise KitError(f"whose login? {hint}")
-    leads = [kit for kit in find_kits(kits) if kit.kind == "admin" and role(kit) == LEAD]
-    if len(leads) != 1:
-        names = ", ".join(kit.name for kit in leads) or "none"
-        raise KitError(f"whose login? Leads with a kit in {kits}: {names}; {hint}")
-    return leads[0].folder
+    if chosen := given or admin_kit():
+        return open_person(chosen)
+    found = [] if acts or not kits.is_dir() else find_kits(kits)
+    if len(found) != 1 or found[0].kind != "admin":
+        raise KitError(f"no kit selected: pass --kit KIT (your own startup kit), or set {KIT_VARIABLE}")
+    return found[0]
+
+
+def open_person(folder: Path) -> Kit:
+    """Open a person's kit.
+
+    Raises:
+        KitError: the folder is no kit, or that of a server or site.
+    """
+    kit = open_kit(folder)
+    if kit.kind != "admin":
+        raise KitError(f"{folder} is the kit of a {kit.kind}; give the kit of a person (name@…)")
+    return kit
+
+
+def identity(kit: Kit) -> str:
+    """Return as whom the kit logs in, for people: `as lead@consortium.org (lead)`."""
+    return f"as {kit.name} ({role(kit)})"

@@ -103,7 +103,8 @@ def record(meta: Mapping[str, Any]) -> JobRecord:
         meta: what `list_jobs(detailed=True)` and `get_job_meta` return.
     """
     ours = properties(meta)
-    config = ours.get("config") or {}
+    config = ours.get("config")
+    rounds = config.get("rounds") if isinstance(config, Mapping) else None
     result = _result(meta)
     raw = str(meta.get("status", ""))
     return JobRecord(
@@ -116,15 +117,15 @@ def record(meta: Mapping[str, Any]) -> JobRecord:
         submitted=float(meta.get("submit_time") or 0),
         started_at=_epoch(str(meta.get("start_time") or "")),
         duration=_seconds(str(meta.get("duration", ""))),
-        rounds=config.get("rounds"),
-        sites=tuple(ours.get("sites") or _deployed(meta)),
+        rounds=rounds if isinstance(rounds, int) else None,
+        sites=_names(ours.get("sites")) or _names(_deployed(meta)),
         reason=reason(meta),
         missing=tuple(result.get("missing", ())),
         best_auroc=result.get("best_auroc"),
         shipped=bool(meta.get("byoc")),
         cloned_from=meta.get("cloned_from"),
-        resumed_from=ours.get("resume_from") or None,
-        ours=bool(config),
+        resumed_from=str(ours.get("resume_from") or "") or None,
+        ours=isinstance(config, Mapping) and bool(config),
     )
 
 
@@ -226,6 +227,11 @@ def _result(meta: Mapping[str, Any]) -> Mapping[str, Any]:
     """How the job ended, by our controller; empty before that, and for a job that was killed."""
     found = meta.get(RESULT_KEY)
     return found if isinstance(found, Mapping) else {}
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """Site names, also when the submitter wrote something else in their place: one job must not spoil the list."""
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _deployed(meta: Mapping[str, Any]) -> list[str]:

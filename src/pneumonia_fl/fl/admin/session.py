@@ -16,11 +16,12 @@ from nvflare.fuel.hci.client.file_transfer import FileTransferModule
 
 from pneumonia_fl.environment import quiet_grpc
 from pneumonia_fl.errors import KitError, TimeLimitError
+from pneumonia_fl.fl.admin.kits import open_person
 from pneumonia_fl.fl.admin.records import JobRecord, find_job_id, record
 from pneumonia_fl.fl.admin.refusals import JobNotRunning, NoSuchJob, explain, role
 from pneumonia_fl.fl.doctor.certificates import certificate
 from pneumonia_fl.fl.doctor.network import greet, network
-from pneumonia_fl.fl.kits import Kit, open_kit
+from pneumonia_fl.fl.kits import Kit
 from pneumonia_fl.fl.messages import STATS_GROUP
 
 LOGIN_SECONDS = 15.0
@@ -180,10 +181,7 @@ def login(folder: Path, study: str = "default") -> Iterator[Admin]:
         TimeLimitError: the server cannot be reached.
         RefusedError: the server does not know the person or the study.
     """
-    kit = open_kit(folder)
-    if kit.kind != "admin":
-        raise KitError(f"{folder} is the kit of a {kit.kind}; give the kit of a person (name@…)")
-    admin = Admin(kit, study)
+    admin = Admin(open_person(folder), study)
     try:
         yield admin
     finally:

@@ -20,6 +20,7 @@ from pneumonia_fl.fl.compare.scoring import TestImages
 from pneumonia_fl.fl.compare.worker import COST, Spec
 from pneumonia_fl.fl.matrix import draw_matrix
 from pneumonia_fl.fl.session import Request, Watcher, run_simulation
+from pneumonia_fl.names import path_word
 from pneumonia_fl.runs import RunFolder
 
 ARMS = "arms"
@@ -199,4 +200,4 @@ def _label(arm: Arm, seed: int) -> str:
 
 
 def _slug(name: str) -> str:
-    return name.replace(" ", "_")
+    return path_word(name.replace(" ", "_"), "arm")

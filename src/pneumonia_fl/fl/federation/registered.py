@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from pneumonia_fl.errors import TimeLimitError
+from pneumonia_fl.fl.admin.refusals import role
 from pneumonia_fl.fl.admin.session import login
 from pneumonia_fl.fl.federation.launch import POLL_SECONDS
 from pneumonia_fl.fl.kits import Kit, find_kits
+
+LEAD_IT = "project_admin"
 
 
 def ask(person: Kit) -> dict[str, Any]:
@@ -21,11 +24,12 @@ def ask(person: Kit) -> dict[str, Any]:
         return {"server": f"{person.host}:{person.port}", "sites": admin.sites()}
 
 
-def admin_kit(folder: Path, server: Kit) -> Kit | None:
-    """A person's kit in `folder` for this server; None when there is none."""
+def lead_it_kit(folder: Path, server: Kit) -> Kit | None:
+    """Return the kit of the only Lead IT for this server in `folder`, who runs it; None when there is none."""
     people = [kit for kit in find_kits(folder) if kit.kind == "admin"]
     fitting = [kit for kit in people if (kit.project, kit.port) == (server.project, server.port)]
-    return fitting[0] if fitting else None
+    leads = [kit for kit in fitting if role(kit) == LEAD_IT]
+    return leads[0] if len(leads) == 1 else None
 
 
 def wait_for_sites(person: Kit, sites: set[str], deadline: float) -> None:

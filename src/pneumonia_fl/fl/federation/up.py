@@ -82,14 +82,16 @@ def _check_tracking(trackings: list[Tracking]) -> None:
 
 
 def _ask_servers(folder: Path, participants: list[Participant], deadline: float, say: Say) -> None:
-    """Hear from each server itself that it knows the sites, where a person's kit lies beside the others."""
-    from pneumonia_fl.fl.federation.registered import admin_kit, wait_for_sites
+    """Hear from each server itself that it knows the sites, where the Lead IT's kit lies beside the others."""
+    from pneumonia_fl.fl.admin.kits import identity
+    from pneumonia_fl.fl.federation.registered import lead_it_kit, wait_for_sites
 
     sites = {one.name for one in participants if one.kit.kind == "site"}
     for server in (one for one in participants if one.kit.kind == "server"):
-        person = admin_kit(folder, server.kit)
+        person = lead_it_kit(folder, server.kit)
         if person is None or not sites:
             continue
+        say(f"asking the server {identity(person)}")
         try:
             wait_for_sites(person, sites, deadline)
         except (

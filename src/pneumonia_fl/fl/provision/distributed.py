@@ -24,6 +24,8 @@ from pneumonia_fl.fl.provision.project import Project, load_project
 from pneumonia_fl.fl.provision.shipped import find_wheel, policy_folder
 from pneumonia_fl.fl.provision.signing import key_made_at_owner
 from pneumonia_fl.fl.provision.state import State
+from pneumonia_fl.json_files import MAX_BYTES, parse_json
+from pneumonia_fl.names import site_problem
 
 VALID_DAYS = 360
 """As long as the certificates of the other kits."""
@@ -53,9 +55,7 @@ def approve(request: Path, project_file: Path, out: Path) -> Approved:
         raise ConfigError(f"{out} has no root yet; make the kits first: pneumonia-fl provision --out {out}")
     if not request.is_file():
         raise ConfigError(f"no request {request}; the site makes it with `nvflare cert request`")
-    name = _requested_name(request)
-    if name in {participant.name for participant in project.participants}:
-        raise ConfigError(f"{name} is in {project_file}, so that its kit is made here; take it out first")
+    _check_name(_requested_name(request), project)
     signed = request.absolute().with_name(
         request.name.removesuffix(".zip").removesuffix(".request") + ".signed.zip"
     )
@@ -65,12 +65,21 @@ def approve(request: Path, project_file: Path, out: Path) -> Approved:
     return Approved(signed, cert_fingerprint_sha256(state.root))
 
 
+def _check_name(name: str, project: Project) -> None:
+    """Refuse a name that project.yml could not have, or has."""
+    if name.lower() in {participant.name.lower() for participant in project.participants}:
+        raise ConfigError(f"{name} is in {project.file}, so that its kit is made here; take it out first")
+    problem = "" if "@" in name and name[0].isalnum() else site_problem(name)
+    if name and problem:
+        raise ConfigError(f"no participant can be called {name!r}: {problem}")
+
+
 def _requested_name(request: Path) -> str:
     """Whose request it is; "" when it is none, which NVFlare then says."""
     try:
-        with zipfile.ZipFile(request) as archive:
-            return str(json.loads(archive.read("request.json"))["name"])
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
+        with zipfile.ZipFile(request) as archive, archive.open("request.json") as file:
+            return str(parse_json(file.read(MAX_BYTES + 1))["name"])
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile):
         return ""
 
 

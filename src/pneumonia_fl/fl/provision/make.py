@@ -1,6 +1,7 @@
 """`pneumonia-fl provision`: project.yml to finished kits; what exists already stays as it is."""
 
 import contextlib
+import copy
 import io
 import os
 import shutil
@@ -10,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from nvflare.lighter.constants import CtxKey
 from nvflare.lighter.prov_utils import prepare_builders
 from nvflare.lighter.provision import prepare_project
@@ -166,7 +166,7 @@ def _private_files() -> Iterator[None]:
 
 def _run_nvflare(project: Project, workspace: Path) -> Path:
     """NVFlare's own provisioner, into `workspace`; returns the folder with its kits."""
-    values = yaml.safe_load(project.file.read_text(encoding="utf-8"))
+    values = copy.deepcopy(project.values)  # NVFlare takes it apart
     spoken = io.StringIO()
     with contextlib.redirect_stdout(spoken), contextlib.redirect_stderr(spoken):
         try:

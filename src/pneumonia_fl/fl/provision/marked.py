@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import yaml
 
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.yaml_files import compose_yaml, read_text, value_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,24 @@ class Marked:
     @property
     def value(self) -> Any:
         """The plain value."""
-        return yaml.SafeLoader("").construct_object(self.node, deep=True)
+        return value_of(self.node, str(self.file))
+
+    def text(self) -> str:
+        """The value, which must be text: `on`, `12` and lists are none."""
+        value = self.value
+        if not isinstance(value, str):
+            self.fail(f"text is expected here, not {value!r}; put it in quotes")
+        return value
+
+    def is_mapping(self) -> bool:
+        """Whether it holds `key: value` lines."""
+        return isinstance(self.node, yaml.MappingNode)
+
+    def pairs(self, what: str) -> Iterator[tuple["Marked", "Marked"]]:
+        """Keys and values of a mapping whose keys are names."""
+        if not isinstance(self.node, yaml.MappingNode):
+            self.fail(f"{what} must hold `key: value` lines")
+        yield from ((Marked(key, self.file), Marked(value, self.file)) for key, value in self.node.value)
 
     def fail(self, text: str) -> NoReturn:
         """Raise a `ConfigError` that names file and line."""
@@ -51,17 +69,13 @@ class Marked:
         yield from (Marked(item, self.file) for item in self.node.value)
 
     def fields(self, allowed: set[str], what: str) -> dict[str, "Marked"]:
-        """The values of a mapping by key; an unknown key or one given twice is an error."""
-        if not isinstance(self.node, yaml.MappingNode):
-            self.fail(f"{what} must hold `key: value` lines")
+        """The values of a mapping by key; an unknown key is an error."""
         found: dict[str, Marked] = {}
-        for key_node, value in self.node.value:
-            key = Marked(key_node, self.file)
+        for key, value in self.pairs(what):
             if key.value not in allowed:
-                key.fail(f"unknown key {key.value!r} in {what}; known: {', '.join(sorted(allowed))}")
-            if key.value in found:
-                key.fail(f"{key.value!r} stands twice in {what}")
-            found[key.value] = Marked(value, self.file)
+                known = f"known: {', '.join(sorted(allowed))}" if allowed else "there are none"
+                key.fail(f"unknown key {key.value!r} in {what}; {known}")
+            found[key.value] = value
         return found
 
     def need(self, fields: dict[str, "Marked"], key: str, what: str) -> "Marked":
@@ -77,15 +91,7 @@ def read_marked(file: Path) -> Marked:
     Raises:
         ConfigError: it is missing, empty or no YAML.
     """
-    try:
-        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file} is not UTF-8 text") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{file}:{line}: not valid YAML: {error.problem}") from None
+    node = compose_yaml(read_text(file), str(file))
     if node is None:
         raise ConfigError(f"{file} is empty")
     return Marked(node, file)

@@ -6,7 +6,6 @@ following files are not secure content." It does not look at the start scripts, 
 `signature.json` that was taken away; `verify` does.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from nvflare.lighter.utils import load_crt, sign_folders, verify_content
 
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.json_files import read_json
 
 SIGNATURE = "signature.json"
 
@@ -66,7 +66,7 @@ def verify(kit: Kit) -> list[str]:
 
 def _read(kit: Kit) -> tuple[dict[str, str], Any]:
     try:
-        signatures = json.loads((kit.startup / SIGNATURE).read_text(encoding="utf-8"))
+        signatures = read_json(kit.startup / SIGNATURE)
         return dict(signatures), load_crt(str(kit.root_certificate)).public_key()
     except (OSError, ValueError) as error:
         raise KitError(

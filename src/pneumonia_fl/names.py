@@ -1,0 +1,23 @@
+"""Names from people, files and other machines: what a site may be called, and how a name becomes part of a path."""
+
+import re
+
+SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+"""A site's folder, its client in NVFlare, its series in TensorBoard; never what a command takes for an option."""
+RESERVED_SITES = frozenset({"all", "client", "global", "server", "test"})
+"""What a site cannot be called, in any case: `all`, `client` and `server` are NVFlare's words, `global` is the series
+of the pooled metrics, `test` the folder of the official test set."""
+_OTHER = re.compile(r"[^A-Za-z0-9_-]+")
+_LONGEST = 80
+
+
+def site_problem(name: str) -> str:
+    """Return why a site cannot be called `name`; empty when it can."""
+    if not SITE_NAME.fullmatch(name):
+        return "use at most 63 letters, digits, - and _, a letter or digit first"
+    return "that word is reserved; choose another name" if name.lower() in RESERVED_SITES else ""
+
+
+def path_word(name: str, otherwise: str) -> str:
+    """Return `name` as one part of a path, of letters, digits, - and _ only; `otherwise` when nothing is left."""
+    return _OTHER.sub("-", name).strip("-")[:_LONGEST] or otherwise
