@@ -94,9 +94,13 @@ def install() -> None:
 def tell_refusal(user: str, action: str, reason: str) -> None:
     """Write that somebody was refused, unless there was a line like it a moment ago. Never raises.
 
-    `user` is who the connection or session belongs to, not who the request says it is from.
+    `user` is who the session belongs to, never who a request says it is from; "" for whom the connection belongs to.
     """
-    user, action, reason = clean(user) or UNKNOWN, clean(action), clean(reason, 500)
+    user, action, reason = (
+        clean(user or _PEER.get().certificate) or UNKNOWN,
+        clean(action),
+        clean(reason, 500),
+    )
     with _LOCK:
         more = _LIMITER.admit(f"{user} {action} {reason}", time.monotonic())
     if more is None:
