@@ -1,6 +1,5 @@
 """The server's commands, on NVFlare's own registry: who may run those that ask for no right."""
 
-
 import pytest
 from nvflare.fuel.f3.cellnet.cell import Cell
 from nvflare.fuel.hci.conn import Connection
