@@ -51,7 +51,8 @@ class JobLauncher(ProcessJobLauncher):
         workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
         if code := workspace.get_app_custom_dir(job_meta[JobConstants.JOB_ID]):
             environment["PYTHONPATH"] = os.pathsep.join([code, *filter(None, sys.path)])
-        return environment | get_credential_env(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS) or {})
+        environment.update(get_credential_env(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS) or {}))
+        return environment
 
 
 class ServerJobLauncher(JobLauncher, ServerProcessJobLauncher):
