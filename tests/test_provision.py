@@ -89,7 +89,7 @@ def test_a_policy_adds_to_the_classes_of_nvflare(original_kits: Kits) -> None:
     assert set(before["class_allow_list"]) <= set(after["class_allow_list"])
     assert after["class_list_enforcement_mode"] == "enforce"
     ids = [part["id"] for part in after["components"]]
-    assert ids == [part["id"] for part in before["components"]]
+    assert ids == [*(part["id"] for part in before["components"]), "audit_log"]
 
 
 def test_both_ends_notice_a_dead_connection_and_no_request_waits_long(original_kits: Kits) -> None:

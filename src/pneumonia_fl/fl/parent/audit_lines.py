@@ -11,24 +11,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from pneumonia_fl.text import TEXT_LIMIT, printable
+
 PRIVATE_FILE = 0o600
-MOST_FIELD = 200
-"""Characters of a field; an e-mail address or a command of NVFlare's (100) fits."""
 MOST_MESSAGE = 1000
 UNKNOWN = "?"
 _BRACKETS = str.maketrans("[]", "()")
 
 
-def clean(text: object, most: int = MOST_FIELD) -> str:
-    """The text on one line, of at most `most` characters, without what could begin a field or change a terminal.
-
-    What cannot be printed (control and format characters, line and paragraph separators, lone surrogates) becomes a
-    space, and brackets become parentheses.
-    """
-    characters = str(text)[: 4 * most].translate(_BRACKETS)
-    words = "".join(each if each.isprintable() else " " for each in characters).split()
-    line = " ".join(words)
-    return line if len(line) <= most else f"{line[: most - 3]}..."
+def clean(text: object, most: int = TEXT_LIMIT) -> str:
+    """Return `text` on one line of at most `most` characters, without what could begin a field."""
+    return printable(text, most).translate(_BRACKETS)
 
 
 @dataclass(frozen=True)
