@@ -21,12 +21,11 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import JobMetaKey
 
 from pneumonia_fl.fl import handshakes
-from pneumonia_fl.fl.parent.audit_log import Peer, install, note_peer, on_behalf_of, tell_refusal
+from pneumonia_fl.fl.parent.audit_log import install, name_peers, tell_refusal
 from pneumonia_fl.fl.parent.commands import watch_commands
 
 STDERR = 2
 OK_DETAIL = ": OK"
-CONNECTIONS = "nvflare.fuel.f3.sfm.conn_manager"
 HEARD = {
     "nvflare.private.fed.server.client_manager.ClientManager": (
         "failed to verify client identity",
@@ -38,7 +37,7 @@ HEARD = {
         "Maximum number of clients reached",
     ),
     "nvflare.private.fed.server.fed_server.FederatedServer": ("unauthenticated msg",),
-    CONNECTIONS: ("claimed endpoint",),
+    "nvflare.fuel.f3.sfm.conn_manager": ("claimed endpoint",),
 }
 """Where NVFlare says that it does not let a site or a person in, and how: for that there are no events."""
 
@@ -49,6 +48,7 @@ class RefusalLog(FLComponent):
     def __init__(self) -> None:
         super().__init__()
         install()
+        name_peers()
         watch_commands()
         self._registering = threading.local()
         self._told = ""
@@ -67,21 +67,14 @@ class RefusalLog(FLComponent):
 
     def _begin(self, fl_ctx: FLContext) -> None:
         self._engine: Any = fl_ctx.get_engine()
-        note_peers(self._engine.server.cell.core_cell)
         watch_handshakes(Path(fl_ctx.get_workspace().get_audit_file_path()).absolute())
         for name, phrases in HEARD.items():
-            tell = self._tell_connection if name == CONNECTIONS else self._tell_registration
-            logging.getLogger(name).addHandler(_Refused(phrases, tell))
+            logging.getLogger(name).addHandler(_Refused(phrases, self._tell_registration))
 
     def _tell_registration(self, reason: str) -> None:
         """The request's name is what somebody says; the line's user is who the connection belongs to."""
         name = getattr(self._registering, "name", "")
         tell_refusal("", "register", f"as {name}: {reason}" if name else reason)
-
-    def _tell_connection(self, reason: str) -> None:
-        """Before there is a first message."""
-        with on_behalf_of(Peer()):
-            tell_refusal("", "register", reason)
 
     def _tell_deployment(self, fl_ctx: FLContext) -> None:
         """A site that does not take a job, or a job that the server itself does not take."""
@@ -111,13 +104,6 @@ class _Refused(logging.Handler):
         message = record.getMessage()
         if any(phrase in message for phrase in self._phrases):
             self._tell(message)
-
-
-def note_peers(core_cell: Any) -> None:
-    """Have lines about a message name its connection, also when NVFlare's own filter refuses it."""
-    core_cell.add_incoming_filter("*", "*", note_peer)
-    filters = core_cell.in_filter_reg.find("*", "*")
-    filters.insert(0, filters.pop())
 
 
 def watch_handshakes(audit_log: Path) -> None:

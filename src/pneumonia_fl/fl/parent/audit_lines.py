@@ -4,6 +4,7 @@ Every entry is written twice: to `audit.log` as NVFlare writes it, and to `audit
 Needs the standard library only, because `fl/handshakes.py` uses it in a process of its own.
 """
 
+import errno
 import json
 import os
 import uuid
@@ -82,8 +83,8 @@ class AuditFiles:
 
     def write(self, entry: Entry) -> None:
         """Append the entry to both; several processes may do so, since each line is one write."""
-        os.write(self._log, f"{entry.text()}\n".encode())
-        os.write(self._lines, f"{json.dumps(entry.record())}\n".encode())
+        _append(self._log, entry.text())
+        _append(self._lines, json.dumps(entry.record()))
 
     def close(self) -> None:
         """Close both."""
@@ -95,3 +96,9 @@ def _open(path: Path) -> int:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     os.fchmod(descriptor, PRIVATE_FILE)  # one of an earlier version, or of another umask
     return descriptor
+
+
+def _append(descriptor: int, line: str) -> None:
+    data = f"{line}\n".encode()
+    if os.write(descriptor, data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nvflare.apis.fl_component import FLComponent
-from nvflare.fuel.f3.cellnet.defs import MessagePropKey
+from nvflare.fuel.f3.cellnet.core_cell import CoreCell
 from nvflare.fuel.f3.drivers.driver_params import DriverParams
 from nvflare.fuel.sec import audit
 from nvflare.fuel.sec.audit import EXCLUDED_ACTIONS, Auditor, AuditService
@@ -111,18 +111,11 @@ def tell_refusal(user: str, action: str, reason: str) -> None:
         log.error("not in the audit log (%s): refused %s to %s: %s", error, action, user, reason)
 
 
-def peer_of(endpoint: Any) -> Peer:
-    """Who is at the other end of one of NVFlare's endpoints; nobody for None."""
-    if endpoint is None:
-        return _NOBODY
-    certificate = endpoint.conn_props.get(DriverParams.PEER_CN.value)
+def peer_of(endpoint: str, connection: dict[str, Any]) -> Peer:
+    """Who is there, by the name of the cell and NVFlare's properties of the connection."""
+    certificate = connection.get(DriverParams.PEER_CN.value)
     # NVFlare's drivers say "N/A" where they do not know.
-    return Peer(endpoint.name, "" if certificate in (None, "N/A") else certificate)
-
-
-def note_peer(message: Any) -> None:
-    """Remember who sent the message that this thread works on: call it first in a filter for incoming messages."""
-    _PEER.set(peer_of(message.get_prop(MessagePropKey.ENDPOINT)))
+    return Peer(endpoint, "" if certificate in (None, "N/A") else certificate)
 
 
 @contextmanager
@@ -135,9 +128,22 @@ def on_behalf_of(peer: Peer) -> Iterator[None]:
         _PEER.reset(token)
 
 
+def name_peers() -> None:
+    """Have lines about a message name its connection. For constructors too, behind those of what judges messages."""
+    deliver = CoreCell.process_message
+
+    def process_message(self: Any, endpoint: Any, connection: Any, app_id: int, message: Any) -> None:
+        properties = connection.get_conn_properties() if connection else {}
+        with on_behalf_of(peer_of(endpoint.name, properties)):
+            deliver(self, endpoint, connection, app_id, message)
+
+    CoreCell.process_message = process_message
+
+
 class AuditLog(FLComponent):
     """A component of a site's `local/resources.json`: clean lines, from the first one on."""
 
     def __init__(self) -> None:
         super().__init__()
         install()
+        name_peers()

@@ -4,7 +4,6 @@ Stock NVFlare 2.9 has commands that ask for no right, among them all of its netw
 and it writes nothing about a command or a login that it refuses.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
@@ -26,8 +25,6 @@ from nvflare.private.fed.server import admin
 
 from pneumonia_fl.fl.parent.audit_log import Peer, on_behalf_of, peer_of, tell_refusal
 
-Tell = Callable[[str, str, str], None]
-"""Told user, action and reason."""
 OPEN = {
     InternalCommands.CERT_LOGIN,
     InternalCommands.LOGOUT,
@@ -55,9 +52,9 @@ class WatchedRegister(ServerCommandRegister):
 
     def add_filter(self, cmd_filter: CommandFilter) -> None:
         """Watch the filter; behind the one that knows who is logged in, ask for a role."""
-        super().add_filter(Watched(cmd_filter, tell_refusal))
+        super().add_filter(Watched(cmd_filter))
         if isinstance(cmd_filter, LoginModule):
-            super().add_filter(Watched(AskForARole(), tell_refusal))
+            super().add_filter(Watched(AskForARole()))
 
 
 class AskForARole(CommandFilter):
@@ -81,9 +78,9 @@ def for_the_project_admin(entry: CommandEntry) -> bool:
 class Watched(CommandFilter):
     """One of the filters, with a line for whatever it stops, or that is stopped later: a login."""
 
-    def __init__(self, inner: CommandFilter, tell: Tell) -> None:
+    def __init__(self, inner: CommandFilter) -> None:
         super().__init__()
-        self._inner, self._tell = inner, tell
+        self._inner = inner
 
     def pre_command(self, conn: Connection, args: list[str]) -> bool:
         """Let the filter decide; what it writes itself (NVFlare's `CommandAudit`) names the connection."""
@@ -92,18 +89,18 @@ class Watched(CommandFilter):
             # NVFlare's filter also stops commands on jobs that do not exist or do not run: nobody was refused.
             status = conn.buffer.meta.get(MetaKey.STATUS)
             if not passed and (status == MetaStatusValue.NOT_AUTHORIZED or self._knows_people()):
-                self._tell(conn.get_prop(ConnProps.USER_NAME, ""), " ".join(args), _said(conn))
+                tell_refusal(conn.get_prop(ConnProps.USER_NAME, ""), " ".join(args), _said(conn))
         return passed
 
     def post_command(self, conn: Connection, args: list[str]) -> Any:
         """Look at the answer to a login: to NVFlare one that is rejected is a command that was done."""
         if (
             self._knows_people()
-            and args[0] == InternalCommands.CERT_LOGIN
+            and conn.get_prop(ConnProps.CMD_ENTRY).name == InternalCommands.CERT_LOGIN
             and _said(conn).startswith("REJECT")
         ):
             with on_behalf_of(_peer_of(conn)):
-                self._tell("", " ".join(args), _said(conn))
+                tell_refusal("", " ".join(args), _said(conn))
         return self._inner.post_command(conn, args)
 
     def close(self) -> None:
@@ -119,7 +116,7 @@ def _peer_of(conn: Connection) -> Peer:
     request, session = conn.get_prop(ConnProps.REQUEST), conn.get_prop(ConnProps.SESSION)
     origin = request.get_header(MessageHeaderKey.ORIGIN) if request else session and session.origin_fqcn
     agent = conn.get_prop(ConnProps.HCI_SERVER).cell.core_cell.agents.get(origin)
-    return peer_of(agent and agent.endpoint)
+    return peer_of(agent.endpoint.name, agent.endpoint.conn_props) if agent else Peer()
 
 
 def _said(conn: Connection) -> str:
