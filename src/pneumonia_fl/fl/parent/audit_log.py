@@ -54,7 +54,7 @@ class CleanAuditor(Auditor):
         """Write a line about a command; return its id, or "" for what NVFlare does not write."""
         if action in EXCLUDED_ACTIONS:
             return ""
-        return self._write(Entry(action, user, msg, ref, **vars(_PEER.get())))
+        return self._write(Entry(action, _known(user), msg, ref, **vars(_PEER.get())))
 
     def add_job_event(
         self,
@@ -97,7 +97,7 @@ def tell_refusal(user: str, action: str, reason: str) -> None:
     `user` is who the session belongs to, never who a request says it is from; "" for whom the connection belongs to.
     """
     user, action, reason = (
-        clean(user or _PEER.get().certificate) or UNKNOWN,
+        clean(_known(user)) or UNKNOWN,
         clean(action),
         clean(reason, 500),
     )
@@ -109,6 +109,11 @@ def tell_refusal(user: str, action: str, reason: str) -> None:
         AuditService.add_event(user=user, action=action, msg=f"refused: {reason}{more}")
     except OSError as error:
         log.error("not in the audit log (%s): refused %s to %s: %s", error, action, user, reason)
+
+
+def _known(user: str) -> str:
+    """The user, or whom the connection belongs to where NVFlare knows none: before a login."""
+    return _PEER.get().certificate if user in ("", UNKNOWN) else user
 
 
 def peer_of(endpoint: str, connection: dict[str, Any]) -> Peer:
