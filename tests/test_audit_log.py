@@ -80,10 +80,11 @@ def test_a_refusal_is_told_once_in_a_while(log: Path) -> None:
 
 def test_a_line_names_the_connection(log: Path) -> None:
     with on_behalf_of(Peer("admin_1", "lead@consortium.org")):
-        AuditService.add_event(user="lead@consortium.org", action="list_jobs")
+        AuditService.add_event(user="?", action="_cert_login")
     AuditService.add_event(user="", action="later")
     first, later = records(log)
     assert (first["endpoint"], first["certificate"]) == ("admin_1", "lead@consortium.org")
+    assert first["user"] == "lead@consortium.org"
     assert "certificate" not in later
 
 

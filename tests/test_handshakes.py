@@ -1,5 +1,10 @@
 """gRPC's lines about handshakes, as 1.85 writes them, and the limit on lines in the audit log."""
 
+import functools
+import json
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +42,7 @@ def test_a_traced_refusal_is_one_line_with_the_address(
     passed, audit = sort(["before", *TRACED, "after"], tmp_path, capsys)
     assert passed == "before\nafter\n"
     (line,) = audit.splitlines()
-    assert "[U:ipv6:[::1]:38088][A:tls_handshake]refused: left before the handshake was done" in line
+    assert "[U:ipv6:(::1):38088][A:tls_handshake]refused: left before the handshake was done" in line
 
 
 def test_without_traces_a_refusal_has_no_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,6 +50,28 @@ def test_without_traces_a_refusal_has_no_address(tmp_path: Path, capsys: pytest.
     assert passed == "\nafter\n"
     (line,) = audit.splitlines()
     assert "[U:?][A:tls_handshake]refused: no client certificate" in line
+
+
+def test_an_address_is_one_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forged = [line.replace("%5B::1%5D:38088", "%0A%5BE:1%5D%5BU:lead-it%5D") for line in TRACED]
+    _, audit = sort(forged, tmp_path, capsys)
+    (line,) = audit.splitlines()
+    assert "[U:ipv6: (E:1)(U:lead-it)]" in line
+    (record,) = (tmp_path / "audit.jsonl").read_text().splitlines()
+    assert json.loads(record)["action"] == "tls_handshake"
+
+
+def test_what_the_server_says_arrives_when_the_disk_is_full(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pneumonia_fl.fl.handshakes", str(tmp_path / "audit.log")]
+    said = "".join(f"{line}\n" for line in ["before", UNTRACED, "after"])
+    nothing_more = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (0, 0))
+    done = subprocess.run(
+        command, input=said, text=True, capture_output=True, preexec_fn=nothing_more, timeout=60, check=True
+    )
+    before, problem, after = done.stderr.splitlines()
+    assert (before, after) == ("before", "after")
+    assert problem.startswith("not in the audit log (")
+    assert "no client certificate" in problem
 
 
 def test_handshakes_that_are_done_or_of_a_client_are_no_refusals(

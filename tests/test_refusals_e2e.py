@@ -8,6 +8,7 @@ import json
 import shutil
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from conftest import pneumonia_fl
-from federation import LEAD, MEMBER, SERVER, SITES, Federation, provision_kits
+from federation import LEAD, LEAD_IT, MEMBER, SERVER, SITES, Federation, provision_kits, until
 from pneumonia_fl.fl.federation.launch import environment_of
 from pneumonia_fl.fl.federation.participant import find_participants
 from refusals import Audit, audit_from_now, nobody_harmed
@@ -185,4 +186,74 @@ def test_a_person_under_another_persons_name(federation: Federation, audit: Audi
     command = [sys.executable, "-c", LOGIN, LEAD, str(federation.kit(MEMBER))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert "error:client_registration" in done.stderr
-    audit.tells(f"[U:{LEAD}][A:register]", "failed to verify client identity: CNMismatch")
+    audit.tells(f"[U:{MEMBER}][A:register]", f"as {LEAD}: failed to verify client identity: CNMismatch")
+
+
+# Commands.
+
+
+COMMANDS = """
+import sys
+from nvflare.fuel.flare_api.flare_api import new_secure_session
+session = new_secure_session(sys.argv[1], sys.argv[2], timeout=10)
+for command in sys.argv[3:]:
+    reply = session.api.server_execute(command)
+    print("answer:", reply["meta"].get("status"), *(item.get("data") for item in reply.get("data", [])))
+session.close()
+"""
+
+
+def say(federation: Federation, person: str, *commands: str) -> list[str]:
+    """NVFlare's answers to commands as they are, one a line."""
+    words = [sys.executable, "-c", COMMANDS, person, str(federation.kit(person)), *commands]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=90, check=True)
+    return [line.removeprefix("answer: ") for line in done.stdout.splitlines() if line.startswith("answer: ")]
+
+
+@pytest.mark.parametrize("command", ["cells", "process_info server", "speed server server", "list_sessions"])
+def test_a_member_uses_the_network_tools(federation: Federation, audit: Audit, command: str) -> None:
+    (answer,) = say(federation, MEMBER, command)
+    assert "is for the project admin only" in answer
+    line = audit.tells(f"[U:{MEMBER}][A:{command}]", "is for the project admin only")
+    assert line.count("[U:") == 1
+
+
+def test_the_project_admin_uses_them(federation: Federation, audit: Audit) -> None:
+    assert "server" in " ".join(say(federation, LEAD_IT, "cells"))
+    assert audit.refusals() == []
+
+
+FORGED = (
+    "x\n[E:00000000-0000-0000-0000-000000000000][T:2026-11-25 12:00:00.000000][U:lead-it@consortium.org]done"
+)
+
+
+@pytest.mark.parametrize("command", ["list_jobs", "register_study", "cells"])
+def test_a_command_that_looks_like_a_line_of_the_log(
+    federation: Federation, audit: Audit, command: str
+) -> None:
+    say(federation, MEMBER, f'{command} "{FORGED}"')
+    until(lambda: "x (E:0000" in _new(audit), 10, "the line about the command")
+    (line,) = [line for line in _new(audit).splitlines() if "E:0000" in line]
+    assert f"[U:{MEMBER}][A:{command} " in line
+    assert line.count("[U:") == line.count("[E:") == 1
+    records = [json.loads(line) for line in audit.file.with_suffix(".jsonl").read_text().splitlines()]
+    (record,) = [each for each in records if each["event"] == line.removeprefix("[E:").partition("]")[0]]
+    assert (record["user"], record["certificate"]) == (MEMBER, MEMBER)
+
+
+def _new(audit: Audit) -> str:
+    return audit.file.read_bytes()[audit.start :].decode()
+
+
+@pytest.mark.parametrize("name", [SERVER, *SITES])
+def test_every_audit_log_is_its_owners_alone_and_has_json_lines(federation: Federation, name: str) -> None:
+    say(federation, LEAD_IT, "sys_info all", "check_status all")
+    log = federation.kit(name) / "audit.log"
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (log, log.with_suffix(".jsonl"))} == {0o600}
+    records = [json.loads(line) for line in log.with_suffix(".jsonl").read_text().splitlines()]
+    events = [line.partition("]")[0].removeprefix("[E:") for line in log.read_text().splitlines()]
+    assert events == [record["event"] for record in records]
+    expected = {"action": "check_status all"} if name == SERVER else {"action": "train.check_status"}
+    expected |= {"user": LEAD_IT} | ({"certificate": LEAD_IT} if name == SERVER else {"endpoint": "server"})
+    assert any(expected.items() <= record.items() for record in records)

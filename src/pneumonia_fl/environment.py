@@ -4,6 +4,7 @@ This module and the command line are the only readers of environment variables.
 """
 
 import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pneumonia_fl.config import no_login
@@ -15,6 +16,7 @@ SITE_STATE_VARIABLE = "PNEUMONIA_FL_SITE_STATE"
 KEEP_MODEL_VARIABLE = "PNEUMONIA_FL_KEEP_MODEL"
 KIT_VARIABLE = "PNEUMONIA_FL_KIT"
 TRACKING_VARIABLE = "PNEUMONIA_FL_TRACKING_URI"
+RUN_VARIABLE = "PNEUMONIA_FL_RUN"
 
 SHARED_CORES = {
     "OMP_NUM_THREADS": "1",  # for whoever does not set its own number
@@ -24,6 +26,31 @@ SHARED_CORES = {
     "MALLOC_ARENA_MAX": "1",
 }
 """For processes of sites that share a machine."""
+
+JOB_VARIABLES = (
+    # Whose account and which language; where programs, libraries and temporary files are.
+    *("HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "XDG_CACHE_HOME"),
+    *("PATH", "PYTHON*", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD"),
+    # Graphics cards, cores and memory.
+    *("CUDA_*", "NVIDIA_*", "CUBLAS_*", "CUDNN_*", "NCCL_*", "TORCH_*", "PYTORCH_*"),
+    *("OMP_*", "GOMP_*", "KMP_*", "MKL_*", "OPENBLAS_*", "MALLOC_*"),
+    # The network, and NVFlare's own settings.
+    *("GRPC_*", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "no_proxy", "grpc_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "NVFLARE_*", "FL_LOG_LEVEL"),
+    RUN_VARIABLE,
+)
+"""What the process of a job is told of its parent's environment: a job must not find a password there."""
+SITE_JOB_VARIABLES = (
+    *JOB_VARIABLES,
+    *(DATA_VARIABLE, THREADS_VARIABLE, SITE_STATE_VARIABLE, KEEP_MODEL_VARIABLE),
+)
+SERVER_JOB_VARIABLES = (
+    *JOB_VARIABLES,
+    *(TRACKING_VARIABLE, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
+    *("MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_HTTP_REQUEST_*"),
+    "REQUESTS_CA_BUNDLE",
+)
+"""Only the server's jobs talk to MLflow."""
 
 
 def data_root() -> Path | None:
@@ -87,6 +114,11 @@ def tracking_uri() -> str | None:
 def child_environment(**values: str) -> dict[str, str]:
     """This process's environment for a child process, with `values` on top."""
     return {**os.environ, **values}
+
+
+def named_environment(names: tuple[str, ...]) -> dict[str, str]:
+    """What this process's environment holds of `names`; `*` stands for any characters."""
+    return {key: value for key, value in os.environ.items() if any(fnmatchcase(key, name) for name in names)}
 
 
 def cpu_count() -> int:

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,24 +19,12 @@ from nvflare.apis.fl_component import FLComponent
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import JobMetaKey
-from nvflare.fuel.hci.conn import Connection
-from nvflare.fuel.hci.proto import InternalCommands, MetaKey, MetaStatusValue, ProtoKey
-from nvflare.fuel.hci.server.constants import ConnProps
-from nvflare.fuel.hci.server.login import LoginModule
-from nvflare.fuel.hci.server.reg import CommandFilter
-from nvflare.fuel.sec.audit import AuditService
 
 from pneumonia_fl.fl import handshakes
-from pneumonia_fl.fl.handshakes import Limiter
+from pneumonia_fl.fl.parent.audit_log import install, name_peers, tell_refusal
+from pneumonia_fl.fl.parent.commands import watch_commands
 
-Tell = Callable[[str, str, str], None]
-"""Told user, action and reason."""
 STDERR = 2
-COMMAND_LENGTH = 100
-"""As much of a command as NVFlare's own lines have."""
-REASON_LENGTH = 500
-ADMIN_SERVER_SECONDS = 30.0
-"""The part that takes commands is made a moment after the components have started."""
 OK_DETAIL = ": OK"
 HEARD = {
     "nvflare.private.fed.server.client_manager.ClientManager": (
@@ -60,8 +47,9 @@ class RefusalLog(FLComponent):
 
     def __init__(self) -> None:
         super().__init__()
-        self._limiter = Limiter()
-        self._lock = threading.Lock()
+        install()
+        name_peers()
+        watch_commands()
         self._registering = threading.local()
         self._told = ""
 
@@ -82,28 +70,11 @@ class RefusalLog(FLComponent):
         watch_handshakes(Path(fl_ctx.get_workspace().get_audit_file_path()).absolute())
         for name, phrases in HEARD.items():
             logging.getLogger(name).addHandler(_Refused(phrases, self._tell_registration))
-        threading.Thread(target=self._watch_commands, name="refusal-log", daemon=True).start()
-
-    def _watch_commands(self) -> None:
-        deadline = time.monotonic() + ADMIN_SERVER_SECONDS
-        while (server := getattr(self._engine.server, "admin_server", None)) is None:
-            if time.monotonic() > deadline:
-                self.logger.error("refused commands will not be in the audit log: there is no admin server")
-                return
-            time.sleep(0.1)
-        filters = server.cmd_reg.filters
-        filters[:] = [*(_Watched(each, self.tell) for each in filters), _Logins(self.tell)]
-
-    def tell(self, user: str, action: str, reason: str) -> None:
-        """Write one line, unless there was one like it a moment ago."""
-        with self._lock:
-            more = self._limiter.admit(f"{user} {action} {reason}", time.monotonic())
-        if more is not None:
-            text = " ".join(reason.split())[:REASON_LENGTH]
-            AuditService.add_event(user=user or "?", action=action, msg=f"refused: {text}{more}")
 
     def _tell_registration(self, reason: str) -> None:
-        self.tell(getattr(self._registering, "name", ""), "register", reason)
+        """The request's name is what somebody says; the line's user is who the connection belongs to."""
+        name = getattr(self._registering, "name", "")
+        tell_refusal("", "register", f"as {name}: {reason}" if name else reason)
 
     def _tell_deployment(self, fl_ctx: FLContext) -> None:
         """A site that does not take a job, or a job that the server itself does not take."""
@@ -114,7 +85,7 @@ class RefusalLog(FLComponent):
         refusals = [detail for detail in details if not detail.endswith(OK_DETAIL)]
         self._told = job_id if refusals else self._told
         for detail in refusals:
-            self.tell(self._submitter(job_id, fl_ctx), f"deploy {job_id}", detail)
+            tell_refusal(self._submitter(job_id, fl_ctx), f"deploy {job_id}", detail)
 
     def _submitter(self, job_id: str, fl_ctx: FLContext) -> str:
         job = self._engine.job_def_manager.get_job(job_id, fl_ctx)
@@ -133,55 +104,6 @@ class _Refused(logging.Handler):
         message = record.getMessage()
         if any(phrase in message for phrase in self._phrases):
             self._tell(message)
-
-
-class _Watched(CommandFilter):
-    """One of NVFlare's filters for commands, with a line for whatever it stops."""
-
-    def __init__(self, inner: CommandFilter, tell: Tell) -> None:
-        super().__init__()
-        self._inner, self._tell = inner, tell
-
-    def pre_command(self, conn: Connection, args: list[str]) -> bool:
-        """Let the filter decide."""
-        passed = bool(self._inner.pre_command(conn, args))
-        # NVFlare's filter also stops commands on jobs that do not exist or do not run: nobody was refused.
-        status = conn.buffer.meta.get(MetaKey.STATUS)
-        if not passed and (status == MetaStatusValue.NOT_AUTHORIZED or isinstance(self._inner, LoginModule)):
-            self._tell(conn.get_prop(ConnProps.USER_NAME, ""), _shown(args), _said(conn))
-        return passed
-
-    def post_command(self, conn: Connection, args: list[str]) -> Any:
-        """Leave it to the filter."""
-        return self._inner.post_command(conn, args)
-
-    def close(self) -> None:
-        """Leave it to the filter."""
-        self._inner.close()
-
-
-class _Logins(CommandFilter):
-    """A line for a login that is rejected: to NVFlare a command that was done."""
-
-    def __init__(self, tell: Tell) -> None:
-        super().__init__()
-        self._tell = tell
-
-    def post_command(self, conn: Connection, args: list[str]) -> bool:
-        """Look at the answer."""
-        if args[0] == InternalCommands.CERT_LOGIN and _said(conn).startswith("REJECT"):
-            self._tell("", _shown(args), _said(conn))
-        return True
-
-
-def _shown(args: list[str]) -> str:
-    return " ".join(args)[:COMMAND_LENGTH]
-
-
-def _said(conn: Connection) -> str:
-    """What the caller is told."""
-    texts = [item.get(ProtoKey.DATA) for item in conn.buffer.data]
-    return " ".join(text for text in texts if isinstance(text, str))
 
 
 def watch_handshakes(audit_log: Path) -> None:

@@ -7,18 +7,19 @@ last words of a server that crashes must still arrive.
 
     python -m pneumonia_fl.fl.handshakes AUDIT_LOG < what the server writes
 
-Everything else goes on to stderr unchanged. Needs the standard library only.
+Everything else goes on to stderr unchanged. Needs the standard library only (and so does `parent/audit_lines.py`).
 """
 
+import contextlib
 import re
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from urllib.parse import unquote
+
+from pneumonia_fl.fl.parent.audit_lines import AuditFiles, Entry
 
 ACTION = "tls_handshake"
 QUIET_SECONDS = 60.0
@@ -108,27 +109,33 @@ def meaning_of(error: str) -> str:
     return next((text for key, text in meanings.items() if key in error), "handshake failed")
 
 
-def audit_line(peer: str, text: str) -> str:
-    """A line as NVFlare's Auditor writes it."""
-    return f"[E:{uuid.uuid4()}][T:{datetime.now()}][U:{peer or '?'}][A:{ACTION}]refused: {text}\n"
-
-
 def follow(lines: Iterable[bytes], audit: Path) -> None:
     """Sort the lines until there are no more."""
-    handshakes, limiter = Handshakes(), Limiter()
+    handshakes, limiter, files = Handshakes(), Limiter(), None
     for raw in lines:
         ours, refusal = handshakes.take(raw.decode("utf-8", "replace").rstrip("\n"))
         if not ours:
-            sys.stderr.buffer.write(raw)
-            sys.stderr.buffer.flush()
+            _pass_on(raw)
         if refusal is None:
             continue
         peer, error = refusal
         meaning = meaning_of(error)
         more = limiter.admit(f"{peer.rpartition(':')[0]} {meaning}", time.monotonic())
-        if more is not None:
-            with audit.open("a", encoding="utf-8") as file:
-                file.write(audit_line(peer, f"{meaning} ({error.strip()}){more}"))
+        if more is None:
+            continue
+        entry = Entry(ACTION, peer, f"refused: {meaning} ({error.strip()}){more}", endpoint=peer)
+        try:
+            files = files or AuditFiles(audit)
+            files.write(entry)
+        except OSError as problem:  # a full disk: the server's own words must still arrive
+            _pass_on(f"not in the audit log ({problem}): {entry.text()}\n".encode())
+
+
+def _pass_on(line: bytes) -> None:
+    """To stderr; as long as that cannot be written, the server must not wait for us, nor get an error."""
+    with contextlib.suppress(OSError):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Starts the job processes of server and sites: shipped code first, and at a site again when it is killed.
+"""Starts the job processes of server and sites, told only what they need; at a site again when they are killed.
 
 Stock NVFlare 2.9 reports a job process that is gone to the server, which then ends the whole job for everybody
 (NVFLARE-2.9 §10, `fed_server.process_job_failure`). Here the site starts it again; the server sends the task that
@@ -8,9 +8,9 @@ was on the way once more. After `MAX_RESTARTS` the site leaves the job, and the 
 import logging
 import os
 import shlex
-import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable
 
 from nvflare.apis.fl_constant import FLContextKey, JobConstants
@@ -19,7 +19,10 @@ from nvflare.apis.job_launcher_spec import JobHandleSpec, JobReturnCode
 from nvflare.app_common.job_launcher.client_process_launcher import ClientProcessJobLauncher
 from nvflare.app_common.job_launcher.process_launcher import ProcessHandle, ProcessJobLauncher
 from nvflare.app_common.job_launcher.server_process_launcher import ServerProcessJobLauncher
+from nvflare.utils.job_launcher_utils import get_credential_env
+from nvflare.utils.process_utils import spawn_process
 
+from pneumonia_fl.environment import SERVER_JOB_VARIABLES, SITE_JOB_VARIABLES, named_environment
 from pneumonia_fl.fl.executor import TRAINER_DIED
 
 MAX_RESTARTS = 5
@@ -28,30 +31,40 @@ MAX_RESTARTS = 5
 log = logging.getLogger("pneumonia_fl.site")
 
 
-class ShippedCodeFirst(ProcessJobLauncher):
-    """Puts a job's own code before what is installed.
+class JobLauncher(ProcessJobLauncher):
+    """Starts a job's process with an environment of named variables, and with the job's own code first.
 
-    NVFlare puts it last on the module path, so that an installed package of the same name hides it.
+    NVFlare hands on its whole environment, and puts the code that a job ships last on the module path, so that an
+    installed package of the same name hides it.
     """
 
-    def get_command(self, job_meta: dict[str, object], fl_ctx: FLContext) -> str:
-        """NVFlare's command; when the job ships code, with a module path that begins there."""
-        command = str(super().get_command(job_meta, fl_ctx))
-        code = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT).get_app_custom_dir(
-            job_meta[JobConstants.JOB_ID]
-        )
-        if not code:
-            return command
-        path = os.pathsep.join([code, *filter(None, sys.path)])
-        return f"{shutil.which('env')} PYTHONPATH={shlex.quote(path)} {command}"
+    names: tuple[str, ...]
+    """What the process may know of its parent's environment."""
+
+    def launch_job(self, job_meta: dict[str, object], fl_ctx: FLContext) -> JobHandleSpec:
+        """Start the job's process."""
+        words = shlex.split(str(self.get_command(job_meta, fl_ctx)))
+        return ProcessHandle(process_adapter=spawn_process(words, self._environment(job_meta, fl_ctx)))
+
+    def _environment(self, job_meta: dict[str, object], fl_ctx: FLContext) -> dict[str, str]:
+        environment = named_environment(self.names)
+        workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
+        if code := workspace.get_app_custom_dir(job_meta[JobConstants.JOB_ID]):
+            environment["PYTHONPATH"] = os.pathsep.join([code, *filter(None, sys.path)])
+        environment.update(get_credential_env(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS) or {}))
+        return environment
 
 
-class ServerJobLauncher(ShippedCodeFirst, ServerProcessJobLauncher):
-    """NVFlare's launcher of a server's job processes."""
+class ServerJobLauncher(JobLauncher, ServerProcessJobLauncher):
+    """Starts a server's job processes."""
+
+    names = SERVER_JOB_VARIABLES
 
 
-class SiteJobLauncher(ShippedCodeFirst, ClientProcessJobLauncher):
-    """NVFlare's launcher of a site's job processes, with restarts."""
+class SiteJobLauncher(JobLauncher, ClientProcessJobLauncher):
+    """Starts a site's job processes, and starts them again when they die."""
+
+    names = SITE_JOB_VARIABLES
 
     def launch_job(self, job_meta: dict[str, object], fl_ctx: FLContext) -> JobHandleSpec:
         """Start the job's process and watch over it."""
@@ -68,11 +81,13 @@ class RestartingHandle(JobHandleSpec):
         self._process = launch()
         self._restarts = 0
         self._stopping = self._gave_up = False
+        self._lock = threading.Lock()
 
     def terminate(self) -> None:
-        """End the process for good."""
-        self._stopping = True
-        self._process.terminate()
+        """End the process for good, also one that is being started again."""
+        with self._lock:
+            self._stopping = True
+            self._process.terminate()
 
     def poll(self) -> object:
         """How it ended. A site that gave up says UNKNOWN, which does not end the job for the others."""
@@ -91,7 +106,15 @@ class RestartingHandle(JobHandleSpec):
                 return
             self._restarts += 1
             log.warning("the job's process ended with %s; starting it again (%d)", code, self._restarts)
-            self._process = self._launch()
+            if not self._start_again():
+                return
+
+    def _start_again(self) -> bool:
+        """Start the process unless the job was ended since it died."""
+        with self._lock:
+            if not self._stopping:
+                self._process = self._launch()
+            return not self._stopping
 
 
 def _died(code: int | None) -> bool:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from pneumonia_fl.environment import child_environment
+from pneumonia_fl.environment import RUN_VARIABLE, child_environment
 
-RUN_MARK = "PNEUMONIA_FL_RUN"
+RUN_MARK = RUN_VARIABLE
 TERM_SECONDS = 5.0
 
 

@@ -23,7 +23,6 @@ from pneumonia_fl.fl.guard.arrivals import Arrival, put_in_front
 from pneumonia_fl.fl.guard.protocol import SERVER, Role, cell
 from pneumonia_fl.fl.guard.shell import NoShell, PathRules
 from pneumonia_fl.fl.guard.site_failures import SiteFailures
-from pneumonia_fl.fl.parent.audit_log import install as install_audit_log
 from pneumonia_fl.fl.parent.audit_log import tell_refusal
 
 NOT_OURS = "a connection that this process does not have"
@@ -38,7 +37,6 @@ class ServerGuard(FLComponent):
     def __init__(self) -> None:
         super().__init__()
         self._engine: Any = None
-        install_audit_log()
         listener.install()
         put_in_front(self.judge)
 
@@ -99,7 +97,6 @@ class SiteGuard(FLComponent):
         self._shell = shell
         self._trainer = f"trainer_{secrets.token_hex(16)}"
         external_process_backend._TRAINER_LEAF_PREFIX = self._trainer
-        install_audit_log()
         listener.install()
         admit_connections(self.may_connect)
         put_in_front(self.judge)

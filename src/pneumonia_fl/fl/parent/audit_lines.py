@@ -4,6 +4,7 @@ Every entry is written twice: to `audit.log` as NVFlare writes it, and to `audit
 Needs the standard library only, because `fl/handshakes.py` uses it in a process of its own.
 """
 
+import errno
 import json
 import os
 import uuid
@@ -11,24 +12,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from pneumonia_fl.text import TEXT_LIMIT, printable
+
 PRIVATE_FILE = 0o600
-MOST_FIELD = 200
-"""Characters of a field; an e-mail address or a command of NVFlare's (100) fits."""
 MOST_MESSAGE = 1000
 UNKNOWN = "?"
 _BRACKETS = str.maketrans("[]", "()")
 
 
-def clean(text: object, most: int = MOST_FIELD) -> str:
-    """The text on one line, of at most `most` characters, without what could begin a field or change a terminal.
-
-    What cannot be printed (control and format characters, line and paragraph separators, lone surrogates) becomes a
-    space, and brackets become parentheses.
-    """
-    characters = str(text)[: 4 * most].translate(_BRACKETS)
-    words = "".join(each if each.isprintable() else " " for each in characters).split()
-    line = " ".join(words)
-    return line if len(line) <= most else f"{line[: most - 3]}..."
+def clean(text: object, most: int = TEXT_LIMIT) -> str:
+    """Return `text` on one line of at most `most` characters, without what could begin a field."""
+    return printable(text, most).translate(_BRACKETS)
 
 
 @dataclass(frozen=True)
@@ -89,8 +83,8 @@ class AuditFiles:
 
     def write(self, entry: Entry) -> None:
         """Append the entry to both; several processes may do so, since each line is one write."""
-        os.write(self._log, f"{entry.text()}\n".encode())
-        os.write(self._lines, f"{json.dumps(entry.record())}\n".encode())
+        _append(self._log, entry.text())
+        _append(self._lines, json.dumps(entry.record()))
 
     def close(self) -> None:
         """Close both."""
@@ -102,3 +96,9 @@ def _open(path: Path) -> int:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     os.fchmod(descriptor, PRIVATE_FILE)  # one of an earlier version, or of another umask
     return descriptor
+
+
+def _append(descriptor: int, line: str) -> None:
+    data = f"{line}\n".encode()
+    if os.write(descriptor, data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

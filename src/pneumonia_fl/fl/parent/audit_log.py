@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nvflare.apis.fl_component import FLComponent
-from nvflare.fuel.f3.cellnet.defs import MessagePropKey
+from nvflare.fuel.f3.cellnet.core_cell import CoreCell
 from nvflare.fuel.f3.drivers.driver_params import DriverParams
 from nvflare.fuel.sec import audit
 from nvflare.fuel.sec.audit import EXCLUDED_ACTIONS, Auditor, AuditService
@@ -54,7 +54,7 @@ class CleanAuditor(Auditor):
         """Write a line about a command; return its id, or "" for what NVFlare does not write."""
         if action in EXCLUDED_ACTIONS:
             return ""
-        return self._write(Entry(action, user, msg, ref, **vars(_PEER.get())))
+        return self._write(Entry(action, _known(user), msg, ref, **vars(_PEER.get())))
 
     def add_job_event(
         self,
@@ -94,9 +94,13 @@ def install() -> None:
 def tell_refusal(user: str, action: str, reason: str) -> None:
     """Write that somebody was refused, unless there was a line like it a moment ago. Never raises.
 
-    `user` is who the connection or session belongs to, not who the request says it is from.
+    `user` is who the session belongs to, never who a request says it is from; "" for whom the connection belongs to.
     """
-    user, action, reason = clean(user) or UNKNOWN, clean(action), clean(reason, 500)
+    user, action, reason = (
+        clean(_known(user)) or UNKNOWN,
+        clean(action),
+        clean(reason, 500),
+    )
     with _LOCK:
         more = _LIMITER.admit(f"{user} {action} {reason}", time.monotonic())
     if more is None:
@@ -107,18 +111,16 @@ def tell_refusal(user: str, action: str, reason: str) -> None:
         log.error("not in the audit log (%s): refused %s to %s: %s", error, action, user, reason)
 
 
-def peer_of(endpoint: Any) -> Peer:
-    """Who is at the other end of one of NVFlare's endpoints; nobody for None."""
-    if endpoint is None:
-        return _NOBODY
-    certificate = endpoint.conn_props.get(DriverParams.PEER_CN.value)
+def _known(user: str) -> str:
+    """The user, or whom the connection belongs to where NVFlare knows none: before a login."""
+    return _PEER.get().certificate if user in ("", UNKNOWN) else user
+
+
+def peer_of(endpoint: str, connection: dict[str, Any]) -> Peer:
+    """Who is there, by the name of the cell and NVFlare's properties of the connection."""
+    certificate = connection.get(DriverParams.PEER_CN.value)
     # NVFlare's drivers say "N/A" where they do not know.
-    return Peer(endpoint.name, "" if certificate in (None, "N/A") else certificate)
-
-
-def note_peer(message: Any) -> None:
-    """Remember who sent the message that this thread works on: call it first in a filter for incoming messages."""
-    _PEER.set(peer_of(message.get_prop(MessagePropKey.ENDPOINT)))
+    return Peer(endpoint, "" if certificate in (None, "N/A") else certificate)
 
 
 @contextmanager
@@ -131,9 +133,22 @@ def on_behalf_of(peer: Peer) -> Iterator[None]:
         _PEER.reset(token)
 
 
+def name_peers() -> None:
+    """Have lines about a message name its connection. For constructors too, behind those of what judges messages."""
+    deliver = CoreCell.process_message
+
+    def process_message(self: Any, endpoint: Any, connection: Any, app_id: int, message: Any) -> None:
+        properties = connection.get_conn_properties() if connection else {}
+        with on_behalf_of(peer_of(endpoint.name, properties)):
+            deliver(self, endpoint, connection, app_id, message)
+
+    CoreCell.process_message = process_message
+
+
 class AuditLog(FLComponent):
     """A component of a site's `local/resources.json`: clean lines, from the first one on."""
 
     def __init__(self) -> None:
         super().__init__()
         install()
+        name_peers()

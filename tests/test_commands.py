@@ -1,0 +1,90 @@
+"""The server's commands, on NVFlare's own registry: who may run those that ask for no right."""
+
+import pytest
+from nvflare.fuel.f3.cellnet.cell import Cell
+from nvflare.fuel.hci.conn import Connection
+from nvflare.fuel.hci.proto import MetaKey, MetaStatusValue
+from nvflare.fuel.hci.reg import CommandEntry
+from nvflare.fuel.hci.server.authz import AuthzFilter
+from nvflare.fuel.hci.server.builtin import new_command_register_with_builtin_module
+from nvflare.fuel.hci.server.constants import ConnProps
+from nvflare.fuel.hci.server.login import LoginModule
+from nvflare.fuel.hci.server.reg import ServerCommandRegister
+from nvflare.fuel.sec.audit import AuditService
+from nvflare.private.fed.server import admin
+from nvflare.private.fed.server.server_cmd_modules import ServerCommandModules
+
+from pneumonia_fl.fl.parent.commands import AskForARole, Watched, for_the_project_admin, watch_commands
+
+NETWORK_TOOLS = {
+    "cells",
+    "route",
+    "peers",
+    "conns",
+    "url_use",
+    "speed",
+    "stress",
+    "msg_stats",
+    "process_info",
+}
+NETWORK_TOOLS |= {"list_pools", "show_pool", "show_comm_config", "show_config_vars"}
+SESSION = {"_cert_login", "_logout", "_check_session", "_commands"}
+
+
+@pytest.fixture(scope="module")
+def register(tmp_path_factory: pytest.TempPathFactory) -> ServerCommandRegister:
+    """The register of NVFlare's own admin server, made as a server makes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            admin, "new_command_register_with_builtin_module", new_command_register_with_builtin_module
+        )
+        patch.setattr(AuditService, "the_auditor", None)
+        watch_commands()
+        AuditService.initialize(str(tmp_path_factory.mktemp("server") / "audit.log"))
+        cell = Cell(fqcn="server", root_url="tcp://localhost:1", secure=False, credentials={})
+        server = admin.FedAdminServer(cell, None, ServerCommandModules.cmd_modules, "", "")
+        AuditService.close()
+    return server.cmd_reg
+
+
+def commands(register: ServerCommandRegister) -> dict[str, CommandEntry]:
+    return {name: entry for scope in register.scopes.values() for name, entry in scope.entries.items()}
+
+
+def run_as(role: str, entry: CommandEntry) -> Connection:
+    """The connection after our filter looked at a command."""
+    conn = Connection(props={ConnProps.CMD_ENTRY: entry, ConnProps.USER_ROLE: role})
+    conn.set_prop("passed", AskForARole().pre_command(conn, [entry.name]))
+    return conn
+
+
+def test_every_command_that_asks_for_no_right_is_the_project_admins(register: ServerCommandRegister) -> None:
+    found = commands(register)
+    guarded = {name for name, entry in found.items() if for_the_project_admin(entry)}
+    assert guarded == NETWORK_TOOLS | {"list_sessions"}
+    assert {name for name, entry in found.items() if entry.authz_func is None} - guarded == SESSION
+
+
+@pytest.mark.parametrize("role", ["member", "lead", "org_admin", "", None])
+@pytest.mark.parametrize("name", sorted(NETWORK_TOOLS))
+def test_network_tools_are_refused(register: ServerCommandRegister, role: str, name: str) -> None:
+    conn = run_as(role, commands(register)[name])
+    assert not conn.get_prop("passed")
+    assert conn.buffer.meta[MetaKey.STATUS] == MetaStatusValue.NOT_AUTHORIZED
+
+
+def test_the_project_admin_may_use_them(register: ServerCommandRegister) -> None:
+    assert all(run_as("project_admin", entry).get_prop("passed") for entry in commands(register).values())
+
+
+@pytest.mark.parametrize(
+    "name", ["list_jobs", "get_job_meta", "check_status", "submit_job", *sorted(SESSION)]
+)
+def test_what_has_its_own_right_is_left_to_nvflare(register: ServerCommandRegister, name: str) -> None:
+    assert run_as("member", commands(register)[name]).get_prop("passed")
+
+
+def test_the_role_is_asked_for_between_login_and_rights(register: ServerCommandRegister) -> None:
+    assert all(isinstance(each, Watched) for each in register.filters)
+    kinds = [type(each._inner) for each in register.filters]
+    assert kinds[:3] == [LoginModule, AskForARole, AuthzFilter]

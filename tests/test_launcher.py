@@ -1,0 +1,144 @@
+"""The processes of jobs: what they are told of their parent's environment, and that an ended job stays ended."""
+
+import json
+import logging
+import shlex
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from nvflare.apis.fl_constant import FLContextKey, JobConstants
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.job_launcher_spec import JobProcessArgs
+from nvflare.apis.workspace import Workspace
+
+from pneumonia_fl.fl.launcher import JobLauncher, RestartingHandle, ServerJobLauncher, SiteJobLauncher
+
+JOB = "11111111-2222-3333-4444-555555555555"
+SECRETS = (
+    "AWS_SECRET_ACCESS_KEY",
+    "DATABASE_URL",
+    "PNEUMONIA_FL_KIT",
+    "GITHUB_TOKEN",
+    "MLFLOW_TRACKING_PASSWORD_FILE2",
+)
+TRACKING = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "PNEUMONIA_FL_TRACKING_URI")
+SITE = ("PNEUMONIA_FL_DATA", "PNEUMONIA_FL_THREADS", "PNEUMONIA_FL_SITE_STATE", "PNEUMONIA_FL_KEEP_MODEL")
+BOTH = ("PNEUMONIA_FL_RUN", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LC_ALL", "https_proxy")
+TELL = "import json, os, sys; print(json.dumps({**os.environ, 'first': sys.path[1]}), file=open(sys.argv[1], 'w'))"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    for name in ("startup", "local"):
+        (tmp_path / "kit" / name).mkdir(parents=True)
+    return Workspace(str(tmp_path / "kit"), "site")
+
+
+def environment_in(launcher: JobLauncher, workspace: Workspace, out: Path) -> dict[str, str]:
+    """What a process that the launcher starts finds in its environment, and first on its module path."""
+    context = FLContext()
+    program = f"{shlex.quote(TELL)} {out}"
+    context.set_prop(FLContextKey.JOB_PROCESS_ARGS, {JobProcessArgs.EXE_MODULE: ("-c", program)})
+    context.get_prop(FLContextKey.JOB_PROCESS_ARGS)[JobProcessArgs.AUTH_TOKEN] = ("-t", "the-token")
+    context.set_prop(FLContextKey.WORKSPACE_OBJECT, workspace)
+    launcher.launch_job({JobConstants.JOB_ID: JOB}, context).wait()
+    return dict(json.loads(out.read_text()))
+
+
+@pytest.fixture
+def everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*SECRETS, *TRACKING, *SITE, *BOTH):
+        monkeypatch.setenv(name, "1")
+
+
+@pytest.mark.usefixtures("everything")
+def test_a_sites_job_gets_named_variables_only(workspace: Workspace, tmp_path: Path) -> None:
+    found = environment_in(SiteJobLauncher(), workspace, tmp_path / "out")
+    assert {"PATH", *SITE, *BOTH} <= found.keys()
+    assert not {*SECRETS, *TRACKING} & found.keys()
+    assert found["NVFLARE_JOB_AUTH_TOKEN"] == "the-token"
+
+
+@pytest.mark.usefixtures("everything")
+def test_only_the_servers_jobs_may_log_in_to_mlflow(workspace: Workspace, tmp_path: Path) -> None:
+    found = environment_in(ServerJobLauncher(), workspace, tmp_path / "out")
+    assert {"PATH", *TRACKING, *BOTH} <= found.keys()
+    assert not {*SECRETS, *SITE} & found.keys()
+
+
+def test_code_that_a_job_ships_is_found_first(workspace: Workspace, tmp_path: Path) -> None:
+    shipped = Path(workspace.get_root_dir()) / JOB / "app_site" / "custom"
+    shipped.mkdir(parents=True)
+    found = environment_in(SiteJobLauncher(), workspace, tmp_path / "out")
+    assert found["first"] == str(shipped)
+    assert set(filter(None, sys.path)) <= set(found["PYTHONPATH"].split(":"))
+
+
+@dataclass
+class Process:
+    """A job's process that dies at once, or lives until it is ended."""
+
+    dies: bool
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def adapter(self) -> "Process":
+        return self
+
+    def poll(self) -> int:
+        return -9
+
+    def wait(self) -> None:
+        assert self.dies or self.ended.wait(10), "nobody ended it"
+
+    def terminate(self) -> None:
+        self.ended.set()
+
+
+class Calls(logging.Handler):
+    """Does something the moment that a message is logged."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        super().__init__()
+        self._action = action
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._action()
+
+
+def test_a_job_ended_between_death_and_restart_is_not_started_again() -> None:
+    launched: list[Process] = []
+
+    def launch() -> Process:
+        launched.append(Process(dies=not launched))
+        return launched[-1]
+
+    handle = RestartingHandle(launch)
+    said = Calls(handle.terminate)
+    logging.getLogger("pneumonia_fl.site").addHandler(said)
+    try:
+        handle.wait()
+    finally:
+        logging.getLogger("pneumonia_fl.site").removeHandler(said)
+    assert len(launched) == 1
+
+
+def test_a_job_ended_while_it_is_started_again_ends() -> None:
+    launched: list[Process] = []
+    terminators: list[threading.Thread] = []
+
+    def launch() -> Process:
+        if launched:
+            terminators.append(threading.Thread(target=handle.terminate))
+            terminators[-1].start()
+        launched.append(Process(dies=not launched))
+        return launched[-1]
+
+    handle = RestartingHandle(launch)
+    handle.wait()
+    terminators[0].join(10)
+    assert [process.ended.is_set() for process in launched] == [False, True]
