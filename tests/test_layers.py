@@ -14,7 +14,7 @@ import pneumonia_fl
 PACKAGE = Path(pneumonia_fl.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "_jobs" not in path.parts)
 LAYERS = (
-    {"__init__", "config", "environment", "errors", "learning", "overrides", "progress", "strict"},
+    {"__init__", "config", "environment", "errors", "learning", "overrides", "progress", "strict", "text"},
     {
         "data",
         "model",

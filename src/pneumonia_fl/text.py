@@ -1,0 +1,23 @@
+"""Text that comes from somebody else, made fit for a log line, a terminal and a page."""
+
+TEXT_LIMIT = 200
+
+
+def printable(text: object, limit: int = TEXT_LIMIT) -> str:
+    """Return `text` as one line of at most `limit` printable characters.
+
+    Everything that Unicode does not call printable becomes a space: control characters (so no terminal escape
+    works), line breaks, marks that change the direction of text, half surrogates; a row of spaces becomes one. What
+    is cut off shows as "…". Markup is left as it is: a terminal or a page has to escape its own.
+    """
+    # More than `limit`, because spaces go; not all of it, because it may be huge.
+    head = _as_text(text)[: 4 * limit + 1]
+    line = " ".join("".join(char if char.isprintable() else " " for char in head).split())
+    return line if len(line) <= limit and len(head) <= 4 * limit else line[: limit - 1] + "…"
+
+
+def _as_text(value: object) -> str:
+    try:
+        return str(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a list in a list in a list
+        return type(value).__name__

@@ -1,0 +1,46 @@
+"""Text of others becomes one bounded line without anything that acts on a terminal."""
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pneumonia_fl.text import TEXT_LIMIT, printable
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("MemoryError: 3 GB", "MemoryError: 3 GB"),
+        ("Röntgen 胸部 ü", "Röntgen 胸部 ü"),
+        ("two\nlines\r\n\tand more", "two lines and more"),
+        ("\x1b]0;title\x07\x1b[2Jgone", "]0;title [2Jgone"),
+        ("\u202eesrever\u2066x\u200b", "esrever x"),
+        ("half \ud800 pair", "half pair"),
+        ("", ""),
+        (None, "None"),
+        (ValueError("a\x00b"), "a b"),
+    ],
+)
+def test_what_is_not_printable_becomes_a_space(text: object, line: str) -> None:
+    assert printable(text) == line
+
+
+def test_long_text_is_cut_and_says_so() -> None:
+    assert printable("x" * 200) == "x" * 200
+    assert printable("x" * 201) == "x" * 199 + "…"
+    assert printable("\n" * 10**6 + "x", limit=5) == "…"
+    assert printable("abcdef", limit=3) == "ab…"
+
+
+def test_what_has_no_text_is_named_by_its_type() -> None:
+    assert printable(10 ** (sys.get_int_max_str_digits() + 1)) == "int"
+
+
+@given(st.text())
+def test_any_text_is_one_printable_line_and_stays_the_same_the_second_time(text: str) -> None:
+    line = printable(text)
+    assert line.isprintable()
+    assert len(line) <= TEXT_LIMIT
+    assert printable(line) == line
