@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pneumonia_fl.config import ModelConfig, Preprocess
-from pneumonia_fl.data.files import output_errors, write_atomic
+from pneumonia_fl.data.files import output_errors, private_folder, write_atomic
 from pneumonia_fl.data.manifest import CLASS_NAMES, Counts
 from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.model import build_model
@@ -96,8 +96,8 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> No
     Raises:
         OutputError: the folder cannot be made or written.
     """
+    private_folder(folder)
     with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         # Old weights under a new card, or the reverse, must never be seen: the card goes first, comes last.
         (folder / CARD).unlink(missing_ok=True)
     # safetensors refuses views and channels-last strides.

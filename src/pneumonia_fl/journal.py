@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pneumonia_fl.data.files import private
+
 JOURNAL_NAME = "journal.jsonl"
 LOSS_POINTS = 10
 """How many times per round a site reports its training loss."""
@@ -26,7 +28,7 @@ class Journal:
     def write(self, event: str, **values: Any) -> None:
         """Append one event with the time in seconds since the epoch."""
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values}, allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
+        with open(self.path, "a", encoding="utf-8", opener=private) as file:
             file.write(line + "\n")
 
 

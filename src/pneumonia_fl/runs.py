@@ -24,7 +24,7 @@ import yaml
 
 from pneumonia_fl import __version__
 from pneumonia_fl.config import JobConfig
-from pneumonia_fl.data.files import output_errors, write_atomic
+from pneumonia_fl.data.files import PRIVATE_FOLDER, output_errors, private_folder, write_atomic
 from pneumonia_fl.errors import OutputError, RunError
 
 GLOBAL = "global"
@@ -74,7 +74,7 @@ class RunFolder:
                         f"{path} exists already; choose another --out, or replace it with --force"
                     )
                 _remove_run(path)
-            path.mkdir(parents=True, exist_ok=True)
+            private_folder(path)
         return cls(path)
 
     @classmethod
@@ -133,11 +133,12 @@ def list_runs(root: Path) -> list[RunFolder]:
 def new_run_path(root: Path, job: str) -> Path:
     """A free folder name below `root`: job and time, with a number when two runs start in one second."""
     stem = f"{job}-{time.strftime('%Y%m%d-%H%M%S')}"
+    private_folder(root)
     names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
     for name in names:
         path = root / name
         try:
-            path.mkdir(parents=True)
+            path.mkdir(PRIVATE_FOLDER)
         except FileExistsError:
             continue
         except OSError as error:

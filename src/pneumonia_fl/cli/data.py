@@ -163,14 +163,13 @@ def show(
     ] = None,
 ) -> None:
     """Draw what was prepared: a contact sheet per site and class, and the class balance of the sites."""
-    from pneumonia_fl.data.files import output_errors
+    from pneumonia_fl.data.files import private_folder
     from pneumonia_fl.data.manifest import read_info
     from pneumonia_fl.report.figures import class_balance, contact_sheet
 
     read_info(folder)
     target = (out or folder.resolve().with_name(f"{folder.resolve().name}-figures")).resolve()
-    with output_errors(target):
-        target.mkdir(parents=True, exist_ok=True)
+    private_folder(target)
     for picture in [*contact_sheet(folder, target), class_balance(folder, target / "class_balance.png")]:
         typer.echo(picture.resolve())
 

@@ -20,6 +20,7 @@ from pneumonia_fl.cli.report import report
 from pneumonia_fl.cli.run import run
 from pneumonia_fl.cli.show import runs, ui
 from pneumonia_fl.cli.sweep import sweep
+from pneumonia_fl.data.files import keep_files_private
 from pneumonia_fl.errors import PneumoniaFLError
 
 INTERRUPTED = 130
@@ -74,6 +75,7 @@ def common(
 
 def main() -> None:
     """Run the command line; never returns normally."""
+    keep_files_private()
     signal.signal(signal.SIGTERM, _interrupt)
     debug = "--debug" in sys.argv[1:]
     try:

@@ -1,0 +1,153 @@
+"""Images, manifests, models and results are for the account that made them, whatever its umask."""
+
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conftest import CLI
+from pneumonia_fl.data.files import inner_folder, private_folder, write_atomic, write_new
+from pneumonia_fl.errors import OutputError
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """Mode by path below `folder`, itself included."""
+    paths = [folder, *folder.rglob("*")]
+    return {str(path.relative_to(folder)): stat.S_IMODE(path.lstat().st_mode) for path in paths}
+
+
+def open_to_others(folder: Path) -> dict[str, str]:
+    return {path: f"{mode:04o}" for path, mode in modes(folder).items() if mode & 0o077}
+
+
+def command(umask: int, *words: object) -> None:
+    done = subprocess.run([CLI, *map(str, words)], umask=umask, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o077], ids=lambda mask: f"umask{mask:03o}")
+def umask(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+def test_prepared_x_rays_are_for_their_owner_only(umask: int, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "data"
+    command(umask, "data", "prepare", "--source", "synthetic:images=24,size=32", "--size", 32, "--out", out)
+    command(umask, "data", "show", out, "--out", tmp_path / "new" / "figures")
+    assert not open_to_others(tmp_path / "new")
+    assert {"data/site-1/images.npy", "data/manifest.csv", "data/quarantine.csv"} <= modes(
+        tmp_path / "new"
+    ).keys()
+
+
+@pytest.mark.e2e
+def test_a_run_its_logs_its_records_and_its_report_are_for_their_owner_only(
+    umask: int, tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "smoke"
+    command(umask, "run", "smoke", "--rounds", 1, "--out", run)
+    command(umask, "evaluate", run, "--source", "synthetic:images=24,size=32", "--split", "test")
+    command(umask, "report", run)
+    assert not open_to_others(tmp_path / "runs")
+    assert {
+        "mlflow.db",
+        "tb_events",
+        "evaluations/test-01.json",
+        "model/model.safetensors",
+        "report.html",
+    } <= modes(run).keys()
+
+
+def test_x_rays_are_closed_even_where_the_program_is_called_as_a_library(tmp_path: Path) -> None:
+    from conftest import prepare
+
+    before = os.umask(0o000)
+    try:
+        prepare(tmp_path / "data", 24, 2)
+    finally:
+        os.umask(before)
+    assert not open_to_others(tmp_path / "data")
+
+
+def test_preparing_again_closes_what_an_earlier_version_left_open(tmp_path: Path) -> None:
+    words = (
+        "data",
+        "prepare",
+        "--source",
+        "synthetic:images=24,size=32",
+        "--size",
+        32,
+        "--out",
+        tmp_path / "d",
+    )
+    command(0o022, *words)
+    (tmp_path / "d").chmod(0o755)
+    command(0o022, *words, "--force")
+    assert not open_to_others(tmp_path / "d")
+
+
+def test_a_folder_of_the_users_own_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir(mode=0o755)
+    private_folder(tmp_path / "shared" / "a" / "b")
+    private_folder(tmp_path / "shared")
+    assert modes(tmp_path / "shared") == {".": 0o755, "a": 0o700, "a/b": 0o700}
+
+
+def test_a_folder_that_this_program_made_is_closed_when_it_is_written_again(tmp_path: Path) -> None:
+    (tmp_path / "evaluations").mkdir(mode=0o755)
+    assert modes(inner_folder(tmp_path / "evaluations")) == {".": 0o700}
+
+
+def test_a_link_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    (tmp_path / "evaluations").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="is a link"):
+        inner_folder(tmp_path / "evaluations")
+    assert modes(tmp_path / "elsewhere") == {".": 0o755}
+
+
+def test_a_file_has_the_mode_that_its_writer_asks_for(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "secret", b"1")
+    write_atomic(tmp_path / "project.yml", b"1", 0o640)
+    assert modes(tmp_path) == {".": modes(tmp_path)["."], "secret": 0o600, "project.yml": 0o640}
+
+
+def test_a_new_file_replaces_nothing_and_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "link", b"1")
+    write_new(tmp_path / "new", b"1")
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "new", b"2")
+    assert (tmp_path / "new").read_bytes() == b"1"
+    assert not (tmp_path / "target").exists()
+
+
+def test_the_state_with_all_keys_leaves_no_second_copy_when_it_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pneumonia_fl.fl.provision.state import State
+
+    state = State(tmp_path / "cert.json")
+    state.values = {"root_pri_key": "secret", "gone": {}}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError):
+        state.forget("gone")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_state_is_written_for_its_owner_only(tmp_path: Path) -> None:
+    from pneumonia_fl.fl.provision.state import State
+
+    state = State(tmp_path / "cert.json")
+    state.values = {"root_pri_key": "secret", "gone": {}}
+    state.forget("gone")
+    assert json.loads(state.file.read_text()) == {"root_pri_key": "secret"}
+    assert modes(tmp_path)["cert.json"] == 0o600
