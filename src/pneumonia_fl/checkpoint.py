@@ -9,21 +9,22 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pneumonia_fl.config import ModelConfig, Preprocess
 from pneumonia_fl.data.files import output_errors, private_folder, write_atomic
-from pneumonia_fl.data.manifest import CLASS_NAMES, Counts
+from pneumonia_fl.data.manifest import CLASS_NAMES
 from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.model import build_model
 from pneumonia_fl.scaling import Scaling
 from pneumonia_fl.strict import Strict
+from pneumonia_fl.text import TEXT_LIMIT, VALUE_LIMIT, printable
 
 WEIGHTS = "model.safetensors"
 CARD = "model_card.json"
@@ -38,14 +39,22 @@ LIMITATIONS = (
 DISCLAIMER = "Not a medical device. Not for diagnosis or treatment."
 
 
+CARD_BYTES = 1_000_000
+"""More is no model card."""
+Line = Annotated[str, StringConstraints(max_length=TEXT_LIMIT), AfterValidator(printable)]
+Prose = Annotated[
+    str, StringConstraints(max_length=VALUE_LIMIT), AfterValidator(lambda text: printable(text, VALUE_LIMIT))
+]
+
+
 class DataSummary(Strict):
     """Where the training images came from."""
 
-    source: str = Field(description="Kind of source, never a path.")
-    licence: str
-    credit: str
-    manifest_sha256: str
-    counts: Counts = Field(description="Images by site, split and class.")
+    source: Line = Field(description="Kind of source, never a path.")
+    licence: Prose
+    credit: Prose
+    manifest_sha256: Line
+    counts: dict[Line, dict[Line, dict[Line, int]]] = Field(description="Images by site, split and class.")
 
 
 class ModelCard(Strict):
@@ -55,7 +64,7 @@ class ModelCard(Strict):
     """
 
     version: Literal[1, 2, 3] = 3
-    job: str = Field(description="Name of the job that trained the model.")
+    job: Line = Field(description="Name of the job that trained the model.")
     round: int = Field(ge=0, description="Round after which these weights were the global model, from 1.")
     averaged: int = Field(
         0, ge=0, description="Mean of so many last global models, judged as one more round; 0: none."
@@ -63,7 +72,7 @@ class ModelCard(Strict):
     seed: int
     model: ModelConfig
     preprocess: Preprocess
-    classes: tuple[str, str] = Field(CLASS_NAMES, description="Meaning of the two logits.")
+    classes: tuple[Line, Line] = Field(CLASS_NAMES, description="Meaning of the two logits.")
     temperature: float = Field(
         1.0,
         gt=0,
@@ -76,13 +85,13 @@ class ModelCard(Strict):
     threshold: float = Field(
         0.5, gt=0, lt=1, description="P(pneumonia) from which the answer is pneumonia; chosen on validation."
     )
-    operating_point: str = Field("", description="The rule by which the threshold was chosen.")
-    metrics: dict[str, float | int | None] = Field({}, description="On the pooled validation split.")
+    operating_point: Line = Field("", description="The rule by which the threshold was chosen.")
+    metrics: dict[Line, float | int | None] = Field({}, description="On the pooled validation split.")
     data: DataSummary | None = None
-    software: dict[str, str] = Field({}, description="Versions of the packages that trained it.")
-    intended_use: str = INTENDED_USE
-    limitations: str = LIMITATIONS
-    disclaimer: str = DISCLAIMER
+    software: dict[Line, Line] = Field({}, description="Versions of the packages that trained it.")
+    intended_use: Prose = INTENDED_USE
+    limitations: Prose = LIMITATIONS
+    disclaimer: Prose = DISCLAIMER
 
     @property
     def scaling(self) -> Scaling:
@@ -130,11 +139,16 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD
     try:
-        return ModelCard.model_validate_json(path.read_bytes())
+        with path.open("rb") as file:
+            content = file.read(CARD_BYTES + 1)
     except FileNotFoundError:
         raise CheckpointError(f"{CARD} not found in {folder}; point to the folder that a run wrote") from None
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    if len(content) > CARD_BYTES:
+        raise CheckpointError(f"{path} is larger than {CARD_BYTES // 1000} kB, so it is no model card")
+    try:
+        return ModelCard.model_validate_json(content)
     except ValidationError as error:
         raise CheckpointError(f"{path}: {_card_problem(error)}") from None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pneumonia_fl.data.files import private
+from pneumonia_fl.text import printable_values
 
 JOURNAL_NAME = "journal.jsonl"
 LOSS_POINTS = 10
@@ -49,7 +50,7 @@ class JournalReader:
                 if not line.endswith(b"\n"):
                     return
                 self._offset += len(line)
-                yield json.loads(line)
+                yield printable_values(json.loads(line))
 
 
 def read_journal(path: Path) -> list[Event]:

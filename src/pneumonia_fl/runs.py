@@ -26,6 +26,7 @@ from pneumonia_fl import __version__
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.data.files import PRIVATE_FOLDER, output_errors, private_folder, write_atomic
 from pneumonia_fl.errors import OutputError, RunError
+from pneumonia_fl.text import printable_values
 
 GLOBAL = "global"
 MLFLOW_DB = "mlflow.db"
@@ -87,7 +88,7 @@ class RunFolder:
 
     def state(self) -> dict[str, Any]:
         """What `run.json` says."""
-        values: dict[str, Any] = json.loads(self.state_file.read_text(encoding="utf-8"))
+        values: dict[str, Any] = printable_values(json.loads(self.state_file.read_text(encoding="utf-8")))
         return values
 
     def update_state(self, **values: object) -> None:
@@ -99,7 +100,7 @@ class RunFolder:
         """What `metrics.json` says; `RunError` when the run has none yet."""
         if not self.metrics_file.is_file():
             raise RunError(f"{self.path} has no metrics yet")
-        values: dict[str, Any] = json.loads(self.metrics_file.read_text(encoding="utf-8"))
+        values: dict[str, Any] = printable_values(json.loads(self.metrics_file.read_text(encoding="utf-8")))
         return values
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pneumonia_fl.cli.terminal import echo, terminal
+
 Root = Annotated[Path, typer.Option("--root", help="Folder that holds the run folders.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -25,12 +27,11 @@ def runs(root: Root = Path("runs"), as_json: Json = False) -> None:
 
     found = [describe(run) for run in list_runs(root)]
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        echo(json.dumps(found, indent=2))
         return
     if not found:
-        typer.echo(f"no runs in {root.absolute()}; start one with `pneumonia-fl run smoke`")
+        echo(f"no runs in {root.absolute()}; start one with `pneumonia-fl run smoke`")
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("Run", "Job", "Started", "State", "Rounds", "Sites", "Best AUROC")
@@ -40,7 +41,7 @@ def runs(root: Root = Path("runs"), as_json: Json = False) -> None:
         table.add_row(
             run["name"], run["job"], started, run["state"], str(run["rounds"]), str(run["sites"]), best
         )
-    Console().print(table)
+    terminal().print(table)
 
 
 def ui(
@@ -61,10 +62,10 @@ def ui(
 
     number = port or (6006 if tool is Tool.tensorboard else 5000)
     if tool is Tool.mlflow and (run / "startup").is_dir():
-        typer.echo(_mlflow_of_server(run))
+        echo(_mlflow_of_server(run))
         return
     command = _command(tool, run, number, host)
-    typer.echo(f"http://{host}:{number}/   (Ctrl-C ends it)", err=True)
+    echo(f"http://{host}:{number}/   (Ctrl-C ends it)", err=True)
     raise typer.Exit(run_until_stopped(command))
 
 

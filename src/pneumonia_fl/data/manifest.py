@@ -18,6 +18,7 @@ from pneumonia_fl.config import Preprocess, parse
 from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.strict import Strict
+from pneumonia_fl.text import printable_values
 
 NORMAL, PNEUMONIA = 0, 1
 CLASS_NAMES = ("NORMAL", "PNEUMONIA")
@@ -131,7 +132,7 @@ def read_info(folder: Path) -> DatasetInfo:
         DataError: the folder is not (completely) prepared.
     """
     try:
-        values = json.loads(_read(folder / INFO))
+        values = printable_values(json.loads(_read(folder / INFO)))
         return parse(DatasetInfo, values if isinstance(values, Mapping) else {}, str(folder / INFO))
     except (ConfigError, ValueError) as error:
         raise DataError(f"{folder / INFO} is damaged ({error}); run `pneumonia-fl data prepare`") from None

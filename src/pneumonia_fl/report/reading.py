@@ -10,6 +10,7 @@ import yaml
 
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.journal import Event
+from pneumonia_fl.text import printable_values
 
 EVALUATIONS = "evaluations"
 SUMMARY = "summary.json"
@@ -160,7 +161,7 @@ def without_paths(text: object) -> str:
 
 def _read_json(path: Path, problems: list[str], consequence: str, quiet: bool = False) -> Values:
     try:
-        values = json.loads(path.read_bytes())
+        values = printable_values(json.loads(path.read_bytes()))
     except FileNotFoundError:
         if not quiet:
             problems.append(_sentence(path, "is missing", consequence))
@@ -184,7 +185,7 @@ def _read_card(folder: Path, problems: list[str]) -> Values:
 
 def _read_yaml(path: Path, problems: list[str]) -> Values:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = printable_values(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, yaml.YAMLError):
         problems.append(_sentence(path, "is missing or damaged", "the job's settings are unknown"))
         return {}
@@ -219,7 +220,7 @@ def _read_journal(path: Path, problems: list[str]) -> list[Event]:
 
 def _event(line: bytes) -> Event | None:
     try:
-        values = json.loads(line)
+        values = printable_values(json.loads(line))
     except ValueError:
         return None
     return values if isinstance(values, dict) and "event" in values else None
