@@ -4,13 +4,19 @@ import json
 import os
 import stat
 import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from conftest import CLI
+from conftest import CLI, prepare
+from pneumonia_fl.data.check import Finding
 from pneumonia_fl.data.files import inner_folder, private_folder, write_atomic, write_new
 from pneumonia_fl.errors import OutputError
+from pneumonia_fl.fl.doctor import site
+from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.provision.state import State
 
 
 def modes(folder: Path) -> dict[str, int]:
@@ -62,8 +68,6 @@ def test_a_run_its_logs_its_records_and_its_report_are_for_their_owner_only(
 
 
 def test_x_rays_are_closed_even_where_the_program_is_called_as_a_library(tmp_path: Path) -> None:
-    from conftest import prepare
-
     before = os.umask(0o000)
     try:
         prepare(tmp_path / "data", 24, 2)
@@ -129,8 +133,6 @@ def test_a_new_file_replaces_nothing_and_follows_no_link(tmp_path: Path) -> None
 def test_the_state_with_all_keys_leaves_no_second_copy_when_it_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pneumonia_fl.fl.provision.state import State
-
     state = State(tmp_path / "cert.json")
     state.values = {"root_pri_key": "secret", "gone": {}}
 
@@ -144,10 +146,51 @@ def test_the_state_with_all_keys_leaves_no_second_copy_when_it_cannot_be_written
 
 
 def test_the_state_is_written_for_its_owner_only(tmp_path: Path) -> None:
-    from pneumonia_fl.fl.provision.state import State
-
     state = State(tmp_path / "cert.json")
     state.values = {"root_pri_key": "secret", "gone": {}}
     state.forget("gone")
     assert json.loads(state.file.read_text()) == {"root_pri_key": "secret"}
     assert modes(tmp_path)["cert.json"] == 0o600
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that everybody can enter, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def site_kit(folder: Path, data: Path) -> Kit:
+    (folder / "local").mkdir(parents=True)
+    (folder / "local" / "pneumonia_fl.yml").write_text(f"data: {data}\n")
+    return Kit(folder, "site", "site-1", "p", "localhost", 1)
+
+
+def warnings(findings: Iterable[Finding]) -> list[str]:
+    return [finding.message for finding in findings if finding.level == "warn"]
+
+
+def test_doctor_warns_of_x_rays_that_everybody_can_read(public: Path) -> None:
+    prepare(public / "data", 24, 2)
+    kit = site_kit(public / "kit", public / "data")
+    assert not [text for text in warnings(site.data(kit)) if "can read" in text]
+    for path in (public / "data", public / "data" / "site-1"):
+        path.chmod(0o755)
+    (public / "data" / "site-1" / "images.npy").chmod(0o644)
+    assert any(f"chmod -R o= {public}/data/site-1" in text for text in warnings(site.data(kit)))
+    (public / "data").chmod(0o750)
+    assert not [text for text in warnings(site.data(kit)) if "can read" in text], (
+        "a group is the owner's choice"
+    )
+
+
+def test_doctor_warns_of_runs_that_everybody_can_read(public: Path) -> None:
+    (public / "runs" / "a").mkdir(parents=True, mode=0o755)
+    (public / "runs" / "a" / "run.json").write_text("{half")
+    for path in (public / "runs", public / "runs" / "a"):
+        path.chmod(0o755)
+    (text,) = warnings(site.runs(public / "runs"))
+    assert f"every user of this machine can read {public}/runs/a (models and results)" in text
+    (public / "runs").chmod(0o700)
+    assert [finding.level for finding in site.runs(public / "runs")] == ["ok"]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pneumonia_fl.cli.terminal import echo
+from pneumonia_fl.cli.terminal import echo, terminal
 
 Folder = Annotated[
     Path, typer.Argument(metavar="RUN|COMPARE", help="A run folder, or a comparison's folder.")
@@ -60,7 +60,7 @@ def report(
         return
     echo(f"report: {written}")
     if gallery is not None:
-        typer.secho("It holds images of patients and must not leave this site.", fg="red", bold=True)
+        terminal().print("It holds images of patients and must not leave this site.", style="bold red")
     if logged:
         echo("also in the run's MLflow records")
     echo(DISCLAIMER)
