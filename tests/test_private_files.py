@@ -19,6 +19,13 @@ from pneumonia_fl.fl.kits import Kit
 from pneumonia_fl.fl.provision.state import State
 
 
+def folder_for_all(path: Path) -> Path:
+    """A folder as others have made it, whatever the umask of this test."""
+    path.mkdir()
+    path.chmod(0o755)
+    return path
+
+
 def modes(folder: Path) -> dict[str, int]:
     """Mode by path below `folder`, itself included."""
     paths = [folder, *folder.rglob("*")]
@@ -94,19 +101,19 @@ def test_preparing_again_closes_what_an_earlier_version_left_open(tmp_path: Path
 
 
 def test_a_folder_of_the_users_own_keeps_its_mode(tmp_path: Path) -> None:
-    (tmp_path / "shared").mkdir(mode=0o755)
+    folder_for_all(tmp_path / "shared")
     private_folder(tmp_path / "shared" / "a" / "b")
     private_folder(tmp_path / "shared")
     assert modes(tmp_path / "shared") == {".": 0o755, "a": 0o700, "a/b": 0o700}
 
 
 def test_a_folder_that_this_program_made_is_closed_when_it_is_written_again(tmp_path: Path) -> None:
-    (tmp_path / "evaluations").mkdir(mode=0o755)
+    folder_for_all(tmp_path / "evaluations")
     assert modes(inner_folder(tmp_path / "evaluations")) == {".": 0o700}
 
 
 def test_a_link_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    folder_for_all(tmp_path / "elsewhere")
     (tmp_path / "evaluations").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OutputError, match="is a link"):
         inner_folder(tmp_path / "evaluations")
@@ -186,10 +193,8 @@ def test_doctor_warns_of_x_rays_that_everybody_can_read(public: Path) -> None:
 
 
 def test_doctor_warns_of_runs_that_everybody_can_read(public: Path) -> None:
-    (public / "runs" / "a").mkdir(parents=True, mode=0o755)
-    (public / "runs" / "a" / "run.json").write_text("{half")
-    for path in (public / "runs", public / "runs" / "a"):
-        path.chmod(0o755)
+    run = folder_for_all(folder_for_all(public / "runs") / "a")
+    (run / "run.json").write_text("{half")
     (text,) = warnings(site.runs(public / "runs"))
     assert f"every user of this machine can read {public}/runs/a (models and results)" in text
     (public / "runs").chmod(0o700)
