@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.model import build_model
 from pneumonia_fl.scaling import Scaling
 from pneumonia_fl.strict import Strict
-from pneumonia_fl.text import TEXT_LIMIT, VALUE_LIMIT, printable
+from pneumonia_fl.text import VALUE_LIMIT, printable
 
 WEIGHTS = "model.safetensors"
 CARD = "model_card.json"
@@ -41,10 +41,8 @@ DISCLAIMER = "Not a medical device. Not for diagnosis or treatment."
 
 CARD_BYTES = 1_000_000
 """More is no model card."""
-Line = Annotated[str, StringConstraints(max_length=TEXT_LIMIT), AfterValidator(printable)]
-Prose = Annotated[
-    str, StringConstraints(max_length=VALUE_LIMIT), AfterValidator(lambda text: printable(text, VALUE_LIMIT))
-]
+Line = Annotated[str, AfterValidator(printable)]
+Prose = Annotated[str, AfterValidator(lambda text: printable(text, VALUE_LIMIT))]
 
 
 class DataSummary(Strict):

@@ -87,9 +87,8 @@ class RunFolder:
         return run
 
     def state(self) -> dict[str, Any]:
-        """What `run.json` says."""
-        values: dict[str, Any] = printable_values(json.loads(self.state_file.read_text(encoding="utf-8")))
-        return values
+        """What `run.json` says; `RunError` when it is damaged."""
+        return _read_object(self.state_file)
 
     def update_state(self, **values: object) -> None:
         """Merge `values` into `run.json`."""
@@ -97,11 +96,18 @@ class RunFolder:
         write_atomic(self.state_file, json.dumps({**old, **values}, indent=2).encode())
 
     def metrics(self) -> dict[str, Any]:
-        """What `metrics.json` says; `RunError` when the run has none yet."""
+        """What `metrics.json` says; `RunError` when the run has none yet, or a damaged one."""
         if not self.metrics_file.is_file():
             raise RunError(f"{self.path} has no metrics yet")
-        values: dict[str, Any] = printable_values(json.loads(self.metrics_file.read_text(encoding="utf-8")))
-        return values
+        return _read_object(self.metrics_file)
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """A JSON object that may have come from somebody else."""
+    try:
+        return dict(printable_values(json.loads(file.read_text(encoding="utf-8"))))
+    except (ValueError, TypeError, RecursionError):
+        raise RunError(f"{file} is damaged; get the run folder again, or move it elsewhere") from None
 
 
 def events_of(root: Path, job_id: str) -> Path:

@@ -5,6 +5,7 @@ from typing import Any
 TEXT_LIMIT = 200
 VALUE_LIMIT = 2000
 """For a text inside a file: an error, a licence, a sentence about the data."""
+DEPTH_LIMIT = 20
 
 
 def printable(text: object, limit: int = TEXT_LIMIT) -> str:
@@ -20,15 +21,16 @@ def printable(text: object, limit: int = TEXT_LIMIT) -> str:
     return line if len(line) <= limit and len(head) <= 4 * limit else line[: limit - 1] + "…"
 
 
-def printable_values(value: Any) -> Any:
-    """Return JSON values of somebody else with every text in them, keys included, made printable."""
-    if isinstance(value, str):
-        return printable(value, VALUE_LIMIT)
-    if isinstance(value, list):
-        return [printable_values(one) for one in value]
-    if isinstance(value, dict):
-        return {printable(key): printable_values(one) for key, one in value.items()}
-    return value
+def printable_values(value: Any, depth: int = DEPTH_LIMIT) -> Any:
+    """Return JSON values of somebody else with every text in them, keys included, made printable.
+
+    What lies deeper than `depth` becomes text.
+    """
+    if isinstance(value, list | dict) and depth:
+        if isinstance(value, list):
+            return [printable_values(one, depth - 1) for one in value]
+        return {printable(key): printable_values(one, depth - 1) for key, one in value.items()}
+    return printable(value, VALUE_LIMIT) if isinstance(value, str | list | dict) else value
 
 
 def _as_text(value: object) -> str:

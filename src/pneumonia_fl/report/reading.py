@@ -166,7 +166,7 @@ def _read_json(path: Path, problems: list[str], consequence: str, quiet: bool = 
         if not quiet:
             problems.append(_sentence(path, "is missing", consequence))
         return {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         problems.append(_sentence(path, "cannot be read (damaged)", consequence))
         return {}
     return _shaped(path, values, problems)
@@ -186,7 +186,7 @@ def _read_card(folder: Path, problems: list[str]) -> Values:
 def _read_yaml(path: Path, problems: list[str]) -> Values:
     try:
         values = printable_values(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         problems.append(_sentence(path, "is missing or damaged", "the job's settings are unknown"))
         return {}
     return _shaped(path, values, problems)
@@ -221,7 +221,7 @@ def _read_journal(path: Path, problems: list[str]) -> list[Event]:
 def _event(line: bytes) -> Event | None:
     try:
         values = printable_values(json.loads(line))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) and "event" in values else None
 
