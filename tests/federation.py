@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from conftest import ROOT, made_once, pneumonia_fl, prepare
+from pneumonia_fl.environment import TRACKING_LOGIN
+from pneumonia_fl.fl.federation.mlflow_login import PASSWORD_FILE, USER
 from pneumonia_fl.fl.processes import RUN_MARK
 
 SERVER = "localhost"
@@ -32,6 +34,11 @@ class Federation:
     def kit(self, name: str) -> Path:
         """The kit of a site, of the server, or of a person by e-mail address."""
         return self.kits / name
+
+    def mlflow_login(self) -> dict[str, str]:
+        """What the environment of MLflow's client needs to reach the MLflow beside the server."""
+        password = (self.kit(SERVER) / "mlflow" / PASSWORD_FILE).read_text().strip()
+        return dict(zip(TRACKING_LOGIN, (USER, password), strict=True))
 
     def up(self, *words: object) -> "subprocess.CompletedProcess[str]":
         return pneumonia_fl("up", self.kits, "--data", self.data, *words)

@@ -152,9 +152,14 @@ def test_its_metrics_are_of_the_same_kind_as_the_simulators(story: Story, finish
     assert set(card["data"]["counts"]) == set(SITES)
 
 
-def test_its_best_model_can_be_had_from_mlflow(story: Story, federation: Federation, tmp_path: Path) -> None:
+def test_its_best_model_can_be_had_from_mlflow(
+    story: Story, federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
+
+    for name, value in federation.mlflow_login().items():
+        monkeypatch.setenv(name, value)
 
     record = read_json(story.run / "mlflow.json")
     client = MlflowClient(record["uri"])

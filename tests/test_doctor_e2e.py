@@ -22,7 +22,7 @@ CHECKS = {
              "port", "tracking", "policy"],
     SITE: ["software", "disk", "clock", "certificate", "key", "signature", "files", "instance", "network",
            "data", "policy"],
-    PERSON: ["software", "disk", "clock", "certificate", "key", "signature", "files", "network"],
+    PERSON: ["software", "disk", "clock", "certificate", "key", "signature", "files", "network", "runs"],
 }  # fmt: skip
 MARK = "doctor-e2e"
 

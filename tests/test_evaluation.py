@@ -1,6 +1,7 @@
 """A saved model on real files: what `evaluate` finds, says and keeps."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,32 @@ def test_every_reading_is_kept_and_counted(run: Path, result: Evaluation) -> Non
     assert [keep(run, result), keep(run / "model", result), keep(run / "model" / CARD, result)] == [1, 2, 3]
     assert list(kept(run)) == ["test-01.json", "test-02.json", "test-03.json"]
     assert kept(run)["test-01.json"] == json.loads(json.dumps(result.to_dict()))
+
+
+def test_a_reading_is_never_replaced_by_a_later_one(run: Path, result: Evaluation) -> None:
+    keep(run, result)
+    keep(run, result)
+    second = run / "evaluations" / "test-02.json"
+    second.write_text(second.read_text() + "\n")
+    (run / "evaluations" / "test-01.json").unlink()
+    keep(run, result)
+    assert list(kept(run)) == ["test-02.json", "test-03.json"]
+    assert second.read_text().endswith("\n")
+
+
+def test_readings_at_the_same_time_do_not_collide(run: Path, result: Evaluation) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: keep(run, result), range(16)))
+    assert list(kept(run)) == [f"test-{number:02d}.json" for number in range(1, 17)]
+
+
+def test_a_link_in_a_run_folder_is_not_followed(run: Path, archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (run / "evaluations").symlink_to(tmp_path / "elsewhere")
+    code, out, err = run_cli(run, "--source", archive, "--json")
+    assert (code, json.loads(out)["n"]) == (0, 24)
+    assert "is a link that leads elsewhere" in err
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_another_split_or_source_is_counted_apart(run: Path, result: Evaluation) -> None:

@@ -27,6 +27,7 @@ from federation import (
     running,
     until,
 )
+from pneumonia_fl.environment import TRACKING_LOGIN
 from pneumonia_fl.fl.executor import SITE_STATE_FOLDER
 from pneumonia_fl.fl.federation.participant import find_participants
 
@@ -152,18 +153,21 @@ def test_processes_get_data_threads_and_tracking(started: Federation) -> None:
         environment = psutil.Process(found[site]["pid"]).environ()
         assert environment["PNEUMONIA_FL_DATA"] == str(started.data)
         assert environment["PNEUMONIA_FL_THREADS"].startswith(f"{site}=")
-        assert "PNEUMONIA_FL_TRACKING_URI" not in environment
+        assert not {"PNEUMONIA_FL_TRACKING_URI", *TRACKING_LOGIN} & environment.keys()
     server = psutil.Process(found[SERVER]["pid"]).environ()
     assert server["PNEUMONIA_FL_TRACKING_URI"] == found[SERVER]["mlflow"]
+    assert started.mlflow_login().items() <= server.items()
 
 
 def test_mlflow_takes_metrics_and_artifacts_and_keeps_them_in_the_kit(
-    started: Federation, tmp_path: Path
+    started: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient
 
     server = until(lambda: (e := entries(started)[SERVER])["mlflow_answers"] and e, 30, "MLflow")
     assert server["mlflow"].startswith("http://127.0.0.1:")
+    for name, value in started.mlflow_login().items():
+        monkeypatch.setenv(name, value)
     client = MlflowClient(tracking_uri=server["mlflow"])
     run = client.create_run(client.create_experiment("up"))
     client.log_metric(run.info.run_id, "auroc", 0.9)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from conftest import read_json
 from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.errors import OutputError, RunError
-from pneumonia_fl.report.build import build_report
+from pneumonia_fl.report.build import build_report, markdown
 from pneumonia_fl.report.reading import without_paths
 from run_folders import SITES, add_cross_site, add_evaluation, write_comparison, write_json, write_run
 
@@ -166,6 +167,19 @@ def test_a_name_cannot_become_markup(tmp_path: Path) -> None:
     assert "script" not in page.tags
     assert name in page.text
     assert "<script" not in (run / "model_card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[mail](https://x.example)", "![](http://x.example/p.png)", "\\[a](b)", "<http://x.example>", "www.x.example",
+     "https://x.example", "me@x.example", "# heading", "a\n# heading", "--- ", "=== ", "`code`", "a|b", "[a]: b",
+     "<img src=x>"],
+)  # fmt: skip
+def test_text_of_others_makes_no_link_picture_heading_or_line_in_the_model_card(text: str) -> None:
+    line = markdown(text)
+    made = MarkdownIt("commonmark").enable("table").render(f"{line}\n\n- {line}\n")
+    assert "<" not in re.sub(r"</?(p|ul|li)>", "", made), made
+    assert not re.search(r"://|www\.|@|(?<!\\)\|", line), "GitHub makes a link, or a cell, of this"
 
 
 def test_validation_alone_is_called_too_good(tmp_path: Path) -> None:

@@ -9,22 +9,23 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pneumonia_fl.config import ModelConfig, Preprocess
-from pneumonia_fl.data.files import output_errors, write_atomic
-from pneumonia_fl.data.manifest import CLASS_NAMES, Counts
+from pneumonia_fl.data.files import output_errors, private_folder, write_atomic
+from pneumonia_fl.data.manifest import CLASS_NAMES
 from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.json_files import read_limited
 from pneumonia_fl.model import build_model
 from pneumonia_fl.scaling import Scaling
 from pneumonia_fl.strict import Strict
+from pneumonia_fl.text import VALUE_LIMIT, printable
 
 WEIGHTS = "model.safetensors"
 CARD = "model_card.json"
@@ -39,14 +40,20 @@ LIMITATIONS = (
 DISCLAIMER = "Not a medical device. Not for diagnosis or treatment."
 
 
+CARD_BYTES = 1_000_000
+"""More is no model card."""
+Line = Annotated[str, AfterValidator(printable)]
+Prose = Annotated[str, AfterValidator(lambda text: printable(text, VALUE_LIMIT))]
+
+
 class DataSummary(Strict):
     """Where the training images came from."""
 
-    source: str = Field(description="Kind of source, never a path.")
-    licence: str
-    credit: str
-    manifest_sha256: str
-    counts: Counts = Field(description="Images by site, split and class.")
+    source: Line = Field(description="Kind of source, never a path.")
+    licence: Prose
+    credit: Prose
+    manifest_sha256: Line
+    counts: dict[Line, dict[Line, dict[Line, int]]] = Field(description="Images by site, split and class.")
 
 
 class ModelCard(Strict):
@@ -56,7 +63,7 @@ class ModelCard(Strict):
     """
 
     version: Literal[1, 2, 3] = 3
-    job: str = Field(description="Name of the job that trained the model.")
+    job: Line = Field(description="Name of the job that trained the model.")
     round: int = Field(ge=0, description="Round after which these weights were the global model, from 1.")
     averaged: int = Field(
         0, ge=0, description="Mean of so many last global models, judged as one more round; 0: none."
@@ -64,7 +71,7 @@ class ModelCard(Strict):
     seed: int
     model: ModelConfig
     preprocess: Preprocess
-    classes: tuple[str, str] = Field(CLASS_NAMES, description="Meaning of the two logits.")
+    classes: tuple[Line, Line] = Field(CLASS_NAMES, description="Meaning of the two logits.")
     temperature: float = Field(
         1.0,
         gt=0,
@@ -77,13 +84,13 @@ class ModelCard(Strict):
     threshold: float = Field(
         0.5, gt=0, lt=1, description="P(pneumonia) from which the answer is pneumonia; chosen on validation."
     )
-    operating_point: str = Field("", description="The rule by which the threshold was chosen.")
-    metrics: dict[str, float | int | None] = Field({}, description="On the pooled validation split.")
+    operating_point: Line = Field("", description="The rule by which the threshold was chosen.")
+    metrics: dict[Line, float | int | None] = Field({}, description="On the pooled validation split.")
     data: DataSummary | None = None
-    software: dict[str, str] = Field({}, description="Versions of the packages that trained it.")
-    intended_use: str = INTENDED_USE
-    limitations: str = LIMITATIONS
-    disclaimer: str = DISCLAIMER
+    software: dict[Line, Line] = Field({}, description="Versions of the packages that trained it.")
+    intended_use: Prose = INTENDED_USE
+    limitations: Prose = LIMITATIONS
+    disclaimer: Prose = DISCLAIMER
 
     @property
     def scaling(self) -> Scaling:
@@ -97,8 +104,8 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> No
     Raises:
         OutputError: the folder cannot be made or written.
     """
+    private_folder(folder)
     with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         # Old weights under a new card, or the reverse, must never be seen: the card goes first, comes last.
         (folder / CARD).unlink(missing_ok=True)
     # safetensors refuses views and channels-last strides.
@@ -131,7 +138,7 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD
     try:
-        return ModelCard.model_validate_json(read_limited(path))
+        return ModelCard.model_validate_json(read_limited(path, CARD_BYTES))
     except FileNotFoundError:
         raise CheckpointError(f"{CARD} not found in {folder}; point to the folder that a run wrote") from None
     except OSError as error:

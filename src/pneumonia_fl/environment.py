@@ -17,6 +17,8 @@ KEEP_MODEL_VARIABLE = "PNEUMONIA_FL_KEEP_MODEL"
 KIT_VARIABLE = "PNEUMONIA_FL_KIT"
 TRACKING_VARIABLE = "PNEUMONIA_FL_TRACKING_URI"
 RUN_VARIABLE = "PNEUMONIA_FL_RUN"
+TRACKING_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+"""MLflow's own names; its client reads them by itself."""
 
 SHARED_CORES = {
     "OMP_NUM_THREADS": "1",  # for whoever does not set its own number
@@ -109,6 +111,12 @@ def tracking_uri() -> str | None:
         return no_login(os.environ.get(TRACKING_VARIABLE) or None)
     except ValueError as error:
         raise ConfigError(f"{TRACKING_VARIABLE}: {error}") from None
+
+
+def tracking_login() -> tuple[str, str] | None:
+    """User and password for MLflow; None when one of them is not set."""
+    user, password = (os.environ.get(name) for name in TRACKING_LOGIN)
+    return (user, password) if user and password else None
 
 
 def child_environment(**values: str) -> dict[str, str]:

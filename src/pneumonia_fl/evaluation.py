@@ -1,8 +1,10 @@
 """A saved model on a data source: exact metrics and curves with confidence intervals, kept beside the run."""
 
 import contextlib
+import itertools
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 from pneumonia_fl.assessment import assess
 from pneumonia_fl.checkpoint import load_model
 from pneumonia_fl.config import Preprocess
-from pneumonia_fl.data.files import output_errors, write_atomic
+from pneumonia_fl.data.files import inner_folder, write_new
 from pneumonia_fl.data.manifest import INFO, read_info
 from pneumonia_fl.data.sources import load_split, open_source
 from pneumonia_fl.data.store import ImageSet, SiteData, concatenate
@@ -114,12 +116,21 @@ def keep(model_path: Path, result: Evaluation) -> int | None:
     run = next((r for r in map(RunFolder, (path, *path.parents[:2])) if r.state_file.is_file()), None)
     if run is None:
         return None
-    with output_errors(run.path):
-        run.evaluations.mkdir(exist_ok=True)
-    earlier = sorted(run.evaluations.glob(f"{result.split}-*.json"))
-    target = run.evaluations / f"{result.split}-{len(earlier) + 1:02d}.json"
-    write_atomic(target, json.dumps(result.to_dict(), indent=1).encode())
+    inner_folder(run.evaluations)
+    earlier = list(run.evaluations.glob(f"{result.split}-*.json"))
+    _write_next(run.evaluations, result.split, earlier, json.dumps(result.to_dict(), indent=1).encode())
     return 1 + sum(_source_of(file) == result.source for file in earlier)
+
+
+def _write_next(folder: Path, split: str, earlier: Iterable[Path], content: bytes) -> None:
+    """Write under the number after the highest; this record of how often a split was read replaces nothing."""
+    numbers = [
+        int(file.stem.rpartition("-")[2]) for file in earlier if file.stem.rpartition("-")[2].isdecimal()
+    ]
+    for number in itertools.count(max(numbers, default=0) + 1):
+        with contextlib.suppress(FileExistsError):  # another evaluation at the same time was faster
+            write_new(folder / f"{split}-{number:02d}.json", content)
+            return
 
 
 def model_folder(path: Path) -> Path:

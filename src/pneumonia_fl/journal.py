@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pneumonia_fl.data.files import private
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.json_files import MAX_RECORD_BYTES, parse_json
+from pneumonia_fl.text import printable_values
 
 JOURNAL_NAME = "journal.jsonl"
 LOSS_POINTS = 10
@@ -29,7 +31,7 @@ class Journal:
     def write(self, event: str, **values: Any) -> None:
         """Append one event with the time in seconds since the epoch."""
         line = json.dumps({"event": event, "time": round(time.time(), 3), **values}, allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
+        with open(self.path, "a", encoding="utf-8", opener=private) as file:
             file.write(line + "\n")
 
 
@@ -51,7 +53,7 @@ class JournalReader:
                     return
                 self._offset += len(line)
                 try:
-                    yield parse_json(line, MAX_RECORD_BYTES)
+                    yield printable_values(parse_json(line, MAX_RECORD_BYTES))
                 except ValueError as error:
                     raise RunError(f"{self._path} has a broken line ({error})") from None
 

@@ -24,9 +24,10 @@ import yaml
 
 from pneumonia_fl import __version__
 from pneumonia_fl.config import JobConfig
-from pneumonia_fl.data.files import output_errors, write_atomic
+from pneumonia_fl.data.files import PRIVATE_FOLDER, output_errors, private_folder, write_atomic
 from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.json_files import MAX_BYTES, MAX_RECORD_BYTES, read_json
+from pneumonia_fl.text import printable_values
 
 GLOBAL = "global"
 MLFLOW_DB = "mlflow.db"
@@ -75,7 +76,7 @@ class RunFolder:
                         f"{path} exists already; choose another --out, or replace it with --force"
                     )
                 _remove_run(path)
-            path.mkdir(parents=True, exist_ok=True)
+            private_folder(path)
         return cls(path)
 
     @classmethod
@@ -87,7 +88,7 @@ class RunFolder:
         return run
 
     def state(self) -> dict[str, Any]:
-        """What `run.json` says; `RunError` when it is broken."""
+        """What `run.json` says; `RunError` when it is damaged."""
         return _read(self.state_file)
 
     def update_state(self, **values: object) -> None:
@@ -96,7 +97,7 @@ class RunFolder:
         write_atomic(self.state_file, json.dumps({**old, **values}, indent=2).encode())
 
     def metrics(self) -> dict[str, Any]:
-        """What `metrics.json` says; `RunError` when the run has none yet, or it is broken."""
+        """What `metrics.json` says; `RunError` when the run has none yet, or a damaged one."""
         if not self.metrics_file.is_file():
             raise RunError(f"{self.path} has no metrics yet")
         return _read(self.metrics_file, MAX_RECORD_BYTES)
@@ -132,11 +133,12 @@ def list_runs(root: Path) -> list[RunFolder]:
 def new_run_path(root: Path, job: str) -> Path:
     """A free folder name below `root`: job and time, with a number when two runs start in one second."""
     stem = f"{job}-{time.strftime('%Y%m%d-%H%M%S')}"
+    private_folder(root)
     names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
     for name in names:
         path = root / name
         try:
-            path.mkdir(parents=True)
+            path.mkdir(PRIVATE_FOLDER)
         except FileExistsError:
             continue
         except OSError as error:
@@ -223,7 +225,7 @@ def describe(run: RunFolder) -> dict[str, Any]:
 
 def _read(file: Path, limit: int = MAX_BYTES) -> dict[str, Any]:
     try:
-        values = read_json(file, limit)
+        values = printable_values(read_json(file, limit))
     except (OSError, ValueError) as error:
         raise RunError(f"{file} cannot be read ({error})") from None
     if not isinstance(values, dict):

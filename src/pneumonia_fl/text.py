@@ -1,6 +1,11 @@
 """Text that comes from somebody else, made fit for a log line, a terminal and a page."""
 
+from typing import Any
+
 TEXT_LIMIT = 200
+VALUE_LIMIT = 2000
+"""For a text inside a file: an error, a licence, a sentence about the data."""
+DEPTH_LIMIT = 20
 
 
 def printable(text: object, limit: int = TEXT_LIMIT) -> str:
@@ -14,6 +19,18 @@ def printable(text: object, limit: int = TEXT_LIMIT) -> str:
     head = _as_text(text)[: 4 * limit + 1]
     line = " ".join("".join(char if char.isprintable() else " " for char in head).split())
     return line if len(line) <= limit and len(head) <= 4 * limit else line[: limit - 1] + "…"
+
+
+def printable_values(value: Any, depth: int = DEPTH_LIMIT) -> Any:
+    """Return JSON values of somebody else with every text in them, keys included, made printable.
+
+    What lies deeper than `depth` becomes text.
+    """
+    if isinstance(value, list | dict) and depth:
+        if isinstance(value, list):
+            return [printable_values(one, depth - 1) for one in value]
+        return {printable(key): printable_values(one, depth - 1) for key, one in value.items()}
+    return printable(value, VALUE_LIMIT) if isinstance(value, str | list | dict) else value
 
 
 def _as_text(value: object) -> str:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from pneumonia_fl.cli.terminal import echo
+
 DataOption = Annotated[
     Path, typer.Option("--data", help="Prepared data of all sites, which may be brought together.")
 ]
@@ -66,6 +68,6 @@ def compare(
     with CompareView(quiet=as_json) as view:
         summary = write_summary(request.out, view) if table_only else run_comparison(request, view)
     if as_json:
-        typer.echo(json.dumps({"comparison": str(request.out), **summary}, indent=2))
+        echo(json.dumps({"comparison": str(request.out), **summary}, indent=2))
     else:
         show_comparison(summary, request.out)

@@ -6,12 +6,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
 from rich.table import Table
 
 from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.cli.live import RunView
 from pneumonia_fl.cli.progress import progress_bars
+from pneumonia_fl.cli.terminal import terminal
 
 if TYPE_CHECKING:
     from pneumonia_fl.fl.compare.plan import ComparePlan
@@ -33,7 +33,7 @@ class CompareView:
 
     def __init__(self, quiet: bool = False) -> None:
         self._quiet, self._left, self._done = quiet, 0, 0
-        self._console = Console(stderr=True, quiet=quiet)
+        self._console = terminal(stderr=True, quiet=quiet)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -51,10 +51,10 @@ class CompareView:
         """Say what will be trained."""
         self._left = left
         arms = ", ".join(arm.name for arm in plan.arms if not arm.skipped)
-        self._say(f"[bold]compare[/bold] {arms}; seeds {', '.join(map(str, plan.seeds))}")
+        self._say(f"compare {arms}; seeds {', '.join(map(str, plan.seeds))}")
         for arm in plan.arms:
             if arm.skipped:
-                self._say(f"[yellow]left out: {arm.name}: {arm.skipped}[/yellow]")
+                self._say(f"left out: {arm.name}: {arm.skipped}", "yellow")
         self._say(f"comparison: {out}   {left} of {total} trainings to do")
 
     @contextlib.contextmanager
@@ -71,19 +71,19 @@ class CompareView:
         area = "n/a" if auroc is None else f"{auroc:.4f}"
         self._say(f"{label}: validation AUROC {area}   ({self._done} of {self._left})")
 
-    def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+    def _say(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, soft_wrap=True)
 
 
 def show_comparison(summary: Mapping[str, Any], out: Path) -> None:
     """Print the tables, what they say, and where everything is."""
-    console = Console()
+    console = terminal()
     for table in (_ranking(summary), _decisions(summary), _by_site(summary)):
         console.print(table)
     for sentence in summary["findings"]:
-        console.print(f"• {sentence}", highlight=False, soft_wrap=True)
+        console.print(f"• {sentence}", soft_wrap=True)
     for sentence in summary["warnings"]:
-        console.print(f"[yellow]! {sentence}[/yellow]", highlight=False, soft_wrap=True)
+        console.print(f"! {sentence}", style="yellow", soft_wrap=True)
     places = {
         "figure": out / "figures" / "comparison.png",
         "numbers": out / "summary.json",
@@ -91,8 +91,8 @@ def show_comparison(summary: Mapping[str, Any], out: Path) -> None:
         "report": out / "report.html",
     }
     for name, path in places.items():
-        console.print(f"{name + ':':<10}{path}", soft_wrap=True, highlight=False)
-    console.print(f"[dim]{DISCLAIMER}[/dim]")
+        console.print(f"{name + ':':<10}{path}", soft_wrap=True)
+    console.print(DISCLAIMER, style="dim")
 
 
 def _ranking(summary: Mapping[str, Any]) -> Table:

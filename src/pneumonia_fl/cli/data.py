@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pneumonia_fl.cli.terminal import echo, terminal
+
 if TYPE_CHECKING:
     from pneumonia_fl.data.check import Finding
     from pneumonia_fl.data.manifest import DatasetInfo
@@ -71,9 +73,9 @@ def fetch(
 
     with progress_bars() as progress:
         archive = fetch_archive(out or default_folder(), progress).resolve()
-    typer.echo(archive)
+    echo(archive)
     source = "kaggle" if out is None else shlex.quote(str(archive))
-    typer.echo(f"Next: pneumonia-fl data prepare --source {source} --out data/xrays")
+    echo(f"Next: pneumonia-fl data prepare --source {source} --out data/xrays")
 
 
 @app.command()
@@ -131,7 +133,7 @@ def prepare(
             progress=progress,
         )
     if as_json:
-        typer.echo(info.model_dump_json(indent=2))
+        echo(info.model_dump_json(indent=2))
     else:
         _print_summary(info, out.resolve())
 
@@ -163,34 +165,29 @@ def show(
     ] = None,
 ) -> None:
     """Draw what was prepared: a contact sheet per site and class, and the class balance of the sites."""
-    from pneumonia_fl.data.files import output_errors
+    from pneumonia_fl.data.files import private_folder
     from pneumonia_fl.data.manifest import read_info
     from pneumonia_fl.report.figures import class_balance, contact_sheet
 
     read_info(folder)
     target = (out or folder.resolve().with_name(f"{folder.resolve().name}-figures")).resolve()
-    with output_errors(target):
-        target.mkdir(parents=True, exist_ok=True)
+    private_folder(target)
     for picture in [*contact_sheet(folder, target), class_balance(folder, target / "class_balance.png")]:
-        typer.echo(picture.resolve())
+        echo(picture.resolve())
 
 
 def _print_summary(info: "DatasetInfo", out: Path) -> None:
-    from rich.console import Console
-
-    Console().print(_counts_table(info))
-    typer.echo(f"left out: {info.quarantined} not trusted, {info.duplicates} exact copies (quarantine.csv)")
+    terminal().print(_counts_table(info))
+    echo(f"left out: {info.quarantined} not trusted, {info.duplicates} exact copies (quarantine.csv)")
     if info.leaks_dropped:
-        typer.echo(
-            f"{info.leaks_dropped} images left out: their patients have a picture in the official test set"
-        )
+        echo(f"{info.leaks_dropped} images left out: their patients have a picture in the official test set")
     if info.patient_overlap_with_test:
-        typer.echo(
+        echo(
             f"{info.patient_overlap_with_test} patient ids occur in the official test set too; "
             "the source numbers its folders separately, so they may be other people"
         )
-    typer.echo(f"licence: {info.licence}" + (f"\ncredit: {info.credit}" if info.credit else ""))
-    typer.echo(f"{out}\nNext: pneumonia-fl run fedavg --data {shlex.quote(str(out))}")
+    echo(f"licence: {info.licence}" + (f"\ncredit: {info.credit}" if info.credit else ""))
+    echo(f"{out}\nNext: pneumonia-fl run fedavg --data {shlex.quote(str(out))}")
 
 
 def _counts_table(info: "DatasetInfo") -> Any:
@@ -210,13 +207,11 @@ def _counts_table(info: "DatasetInfo") -> Any:
 
 
 def _print_findings(findings: "list[Finding]") -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal()
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     for finding in findings:
-        console.print(f"[{colours[finding.level]}]{finding.level:<4}[/]", end=" ")
-        console.print(finding.message, markup=False)
+        console.print(f"{finding.level:<4}", style=colours[finding.level], end=" ")
+        console.print(finding.message, soft_wrap=True)
 
 
 def _print_findings_json(findings: "list[Finding]") -> None:
@@ -224,4 +219,4 @@ def _print_findings_json(findings: "list[Finding]") -> None:
     from dataclasses import asdict
 
     good = all(finding.level != "fail" for finding in findings)
-    typer.echo(json.dumps({"ok": good, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    echo(json.dumps({"ok": good, "findings": [asdict(finding) for finding in findings]}, indent=2))

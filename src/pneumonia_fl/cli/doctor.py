@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pneumonia_fl.cli.terminal import echo, terminal
+
 if TYPE_CHECKING:
     from pneumonia_fl.fl.doctor.report import Result
     from pneumonia_fl.fl.kits import Kit
@@ -33,7 +35,7 @@ def doctor(kit: KitFolder = None, as_json: Json = False) -> None:
         results = examine(opened, progress)
     good = all(finding.level != "fail" for result in results for finding in result.findings)
     if as_json:
-        typer.echo(json.dumps(_as_json(opened, results, good), indent=2))
+        echo(json.dumps(_as_json(opened, results, good), indent=2))
     else:
         _print(results)
     if not good:
@@ -60,10 +62,8 @@ def _describe(kit: "Kit") -> dict[str, Any]:
 
 
 def _print(results: "list[Result]") -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal()
     for result in results:
         for finding in result.findings:
-            console.print(f"[{COLOURS[finding.level]}]{finding.level:<4}[/] {result.check:<11}", end=" ")
-            console.print(finding.message, markup=False)
+            console.print(f"{finding.level:<4}", style=COLOURS[finding.level], end=" ")
+            console.print(f"{result.check:<11} {finding.message}", soft_wrap=True)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pneumonia_fl.cli.terminal import echo, terminal
+
 if TYPE_CHECKING:
     from pneumonia_fl.evaluation import Evaluation
 
@@ -40,22 +42,20 @@ def evaluate(model: Model, source: SourceOption, split: SplitOption = "test", as
         times = keep(model, result)
     except OutputError as error:
         times = None
-        typer.echo(f"warning: this evaluation is not kept: {error}", err=True)
+        echo(f"warning: this evaluation is not kept: {error}", err=True)
     if as_json:
-        typer.echo(json.dumps(result.to_dict(), indent=2))
+        echo(json.dumps(result.to_dict(), indent=2))
     else:
         _show(result, times)
 
 
 def _show(result: "Evaluation", times: int | None) -> None:
-    from rich.console import Console
-
     from pneumonia_fl.calibration import shift_notes
     from pneumonia_fl.cli.tables import evaluation_table
 
-    Console().print(evaluation_table(result))
+    terminal().print(evaluation_table(result))
     for note in shift_notes(result.to_dict()):
-        typer.echo(f"- {note}")
+        echo(f"- {note}")
     if times:
         often = "for the first time" if times == 1 else f"{times} times now"
-        typer.echo(f"- this run has read split {result.split} of {result.source} {often}")
+        echo(f"- this run has read split {result.split} of {result.source} {often}")

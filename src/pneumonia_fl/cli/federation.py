@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pneumonia_fl.cli.terminal import echo, terminal
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -32,38 +34,38 @@ def up(kits: Kits = Path("kits"), data: Data = None, timeout: Timeout = 120, as_
 
         pneumonia-fl up kits --data data/demo
     """
-    from rich.console import Console
+    from rich.text import Text
 
     from pneumonia_fl.fl.federation.status import status as status_of
     from pneumonia_fl.fl.federation.up import up as start
 
-    console = Console(stderr=True, quiet=as_json)
+    console = terminal(stderr=True, quiet=as_json)
     started = time.monotonic()
-    with console.status(f"starting the kits in {kits}"):
-        start(kits, data, timeout, lambda text: console.print(text, highlight=False, soft_wrap=True))
+    with console.status(Text(f"starting the kits in {kits}")):
+        start(kits, data, timeout, lambda text: console.print(text, soft_wrap=True))
     seconds = round(time.monotonic() - started, 1)
     entries = status_of(kits)
     if as_json:
-        typer.echo(json.dumps({"seconds": seconds, "participants": entries}, indent=2))
+        echo(json.dumps({"seconds": seconds, "participants": entries}, indent=2))
         return
-    typer.echo(f"{len(entries)} up in {seconds} s; end them with: pneumonia-fl down {shlex.quote(str(kits))}")
+    echo(f"{len(entries)} up in {seconds} s; end them with: pneumonia-fl down {shlex.quote(str(kits))}")
     for entry in entries:
-        typer.echo(f"log of {entry['name']}: {entry['log']}")
+        echo(f"log of {entry['name']}: {entry['log']}")
 
 
 def down(kits: Kits = Path("kits")) -> None:
     """End every server and site whose kit is here, their jobs, and the MLflow server beside them."""
-    from rich.console import Console
+    from rich.text import Text
 
     from pneumonia_fl.fl.federation.status import down as stop
 
     started = time.monotonic()
-    with Console(stderr=True).status(f"ending the kits in {kits}"):
+    with terminal(stderr=True).status(Text(f"ending the kits in {kits}")):
         ended = stop(kits)
     if not ended:
-        typer.echo(f"nothing was running in {kits}")
+        echo(f"nothing was running in {kits}")
         return
-    typer.echo(f"ended {', '.join(ended)} in {time.monotonic() - started:.1f} s")
+    echo(f"ended {', '.join(ended)} in {time.monotonic() - started:.1f} s")
 
 
 def status(kits: Kits = Path("kits"), as_json: Json = False) -> None:
@@ -80,7 +82,7 @@ def status(kits: Kits = Path("kits"), as_json: Json = False) -> None:
         return
     entries = status_of(kits)
     if as_json:
-        typer.echo(json.dumps(entries, indent=2))
+        echo(json.dumps(entries, indent=2))
     else:
         _show_participants(entries)
     if not all(entry["ready"] for entry in entries):
@@ -94,22 +96,21 @@ def _show_server(person: "Kit", as_json: bool) -> None:
     typer.echo(identity(person), err=True)
     answer = ask(person)
     if as_json:
-        typer.echo(json.dumps(answer, indent=2))
+        echo(json.dumps(answer, indent=2))
         return
-    typer.echo(f"server {answer['server']}: up")
+    echo(f"server {answer['server']}: up")
     for site in answer["sites"]:
-        typer.echo(f"{site}: registered")
+        echo(f"{site}: registered")
 
 
 def _show_participants(entries: list[dict[str, Any]]) -> None:
-    from rich.console import Console
 
-    console = Console()
+    console = terminal()
     console.print(_table(entries))
     for entry in entries:
         if uri := entry.get("mlflow"):
             answer = "answers" if entry["mlflow_answers"] else "does not answer"
-            console.print(f"MLflow of {entry['name']}: {uri} ({answer})", soft_wrap=True, highlight=False)
+            console.print(f"MLflow of {entry['name']}: {uri} ({answer})", soft_wrap=True)
 
 
 def _table(entries: list[dict[str, Any]]) -> "Table":

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pneumonia_fl.cli.terminal import echo, terminal
+
 if TYPE_CHECKING:
     from pneumonia_fl.fl.admin.session import Admin
     from pneumonia_fl.fl.admin.submit import Submitted
@@ -115,17 +117,15 @@ def jobs(
         _print_json([job.as_dict() for job in found])
         return
     if not found:
-        typer.echo("no such jobs on the server; send one with `pneumonia-fl submit fedavg`")
+        echo("no such jobs on the server; send one with `pneumonia-fl submit fedavg`")
         return
-    from rich.console import Console
-
     from pneumonia_fl.cli.jobview import jobs_table
 
-    console = Console()
+    console = terminal()
     console.print(jobs_table(found))
     for job in found:
         if job.reason:
-            console.print(f"{job.id[:8]}: {job.reason}", highlight=False, soft_wrap=True)
+            console.print(f"{job.id[:8]}: {job.reason}", soft_wrap=True)
 
 
 def watch(
@@ -160,7 +160,7 @@ def logs(
         found = admin.find(job_id)
         parts = follow_log(admin, found, site) if follow else iter([read_log(admin, found, site)])
         for part in parts:
-            typer.echo(part, nl=False)
+            echo(part, nl=False)
 
 
 def abort(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: Json = False) -> None:
@@ -171,7 +171,7 @@ def abort(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: J
     if as_json:
         _print_json({"id": found, "message": message})
     else:
-        typer.echo(message)
+        echo(message)
 
 
 def download(
@@ -234,7 +234,7 @@ def delete(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: 
     if as_json:
         _print_json({"id": found})
     else:
-        typer.echo(f"deleted job {found}")
+        echo(f"deleted job {found}")
 
 
 def all_overrides(overrides: list[str] | None, rounds: int | None, min_sites: int | None) -> list[str]:
@@ -264,7 +264,7 @@ def _seconds(minutes: float | None) -> float | None:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))
+    echo(json.dumps(value, indent=2))
 
 
 def _show_submitted(
@@ -281,9 +281,9 @@ def _show_submitted(
         _print_json({**known, **(ending.as_dict() if ending else {})})
     elif ending is None:
         option = f" --kit {kit}" if kit else ""
-        typer.echo(submitted.id)
+        echo(submitted.id)
         for command in ("watch", "logs", "download", "abort"):
-            typer.echo(f"  pneumonia-fl {command} {submitted.id[:8]}{option}", err=True)
+            echo(f"  pneumonia-fl {command} {submitted.id[:8]}{option}", err=True)
     if ending is not None:
         _show_ending(ending, as_json)
 
@@ -293,5 +293,5 @@ def _show_ending(ending: "Ending", as_json: bool) -> None:
     ending.check()
     if not as_json:
         remark = f" ({ending.reason})" if ending.reason else ""
-        typer.echo(f"job {ending.job.id} is complete{remark}")
-        typer.echo(f"  pneumonia-fl download {ending.job.id[:8]}", err=True)
+        echo(f"job {ending.job.id} is complete{remark}")
+        echo(f"  pneumonia-fl download {ending.job.id[:8]}", err=True)

@@ -6,12 +6,12 @@ from types import TracebackType
 from typing import Self
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from pneumonia_fl.cli.progress import amount
+from pneumonia_fl.cli.terminal import terminal
 from pneumonia_fl.fl.admin.progress import Snapshot, changes, position, quality, site_cells, time_left
 from pneumonia_fl.fl.admin.records import JobRecord, age
 from pneumonia_fl.fl.admin.submit import Submitted
@@ -26,7 +26,7 @@ class JobView:
 
     def __init__(self, quiet: bool = False) -> None:
         # This very stream: while NVFlare works, sys.stderr is another one.
-        self._console = Console(file=sys.stderr, quiet=quiet)
+        self._console = terminal(file=sys.stderr, quiet=quiet)
         self._drawing = self._console.is_terminal and not quiet
         self._status = self._work = ""
         self._snapshot: Snapshot | None = None
@@ -79,10 +79,10 @@ class JobView:
             self._print("the server does not answer; trying again …")
 
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def _render(self) -> RenderableType:
-        lines: list[RenderableType] = [Text(text) for text in (self._status, self._work) if text]
+        lines: list[RenderableType] = [text for text in (self._status, self._work) if text]
         if self._snapshot is not None:
             lines.append(_table(self._snapshot))
         return Group(*lines)

@@ -1,16 +1,17 @@
 """What the user sees while a job runs: rounds, sites, time left; then a table and where everything is."""
 
 import json
-import sys
 import time
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TimeElapsedColumn
+from rich.text import Text
 
 from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.cli.tables import rounds_table
+from pneumonia_fl.cli.terminal import echo, terminal, text_column
 from pneumonia_fl.fl.plan import Plan
 from pneumonia_fl.journal import LOSS_POINTS, Event
 from pneumonia_fl.report import REPORT
@@ -21,11 +22,11 @@ class RunView:
     """Follows a run on the terminal; without a terminal it prints a line per round; `quiet` prints nothing."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, quiet=quiet)
+        self._console = terminal(stderr=True, quiet=quiet)
         self._bars = Progress(
-            TextColumn("{task.description}", justify="left"),
+            text_column("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}"),
+            text_column("{task.fields[note]}"),
             TimeElapsedColumn(),
             console=self._console,
             disable=quiet or not self._console.is_terminal,
@@ -56,7 +57,9 @@ class RunView:
         job = planned.job
         self._rounds = job.rounds
         self._console.print(
-            f"[bold]{job.name}[/bold]: {job.rounds} rounds, {len(planned.sites)} sites, {job.model.name}"
+            Text.assemble(
+                (job.name, "bold"), f": {job.rounds} rounds, {len(planned.sites)} sites, {job.model.name}"
+            )
         )
         self._console.print(f"run folder: {run.path}", soft_wrap=True)
         self._tasks["job"] = self._bars.add_task("starting NVFlare", total=job.rounds, note="")
@@ -108,10 +111,10 @@ class RunView:
             averaged = event.get("averaged")
             name = f"mean of the last {averaged}" if averaged else f"of round {number}/{self._rounds}"
             line = f"model {name}: {text}{best}  {left}"
-            self._console.print(line, highlight=False, soft_wrap=True)
+            self._console.print(line, soft_wrap=True)
 
     def _on_stopped_early(self, event: Event) -> None:
-        self._console.print(event["reason"], highlight=False, soft_wrap=True)
+        self._console.print(event["reason"], soft_wrap=True)
 
     def _time_left(self, done: int) -> str:
         if not done or self._first_round_at is None or done >= self._rounds:
@@ -126,15 +129,13 @@ class RunView:
     def show_result(self, run: RunFolder, as_json: bool) -> None:
         """Print the table of rounds, the paths and the commands that open them; or all of it as JSON."""
         if as_json:
-            sys.stdout.write(
-                json.dumps({"run": str(run.path), **run.state(), **run.metrics()}, indent=2) + "\n"
-            )
+            echo(json.dumps({"run": str(run.path), **run.state(), **run.metrics()}, indent=2))
             return
-        console = Console()
+        console = terminal()
         console.print(rounds_table(run.metrics()))
         _print_paths(console, run)
         _print_tracking(console, run)
-        console.print(f"[dim]{DISCLAIMER}[/dim]")
+        console.print(DISCLAIMER, style="dim")
 
 
 def _print_paths(console: Console, run: RunFolder) -> None:
@@ -142,7 +143,7 @@ def _print_paths(console: Console, run: RunFolder) -> None:
     parts |= {"report": run.path / REPORT, "logs": run.logs}
     for name, path in parts.items():
         if path.exists():
-            console.print(f"{name + ':':<13}{path}", soft_wrap=True, highlight=False)
+            console.print(f"{name + ':':<13}{path}", soft_wrap=True)
 
 
 def _print_tracking(console: Console, run: RunFolder) -> None:
@@ -153,20 +154,20 @@ def _print_tracking(console: Console, run: RunFolder) -> None:
     if run.mlflow_db.is_file():
         _print_command(console, "MLflow:", ui_command(run, "mlflow", 5000))
     elif mlflow.get("uri"):
-        console.print(f"MLflow: {mlflow['uri']}", soft_wrap=True, highlight=False)
+        console.print(f"MLflow: {mlflow['uri']}", soft_wrap=True)
     if mlflow.get("error"):
         console.print(
-            f"[yellow]MLflow at {mlflow['uri']} did not take everything ({mlflow['undelivered']} points are missing; "
-            f"why: run.json). All metrics are kept in {run.metrics_file}.[/yellow]",
+            f"MLflow at {mlflow['uri']} did not take everything ({mlflow['undelivered']} points are missing; "
+            f"why: run.json). All metrics are kept in {run.metrics_file}.",
+            style="yellow",
             soft_wrap=True,
-            highlight=False,
         )
 
 
 def _print_command(console: Console, name: str, command: list[str]) -> None:
     import shlex
 
-    console.print(f"{name:<13}{shlex.join(command)}", soft_wrap=True, highlight=False)
+    console.print(f"{name:<13}{shlex.join(command)}", soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

@@ -20,6 +20,8 @@ from pneumonia_fl.cli.report import report
 from pneumonia_fl.cli.run import run
 from pneumonia_fl.cli.show import runs, ui
 from pneumonia_fl.cli.sweep import sweep
+from pneumonia_fl.cli.terminal import echo
+from pneumonia_fl.data.files import keep_files_private
 from pneumonia_fl.errors import PneumoniaFLError
 
 INTERRUPTED = 130
@@ -65,15 +67,16 @@ def common(
 ) -> None:
     """Options that come before the command."""
     if version:
-        typer.echo(f"pneumonia-fl {__version__}")
+        echo(f"pneumonia-fl {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        echo(context.get_help())
         raise typer.Exit(2)
 
 
 def main() -> None:
     """Run the command line; never returns normally."""
+    keep_files_private()
     signal.signal(signal.SIGTERM, _interrupt)
     debug = "--debug" in sys.argv[1:]
     try:
@@ -81,10 +84,10 @@ def main() -> None:
     except (PneumoniaFLError, OSError) as error:  # OSError: a full disk, a missing right; it names the file
         if debug:
             raise
-        typer.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
     except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
+        echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
 
 

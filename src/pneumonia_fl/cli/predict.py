@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.cli.terminal import echo, terminal
 
 if TYPE_CHECKING:
     from pneumonia_fl.checkpoint import ModelCard
@@ -33,12 +34,12 @@ def predict(model: Model, images: Images, as_json: Json = False) -> None:
     with progress_bars(as_json or len(images) == 1) as progress:
         answers = list(predict(network, card, images, progress))
     if as_json:
-        typer.echo(json.dumps(_to_dict(card, answers), indent=2))
+        echo(json.dumps(_to_dict(card, answers), indent=2))
     else:
         _show(card, answers)
     failed = [answer for answer in answers if answer.error]
     for answer in failed:
-        typer.echo(f"error: {answer.image}: {answer.error}", err=True)
+        echo(f"error: {answer.image}: {answer.error}", err=True)
     if failed:
         raise typer.Exit(1)
 
@@ -55,7 +56,6 @@ def _to_dict(card: "ModelCard", answers: "list[Prediction]") -> dict[str, object
 
 
 def _show(card: "ModelCard", answers: "list[Prediction]") -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{card.job}, round {card.round}")
@@ -69,4 +69,4 @@ def _show(card: "ModelCard", answers: "list[Prediction]") -> None:
         )
     rule = card.operating_point or "as the model card says"
     table.caption = f"Pneumonia from {card.threshold:.3f} on ({rule}). {DISCLAIMER}"
-    Console().print(table)
+    terminal().print(table)

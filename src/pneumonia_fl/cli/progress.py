@@ -15,17 +15,18 @@ def progress_bars(quiet: bool = False) -> Iterator[Progress]:
     if quiet:
         yield silent
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskID, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
+    from pneumonia_fl.cli.terminal import terminal, text_column
+
     bars = Bars(
-        TextColumn("{task.description:<10}"),
+        text_column("{task.description:<10}"),
         BarColumn(),
-        TextColumn("{task.fields[amount]}"),
+        text_column("{task.fields[amount]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=terminal(stderr=True),
     )
     tasks: dict[str, TaskID] = {}
 

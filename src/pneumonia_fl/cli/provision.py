@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pneumonia_fl.cli.terminal import echo, terminal
+
 if TYPE_CHECKING:
     from pneumonia_fl.fl.authz import Rights
     from pneumonia_fl.fl.provision.make import Provisioned
@@ -86,7 +88,7 @@ def provision(
     with progress_bars(quiet=as_json) as progress:
         result = make.provision(request, progress)
     if as_json:
-        typer.echo(json.dumps(result.as_json(), indent=2))
+        echo(json.dumps(result.as_json(), indent=2))
     else:
         _show(result)
 
@@ -115,14 +117,13 @@ def _one_kit(
         finished = finish_packaged(kit or Path(), policy, wheel)
         values = {"kit": str(finished.folder), "name": finished.name, "kind": finished.kind}
     if as_json:
-        typer.echo(json.dumps(values, indent=2))
+        echo(json.dumps(values, indent=2))
     else:
-        typer.echo("\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in values.items()))
+        echo("\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in values.items()))
 
 
 def _show(result: "Provisioned") -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Column, Table
 
     table = Table(Column("Kit", overflow="fold"), "For", "Policy", "Valid until", "", box=box.SIMPLE)
@@ -130,12 +131,12 @@ def _show(result: "Provisioned") -> None:
         until = f"{kit.expires:%Y-%m-%d}"
         style = "" if kit.change == "unchanged" else "bold"
         table.add_row(kit.name, kit.role or kit.kind, kit.policy, until, kit.change, style=style)
-    Console().print(table)
-    typer.echo(f"Kits: {result.out}")
-    typer.echo(f"Root certificate: {result.fingerprint}")
+    terminal().print(table)
+    echo(f"Kits: {result.out}")
+    echo(f"Root certificate: {result.fingerprint}")
     for name in result.dropped:
-        typer.echo(f"{name} is not in project.yml; its certificate stays valid until it ends.")
-    typer.echo(f"Give each kit to its owner alone. Back up {result.out / '.state'}: it holds the root key.")
+        echo(f"{name} is not in project.yml; its certificate stays valid until it ends.")
+    echo(f"Give each kit to its owner alone. Back up {result.out / '.state'}: it holds the root key.")
 
 
 def authz(kit: KitFolder, as_json: Json = False) -> None:
@@ -150,13 +151,12 @@ def authz(kit: KitFolder, as_json: Json = False) -> None:
 
     rights = read_rights(open_kit(kit))
     if as_json:
-        typer.echo(json.dumps(rights.as_json(), indent=2))
+        echo(json.dumps(rights.as_json(), indent=2))
     else:
         _show_rights(rights)
 
 
 def _show_rights(rights: "Rights") -> None:
-    from rich.console import Console
     from rich.table import Table
 
     about = [f"org {rights.org}"] if rights.org else ["as shipped; its own file decides"]
@@ -164,7 +164,5 @@ def _show_rights(rights: "Rights") -> None:
     table = Table("", *rights.roles, title=f"Who may do what at {rights.place} ({', '.join(about)})")
     for action in next(iter(rights.roles.values())):
         table.add_row(action, *(words[action] for words in rights.roles.values()))
-    Console().print(table)
-    typer.echo(
-        f"From {rights.file}; a command must be allowed by the server and by each site that it reaches."
-    )
+    terminal().print(table)
+    echo(f"From {rights.file}; a command must be allowed by the server and by each site that it reaches.")

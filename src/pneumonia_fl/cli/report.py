@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from pneumonia_fl.cli.terminal import echo, terminal
+
 Folder = Annotated[
     Path, typer.Argument(metavar="RUN|COMPARE", help="A run folder, or a comparison's folder.")
 ]
@@ -54,16 +56,14 @@ def report(
     written = build_report(folder, out, shown).absolute()
     logged = gallery is None and out is None and _log(folder)
     if as_json:
-        typer.echo(
-            json.dumps({"report": str(written), "holds_images": gallery is not None, "mlflow": logged})
-        )
+        echo(json.dumps({"report": str(written), "holds_images": gallery is not None, "mlflow": logged}))
         return
-    typer.echo(f"report: {written}")
+    echo(f"report: {written}")
     if gallery is not None:
-        typer.secho("It holds images of patients and must not leave this site.", fg="red", bold=True)
+        terminal().print("It holds images of patients and must not leave this site.", style="bold red")
     if logged:
-        typer.echo("also in the run's MLflow records")
-    typer.echo(DISCLAIMER)
+        echo("also in the run's MLflow records")
+    echo(DISCLAIMER)
 
 
 def _log(folder: Path) -> bool:

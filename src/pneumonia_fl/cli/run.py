@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pneumonia_fl.cli.terminal import echo
 from pneumonia_fl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def run(
     request = Request(str(job), data, out, runs, changes, clients, log_config, force)
     if export:
         sys.argv[1:] = []  # NVFlare would take --export from here for itself, and warn
-        typer.echo(f"NVFlare job: {export_only(request, job_dir)}")
+        echo(f"NVFlare job: {export_only(request, job_dir)}")
         return
     if earlier is not None:
         _repeat(earlier, request, as_json)
@@ -172,13 +173,13 @@ def _repeat(folder: Path, request: "Request", as_json: bool) -> None:
 
     earlier = RunFolder.open(folder)
     for warning in warnings(earlier):
-        typer.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     with RunView(quiet=as_json) as view:
         finished, found = repeat_run(earlier, request, view)
     view.show_result(finished, as_json)
     if found.same_machine and not found.within:
         raise RunError(f"{found.text}; see docs/reproducibility.md")
-    typer.echo(found.text, err=as_json)
+    echo(found.text, err=as_json)
 
 
 def _run_prod(

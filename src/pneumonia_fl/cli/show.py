@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pneumonia_fl.errors import KitError
+from pneumonia_fl.cli.terminal import echo, terminal
 
 Root = Annotated[Path, typer.Option("--root", help="Folder that holds the run folders.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -27,12 +27,11 @@ def runs(root: Root = Path("runs"), as_json: Json = False) -> None:
 
     found = [describe(run) for run in list_runs(root)]
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        echo(json.dumps(found, indent=2))
         return
     if not found:
-        typer.echo(f"no runs in {root.absolute()}; start one with `pneumonia-fl run smoke`")
+        echo(f"no runs in {root.absolute()}; start one with `pneumonia-fl run smoke`")
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("Run", "Job", "Started", "State", "Rounds", "Sites", "Best AUROC")
@@ -42,7 +41,7 @@ def runs(root: Root = Path("runs"), as_json: Json = False) -> None:
         table.add_row(
             run["name"], run["job"], started, run["state"], str(run["rounds"]), str(run["sites"]), best
         )
-    Console().print(table)
+    terminal().print(table)
 
 
 def ui(
@@ -57,24 +56,32 @@ def ui(
 ) -> None:
     """Open TensorBoard or MLflow on one run, until Ctrl-C; TensorBoard also on all jobs of a server, running or done.
 
-    A server's MLflow runs beside it: `pneumonia-fl status KIT` has its address.
+    A server's MLflow runs beside it: of a server's kit, print its address, and where its password lies.
     """
     from pneumonia_fl.fl.processes import run_until_stopped
 
     number = port or (6006 if tool is Tool.tensorboard else 5000)
+    if tool is Tool.mlflow and (run / "startup").is_dir():
+        echo(_mlflow_of_server(run))
+        return
     command = _command(tool, run, number, host)
-    typer.echo(f"http://{host}:{number}/   (Ctrl-C ends it)", err=True)
+    echo(f"http://{host}:{number}/   (Ctrl-C ends it)", err=True)
     raise typer.Exit(run_until_stopped(command))
+
+
+def _mlflow_of_server(folder: Path) -> str:
+    """Where a server's MLflow is, and where its login lies; never the password itself."""
+    from pneumonia_fl.fl.federation.tracking import address_and_login
+
+    uri, user, password_file = address_and_login(folder)
+    login = f"\nuser: {user}\npassword: in {password_file}" if password_file else ""
+    return f"MLflow: {uri}{login}"
 
 
 def _command(tool: Tool, folder: Path, port: int, host: str) -> list[str]:
     from pneumonia_fl.runs import RunFolder, relocate_artifacts, tensorboard_command, ui_command
 
     if (folder / "startup").is_dir():
-        if tool is Tool.mlflow:
-            raise KitError(
-                f"a server's MLflow runs beside it; `pneumonia-fl status {folder}` has its address"
-            )
         return tensorboard_command(folder / "tensorboard", port, host)
     run = RunFolder.open(folder)
     if tool is Tool.mlflow:

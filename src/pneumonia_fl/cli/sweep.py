@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.cli.terminal import echo, terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,12 +53,10 @@ def sweep(
 
         pneumonia-fl sweep fedprox --grid train.lr=0.001,0.002 --grid algorithm.mu=0.01,0.1 --data data/xray
     """
-    from rich.console import Console
-
     from pneumonia_fl.cli.live import RunView
     from pneumonia_fl.fl.sweep import SweepRequest, run_sweep
 
-    said = Console(stderr=True, quiet=as_json)
+    said = terminal(stderr=True, quiet=as_json)
 
     def show(number: int, total: int, point: "Point") -> "RunView":
         said.rule(f"point {number} of {total}: {' '.join(point.words)}")
@@ -65,9 +64,9 @@ def sweep(
 
     folder, summary = run_sweep(SweepRequest(job, grid, data, out, tracking_uri, yes), show)
     if as_json:
-        typer.echo(json.dumps({"sweep": str(folder), **summary}, indent=2))
+        echo(json.dumps({"sweep": str(folder), **summary}, indent=2))
     else:
-        _print(Console(), folder, summary)
+        _print(terminal(), folder, summary)
 
 
 def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
@@ -80,7 +79,7 @@ def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
     console.print(_table(summary["grid"], ranked(summary)))
     for row in summary["points"]:
         if row["state"] != "finished":
-            console.print(f"[yellow]{row['name']} {row['state']}: {row['reason']}[/yellow]", soft_wrap=True)
+            console.print(f"{row['name']} {row['state']}: {row['reason']}", style="yellow", soft_wrap=True)
     mlflow = summary["mlflow"]
     lines = {"sweep": folder, "best point": folder / summary["best"], "MLflow": mlflow["uri"]}
     if mlflow["uri"].startswith("sqlite:"):
@@ -88,8 +87,8 @@ def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
     if mlflow["error"]:
         lines["MLflow"] = f"did not take everything: {mlflow['error']}"
     for name, text in lines.items():
-        console.print(f"{name + ':':<13}{text}", soft_wrap=True, highlight=False)
-    console.print(f"[dim]{DISCLAIMER}[/dim]")
+        console.print(f"{name + ':':<13}{text}", soft_wrap=True)
+    console.print(DISCLAIMER, style="dim")
 
 
 def _table(grid: Iterable[str], rows: list[dict[str, Any]]) -> "Table":

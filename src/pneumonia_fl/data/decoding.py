@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pneumonia_fl.config import Preprocess
+from pneumonia_fl.data.files import private
 from pneumonia_fl.data.items import Item, Source
 from pneumonia_fl.data.sources import read_image
 from pneumonia_fl.environment import cpu_count
@@ -91,7 +92,7 @@ def decode_all(
         OSError: the file cannot be written.
         DataError: a worker was killed.
     """
-    with decoder.pixels.open("wb") as file:
+    with open(decoder.pixels, "wb", opener=private) as file:
         file.truncate(len(items) * decoder.spec.size**2)
     chunks = {start: items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)}
     begun = time.perf_counter()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pneumonia_fl.data.archive import check_archive
-from pneumonia_fl.data.files import output_errors
+from pneumonia_fl.data.files import output_errors, private_folder
 from pneumonia_fl.errors import ArchiveError, FetchError, OutputError
 from pneumonia_fl.progress import Progress, silent
 
@@ -57,8 +57,8 @@ def fetch(folder: Path, progress: Progress = silent, retries: int = RETRIES) -> 
         OutputError: `folder` is full or not writable.
     """
     archive = folder / ARCHIVE
+    private_folder(folder)
     with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         if archive.exists() and not (folder / MARKER).exists():
             if _is_whole(archive):
                 return archive

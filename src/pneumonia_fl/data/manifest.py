@@ -19,6 +19,7 @@ from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.json_files import parse_json, read_limited
 from pneumonia_fl.names import SITE_NAME
 from pneumonia_fl.strict import Strict
+from pneumonia_fl.text import printable_values
 
 NORMAL, PNEUMONIA = 0, 1
 CLASS_NAMES = ("NORMAL", "PNEUMONIA")
@@ -132,7 +133,7 @@ def read_info(folder: Path) -> DatasetInfo:
         DataError: the folder is not (completely) prepared.
     """
     try:
-        values = parse_json(_read(folder / INFO, read_limited))
+        values = printable_values(parse_json(_read(folder / INFO, read_limited)))
         return parse(DatasetInfo, values if isinstance(values, Mapping) else {}, str(folder / INFO))
     except (ConfigError, ValueError) as error:
         raise DataError(f"{folder / INFO} is damaged ({error}); run `pneumonia-fl data prepare`") from None

@@ -17,7 +17,14 @@ import numpy as np
 from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.clean import Cleaned, Picture, clean
 from pneumonia_fl.data.decoding import Decoder, decode_all
-from pneumonia_fl.data.files import output_errors, write_atomic
+from pneumonia_fl.data.files import (
+    PRIVATE_FOLDER,
+    inner_folder,
+    output_errors,
+    private,
+    private_folder,
+    write_atomic,
+)
 from pneumonia_fl.data.holdout import deal_test
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Source
 from pneumonia_fl.data.manifest import (
@@ -116,7 +123,7 @@ def _prepare(plan: _Plan, out: Path, workers: int | None, progress: Progress) ->
     with output_errors(out):
         if partial.exists():
             shutil.rmtree(partial)
-        partial.mkdir(parents=True)
+        private_folder(partial)
         decoder = Decoder(plan.source, partial / PIXELS, plan.spec)
         outcomes = decode_all(decoder, items, workers, progress)
         cleaned = clean(items, outcomes, plan.drop_leaks)
@@ -146,6 +153,8 @@ def _is_ours(entry: Path) -> bool:
 
 
 def _move_into_place(partial: Path, out: Path) -> None:
+    if (out / INFO).exists():  # it is ours, perhaps made by a version that left it open to others
+        out.chmod(PRIVATE_FOLDER)
     # Without its dataset.json the old set is incomplete, whatever stops us from here on.
     (out / INFO).unlink(missing_ok=True)
     for entry in out.iterdir():
@@ -225,7 +234,7 @@ def _write(
 ) -> DatasetInfo:
     for done, (name, rows) in enumerate(placed.items()):
         progress("write", done, len(placed))
-        (folder / name).mkdir()
+        inner_folder(folder / name)
         _write_images(folder / name / IMAGES, folder / PIXELS, [index for _, index in rows], plan.spec.size)
         _write_tables(plan, cleaned, folder / name, (name,) if name != TEST else (), rows)
     progress("write", len(placed), len(placed))
@@ -263,7 +272,7 @@ def _write_tables(
 def _write_images(path: Path, pixels: Path, indices: Sequence[int], size: int) -> None:
     """Copy the images at `indices` of the raw file, one at a time, into a NumPy file (N,S,S)."""
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(indices), size, size)}
-    with pixels.open("rb") as source, path.open("wb") as target:
+    with pixels.open("rb") as source, open(path, "wb", opener=private) as target:
         np.lib.format.write_array_header_1_0(target, header)
         for index in indices:
             source.seek(index * size**2)

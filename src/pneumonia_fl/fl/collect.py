@@ -12,7 +12,7 @@ from pathlib import Path
 from pneumonia_fl.calibration import calibrate
 from pneumonia_fl.checkpoint import LIMITATIONS, DataSummary, ModelCard, load_state, save_model
 from pneumonia_fl.config import JobConfig, SiteSettings, parse
-from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.data.files import inner_folder, write_atomic
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal, summarise_rounds
 from pneumonia_fl.metrics import ScoreHistogram, summarise
@@ -118,7 +118,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _collect_logs(run: RunFolder, logs: Mapping[str, list[Path]]) -> None:
-    run.logs.mkdir(exist_ok=True)
+    inner_folder(run.logs)
     for name, files in logs.items():
         text = "".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
         (run.logs / f"{name}.txt").write_text(text, encoding="utf-8")

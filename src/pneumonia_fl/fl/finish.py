@@ -14,6 +14,7 @@ from typing import Any
 
 from pneumonia_fl.checkpoint import DataSummary
 from pneumonia_fl.config import JobConfig, parse
+from pneumonia_fl.data.files import inner_folder
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.fl.collect import collect, gather_models, summary_of_sites
 from pneumonia_fl.fl.matrix import write_matrix
@@ -117,7 +118,7 @@ def _draw_figures(run: RunFolder) -> None:
     metrics = run.metrics()
     if not any(entry["global"] for entry in metrics["rounds"]):
         return
-    run.figures.mkdir(exist_ok=True)
+    inner_folder(run.figures)
     learning_curves(metrics, run.figures / "curves.png")
     pooled = {
         event["round"]: event["histogram"]

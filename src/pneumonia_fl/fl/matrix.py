@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pneumonia_fl.crosssite import CELL, matrix
-from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.data.files import inner_folder, write_atomic
 from pneumonia_fl.journal import Event, read_journal, summarise_rounds
 from pneumonia_fl.runs import RunFolder
 
@@ -31,7 +31,7 @@ def draw_matrix(folder: Path, found: Mapping[str, Any]) -> None:
     from pneumonia_fl.report.heatmap import heat_map, to_csv
 
     write_atomic(folder / "cross_site.csv", to_csv(found).encode())
-    (folder / "figures").mkdir(exist_ok=True)
+    inner_folder(folder / "figures")
     heat_map(found, folder / "figures" / "cross_site.png")
 
 

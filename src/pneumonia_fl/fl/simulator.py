@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pneumonia_fl.data.files import inner_folder
 from pneumonia_fl.environment import (
     DATA_VARIABLE,
     SHARED_CORES,
@@ -55,8 +56,8 @@ def simulate(
     # A command line that was killed may have left processes that still write into this folder.
     mark = f"run:{run.path.resolve()}"
     end_marked(mark)
-    run.workspace.mkdir(exist_ok=True)
-    run.logs.mkdir(exist_ok=True)
+    inner_folder(run.workspace)
+    inner_folder(run.logs)
     with contextlib.ExitStack() as stack:
         workspace = stack.enter_context(without_spaces(run.workspace))
         environment = stack.enter_context(without_spaces(Path(sys.prefix)))

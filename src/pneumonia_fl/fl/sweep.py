@@ -19,7 +19,7 @@ from typing import Any
 
 from pneumonia_fl import __version__
 from pneumonia_fl.config import JobConfig, load_job
-from pneumonia_fl.data.files import output_errors, write_atomic
+from pneumonia_fl.data.files import inner_folder, private_folder, write_atomic
 from pneumonia_fl.data.manifest import read_info
 from pneumonia_fl.environment import data_root
 from pneumonia_fl.errors import ConfigError, OutputError, PneumoniaFLError, RunError
@@ -162,8 +162,7 @@ def _earlier(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         OutputError: the folder holds something else.
     """
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     file = folder / SUMMARY
     if not file.is_file():
         if any(folder.iterdir()):
@@ -185,6 +184,7 @@ def _run(folder: Path, point: Point, request: SweepRequest, watcher: Watcher) ->
     overrides = [*point.words, *_tracking(request)]
     wanted = Request(request.job, request.data, out, folder, overrides, None, None, force=False)
     try:
+        inner_folder(out)
         run_simulation(wanted, watcher)
     except PneumoniaFLError as error:
         row = _row(folder, point)

@@ -1,5 +1,6 @@
 """`build_report`: from a folder to one HTML page that needs nothing else, and a model card."""
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +18,9 @@ from pneumonia_fl.report.reading import SUMMARY, read_comparison, read_run
 from pneumonia_fl.report.run_page import run_page
 
 _STROKES = {"--": "7 4", "-.": "8 3 2 3", ":": "2 3"}
-_MARKDOWN = str.maketrans({"\n": " ", "|": "\\|", "<": "&lt;", "`": "'"})
+_MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\[]|#*"} | {"<": "&lt;", ">": "&gt;", "`": "'"})
+_LINK = re.compile(r"(?<=:)/(?=/)|(?<=www)\.|@", re.IGNORECASE)
+_LINE_START = re.compile(r"^(?=[-+=_~])")
 
 
 def build_report(folder: Path, out: Path | None = None, gallery: Section | None = None) -> Path:
@@ -51,6 +54,12 @@ def render(page: Page) -> str:
     return _render("report.html.j2", page=page, style=style, strokes=_STROKES)
 
 
+def markdown(text: object) -> str:
+    """Return text of others for a line of Markdown, where it makes no link, picture, heading, line or table."""
+    escaped = " ".join(str(text).split()).translate(_MARKDOWN)
+    return _LINE_START.sub(r"\\", _LINK.sub(lambda mark: f"&#{ord(mark[0])};", escaped))
+
+
 def _run(folder: Path, gallery: Section | None) -> tuple[Page, Mapping[str, Any]]:
     run = read_run(folder)
     page = run_page(run, gallery)
@@ -73,5 +82,5 @@ def _render(template: str, **values: Any) -> str:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.filters["md"] = lambda text: str(text).translate(_MARKDOWN)
+    environment.filters["md"] = markdown
     return environment.get_template(template).render(disclaimer=DISCLAIMER, version=__version__, **values)

@@ -8,6 +8,7 @@ from typing import Any
 from pneumonia_fl.errors import ConfigError, RunError
 from pneumonia_fl.journal import Event
 from pneumonia_fl.json_files import MAX_RECORD_BYTES, parse_json, read_json, read_limited
+from pneumonia_fl.text import printable_values
 from pneumonia_fl.yaml_files import read_yaml
 
 EVALUATIONS = "evaluations"
@@ -159,12 +160,12 @@ def without_paths(text: object) -> str:
 
 def _read_json(path: Path, problems: list[str], consequence: str, quiet: bool = False) -> Values:
     try:
-        values = read_json(path, MAX_RECORD_BYTES)
+        values = printable_values(read_json(path, MAX_RECORD_BYTES))
     except FileNotFoundError:
         if not quiet:
             problems.append(_sentence(path, "is missing", consequence))
         return {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         problems.append(_sentence(path, "cannot be read (damaged)", consequence))
         return {}
     return _shaped(path, values, problems)
@@ -183,7 +184,7 @@ def _read_card(folder: Path, problems: list[str]) -> Values:
 
 def _read_yaml(path: Path, problems: list[str]) -> Values:
     try:
-        values = read_yaml(path)
+        values = printable_values(read_yaml(path))
     except ConfigError:
         problems.append(_sentence(path, "is missing or damaged", "the job's settings are unknown"))
         return {}
@@ -220,7 +221,7 @@ def _read_journal(path: Path, problems: list[str]) -> list[Event]:
 
 def _event(line: bytes) -> Event | None:
     try:
-        values = parse_json(line, MAX_RECORD_BYTES)
+        values = printable_values(parse_json(line, MAX_RECORD_BYTES))
     except ValueError:
         return None
     return values if isinstance(values, dict) and "event" in values else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from pneumonia_fl.errors import RefusedError
 from pneumonia_fl.fl.messages import RESULT_KEY, properties
+from pneumonia_fl.text import printable_values
 
 """Our key in a job's custom properties and among a running job's statistics."""
 
@@ -102,6 +103,7 @@ def record(meta: Mapping[str, Any]) -> JobRecord:
     Args:
         meta: what `list_jobs(detailed=True)` and `get_job_meta` return.
     """
+    meta = printable_values(dict(meta))
     ours = properties(meta)
     config = ours.get("config")
     rounds = config.get("rounds") if isinstance(config, Mapping) else None

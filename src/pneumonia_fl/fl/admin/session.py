@@ -23,6 +23,7 @@ from pneumonia_fl.fl.doctor.certificates import certificate
 from pneumonia_fl.fl.doctor.network import greet, network
 from pneumonia_fl.fl.kits import Kit
 from pneumonia_fl.fl.messages import STATS_GROUP
+from pneumonia_fl.text import printable_values
 
 LOGIN_SECONDS = 15.0
 COMMAND_SECONDS = 30.0
@@ -99,7 +100,7 @@ class Admin:
         except (JobNotRunning, NoSuchJob):  # NVFlare does not find a job either while it is being started
             return None
         found = stats.get("server", {}) if isinstance(stats, dict) else {}
-        return found.get(STATS_GROUP) if isinstance(found, dict) else None
+        return printable_values(found.get(STATS_GROUP)) if isinstance(found, dict) else None
 
     def submit(self, folder: Path, token: str) -> str:
         """Upload and start a job folder; the same token and content never run twice.

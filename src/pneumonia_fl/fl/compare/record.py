@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pneumonia_fl.comparison import RAW, VERSION
-from pneumonia_fl.data.files import output_errors, write_atomic
+from pneumonia_fl.data.files import output_errors, private_folder, write_atomic
 from pneumonia_fl.data.manifest import TEST
 from pneumonia_fl.data.store import SiteData
 from pneumonia_fl.errors import OutputError
@@ -48,8 +48,8 @@ class Record:
             OutputError: `out` holds something else, or a comparison of other data, settings or another version.
         """
         fresh = cls(out, {**_describe(plan), "results": [], "cross_site": None})
+        private_folder(out)
         with output_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
             if not fresh.file.exists() and any(out.iterdir()):
                 raise OutputError(f"{out} holds other files; choose a new --out")
         if fresh.file.exists():

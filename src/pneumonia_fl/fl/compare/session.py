@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pneumonia_fl.checkpoint import CARD, DataSummary, load_model
 from pneumonia_fl.comparison import RAW, SUMMARY, summarise_comparison
 from pneumonia_fl.crosssite import cross_site
-from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.data.files import inner_folder, write_atomic
 from pneumonia_fl.data.manifest import TEST
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.compare.baselines import Work, train_all
@@ -87,7 +87,7 @@ def write_summary(out: Path, watcher: CompareWatcher) -> dict[str, Any]:
     raw = json.loads((out / RAW).read_text(encoding="utf-8"))
     summary = summarise_comparison(raw, watcher.progress)
     write_atomic(out / SUMMARY, json.dumps(summary, indent=2).encode())
-    (out / FIGURE).parent.mkdir(exist_ok=True)
+    inner_folder((out / FIGURE).parent)
     forest(summary, out / FIGURE)
     if summary["cross_site"]:
         draw_matrix(out, summary["cross_site"])

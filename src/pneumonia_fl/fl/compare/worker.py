@@ -13,6 +13,7 @@ from typing import Any
 from pneumonia_fl.baseline import train_baseline
 from pneumonia_fl.checkpoint import DataSummary, save_model
 from pneumonia_fl.config import JobConfig, parse
+from pneumonia_fl.data.files import private_folder
 from pneumonia_fl.data.store import concatenate, open_site
 from pneumonia_fl.errors import PneumoniaFLError
 from pneumonia_fl.fl.collect import model_card
@@ -35,7 +36,7 @@ class Spec:
 
     def write(self, folder: Path) -> None:
         """Put it where the worker finds it."""
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         (folder / SPEC).write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 

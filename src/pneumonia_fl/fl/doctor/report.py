@@ -76,7 +76,9 @@ def _checks_of_role(kit: Kit) -> Iterator[Check]:
         yield Check("tracking", lambda: server.tracking(kit))
     if kit.kind == "site":
         yield Check("data", lambda: site.data(kit))
-    if kit.kind != "admin":
+    if kit.kind == "admin":
+        yield Check("runs", lambda: site.runs(Path("runs")))
+    else:
         yield Check("policy", lambda: policy.policy(kit))
 
 

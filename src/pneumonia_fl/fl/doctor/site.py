@@ -1,6 +1,8 @@
-"""What only a site needs: its prepared X-rays."""
+"""What lies on this machine beside a kit: a site's prepared X-rays, and a person's runs."""
 
-from collections.abc import Iterator
+import shlex
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pneumonia_fl.data.check import Finding, check
@@ -33,7 +35,32 @@ def data(kit: Kit) -> Iterator[Finding]:
         yield Finding("fail", f"{error} ({named} says {root})")
         return
     yield _counts(found)
-    yield from check(root / kit.name if (root / kit.name / INFO).is_file() else root)
+    folder = root / kit.name if (root / kit.name / INFO).is_file() else root
+    yield from _open_to_others([folder, *folder.iterdir()], "X-rays and patients' ids")
+    yield from check(folder)
+
+
+def runs(folder: Path) -> Iterator[Finding]:
+    """Whether other users of this machine can read the runs in `folder`."""
+    files = [file for state in sorted(folder.glob("*/run.json")) for file in (state.parent, state)]
+    findings = list(_open_to_others(files, "models and results"))
+    yield from findings or [Finding("ok", f"no run in {folder.absolute()} can be read by everybody")]
+
+
+def _open_to_others(paths: Iterable[Path], what: str) -> Iterator[Finding]:
+    found = next((path for path in paths if _readable_by_all(path)), None)
+    if found is not None:
+        folder = found if found.is_dir() else found.parent
+        cure = f"run `chmod -R o= {shlex.quote(str(folder))}`"
+        yield Finding("warn", f"every user of this machine can read {folder} ({what}); {cure}")
+
+
+def _readable_by_all(path: Path) -> bool:
+    """Whether its own mode and that of every folder above it let everybody in; a group is the owner's choice."""
+    way = path.resolve()
+    return bool(way.stat().st_mode & stat.S_IROTH) and all(
+        folder.stat().st_mode & stat.S_IXOTH for folder in way.parents
+    )
 
 
 def _setting(kit: Kit) -> Path | None:

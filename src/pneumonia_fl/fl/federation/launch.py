@@ -6,13 +6,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pneumonia_fl.environment import (
     DATA_VARIABLE,
     SHARED_CORES,
     THREADS_VARIABLE,
+    TRACKING_LOGIN,
     TRACKING_VARIABLE,
     child_environment,
 )
@@ -29,10 +30,10 @@ UNMARKED_SECONDS = 30.0
 """How long processes get that somebody else has started: NVFlare's loop needs 10 s to end them."""
 
 
-def start_server(server: Participant, tracking_uri: str) -> None:
-    """Start a server; its jobs send their metrics to `tracking_uri`."""
+def start_server(server: Participant, tracking_uri: str, login: Mapping[str, str]) -> None:
+    """Start a server; its jobs send their metrics to `tracking_uri`, with the variables of `login`."""
     # gRPC then says who was refused, and `fl/handshakes.py` puts that into the audit log.
-    _start(server, {TRACKING_VARIABLE: tracking_uri, "GRPC_TRACE": "handshaker"})
+    _start(server, {TRACKING_VARIABLE: tracking_uri, "GRPC_TRACE": "handshaker", **login})
 
 
 def start_site(site: Participant, plan: SitePlan) -> None:
@@ -44,7 +45,8 @@ def environment_of(participant: Participant, values: dict[str, str]) -> dict[str
     """The environment of a participant's processes: marked, with the kit's own Python first in PATH."""
     environment = child_environment()
     # NVFlare's scripts would put the first one before the kit's folder; only the server talks to MLflow.
-    for name in ("NVFL_WORKSPACE", TRACKING_VARIABLE):
+    tracking = () if participant.kit.kind == "server" else TRACKING_LOGIN
+    for name in ("NVFL_WORKSPACE", TRACKING_VARIABLE, *tracking):
         environment.pop(name, None)
     binaries = _reachable(participant, "python", python_home(participant)) / "bin"
     return {

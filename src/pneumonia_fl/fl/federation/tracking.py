@@ -1,15 +1,21 @@
-"""The MLflow server beside a federation's server: on loopback, SQLite and artifacts inside the server's kit."""
+"""The MLflow server beside a federation's server: on loopback; SQLite, artifacts and login lie in the server's kit."""
 
 import socket
 import subprocess
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from pneumonia_fl.data.files import inner_folder
+from pneumonia_fl.environment import TRACKING_LOGIN
+from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.federation.launch import environment_of
+from pneumonia_fl.fl.federation.mlflow_login import APP, PASSWORD_FILE, USER, make_password
 from pneumonia_fl.fl.federation.participant import Participant
 from pneumonia_fl.fl.federation.startup import last_error, rotate
+from pneumonia_fl.fl.kits import open_kit
 
 HOST = "127.0.0.1"
 FOLDER, PORT_FILE = "mlflow", "port"
@@ -27,6 +33,8 @@ class Tracking:
     """Where a server's jobs send their metrics, and the process there when it is ours."""
 
     uri: str
+    login: Mapping[str, str] = field(repr=False)
+    """Environment variables for whoever talks to it."""
     process: "subprocess.Popen[bytes] | None"
     log: Path | None
 
@@ -43,13 +51,13 @@ def start_tracking(server: Participant) -> Tracking:
     MLflow's own defaults refuse requests whose Host or Origin is not this machine, and so they stay.
     """
     if uri := server.kit.settings().tracking_uri:
-        return Tracking(uri, None, None)
-    folder = server.kit.folder / FOLDER
-    folder.mkdir(mode=0o700, exist_ok=True)
+        return Tracking(uri, {}, None, None)
+    folder = inner_folder(server.kit.folder / FOLDER)
+    login = dict(zip(TRACKING_LOGIN, (USER, make_password(folder)), strict=True))
     port = _choose_port(folder / PORT_FILE)
     log = folder / "log.txt"
     rotate(log)
-    environment = environment_of(server, LEAN)
+    environment = environment_of(server, {**LEAN, **login})
     with log.open("ab") as output:
         process = subprocess.Popen(
             _command(folder, port),
@@ -60,7 +68,7 @@ def start_tracking(server: Participant) -> Tracking:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Tracking(f"http://{HOST}:{port}", process, log)
+    return Tracking(f"http://{HOST}:{port}", login, process, log)
 
 
 def tracking_uri_of(server: Participant) -> str | None:
@@ -68,6 +76,20 @@ def tracking_uri_of(server: Participant) -> str | None:
     port = server.kit.folder / FOLDER / PORT_FILE
     own = f"http://{HOST}:{port.read_text().strip()}" if port.is_file() else None
     return server.kit.settings().tracking_uri or own
+
+
+def address_and_login(folder: Path) -> tuple[str, str, Path | None]:
+    """Address of a server's MLflow, user, and the file with the password; no file when it is not the one beside it.
+
+    Raises:
+        KitError: the kit is no server's, or was never started.
+    """
+    server = Participant(open_kit(folder))
+    uri = tracking_uri_of(server) if server.kit.kind == "server" else None
+    if uri is None:
+        raise KitError(f"{folder} has no MLflow; give a server's kit that `pneumonia-fl up` has started")
+    own = server.kit.settings().tracking_uri is None
+    return uri, USER, server.kit.folder / FOLDER / PASSWORD_FILE if own else None
 
 
 def answers(uri: str) -> bool:
@@ -84,6 +106,7 @@ def answers(uri: str) -> bool:
 def _command(folder: Path, port: int) -> list[str]:
     """Relative paths: the command runs in `folder`, whose own path may hold what a URI cannot."""
     command = ["python3", "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--app-name", APP]
     command += ["--backend-store-uri", "sqlite:///mlflow.db"]
     return [*command, "--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
 

@@ -41,7 +41,7 @@ def up(folder: Path, data: Path | None, timeout: float, say: Say) -> None:
         for one in participants:
             if one.kit.kind == "server":
                 trackings.append(start_tracking(one))
-                start_server(one, trackings[-1].uri)
+                start_server(one, trackings[-1].uri, trackings[-1].login)
             else:
                 start_site(one, plans[one.name])
         _wait(participants, trackings, deadline, timeout, say)

@@ -4,6 +4,7 @@
 drop the site again.)
 """
 
+import stat
 from pathlib import Path
 
 from pneumonia_fl.data.files import write_atomic
@@ -37,7 +38,7 @@ def _add(file: Path, option: str, text: str) -> None:
         raise ConfigError(f"--add-{option} {text}: {reason}") from None
     finally:
         draft.unlink(missing_ok=True)
-    write_atomic(file, changed.encode())
+    write_atomic(file, changed.encode(), stat.S_IMODE(file.stat().st_mode))
 
 
 def _entry(option: str, text: str) -> dict[str, str]:

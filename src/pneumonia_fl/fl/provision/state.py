@@ -1,8 +1,6 @@
 """The federation's secrets: NVFlare's `state/cert.json` with the root key and all keys that were made here."""
 
 import json
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from nvflare.lighter.utils import load_private_key
 
+from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError, KitError
 from pneumonia_fl.fl.provision.project import Project
 
@@ -55,10 +54,7 @@ class State:
     def forget(self, name: str) -> None:
         """Drop a participant's key and certificate, so that the next provisioning makes new ones."""
         self.values.pop(name, None)
-        handle, temporary = tempfile.mkstemp(dir=self.file.parent)  # made with mode 0600
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(self.values, file)
-        os.replace(temporary, self.file)
+        write_atomic(self.file, json.dumps(self.values).encode())
 
 
 def check_identities(project: Project, state: State, renew: set[str]) -> None:

@@ -1,0 +1,41 @@
+"""The one way to a person's terminal.
+
+Names, reasons and file names come from others. So what is printed is text: nothing in it is markup, and what a terminal
+would obey instead of showing (escape sequences, marks that turn the direction of text) becomes a space.
+"""
+
+from typing import IO, TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import TextColumn
+
+
+def printed(text: object) -> str:
+    """Return `text` with a space for everything that is neither printable nor a line break."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in str(text))
+
+
+def echo(text: object, err: bool = False, nl: bool = True) -> None:
+    """Print a line of text to stdout, or to stderr."""
+    typer.echo(printed(text), err=err, nl=nl)
+
+
+def terminal(stderr: bool = False, quiet: bool = False, file: IO[str] | None = None) -> Console:
+    """Return a console for tables and coloured lines; colours come by `style=`, never by markup."""
+    return _Terminal(stderr=stderr, quiet=quiet, file=file, markup=False, emoji=False, highlight=False)
+
+
+def text_column(field: str) -> "TextColumn":
+    """Return a column of progress bars that shows a field of the task as it is."""
+    from rich.progress import TextColumn
+
+    return TextColumn(field, markup=False)
+
+
+class _Terminal(Console):
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printed(text), **options)
