@@ -101,6 +101,7 @@ class PooledFedAvg(CrossSiteFedAvg):
         self.journal = Journal(run_dir)
         participants = [client.name for client in self.engine.get_clients()]
         self.book = RoundBook({*self.sites, *participants}, self.quorum, self.grace)
+        self._passes = self._local_epochs()
         try:
             self._algorithm = server_algorithm(self._settings, self._trainable())
             self.open_state()
