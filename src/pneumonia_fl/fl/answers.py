@@ -59,7 +59,7 @@ class CheckingFedAvg(ResumableFedAvg):
     ) -> bool:
         accepted = bool(super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task))
         if is_unknown_task:  # of a round that has closed: it says nothing about the one that is open
-            self._name(client_name, "late", "answered after the round had closed")
+            self._note_fault(client_name, "late", "answered after the round had closed")
         elif not accepted:
             self.reject(client_name, "failed", printable(result.get_return_code()))
         return accepted
@@ -67,9 +67,9 @@ class CheckingFedAvg(ResumableFedAvg):
     def reject(self, site: str, state: State, problem: str) -> None:
         """Note that a site's answer does not count; named in log, journal and summary."""
         self.book.reject(site, state, problem)
-        self._name(site, state, problem)
+        self._note_fault(site, state, problem)
 
-    def _name(self, site: str, state: State, problem: str) -> None:
+    def _note_fault(self, site: str, state: State, problem: str) -> None:
         fault = (self._candidate_round, state, problem)
         if self._faults.get(site) == fault:  # a site that tries again and again fills no journal
             return

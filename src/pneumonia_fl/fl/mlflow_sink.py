@@ -35,8 +35,8 @@ class Point(NamedTuple):
 class MLflowSink:
     """A parent run for the job and a child run per site, fed from a queue; `runs` are those of a job that goes on.
 
-    Points stay in memory until they are delivered; a failed delivery is tried again after `RETRY_SECONDS`. Dropped, and
-    counted in the status file, is what MLflow calls invalid, and what comes while `QUEUE_LIMIT` points of its origin wait.
+    Points stay in memory until they are delivered; a failed delivery is tried again after `RETRY_SECONDS`. What
+    MLflow calls invalid, and what comes while `QUEUE_LIMIT` points of its origin wait, is dropped and counted.
     """
 
     def __init__(

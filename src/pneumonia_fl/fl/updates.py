@@ -98,11 +98,7 @@ def _samples(samples: object) -> str:
     if not _is_number(samples):
         return "the sample count is no number"
     if not 1 <= samples <= MAX_SAMPLES:
-        return (
-            f"the sample count {samples:g} is absurd"
-            if samples < MAX_NUMBER
-            else "the sample count is absurd"
-        )
+        return f"the sample count {printable(samples, 20)} is absurd"
     return ""
 
 
