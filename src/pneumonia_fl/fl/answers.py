@@ -3,10 +3,12 @@
 from dataclasses import asdict
 from typing import Any
 
+from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask
-from nvflare.apis.fl_constant import FLMetaKey, ReservedKey
+from nvflare.apis.fl_constant import FLContextKey, FLMetaKey, ReservedKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.utils.fl_context_utils import gen_new_peer_ctx
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 from pneumonia_fl.errors import AnswerError, RunError
@@ -37,6 +39,7 @@ class CheckingFedAvg(ResumableFedAvg):
         self._facts: dict[str, Facts] = {}
         self._faults: dict[str, tuple[int, State, str]] = {}
         self._passes = MAX_PASSES
+        self._unread: dict[str, str] = {}
 
     def _get_aggregated_result(self) -> FLModel:
         self.close_round()
@@ -58,7 +61,9 @@ class CheckingFedAvg(ResumableFedAvg):
         self, client_name: str, result: Shareable, fl_ctx: FLContext, is_unknown_task: bool = False
     ) -> bool:
         accepted = bool(super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task))
-        if is_unknown_task:  # of a round that has closed: it says nothing about the one that is open
+        if reason := self._unread.pop(client_name, ""):
+            self.reject(client_name, "refused", reason)
+        elif is_unknown_task:  # of a round that has closed: it says nothing about the one that is open
             self._note_fault(client_name, "late", "answered after the round had closed")
         elif not accepted:
             self.reject(client_name, "failed", printable(result.get_return_code()))
@@ -86,6 +91,21 @@ class CheckingFedAvg(ResumableFedAvg):
             self.error(f"answer of {site}: {printable(error)}")
         if opened == self.book.opened and site in self.book.waiting():
             self.reject(site, "refused", UNREADABLE)
+
+    def refuse_unread(self, client: Client, reason: str) -> None:
+        """End a site's task, whose answer the door has refused, as if the site had failed."""
+        standing = list(self.communicator._client_task_map.values())
+        for task in [
+            task for task in standing if task.client.name == client.name and not task.result_received_time
+        ]:
+            self._unread[client.name] = reason
+            with self.engine.new_context() as fl_ctx:
+                peer = gen_new_peer_ctx(fl_ctx)
+                peer.set_prop(ReservedKey.IDENTITY_NAME, client.name, private=False, sticky=False)
+                fl_ctx.set_peer_context(peer)
+                runner = fl_ctx.get_prop(FLContextKey.RUNNER)
+                failed = make_reply(ReturnCode.BAD_TASK_DATA)
+                runner.process_submission(task.client, task.task.name, task.id, failed, fl_ctx)
 
     def note_report(self, result: FLModel) -> bool:
         """Take in one site's answer if it can count; otherwise say why it cannot."""
