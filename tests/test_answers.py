@@ -11,20 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nvflare.app_common.abstract.fl_model import FLModel
 
+from pneumonia_fl.config import parse
 from pneumonia_fl.fl.aggregator import SampleWeightedAverage
-from pneumonia_fl.fl.algorithms.server import ServerAlgorithm
+from pneumonia_fl.fl.algorithms.fednova import CLASSES, SQUARES, STEPS
+from pneumonia_fl.fl.algorithms.registry import server_algorithm
+from pneumonia_fl.fl.algorithms.scaffold import CHANGE, LOST
 from pneumonia_fl.fl.controller import PooledFedAvg
-from pneumonia_fl.fl.messages import SITE_REPORT
 from pneumonia_fl.journal import Event, Journal, read_journal
+from pneumonia_fl.learning import Algorithm
 from site_reports import TRAINING, answer, personal, report
 
 
 class Server(PooledFedAvg):
     """The controller without NVFlare around it; what it publishes is kept."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, algorithm: str = "fedavg") -> None:
         super().__init__(sites=("a", "b"), quorum=1, num_rounds=1, aggregator=SampleWeightedAverage())
-        self.journal, self._algorithm = Journal(folder), ServerAlgorithm()
+        self.journal = Journal(folder)
+        self._algorithm = server_algorithm(parse(Algorithm, {"name": algorithm}, "the test"), {"weight"})
+        self._algorithm.outgoing(0, 2)
         self.published: dict[str, float] = {}
         self.take_candidate({"weight": np.float64(1.0)}, 0)
         self.book.open(0, "train")
@@ -40,9 +45,9 @@ class Server(PooledFedAvg):
 
     def close(self) -> float:
         """End the round: the new weight."""
-        weight = float(self._get_aggregated_result().params["weight"])
+        average = self._get_aggregated_result().params
         self.judge_candidate()
-        return weight
+        return float(self._algorithm.update(self._candidate, average)["weight"])
 
 
 def judged(folder: Path, said: Any) -> tuple[bool, list[Event]]:
@@ -142,24 +147,36 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
-def whole() -> dict[str, Any]:
+EXTRAS: dict[str, dict[str, Any]] = {
+    "fedavg": {},
+    "scaffold": {CHANGE: {"weight": np.float64(0.5)}, LOST: False},
+    "fednova": {STEPS: 3, CLASSES: [4, 5], SQUARES: {"weight": np.float64(0.1)}},
+}
+
+
+def whole(algorithm: str, site: str = "a") -> dict[str, Any]:
     """What an answer carries, as one nested value."""
-    sent = answer(said=report(personal=personal()))
+    sent = answer(site, report(site, personal=personal()), **EXTRAS[algorithm])
     return {"params": sent.params, "meta": sent.meta}
 
 
+def result_of(sent: dict[str, Any]) -> FLModel:
+    result = FLModel(params_type="FULL", params={"weight": np.float64(0.0)})
+    result.params, result.meta = sent["params"], sent["meta"]
+    return result
+
+
 @st.composite
-def hostile(draw: Callable[..., Any]) -> dict[str, Any]:
-    """A whole answer with any value in any place, or with one thing more in it."""
-    sent = whole()
-    where = draw(
-        st.sampled_from([place for place in places(sent) if len(place) > 1 and "client_name" not in place])
-    )
-    if draw(st.booleans()):
-        return dict(changed(sent, where, draw(NESTED)))
-    dicts = [place for place in places(sent) if isinstance(at(sent, place), dict) and len(place) > 1]
-    where = draw(st.sampled_from(dicts or [("meta", SITE_REPORT)]))
-    return dict(changed(sent, where, at(sent, where) | {draw(st.text()): draw(NESTED)}))
+def hostile(draw: Callable[..., Any]) -> tuple[str, dict[str, Any]]:
+    """An algorithm, and a whole answer with any value in any place, or with one thing more in it."""
+    algorithm = draw(st.sampled_from(sorted(EXTRAS)))
+    sent = whole(algorithm)
+    inside = [place for place in places(sent) if place and place[-1] not in ("meta", "client_name")]
+    where = draw(st.sampled_from(inside))
+    value = at(sent, where)
+    if isinstance(value, dict) and draw(st.booleans()):
+        return algorithm, changed(sent, where, value | {draw(st.text()): draw(NESTED)})
+    return algorithm, changed(sent, where, draw(NESTED))
 
 
 def at(value: Any, path: tuple[Any, ...]) -> Any:
@@ -168,39 +185,61 @@ def at(value: Any, path: tuple[Any, ...]) -> Any:
     return value
 
 
-def assert_the_round_goes_on(sent: dict[str, Any]) -> None:
+def assert_the_round_goes_on(algorithm: str, sent: dict[str, Any]) -> None:
     """The answer counts or is refused by name; then another site's counts, and the round closes with good numbers."""
     with TemporaryDirectory() as folder:
-        server = Server(Path(folder))
-        result = FLModel(params_type="FULL", params={"weight": np.float64(0.0)})
-        result.params, result.meta = sent["params"], sent["meta"]
-        counted = server.take(result)
-        problems = server.events("problem")
+        server = Server(Path(folder), algorithm)
+        counted, problems = server.take(result_of(sent)), server.events("problem")
         if not counted:
-            assert [(problem["site"], problem["state"] in ("refused", "failed")) for problem in problems] == [
-                ("a", True)
-            ]
+            assert [(problem["site"], problem["state"]) for problem in problems] in (
+                [("a", "refused")],
+                [("a", "failed")],
+            )
             assert problems[0]["problem"].isprintable()
-            assert 0 < len(problems[0]["problem"]) <= 600
+            assert 0 < len(problems[0]["problem"]) <= 500
             assert not server.events("site") + server.events("data")
             assert server.book.sites["a"].contributions == 0
             assert not server._pool
-        assert server.take(answer("b"))
+        assert server.take(result_of(whole(algorithm, "b")))
         assert np.isfinite(server.close())
         assert all(np.isfinite(value) for value in server.published.values())
         assert server.journal.path.stat().st_size < 100_000
-        if not counted:
-            assert server.events("global")[0]["values"]["n"] == 2
+        assert server.events("global")[0]["values"]["n"] == (4 if counted else 2)
 
 
-@settings(deadline=None, max_examples=150)
+@pytest.mark.parametrize("algorithm", sorted(EXTRAS))
+def test_a_whole_answer_counts_with_every_algorithm(algorithm: str) -> None:
+    assert_the_round_goes_on(algorithm, whole(algorithm))
+
+
+@settings(deadline=None, max_examples=200)
 @given(hostile())
-def test_any_value_in_any_place_is_refused_by_name_and_the_round_goes_on(sent: dict[str, Any]) -> None:
-    assert_the_round_goes_on(sent)
+def test_any_value_in_any_place_is_refused_by_name_and_the_round_goes_on(
+    sent: tuple[str, dict[str, Any]],
+) -> None:
+    assert_the_round_goes_on(*sent)
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=5000)
 @given(hostile())
-def test_many_values_in_many_places_are_refused_by_name(sent: dict[str, Any]) -> None:
-    assert_the_round_goes_on(sent)
+def test_many_values_in_many_places_are_refused_by_name(sent: tuple[str, dict[str, Any]]) -> None:
+    assert_the_round_goes_on(*sent)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "extras", "words"),
+    [
+        ("fednova", {STEPS: 4}, "its two counts of steps differ"),
+        ("fednova", {CLASSES: [400, 500]}, "its class counts are not those of its data set"),
+        ("scaffold", {LOST: "yes"}, "whether it has lost"),
+        ("scaffold", {CHANGE: {"weight": np.float64(1e300)}}, "beyond"),
+        ("fednova", {SQUARES: {"weight": np.float64(np.inf)}}, "no numbers"),
+    ],
+)
+def test_what_an_algorithm_adds_is_checked_as_well(
+    algorithm: str, extras: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    server, sent = Server(tmp_path, algorithm), whole(algorithm)
+    assert not server.take(result_of({**sent, "meta": sent["meta"] | extras}))
+    assert words in server.events("problem")[0]["problem"]

@@ -181,7 +181,7 @@ class _Reader(Adapter):
 
 
 class _Source:
-    """The cell as the decoder of an answer sees it: it fetches from the answering site only, and no more than allowed."""
+    """The cell as the decoder of an answer sees it: it fetches from one site, and no more than allowed."""
 
     def __init__(self, cell: Cell, site: str, limit: int) -> None:
         self._cell, self._site, self._left, self._limit = cell, site, limit, limit

@@ -89,7 +89,7 @@ class MLflowSink:
             "runs": self._runs,
             "delivered": self._delivered,
             "undelivered": undelivered,
-            "dropped": dict(self._dropped),
+            "dropped": dict(+self._dropped),
             "error": self._error if undelivered or not self._runs else None,
         }
         # In one step: the state that a later job goes on from takes a copy at any time.
