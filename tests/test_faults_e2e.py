@@ -244,7 +244,7 @@ def test_a_hostile_site_is_refused_by_name_and_steers_nothing(clinic: Federation
             "histogram.counts.0.0",
             "histogram.counts.0.0",
             "training.auroc: Extra inputs",
-            "Blob size",
+            "larger than 1000000 bytes without its arrays",
             "valid dictionary",
             "[2J [2J",
             "more than the",

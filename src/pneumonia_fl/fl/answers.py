@@ -94,26 +94,28 @@ class CheckingFedAvg(ResumableFedAvg):
 
     def refuse_unread(self, client: Client, reason: str) -> None:
         """End a site's task, whose answer the door has refused, as if the site had failed."""
-        standing = list(self.communicator._client_task_map.values())
-        for task in [
-            task for task in standing if task.client.name == client.name and not task.result_received_time
-        ]:
-            self._unread[client.name] = reason
-            with self.engine.new_context() as fl_ctx:
-                peer = gen_new_peer_ctx(fl_ctx)
-                peer.set_prop(ReservedKey.IDENTITY_NAME, client.name, private=False, sticky=False)
-                fl_ctx.set_peer_context(peer)
-                runner = fl_ctx.get_prop(FLContextKey.RUNNER)
-                failed = make_reply(ReturnCode.BAD_TASK_DATA)
-                runner.process_submission(task.client, task.task.name, task.id, failed, fl_ctx)
+        for task in list(self.communicator._client_task_map.values()):
+            if task.client.name == client.name and not task.result_received_time:
+                self._unread[client.name] = reason
+                self._submit_failure(task)
+                self._unread.pop(client.name, None)  # the task may be over by now
+
+    def _submit_failure(self, task: ClientTask) -> None:
+        """Answer a task in the place of its site."""
+        with self.engine.new_context() as fl_ctx:
+            peer = gen_new_peer_ctx(fl_ctx)
+            peer.set_prop(ReservedKey.IDENTITY_NAME, task.client.name, private=False, sticky=False)
+            fl_ctx.set_peer_context(peer)
+            runner = fl_ctx.get_prop(FLContextKey.RUNNER)
+            failed = make_reply(ReturnCode.BAD_TASK_DATA)
+            runner.process_submission(task.client, task.task.name, task.id, failed, fl_ctx)
 
     def note_report(self, result: FLModel) -> bool:
         """Take in one site's answer if it can count; otherwise say why it cannot."""
         site = result.meta["client_name"]
         try:
-            report = self.read_report(
-                site, result, "train" if self.book.task == self.task_name else "validate"
-            )
+            task: Task = "train" if self.book.task == self.task_name else "validate"
+            report = self.read_report(site, result, task)
             if isinstance(report, SiteProblem):
                 self.reject(site, "failed", report.problem)
                 return False

@@ -1,11 +1,9 @@
 """The door of a job at the server: senders are known by their session, and answers are bounded before they are decoded.
 
-NVFlare 2.9 decodes an answer of any size in the server's process of the job, fetches the arrays that it names from
-wherever it says for as long as they come, and ends the job of all sites when one answer cannot be decoded. Events and
-heartbeats carry the name that their sender wrote into them, events may be of any kind, and every command of the
-server's parent process is open to the sites. Here each message is first bound to the session whose token NVFlare has
-verified; a site may do what sites do, in its own name only; and an answer that is too large or cannot be decoded is
-refused and named like any other that must not count.
+NVFlare 2.9 verifies the token of every session; here each message is bound to the site whose token it carries. A site
+asks for tasks, answers them and sends points of series, in its own name; nothing else of it passes. An answer is
+bounded before it is decoded, its arrays are fetched from the site itself, and what is too large or cannot be decoded
+is refused and named like any other answer that must not count, where NVFlare would end the job.
 
 What is not bounded here: the frames of the transport (2 GB each, in the parent process as well), how many messages a
 site sends, and a message that comes outside of NVFlare's streams.
@@ -29,6 +27,7 @@ from nvflare.fuel.f3.cellnet.utils import decode_payload, make_reply
 from nvflare.fuel.f3.message import Message
 from nvflare.fuel.f3.streaming.blob_streamer import BlobHandler
 from nvflare.fuel.f3.streaming.stream_const import StreamHeaderKey
+from nvflare.fuel.f3.streaming.stream_types import BlobSizeError
 from nvflare.fuel.utils.fobs import FOBSContextKey
 from nvflare.private.defs import AUTH_CLIENT_NAME_FOR_SJ, CellChannel, CellMessageHeaderKeys
 from nvflare.private.fed.server.server_commands import ServerCommandNames, ServerCommands
@@ -106,12 +105,7 @@ class Door:
     def refused(self, client: Client | None, topic: str, fault: Exception) -> Message:
         """Reply to a message that must go no further; an answer to a task is refused by name."""
         if client and topic == ServerCommandNames.SUBMIT_UPDATE:
-            words = (
-                str(fault)
-                if isinstance(fault, AnswerError)
-                else f"its answer cannot be read: {printable(fault)}"
-            )
-            self._refuse(client, words)
+            self._refuse(client, _words(fault))
             return make_reply(ReturnCode.OK)
         log.warning("refused a message %s: %s", printable(topic, 60), printable(fault))
         return make_reply(ReturnCode.INVALID_REQUEST)
@@ -138,10 +132,8 @@ class Door:
             client = self.client(request.headers)
             if client:
                 _check_names(client, request.payload)
-                if (
-                    topic == FED_EVENT_TOPIC
-                    and request.payload.get_header(FedEventHeader.EVENT_TYPE) != SITE_EVENT
-                ):
+                kind = request.payload.get_header(FedEventHeader.EVENT_TYPE)
+                if topic == FED_EVENT_TOPIC and kind != SITE_EVENT:
                     raise AnswerError(f"{client.name} sent an event that no site may send")
         except Exception as fault:
             return self.refused(client, topic, fault)
@@ -220,6 +212,12 @@ def _unpacked(part: bytes) -> int:
         return len(part)
     with zipfile.ZipFile(io.BytesIO(part)) as packed:
         return sum(entry.file_size for entry in packed.infolist())
+
+
+def _words(fault: Exception) -> str:
+    if isinstance(fault, BlobSizeError):
+        return f"its answer is larger than {MAX_MESSAGE} bytes without its arrays"
+    return str(fault) if isinstance(fault, AnswerError) else f"its answer cannot be read: {printable(fault)}"
 
 
 def _check_names(client: Client, message: object) -> None:
