@@ -1,0 +1,133 @@
+"""A message as it arrived, and the place in NVFlare where it is judged.
+
+NVFlare's own filters are asked after it has read the headers, and only some of them before a message is passed on.
+Every message of a process, for itself or to pass on, goes through `CoreCell.process_message`; so that is replaced, in
+the processes that a component of ours has been made in, before any cell exists. (NVFlare has no hook at this place.)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nvflare.fuel.f3.cellnet.core_cell import CoreCell
+from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey, MessageType
+from nvflare.fuel.f3.drivers.driver_params import DriverParams
+from nvflare.fuel.f3.streaming.stream_const import (
+    STREAM_CHANNEL,
+    STREAM_DATA_TOPIC,
+    StreamDataType,
+    StreamHeaderKey,
+)
+from nvflare.fuel.utils.constants import Mode
+
+from pneumonia_fl.fl.guard.protocol import Cell, cell, objection
+from pneumonia_fl.fl.parent.audit_log import tell_refusal
+
+RETURNS = "return_only"
+"""NVFlare's channel for replies that are streams."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A message with what its connection says of the sender."""
+
+    own: Cell
+    """This process's cell."""
+    peer: Cell
+    """The cell at the other end of the connection."""
+    certificate: str
+    """The name in the peer's certificate; "" where the connection shows none."""
+    accepted: bool
+    """The peer has connected to us; False where we have connected to it."""
+    internal: bool
+    """It came over the internal listener, from a process of this machine."""
+    origin: Cell
+    destination: Cell
+    subject: tuple[str, str]
+    """Channel and topic, those of the content where the message is part of a stream."""
+    is_request: bool
+
+    @property
+    def sender(self) -> str:
+        """For the audit log: whom the certificate names, else the cell."""
+        return self.certificate or self.peer.name
+
+
+Judge = Callable[[Arrival, Any], str]
+"""Given a message as it arrived, and NVFlare's message; returns why it is refused, or ""."""
+
+
+def put_in_front(judge: Judge) -> None:
+    """Have `judge` see every message of this process before NVFlare does; what it refuses is dropped and audited."""
+    deliver = CoreCell.process_message
+
+    def process_message(self: Any, endpoint: Any, connection: Any, app_id: int, message: Any) -> None:
+        if endpoint.name == self.get_fqcn():  # a cell that speaks to itself
+            return deliver(self, endpoint, connection, app_id, message)
+        # A cell never connects to where a message tells it to.
+        message.remove_header(MessageHeaderKey.CONN_URL)
+        try:
+            arrival = read(self, endpoint, connection, message)
+            reason = judge(arrival, message) or objection(
+                arrival.origin, arrival.destination, arrival.subject, is_request=arrival.is_request
+            )
+            sender = arrival.sender
+        except ValueError as error:
+            reason, sender = str(error), str(endpoint.name)
+        if reason:
+            return tell_refusal(sender, "message", reason)
+        return deliver(self, endpoint, connection, app_id, message)
+
+    CoreCell.process_message = process_message
+
+
+def read(core_cell: Any, endpoint: Any, connection: Any, message: Any) -> Arrival:
+    """What there is to know of a message.
+
+    Raises:
+        ValueError: its headers are not what NVFlare sends.
+    """
+    connector, certificate = (
+        connection.connector,
+        connection.get_conn_properties().get(DriverParams.PEER_CN.value),
+    )
+    listener = core_cell.int_listener
+    origin, destination = (
+        _text(message, MessageHeaderKey.ORIGIN),
+        _text(message, MessageHeaderKey.DESTINATION),
+    )
+    subject, is_request = _subject(message)
+    return Arrival(
+        own=cell(core_cell.get_fqcn()),
+        peer=cell(endpoint.name),
+        certificate="" if certificate in (None, "N/A") else str(certificate),
+        accepted=connector.mode == Mode.PASSIVE,
+        internal=listener is not None and connector.handle == listener.handle,
+        origin=cell(origin),
+        destination=cell(destination),
+        subject=subject,
+        is_request=is_request,
+    )
+
+
+def _subject(message: Any) -> tuple[tuple[str, str], bool]:
+    """Channel and topic of the content, and whether it asks for something."""
+    channel, topic = _text(message, MessageHeaderKey.CHANNEL), _text(message, MessageHeaderKey.TOPIC)
+    if _text(message, MessageHeaderKey.MSG_TYPE) != MessageType.REQ:
+        return (channel, topic), False
+    if channel != STREAM_CHANNEL:
+        return (channel, topic), True
+    ended = message.get_header(StreamHeaderKey.DATA_TYPE) == StreamDataType.ERROR
+    if topic != STREAM_DATA_TOPIC or (ended and StreamHeaderKey.CHANNEL not in message.headers):
+        return (channel, topic), False  # flow control, or the sender has given up
+    channel, topic = _text(message, StreamHeaderKey.CHANNEL), _text(message, StreamHeaderKey.TOPIC)
+    return (channel, topic), channel != RETURNS
+
+
+def _text(message: Any, key: str) -> str:
+    value = message.get_header(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"the header {key} is not text")
+    return value

@@ -1,0 +1,65 @@
+"""A site that says that its part of a job has failed: NVFlare 2.9 ends the job for everybody, here that site is gone.
+
+Only when so many have failed that the job cannot reach its quorum any more, NVFlare ends it, as before.
+"""
+
+import logging
+from typing import Any
+
+from nvflare.apis.fl_constant import RunProcessKey
+from nvflare.apis.job_launcher_spec import JobReturnCode
+from nvflare.fuel.common.exit_codes import ProcessExitCode
+from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
+from nvflare.private.defs import JobFailureMsgKey
+
+from pneumonia_fl.fl.messages import properties
+from pneumonia_fl.text import printable
+
+ENDS_THE_JOB = {
+    ProcessExitCode.EXCEPTION,
+    ProcessExitCode.UNSAFE_COMPONENT,
+    ProcessExitCode.CONFIG_ERROR,
+    ProcessExitCode.INFRASTRUCTURE_ERROR,
+    JobReturnCode.ABORTED,
+}
+"""Codes for which NVFlare ends the job."""
+log = logging.getLogger("pneumonia_fl.server")
+
+
+class SiteFailures:
+    """Stands before `FederatedServer.process_job_failure`."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._failed: dict[str, set[str]] = {}
+
+    def hear(self, request: Any) -> Any:
+        """Take a site's report; NVFlare checks the site's token and writes down that it has ended."""
+        report = request.payload
+        if isinstance(report, dict) and report.get(JobFailureMsgKey.CODE) in ENDS_THE_JOB:
+            job, site = str(report.get(JobFailureMsgKey.JOB_ID)), _site(request)
+            if not self._ends(job, site):
+                reason = printable(report.get(JobFailureMsgKey.REASON))
+                log.warning("job %s goes on without %s, whose part has failed: %s", job, site, reason)
+                request.payload = {**report, JobFailureMsgKey.CODE: JobReturnCode.UNKNOWN}
+        return self._engine.server.process_job_failure(request)
+
+    def _ends(self, job_id: str, site: str) -> bool:
+        """Whether the job cannot reach its quorum without the sites that have failed."""
+        process = self._engine.run_processes.get(job_id)
+        job = self._engine.job_runner.running_jobs.get(job_id)
+        props = properties(job.meta) if job else {}
+        if process is None or not props:
+            return True  # not one of ours, or over
+        names = {client.name for client in list(process[RunProcessKey.PARTICIPANTS].values())}
+        if site not in names:
+            return False
+        failed = self._failed.setdefault(job_id, set())
+        failed.add(site)
+        quorum = int(props["config"].get("min_sites") or 0) or len(names)
+        return len(names - failed) < quorum
+
+
+def _site(request: Any) -> str:
+    """The site that sent it; the guard has bound the origin to the certificate."""
+    return str(request.get_header(MessageHeaderKey.ORIGIN, "")).partition(".")[0]

@@ -1,0 +1,1 @@
+"""Run in the parent process of a server or a site: what `local/resources.json` names."""
