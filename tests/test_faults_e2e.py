@@ -211,7 +211,7 @@ if "pneumonia_fl.fl.client" in sys.orig_argv:
         elif number == 7:
             model.meta["pneumonia_fl.site_report"] = {"problem": "\\x1b[2J\\n" * 1000 + "[/nope]"}
         elif number == 8:
-            model.meta["more"] = np.zeros(20_000_000)
+            model.meta["more"] = {str(part): np.zeros(500_000) for part in range(10)}
     def lying(model, *words, **options):
         report = model.meta.get("pneumonia_fl.site_report")
         if model.params is not None and report:

@@ -38,7 +38,7 @@ from pneumonia_fl.errors import AnswerError
 from pneumonia_fl.text import printable
 
 MAX_MESSAGE = 1_000_000
-"""Bytes of an answer without its arrays, which are fetched separately; one of ours has some 30,000."""
+"""Bytes of an answer without its arrays, which are fetched separately; one of ours has some 20,000."""
 SLACK = 1_000_000
 """Bytes that the arrays of an answer may take beyond their own, for names and headers."""
 SERVER_NAMES = ("server", AUTH_CLIENT_NAME_FOR_SJ)

@@ -19,7 +19,7 @@ MAX_VALUE = 1e30
 MAX_PASSES = 100
 """The most local epochs that a job may ask for."""
 MAX_SIZE = 64_000
-"""Bytes of a whole report, about; one of ours has some 17,000, most of them counts of the histogram."""
+"""Bytes of a whole report, about; one of ours has some 17,000, nearly all in the histogram."""
 MAX_DEPTH = 6
 MAX_CITATION = 500
 
