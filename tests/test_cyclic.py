@@ -14,11 +14,9 @@ from pneumonia_fl.fl.algorithms.server import ServerAlgorithm
 from pneumonia_fl.fl.cyclic import CyclicWeights, order_of
 from pneumonia_fl.fl.messages import SITE_REPORT
 from pneumonia_fl.journal import Journal, read_journal
-from pneumonia_fl.metrics import ScoreHistogram
+from site_reports import report
 
 SITES = ["a", "b", "c"]
-HISTOGRAM = ScoreHistogram.from_scores(np.array([-1.0, 2.0]), np.array([0, 1])).to_dict()
-REPORT = {"histogram": HISTOGRAM, "training": {"train_loss": 0.5, "train_samples": 9, "steps": 3}}
 
 
 class Federation(CyclicWeights):
@@ -43,7 +41,7 @@ class Federation(CyclicWeights):
         return FLModel(
             params={"weight": np.float64(weight)} if task == "train" else None,
             metrics={"validation_auc": 1.0},
-            meta={"client_name": site, "NUM_STEPS_CURRENT_ROUND": 9, SITE_REPORT: REPORT},
+            meta={"client_name": site, "NUM_STEPS_CURRENT_ROUND": 9, SITE_REPORT: report(site, task)},
         )
 
     def round(self, number: int) -> float:

@@ -183,6 +183,87 @@ def test_updates_that_must_not_count_are_refused_and_the_rounds_go_on(
     assert [entry["round"] for entry in metrics["rounds"]] == list(range(10))
 
 
+HOSTILE = """
+import sys
+if "pneumonia_fl.fl.client" in sys.orig_argv:
+    import nvflare.client as flare
+    import numpy as np
+    from pathlib import Path
+    from nvflare.client.tracking import SummaryWriter
+    send, turns = flare.send, Path(__file__).with_name("turns")
+    def lie(model, report, number):
+        histogram, training = report["histogram"], report["training"]
+        if number == 0:
+            SummaryWriter().add_scalar("../../../../x", 1.0, global_step=1)
+            report["training"] = {"train_samples": 5}
+        elif number == 1:
+            report["data"] = {"x": float("nan")}
+        elif number == 2:
+            histogram["counts"][0][0] = histogram["counts"][1][-1] = 10**9
+        elif number == 3:
+            histogram["counts"][0][0] = 2**62
+        elif number == 4:
+            training["auroc"] = 0.999999
+        elif number == 5:
+            report["data"] = {"x": "x" * 3_000_000}
+        elif number == 6:
+            model.meta["pneumonia_fl.site_report"] = [report]
+        elif number == 7:
+            model.meta["pneumonia_fl.site_report"] = {"problem": "\\x1b[2J\\n" * 1000 + "[/nope]"}
+        elif number == 8:
+            model.meta["more"] = {str(part): np.zeros(500_000) for part in range(10)}
+    def lying(model, *words, **options):
+        report = model.meta.get("pneumonia_fl.site_report")
+        if model.params is not None and report:
+            number = len(turns.read_text()) if turns.exists() else 0
+            turns.write_text("x" * (number + 1))
+            lie(model, report, number)
+        return send(model, *words, **options)
+    flare.send = lying
+"""
+
+
+def test_a_hostile_site_is_refused_by_name_and_steers_nothing(clinic: Federation, tmp_path: Path) -> None:
+    """In each round another thing that no site of ours says; the others train on, and every refusal has its reason."""
+    (tmp_path / "sitecustomize.py").write_text(HOSTILE)
+    kit = clinic.kit(US)
+    assert pneumonia_fl("down", kit).returncode == 0
+    hostile = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    assert pneumonia_fl("up", kit, "--data", clinic.data, env=hostile).returncode == 0
+    job = submit(clinic, "rounds=10", "min_sites=2", "grace=60")
+    code, said = job.watch(180)
+    (tmp_path / "sitecustomize.py").unlink()
+    assert code == 0, said
+    run = tmp_path / "run"
+    metrics = job.download(run)
+    problems = {entry["round"]: entry["problem"] for entry in metrics["problems"] if entry["site"] == US}
+    for number, words in enumerate(
+        (
+            "training.train_loss: Field required",
+            "data.source: Field required",
+            "histogram.counts.0.0",
+            "histogram.counts.0.0",
+            "training.auroc: Extra inputs",
+            "larger than 1000000 bytes without its arrays",
+            "valid dictionary",
+            "[2J [2J",
+            "more than the",
+        )
+    ):
+        assert words in problems[number], problems
+    assert len(metrics["problems"]) == len(problems) == 9
+    assert all(problem.isprintable() and len(problem) < 300 for problem in problems.values())
+    assert [entry["round"] for entry in metrics["rounds"] if US in entry["sites"]] == [9, 10]
+    assert [entry["round"] for entry in metrics["rounds"]] == list(range(11))
+    images = [entry["global"]["n"] for entry in metrics["rounds"]]
+    assert len(set(images[:9])) == 1, "only honest images are pooled"
+    assert images[9] == images[10] > images[0]
+    tracked = read_json(run / "mlflow.json")
+    assert (tracked["undelivered"], tracked["dropped"]) == (0, {})
+    assert "../../../../x" not in scalars(run / "tb_events" / US)
+    assert (run / "journal.jsonl").stat().st_size < 500_000
+
+
 def test_a_site_without_data_is_named_and_the_run_is_incomplete(clinic: Federation, tmp_path: Path) -> None:
     hidden = clinic.data / "moved-away"
     (clinic.data / US).rename(hidden)

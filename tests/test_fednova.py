@@ -188,10 +188,10 @@ def test_a_job_that_goes_on_sends_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        (STEPS, 0, "number of steps 0"),
-        (STEPS, True, "number of steps True"),
-        (STEPS, None, "number of steps None"),
-        (CLASSES, [1], r"class counts \[1\]"),
+        (STEPS, 0, "number of steps is absurd"),
+        (STEPS, True, "number of steps is absurd"),
+        (STEPS, None, "number of steps is absurd"),
+        (CLASSES, [1], "class counts are absurd"),
         (CLASSES, [1, -1], "class counts"),
         (CLASSES, [1, 10**9], "class counts"),
         (CLASSES, "12", "class counts"),

@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 from pneumonia_fl.fl import mlflow_sink
@@ -65,3 +66,40 @@ def test_a_dead_server_blocks_nobody_and_is_named(tmp_path: Path) -> None:
 def test_an_error_without_words_is_still_one_line() -> None:
     assert mlflow_sink.one_line(TimeoutError()) == "TimeoutError: "
     assert mlflow_sink.one_line(ValueError("first\nsecond")) == "ValueError: first"
+
+
+def test_a_point_that_mlflow_calls_invalid_is_dropped_and_counted_and_holds_nobody_up(tmp_path: Path) -> None:
+    receiver = sink(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    receiver.start()
+    for step in range(9):
+        receiver.put("site-1", "../../../../x" if step == 4 else "train_loss", 0.5, step)
+        receiver.put("site-2", "train_loss", 0.5, step)
+    receiver.close()
+    found = status(tmp_path)
+    assert (found["delivered"], found["undelivered"], found["dropped"]) == (17, 0, {"site-1": 1})
+    assert found["error"] is None
+
+
+def test_a_queue_is_bounded_for_each_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_sink, "QUEUE_LIMIT", 3)
+    receiver = sink(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    for step in range(5):
+        receiver.put("site-1", "train_loss", 0.5, step)
+    receiver.put("site-2", "train_loss", 0.5, 0)
+    receiver.start()
+    receiver.close()
+    found = status(tmp_path)
+    assert (found["delivered"], found["undelivered"], found["dropped"]) == (4, 0, {"site-1": 2})
+
+
+def test_what_was_delivered_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_sink, "QUEUE_LIMIT", 3)
+    receiver = sink(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    receiver.start()
+    deadline = time.monotonic() + 60
+    for step in range(6):
+        while receiver._pending["site-1"] == 3 and time.monotonic() < deadline:
+            receiver._closing.wait(0.05)
+        receiver.put("site-1", "train_loss", 0.5, step)
+    receiver.close()
+    assert (status(tmp_path)["delivered"], status(tmp_path)["dropped"]) == (6, {})

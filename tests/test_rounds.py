@@ -1,5 +1,7 @@
 """The books of a job: quorum, grace, who is named and why."""
 
+import threading
+
 import pytest
 
 from pneumonia_fl.fl.rounds import RoundBook
@@ -128,3 +130,26 @@ def test_a_job_that_goes_on_takes_its_counts_along(clock: Clock) -> None:
     assert later.missing() == ["europe", "us"]
     assert later.sites["asia"].steps == 40
     assert later.snapshot()["sites"]["asia"]["accepted_round"] == 0
+
+
+def test_an_answer_that_has_counted_is_not_taken_back(clock: Clock) -> None:
+    rounds = book(clock)
+    rounds.accept("asia", 0.9, 5)
+    rounds.reject("asia", "refused", "came again, and broken")
+    assert rounds.accepted == ["asia"]
+
+
+def test_a_site_that_joins_while_the_book_is_read_breaks_nothing(clock: Clock) -> None:
+    rounds, done = book(clock), threading.Event()
+
+    def join() -> None:
+        for number in range(3000):
+            rounds.accept(f"late-{number}", None, 1)
+        done.set()
+
+    thread = threading.Thread(target=join)
+    thread.start()
+    while not done.is_set():
+        rounds.waiting(), rounds.snapshot(), rounds.counts(), rounds.missing(), rounds.shortfall()
+    thread.join()
+    assert len(rounds.accepted) == 3000

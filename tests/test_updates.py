@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pneumonia_fl.fl.updates import MAX_SAMPLES, byte_count, problem_of
+from pneumonia_fl.fl.updates import MAX_SAMPLES, byte_count, own_model_problem, problem_of
 
 REFERENCE = {
     "weight": np.ones((2, 3), np.float32),
@@ -54,7 +54,39 @@ def test_an_absurd_sample_count_is_a_problem(samples: float) -> None:
 
 @pytest.mark.parametrize("samples", [None, "100", True, float("nan"), float("inf")])
 def test_a_sample_count_that_is_no_number_is_a_problem(samples: object) -> None:
-    assert problem_of(update(), samples, REFERENCE) == f"the sample count {samples!r} is no number"
+    assert problem_of(update(), samples, REFERENCE) == "the sample count is no number"
+
+
+@pytest.mark.parametrize("arrays", [None, [], "weights", {1: np.ones(3)}, {"weight": 1, 5: 2}])
+def test_what_is_no_mapping_of_names_is_no_update(arrays: object) -> None:
+    assert problem_of(arrays, 100, REFERENCE) == "no arrays by name"
+
+
+def test_what_a_sum_over_sites_could_not_hold_is_a_problem() -> None:
+    assert (
+        problem_of(update(bias=np.array([0, 3e38, 0], np.float32)), 1, REFERENCE)
+        == "bias has values beyond 1e+12"
+    )
+
+
+def test_a_huge_count_is_a_problem_and_not_an_error() -> None:
+    assert problem_of(update(), 10**5000, REFERENCE) == "the sample count int is absurd"
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        (REFERENCE | {"norm.weight": np.ones(3, np.float32)}, ""),
+        ({"weight": REFERENCE["weight"]}, "2 parameters are missing: bias, counter"),
+        (REFERENCE | {"more": np.ones(99, np.float32)}, "its model is larger than any of this job"),
+        (REFERENCE | {"more": np.array(["a"])}, "its model holds more than arrays of numbers"),
+        (REFERENCE | {"more": "text"}, "its model holds more than arrays of numbers"),
+        (REFERENCE | {"more": np.array([np.nan])}, "more has values that are no numbers"),
+        (None, "sent no model"),
+    ],
+)
+def test_an_own_model_holds_the_global_one_and_little_more(model: Any, problem: str) -> None:
+    assert own_model_problem(model, REFERENCE) == problem
 
 
 def test_bytes_are_those_of_all_parameters() -> None:

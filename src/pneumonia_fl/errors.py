@@ -13,6 +13,7 @@ A known error is shown as one line that says what to do; anything outside this t
     ├── KitError           a startup kit, its certificate or its settings
     └── RunError           a federated run that did not end well
         ├── SiteError      … because of one site
+        ├── AnswerError    (an answer of one site that must not count; the run goes on without it)
         ├── TimeLimitError … because something took longer than it may (exit code 3)
         ├── RefusedError   … because the server refused it (exit code 4)
         └── IncompleteError … it ended, but without one of its sites (exit code 5)
@@ -63,6 +64,10 @@ class RunError(PneumoniaFLError):
 
 class SiteError(RunError):
     """A federated run failed because of one site, which the message names."""
+
+
+class AnswerError(RunError):
+    """An answer of a site must not count; the message names the fault, and the run goes on without it."""
 
 
 class TimeLimitError(RunError):

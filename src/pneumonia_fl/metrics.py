@@ -27,6 +27,7 @@ from pneumonia_fl.scaling import PLAIN, WIDTH, Scaling
 BINS = 1024
 LIMIT = BINS * WIDTH / 2
 ECE_BINS = 15
+MAX_COUNT = 2**40  # in one bin; the sum of 2048 such bins over thousands of sites is still below 2^63
 # Losses are rounded to this before they are added: sums stay exact below 2^33, hence equal in any order.
 LOSS_UNIT = 2.0**-20
 
@@ -121,14 +122,15 @@ class ScoreHistogram:
         """Read what `to_dict` wrote.
 
         Raises:
-            DataError: keys are missing, or the counts are negative or of another shape.
+            DataError: keys are missing, or the counts are negative, of another shape, or so large that sums overflow.
         """
         try:
             counts = np.asarray(values["counts"], dtype=np.int64)
             loss_sum = float(values["loss_sum"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"not a score histogram: {error!r}") from None
-        if counts.shape != (2, BINS) or counts.min() < 0 or not np.isfinite(loss_sum):
+        fits = counts.shape == (2, BINS) and counts.min() >= 0 and counts.max() <= MAX_COUNT
+        if not fits or not np.isfinite(loss_sum):
             raise DataError(f"not a score histogram: counts {counts.shape}, loss {loss_sum}")
         return cls(counts, loss_sum)
 
@@ -207,8 +209,10 @@ def auroc_of_counts(counts: Ints) -> float | None:
     negatives, positives = (int(count) for count in counts.sum(1))
     if not negatives or not positives:
         return None
-    below = np.cumsum(counts[0]) - counts[0]
-    twice_won = int((counts[1] * (2 * below + counts[0])).sum())
+    # At most 2 x negatives x positives: Python integers where int64 does not hold that.
+    exact = counts if 2 * negatives * positives < 2**63 else counts.astype(object)
+    below = np.cumsum(exact[0]) - exact[0]
+    twice_won = int((exact[1] * (2 * below + exact[0])).sum())
     return twice_won / (2 * negatives * positives)
 
 
@@ -217,7 +221,8 @@ def auroc_error_bound(histogram: ScoreHistogram) -> float:
     negatives, positives = (int(count) for count in histogram.counts.sum(1))
     if not negatives or not positives:
         return 0.0
-    return float((histogram.counts[0] * histogram.counts[1]).sum()) / 2 / negatives / positives
+    exact = histogram.counts if negatives * positives < 2**63 else histogram.counts.astype(object)
+    return float((exact[0] * exact[1]).sum()) / 2 / negatives / positives
 
 
 def _metrics(values: Floats, counts: Ints, threshold: float, scaling: Scaling) -> Metrics:

@@ -1,19 +1,34 @@
-"""Taking in what sites answer: it is checked before it counts, and what does not count is named."""
+"""Taking in what sites answer: all of it is checked before any of it counts, and what does not count is named."""
 
 from dataclasses import asdict
 from typing import Any
 
-from nvflare.apis.fl_constant import FLMetaKey
+from nvflare.apis.client import Client
+from nvflare.apis.controller_spec import ClientTask
+from nvflare.apis.fl_constant import FLContextKey, FLMetaKey, ReservedKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.shareable import Shareable
-from nvflare.app_common.abstract.fl_model import FLModel
+from nvflare.apis.shareable import Shareable, make_reply
+from nvflare.apis.utils.fl_context_utils import gen_new_peer_ctx
+from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
-from pneumonia_fl.errors import DataError, RunError
-from pneumonia_fl.fl.messages import SITE_REPORT
+from pneumonia_fl.errors import AnswerError, RunError
+from pneumonia_fl.fl.messages import SITE_REPORT, properties
 from pneumonia_fl.fl.resuming import ResumableFedAvg
 from pneumonia_fl.fl.rounds import State
-from pneumonia_fl.fl.updates import checked_numbers, problem_of
-from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.fl.site_report import (
+    MAX_PASSES,
+    Expected,
+    Facts,
+    SiteProblem,
+    SiteReport,
+    Task,
+    parse_report,
+)
+from pneumonia_fl.fl.updates import problem_of
+from pneumonia_fl.metrics import summarise
+from pneumonia_fl.text import printable
+
+UNREADABLE = "its answer cannot be read"
 
 
 class CheckingFedAvg(ResumableFedAvg):
@@ -21,7 +36,10 @@ class CheckingFedAvg(ResumableFedAvg):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._described: set[str] = set()
+        self._facts: dict[str, Facts] = {}
+        self._faults: dict[str, tuple[int, State, str]] = {}
+        self._passes = MAX_PASSES
+        self._unread: dict[str, str] = {}
 
     def _get_aggregated_result(self) -> FLModel:
         self.close_round()
@@ -43,50 +61,111 @@ class CheckingFedAvg(ResumableFedAvg):
         self, client_name: str, result: Shareable, fl_ctx: FLContext, is_unknown_task: bool = False
     ) -> bool:
         accepted = bool(super()._accept_train_result(client_name, result, fl_ctx, is_unknown_task))
-        if is_unknown_task:
-            self.reject(client_name, "late", "answered after the round had closed")
+        if reason := self._unread.pop(client_name, ""):
+            self.reject(client_name, "refused", reason)
+        elif is_unknown_task:  # of a round that has closed: it says nothing about the one that is open
+            self._note_fault(client_name, "late", "answered after the round had closed")
         elif not accepted:
-            self.reject(client_name, "failed", str(result.get_return_code()))
+            self.reject(client_name, "failed", printable(result.get_return_code()))
         return accepted
 
     def reject(self, site: str, state: State, problem: str) -> None:
         """Note that a site's answer does not count; named in log, journal and summary."""
         self.book.reject(site, state, problem)
+        self._note_fault(site, state, problem)
+
+    def _note_fault(self, site: str, state: State, problem: str) -> None:
+        fault = (self._candidate_round, state, problem)
+        if self._faults.get(site) == fault:  # a site that tries again and again fills no journal
+            return
+        self._faults[site] = fault
         self.warning(f"round {self._candidate_round + 1}: {site} {state}: {problem}")
         self.journal.write("problem", round=self._candidate_round, site=site, state=state, problem=problem)
 
+    def _process_result(self, client_task: ClientTask, fl_ctx: FLContext) -> None:
+        """Take in one answer, whatever is in it: none may end the task, and what nobody could read is refused."""
+        site, opened = client_task.client.name, self.book.opened
+        try:
+            super()._process_result(client_task, fl_ctx)
+        except Exception as error:
+            self.error(f"answer of {site}: {printable(error)}")
+        if opened == self.book.opened and site in self.book.waiting():
+            self.reject(site, "refused", UNREADABLE)
+
+    def refuse_unread(self, client: Client, reason: str) -> None:
+        """End a site's task, whose answer the door has refused, as if the site had failed."""
+        for task in list(self.communicator._client_task_map.values()):
+            if task.client.name == client.name and not task.result_received_time:
+                self._unread[client.name] = reason
+                self._submit_failure(task)
+                self._unread.pop(client.name, None)  # the task may be over by now
+
+    def _submit_failure(self, task: ClientTask) -> None:
+        """Answer a task in the place of its site."""
+        with self.engine.new_context() as fl_ctx:
+            peer = gen_new_peer_ctx(fl_ctx)
+            peer.set_prop(ReservedKey.IDENTITY_NAME, task.client.name, private=False, sticky=False)
+            fl_ctx.set_peer_context(peer)
+            runner = fl_ctx.get_prop(FLContextKey.RUNNER)
+            failed = make_reply(ReturnCode.BAD_TASK_DATA)
+            runner.process_submission(task.client, task.task.name, task.id, failed, fl_ctx)
+
     def note_report(self, result: FLModel) -> bool:
         """Take in one site's answer if it can count; otherwise say why it cannot."""
-        site, report = result.meta["client_name"], result.meta.get(SITE_REPORT, {})
-        if report.get("problem"):
-            self.reject(site, "failed", str(report["problem"]))
-            return False
-        problem = self._problem_of(result)
+        site = result.meta["client_name"]
         try:
-            histogram = ScoreHistogram.from_dict(report["histogram"])
-            metrics, training = summarise(histogram), report["training"]
-            values = {**(asdict(metrics) if self._judging else {}), **training}
-            if "personal" in report:
-                values["personal"] = checked_numbers(report["personal"])
-        except (DataError, KeyError, TypeError, ValueError) as error:
-            problem = problem or f"its report is broken ({type(error).__name__})"
-        if problem:
-            self.reject(site, "refused", problem)
+            task: Task = "train" if self.book.task == self.task_name else "validate"
+            report = self.read_report(site, result, task)
+            if isinstance(report, SiteProblem):
+                self.reject(site, "failed", report.problem)
+                return False
+            self._check_update(site, result, report)
+        except AnswerError as fault:
+            self.reject(site, "refused", str(fault))
             return False
-        self.take_report(site, histogram, training)
-        if self.book.task == self.task_name:
-            self._algorithm.accept(site, result)
-        self.book.accept(site, metrics.auroc, int(training.get("steps", 0)))
-        if site not in self._described and "data" in report:
-            self._described.add(site)
-            self.journal.write("data", site=site, values=report["data"])
-        values["bytes"] = self._algorithm.byte_count(result)
-        self.journal.write("site", round=self._candidate_round, site=site, values=values)
+        self._take(site, result, report)
         return True
 
-    def _problem_of(self, result: FLModel) -> str:
-        if self.book.task != self.task_name:
-            return ""
+    def read_report(self, site: str, result: FLModel, task: Task) -> SiteReport | SiteProblem:
+        """Read what a site says.
+
+        Raises:
+            AnswerError: it must not count.
+        """
+        expected = Expected(site, task, self._facts.get(site), self._passes)
+        return parse_report(result.meta.get(SITE_REPORT), expected)
+
+    def _take(self, site: str, result: FLModel, report: SiteReport) -> None:
+        """Write down an answer that counts: the only place where anything of an answer is kept."""
+        histogram, training = report.scores, report.training
+        metrics = summarise(histogram)
+        values = {**(asdict(metrics) if self._judging else {}), **report.values()}
+        values["bytes"] = self._algorithm.byte_count(result) if training else 0
+        self.take_report(site, histogram, training)
+        if training:
+            self._algorithm.accept(site, result)
+        self.book.accept(site, metrics.auroc, training.steps if training else 0)
+        if report.data and site not in self._facts:
+            self._facts[site] = report.data
+            self.journal.write("data", site=site, values=report.data.model_dump())
+        self.journal.write("site", round=self._candidate_round, site=site, values=values)
+
+    def _check_update(self, site: str, result: FLModel, report: SiteReport) -> None:
+        """Refuse a training answer whose arrays or numbers cannot count."""
+        if report.training is None:
+            return
+        if result.params_type != ParamsType.FULL:
+            raise AnswerError("it sent no full model")
         samples = result.meta.get(FLMetaKey.NUM_STEPS_CURRENT_ROUND)
-        problem = problem_of(result.params or {}, samples, self._candidate)
-        return problem or self._algorithm.problem_of(result.meta["client_name"], result)
+        problem = (
+            problem_of(result.params, samples, self._candidate)
+            or self._algorithm.problem_of(site, result)
+            or self._algorithm.contradiction(site, result, report, report.training)
+        )
+        if problem:
+            raise AnswerError(problem)
+
+    def _local_epochs(self) -> int:
+        """Those of the job, from what it says of itself; the most that any may have when it says nothing."""
+        about = properties(self.fl_ctx.get_prop(ReservedKey.JOB_META) or {})
+        return int(about.get("config", {}).get("train", {}).get("local_epochs", MAX_PASSES))

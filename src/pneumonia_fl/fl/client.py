@@ -31,6 +31,7 @@ from pneumonia_fl.fl.local_models import LocalModels
 from pneumonia_fl.fl.messages import (
     CROSS_SITE,
     FIRST_JOB,
+    OWN,
     PASSED_ON,
     SITE_ERROR,
     SITE_REPORT,
@@ -48,8 +49,6 @@ log = logging.getLogger("pneumonia_fl.site")
 
 SHARED_FACTS = {"source", "licence", "credit", "manifest_sha256", "counts"}
 """What the server learns of a site's data set, for the model card: counts per class and split, no file or patient."""
-OWN = "personal_"
-"""Before the names of the series of a site's own model."""
 OWN_LIMITS = "One site's own model, chosen and calibrated on that site's validation images: of little worth elsewhere. "
 
 

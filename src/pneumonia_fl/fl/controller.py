@@ -23,6 +23,7 @@ from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.aggregator import weighted_average
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.cross_site import CrossSiteFedAvg
+from pneumonia_fl.fl.door import Door
 from pneumonia_fl.fl.messages import FIRST_JOB, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
 from pneumonia_fl.fl.rounds import RoundBook
 from pneumonia_fl.fl.stopping import Patience
@@ -101,8 +102,10 @@ class PooledFedAvg(CrossSiteFedAvg):
         self.journal = Journal(run_dir)
         participants = [client.name for client in self.engine.get_clients()]
         self.book = RoundBook({*self.sites, *participants}, self.quorum, self.grace)
+        self._passes = self._local_epochs()
         try:
             self._algorithm = server_algorithm(self._settings, self._trainable())
+            self._close_door()
             self.open_state()
             self.journal.write("started", rounds=self._final_round, sites=sorted(self.book.sites))
             super().run()
@@ -116,6 +119,14 @@ class PooledFedAvg(CrossSiteFedAvg):
             return
         aborted = self.abort_signal.triggered
         self._end("stopped" if aborted else "finished", "aborted" if aborted else lacking)
+
+    def _close_door(self) -> None:
+        """Bound what sites send by the size of the model; not in the simulator, where all sites are one person's."""
+        if self.fl_ctx.get_prop(FLContextKey.SECURE_MODE):
+            tensors = self.persistor.model.state_dict().values()
+            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            # One copy more: an answer to `submit_model` has layers that FedBN's global model has not.
+            Door(self.engine, (self._algorithm.answer_copies + 1) * size, self.refuse_unread).close()
 
     def _trainable(self) -> frozenset[str]:
         """Names of the model's trainable parameters; everything else in it is a buffer."""

@@ -14,13 +14,15 @@ from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
-from pneumonia_fl.errors import DataError, RunError
+from pneumonia_fl.errors import AnswerError, RunError
 from pneumonia_fl.fl.answers import CheckingFedAvg
 from pneumonia_fl.fl.matrix import matrix_of
 from pneumonia_fl.fl.messages import CROSS_SITE, FIRST_JOB, SITE_REPORT, SUBMIT_MODEL_TASK, VALIDATE_TASK
+from pneumonia_fl.fl.site_report import SiteProblem
+from pneumonia_fl.fl.updates import own_model_problem
 from pneumonia_fl.journal import read_journal
 from pneumonia_fl.learning import CrossSite
-from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.metrics import summarise
 
 NO_ANSWER = "no answer in time"
 
@@ -47,11 +49,11 @@ class CrossSiteFedAvg(CheckingFedAvg):
         models: dict[str, Parameters] = {}
 
         def take(answer: FLModel) -> None:
-            site, problem = self._heard(answer)
-            if answer.params and not problem:
-                models[site] = answer.params
-            else:
-                self._lacks(site, problem or "sent no model")
+            site = self._heard(answer)
+            try:
+                models[site] = self._submitted(site, answer)
+            except AnswerError as fault:
+                self._lacks(site, str(fault))
 
         self._ask(SUBMIT_MODEL_TASK, FLModel(metrics={SUBMIT_MODEL_TASK: 1.0}), take)
         return models
@@ -61,14 +63,16 @@ class CrossSiteFedAvg(CheckingFedAvg):
         filled: list[str] = []
 
         def note(answer: FLModel) -> None:
-            site, problem = self._heard(answer)
+            site = self._heard(answer)
             try:
-                histogram = ScoreHistogram.from_dict(answer.meta[SITE_REPORT]["histogram"])
-                values = asdict(summarise(histogram))
-            except (KeyError, TypeError, ValueError, DataError):
-                self._lacks(site, f"could not evaluate the model of {owner}: {problem or 'a broken report'}")
+                report = self.read_report(site, answer, "cross_site")
+                if isinstance(report, SiteProblem):
+                    raise AnswerError(report.problem)
+            except AnswerError as fault:
+                self._lacks(site, f"could not evaluate the model of {owner}: {fault}")
                 return
             filled.append(site)
+            values = asdict(summarise(report.scores))
             self.journal.write("cross_site", model=owner, site=site, values=values)
 
         self.journal.write("cross_site_started", model=owner)
@@ -95,14 +99,28 @@ class CrossSiteFedAvg(CheckingFedAvg):
         except RunError as error:  # the training is done and stays so
             self.warning(str(error))
             self.cancel_all_tasks()
-        for site in set(targets) & set(self.book.waiting()):
-            self._lacks(site, NO_ANSWER)
+        for site in sorted(set(targets) - set(self.book.accepted)):
+            self._lacks(site, self.book.sites[site].problem or NO_ANSWER)
 
-    def _heard(self, answer: FLModel) -> tuple[str, str]:
-        """Who answered, and what went wrong there. The book counts answers here, whatever is in them."""
-        site = answer.meta["client_name"]
+    def _heard(self, answer: FLModel) -> str:
+        """Who answered. The book counts answers here, whatever is in them."""
+        site = str(answer.meta["client_name"])
         self.book.accept(site, self.book.sites[site].auroc, 0)
-        return site, str(answer.meta.get(SITE_REPORT, {}).get("problem", ""))
+        return site
+
+    def _submitted(self, site: str, answer: FLModel) -> Parameters:
+        """A site's own model.
+
+        Raises:
+            AnswerError: it sent none, or one that must not go to the others.
+        """
+        if SITE_REPORT in answer.meta:
+            report = self.read_report(site, answer, "cross_site")
+            raise AnswerError(report.problem if isinstance(report, SiteProblem) else "sent no model")
+        problem = own_model_problem(answer.params, self._candidate)
+        if problem:
+            raise AnswerError(problem)
+        return dict(answer.params)
 
     def _lacks(self, site: str, reason: str) -> None:
         self.warning(f"cross-site evaluation: {site}: {reason}")

@@ -16,6 +16,7 @@ from nvflare.app_common.workflows.fedavg import FedAvg
 
 from pneumonia_fl.evaluate import is_better
 from pneumonia_fl.fl.messages import series
+from pneumonia_fl.fl.site_report import Training
 from pneumonia_fl.fl.stopping import Patience
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.metrics import ScoreHistogram, summarise
@@ -36,7 +37,7 @@ class JudgingFedAvg(FedAvg):
         self._candidate_round = self._averaged = 0
         self._judging = True
         self._pool: dict[str, ScoreHistogram] = {}
-        self._training: dict[str, dict[str, float]] = {}
+        self._training: dict[str, Training] = {}
         self._best: Parameters | None = None
         self._best_auroc: float | None = None
         self._best_round: int | None = None
@@ -50,9 +51,10 @@ class JudgingFedAvg(FedAvg):
         self._candidate, self._candidate_round, self._averaged = dict(parameters), number, averaged
         self._pool, self._training, self._judging = {}, {}, True
 
-    def take_report(self, site: str, histogram: ScoreHistogram, training: dict[str, float]) -> None:
-        """Add one site's histogram of the candidate, and what its training cost."""
-        self._training[site] = training
+    def take_report(self, site: str, histogram: ScoreHistogram, training: Training | None) -> None:
+        """Add one site's histogram of the candidate, and what its training cost, if there was one."""
+        if training:
+            self._training[site] = training
         if self._judging:
             self._pool[site] = histogram
 
@@ -101,10 +103,10 @@ class JudgingFedAvg(FedAvg):
             send_analytic_dxo(self, dxo=dxo, fl_ctx=self.fl_ctx, event_type=ANALYTIC_EVENT_TYPE)
 
 
-def _mean_loss(training: dict[str, dict[str, float]]) -> dict[str, float]:
+def _mean_loss(training: dict[str, Training]) -> dict[str, float]:
     """The round's training loss over all sites, each image counting alike; empty after an evaluation."""
-    samples = sum(values.get("train_samples", 0) for values in training.values())
+    samples = sum(values.train_samples for values in training.values())
     if not samples:
         return {}
-    total = sum(values["train_loss"] * values["train_samples"] for values in training.values())
+    total = sum(values.train_loss * values.train_samples for values in training.values())
     return {"train_loss": total / samples}

@@ -2,15 +2,14 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from pneumonia_fl.metrics import Metrics
 
 SITE_REPORT = "pneumonia_fl.site_report"
-"""Key in a site's `FLModel.meta`: {"histogram": ScoreHistogram.to_dict(), "training": {…numbers…}, "data": {…}}
-"personal": {…Metrics of the site's own model, where the algorithm makes one…}}; or {"problem": "one line"} when it
-could not answer."""
+"""Key in a site's `FLModel.meta`: what it reports, {"histogram": …, "training": …, "data": …, "personal": …}, or
+{"problem": "one line"} when it could not answer; `fl.site_report` has the form."""
 
 SITE_STEPS = "pneumonia_fl.steps"
 """Key in the server's `FLModel.meta`: for each site the optimiser steps that it has done in this job."""
@@ -32,6 +31,9 @@ SUBMIT_MODEL_TASK = "submit_model"
 
 VALIDATE_TASK = "validate"
 """Task in which a site only evaluates; NVFlare's client API calls it so."""
+
+OWN = "personal_"
+"""Before the names of the series of a site's own model."""
 
 SITE_ERROR = "pneumonia-fl site error:"
 """Marks the one line in a site's log that says why it stopped."""
@@ -61,6 +63,13 @@ def series(metrics: Metrics) -> dict[str, float]:
     """
     values = {name: value for name, value in asdict(metrics).items() if name not in ("n", "positives")}
     return {_tag(name): float(value) for name, value in values.items() if value is not None}
+
+
+def is_site_tag(tag: object) -> bool:
+    """Whether a site may publish a series of this name."""
+    names = {field.name for field in fields(Metrics)} - {"n", "positives"}
+    known = {"train_loss", *map(_tag, names)}
+    return isinstance(tag, str) and tag.removeprefix(OWN) in known
 
 
 def without_paths(text: str) -> str:

@@ -4,10 +4,13 @@ import json
 import queue
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.runs import GLOBAL
+from pneumonia_fl.text import printable
 
 FLUSH_SECONDS = 1.0
 RETRY_SECONDS = 5.0
@@ -15,6 +18,8 @@ CLOSE_SECONDS = 15.0
 """How long the end of a job waits for the last points to be delivered."""
 BATCH_LIMIT = 1000
 """MLflow's own limit of metrics in one `log_batch`."""
+QUEUE_LIMIT = 20_000
+"""Points of one origin that may wait: those of 500 rounds."""
 
 
 class Point(NamedTuple):
@@ -30,7 +35,8 @@ class Point(NamedTuple):
 class MLflowSink:
     """A parent run for the job and a child run per site, fed from a queue; `runs` are those of a job that goes on.
 
-    Points stay in memory until they are delivered; a failed delivery is tried again after `RETRY_SECONDS`.
+    Points stay in memory until they are delivered; a failed delivery is tried again after `RETRY_SECONDS`. What
+    MLflow calls invalid, and what comes while `QUEUE_LIMIT` points of its origin wait, is dropped and counted.
     """
 
     def __init__(
@@ -49,6 +55,9 @@ class MLflowSink:
         self._queue: queue.SimpleQueue[Point] = queue.SimpleQueue()
         self._waiting: list[Point] = []
         self._delivered = 0
+        self._pending: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._counting = threading.Lock()
         self._error: str | None = None
         self._runs = dict(runs or {})
         self._closing = threading.Event()
@@ -60,6 +69,11 @@ class MLflowSink:
 
     def put(self, origin: str, tag: str, value: float, step: int) -> None:
         """Queue one point; never blocks."""
+        with self._counting:
+            full = self._pending[origin] >= QUEUE_LIMIT
+            (self._dropped if full else self._pending)[origin] += 1
+        if full:
+            return
         self._queue.put(Point(origin, tag, value, step, int(time.time() * 1000)))
 
     def close(self) -> None:
@@ -75,9 +89,11 @@ class MLflowSink:
             "runs": self._runs,
             "delivered": self._delivered,
             "undelivered": undelivered,
+            "dropped": dict(+self._dropped),
             "error": self._error if undelivered or not self._runs else None,
         }
-        self._status_file.write_text(json.dumps(status, indent=2), encoding="utf-8")
+        # In one step: the state that a later job goes on from takes a copy at any time.
+        write_atomic(self._status_file, json.dumps(status, indent=2).encode())
 
     def _deliver(self) -> None:
         while True:
@@ -105,10 +121,13 @@ class MLflowSink:
         while self._waiting:
             origin = self._waiting[0].origin
             batch = [point for point in self._waiting if point.origin == origin][:BATCH_LIMIT]
-            client.log_batch(self._runs[origin], metrics=[_metric(point) for point in batch])
+            delivered = _log(client, self._runs[origin], batch)
             sent = set(map(id, batch))
             self._waiting = [point for point in self._waiting if id(point) not in sent]
-            self._delivered += len(batch)
+            self._delivered += delivered
+            with self._counting:
+                self._pending[origin] -= len(batch)
+                self._dropped[origin] += len(batch) - delivered
 
     def _create_runs(self, client: Any, names: list[str]) -> None:
         """Add a child run for each name; the parent, `global`, is made first."""
@@ -138,7 +157,23 @@ def connect(uri: str, timeout_seconds: int) -> Any:
 
 def one_line(error: Exception) -> str:
     """An error's kind and the first line of what it says, which MLflow's transport may leave empty."""
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"
+    return f"{type(error).__name__}: {printable(next(iter(str(error).splitlines()), ''))}"
+
+
+def _log(client: Any, run: str, points: list[Point]) -> int:
+    """Deliver points; returns how many. One that MLflow calls invalid is left out: it would be so for ever."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.log_batch(run, metrics=[_metric(point) for point in points])
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        if len(points) == 1:
+            return 0
+        half = len(points) // 2
+        return _log(client, run, points[:half]) + _log(client, run, points[half:])
+    return len(points)
 
 
 def _metric(point: Point) -> Any:

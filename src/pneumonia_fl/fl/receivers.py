@@ -6,9 +6,10 @@ receivers file under the name `global`.
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
-from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE, AnalyticsData
+from nvflare.apis.analytix import ANALYTIC_EVENT_TYPE, AnalyticsData, AnalyticsDataType
 from nvflare.apis.dxo import from_shareable
 from nvflare.apis.fl_constant import EventScope, FLContextKey, ReservedKey
 from nvflare.apis.fl_context import FLContext
@@ -20,26 +21,74 @@ from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 from pneumonia_fl.environment import tracking_uri
 from pneumonia_fl.fl.finish import finish_on_server
 from pneumonia_fl.fl.kits import read_settings
-from pneumonia_fl.fl.messages import properties
+from pneumonia_fl.fl.messages import is_site_tag, properties
 from pneumonia_fl.fl.mlflow_sink import MLflowSink, one_line
+from pneumonia_fl.fl.site_report import MAX_VALUE
 from pneumonia_fl.fl.state import JobState
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.runs import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, TB_EVENTS, events_of
 
 EVENTS = [ANALYTIC_EVENT_TYPE, f"fed.{ANALYTIC_EVENT_TYPE}"]
+MAX_POINTS = 200_000
+"""Of one site in one job: a round has about 40, and a job at most some thousand rounds."""
+MAX_STEP = 1_000_000_000
 
 
-class _GlobalOrigin:
-    """Names the server's own points `global` instead of `server` or `simulator_server`."""
+class _SitePoints(AnalyticsReceiver):
+    """Takes of sites only what the schema knows; names the server's own points `global`.
+
+    A point of a site has a known tag, a finite number and a step. Who sent it has been checked against the
+    session of the sender before (`fl.door`). A site that sends far more than any training has is no longer heard.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(events=EVENTS)
+        self._taken: Counter[str] = Counter()
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Pass over what must not be kept."""
+        if event_type not in EVENTS or self._counts(fl_ctx):
+            super().handle_event(event_type, fl_ctx)
+
+    def _counts(self, fl_ctx: FLContext) -> bool:
+        if not _from_site(fl_ctx):
+            return True
+        data = fl_ctx.get_prop(FLContextKey.EVENT_DATA)
+        if not isinstance(data, Shareable):
+            return False
+        origin = self._get_record_origin(fl_ctx, data)
+        known = origin in {client.name for client in fl_ctx.get_engine().get_clients()} - {GLOBAL}
+        if not known or site_point(data) is None:
+            return False
+        self._taken[str(origin)] += 1
+        return self._taken[str(origin)] <= MAX_POINTS
 
     def _get_record_origin(self, fl_ctx: FLContext, data: Shareable) -> str | None:
-        if fl_ctx.get_prop(FLContextKey.EVENT_SCOPE) != EventScope.FEDERATION:
+        if not _from_site(fl_ctx):
             return GLOBAL
         origin = data.get_peer_prop(ReservedKey.IDENTITY_NAME, None)
         return str(origin) if origin else None
 
 
-class TensorBoardReceiver(_GlobalOrigin, TBAnalyticsReceiver):
+def site_point(data: object) -> AnalyticsData | None:
+    """The point of a series in a site's event; None when it is not one that the schema knows."""
+    try:
+        point = AnalyticsData.from_dxo(from_shareable(data))
+    except Exception:  # whatever a site's bytes made of it
+        return None
+    if point is None or point.data_type != AnalyticsDataType.SCALAR or not is_site_tag(point.tag):
+        return None
+    value, step = point.value, point.step
+    if type(step) is not int or not 0 <= step <= MAX_STEP or type(value) not in (int, float):
+        return None
+    return point if -MAX_VALUE <= value <= MAX_VALUE else None
+
+
+def _from_site(fl_ctx: FLContext) -> bool:
+    return bool(fl_ctx.get_prop(FLContextKey.EVENT_SCOPE) == EventScope.FEDERATION)
+
+
+class TensorBoardReceiver(_SitePoints, TBAnalyticsReceiver):
     """NVFlare's TensorBoard receiver, with a folder per site and `global`, and events that stay.
 
     NVFlare moves a job's folder into its store when the job is over, out of TensorBoard's sight. So the events are
@@ -48,7 +97,7 @@ class TensorBoardReceiver(_GlobalOrigin, TBAnalyticsReceiver):
     """
 
     def __init__(self, resume_from: str = "") -> None:
-        super().__init__(events=EVENTS)
+        super().__init__()
         self.resume_from = resume_from
 
     def initialize(self, fl_ctx: FLContext) -> None:
@@ -67,11 +116,8 @@ class TensorBoardReceiver(_GlobalOrigin, TBAnalyticsReceiver):
         shutil.copytree(str(self.root_log_dir), self._copy, dirs_exist_ok=True)
 
 
-class JournalReceiver(_GlobalOrigin, AnalyticsReceiver):
+class JournalReceiver(_SitePoints):
     """Keeps the sites' training loss in the run's journal, whatever becomes of the tracking servers."""
-
-    def __init__(self) -> None:
-        super().__init__(events=EVENTS)
 
     def initialize(self, fl_ctx: FLContext) -> None:
         """Open the journal in the job's run folder."""
@@ -88,7 +134,7 @@ class JournalReceiver(_GlobalOrigin, AnalyticsReceiver):
         self._journal.write("closed")
 
 
-class MLflowReceiver(_GlobalOrigin, AnalyticsReceiver):
+class MLflowReceiver(_SitePoints):
     """One MLflow run per job with the global series, and a child run per site.
 
     NVFlare's receiver blocks the job's start for four minutes when the tracking server is down, then drops
@@ -99,7 +145,7 @@ class MLflowReceiver(_GlobalOrigin, AnalyticsReceiver):
     def __init__(
         self, tracking_uri: str | None = None, experiment: str = "pneumonia-fl", resume_from: str = ""
     ) -> None:
-        super().__init__(events=EVENTS)
+        super().__init__()
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self.resume_from = resume_from
@@ -143,7 +189,13 @@ class MLflowReceiver(_GlobalOrigin, AnalyticsReceiver):
         status = earlier.folder / MLFLOW_STATUS if earlier else None
         if status is None or not status.is_file():
             return None
-        runs: dict[str, str] = json.loads(status.read_text())["runs"]
+        try:
+            runs: dict[str, str] = json.loads(status.read_text())["runs"]
+        except (OSError, ValueError, KeyError) as error:
+            self.log_warning(
+                fl_ctx, f"new runs in MLflow: {MLFLOW_STATUS} of the earlier job: {one_line(error)}"
+            )
+            return None
         return runs
 
 

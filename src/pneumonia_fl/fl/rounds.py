@@ -1,6 +1,7 @@
 """The books of a running job: who has answered in this round, who is late, when the round may close.
 
-Plain Python without NVFlare; the controller writes in it and `watch` shows it.
+Plain Python without NVFlare; the controller writes in it and `watch` shows it. Answers come in threads of their own,
+and a site that joins late is added by one: who goes through the sites takes a copy of the list (`_listed`).
 """
 
 import time
@@ -52,7 +53,7 @@ class RoundBook:
         """Begin a round; nobody has answered. `in_turns`: one site after the other, so that none is late."""
         self.number, self.task, self._in_turns = number, task, in_turns
         self.opened = self.last_sign = self._clock()
-        for record in self.sites.values():
+        for _, record in self._listed():
             record.state, record.problem = "waiting", ""
 
     def hear(self, site: str) -> None:
@@ -73,10 +74,11 @@ class RoundBook:
             self._quorum_since = self._clock()
 
     def reject(self, site: str, state: State, problem: str) -> None:
-        """Note an answer that does not count, and why."""
+        """Note an answer that does not count, and why; one that has counted in this round stays."""
         record = self._record(site)
         self.hear(site)
-        record.state, record.problem = state, problem
+        if record.state != "answered":
+            record.state, record.problem = state, problem
 
     @property
     def accepted(self) -> list[str]:
@@ -110,7 +112,7 @@ class RoundBook:
         """Why this round does not count, in words."""
         absent = "; ".join(
             f"{site} {record.state}: {record.problem}"
-            for site, record in self.sites.items()
+            for site, record in self._listed()
             if record.state not in ("answered", "waiting")
         )
         have = len(self.accepted)
@@ -118,13 +120,13 @@ class RoundBook:
 
     def missing(self) -> list[str]:
         """Sites that never contributed to the model."""
-        return [site for site, record in self.sites.items() if not record.contributions]
+        return [site for site, record in self._listed() if not record.contributions]
 
     def counts(self) -> dict[str, dict[str, Any]]:
         """What a job that goes on must know of its sites."""
         return {
             site: {key: getattr(record, key) for key in ("accepted_round", "contributions", "steps")}
-            for site, record in self.sites.items()
+            for site, record in self._listed()
         }
 
     def restore(self, counts: dict[str, dict[str, Any]]) -> None:
@@ -140,13 +142,14 @@ class RoundBook:
             "round": self.number,
             "task": self.task,
             "round_started": self.opened,
-            "sites": {
-                site: {key: getattr(record, key) for key in shown} for site, record in self.sites.items()
-            },
+            "sites": {site: {key: getattr(record, key) for key in shown} for site, record in self._listed()},
         }
+
+    def _listed(self) -> list[tuple[str, SiteRecord]]:
+        return list(self.sites.items())
 
     def _record(self, site: str) -> SiteRecord:
         return self.sites.setdefault(site, SiteRecord())
 
     def _in_state(self, state: State) -> list[str]:
-        return [site for site, record in self.sites.items() if record.state == state]
+        return [site for site, record in self._listed() if record.state == state]

@@ -20,11 +20,14 @@ from nvflare.app_common.widgets.convert_to_fed_event import ConvertToFedEvent
 from nvflare.app_opt.pt.recipes.swarm import SwarmLearningRecipe
 
 from pneumonia_fl.config import JobConfig
+from pneumonia_fl.errors import AnswerError
 from pneumonia_fl.fl.messages import SITE_REPORT
 from pneumonia_fl.fl.receivers import JournalReceiver
+from pneumonia_fl.fl.site_report import Expected, Facts, SiteProblem, parse_report
 from pneumonia_fl.journal import read_journal, summarise_rounds
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.runs import GLOBAL
+from pneumonia_fl.text import printable
 
 BEST, LAST = "best_FL_global_model.pt", "FL_global_model.pt"
 AUROC_TAG = "validation_auc"
@@ -81,6 +84,7 @@ class SwarmJournal(JournalReceiver):
         super().__init__()
         self.sites, self.rounds = sites, rounds
         self._round = -1
+        self._facts: dict[str, Facts | None] = {}
         self._pool: dict[str, dict[str, ScoreHistogram]] = {BEST: {}, LAST: {}}
 
     def initialize(self, fl_ctx: FLContext) -> None:
@@ -101,12 +105,24 @@ class SwarmJournal(JournalReceiver):
         super().handle_event(event_type, fl_ctx)
         if event_type == AppEventType.VALIDATION_RESULT_RECEIVED:
             model = str(fl_ctx.get_prop(AppConstants.MODEL_OWNER)).removeprefix("GLOBAL_")
+            site = fl_ctx.get_prop(AppConstants.DATA_CLIENT)
             answer = fl_ctx.get_prop(AppConstants.VALIDATION_RESULT)
-            report = from_shareable(answer).meta if answer.get_return_code() == ReturnCode.OK else {}
-            histogram = report.get(SITE_REPORT, {}).get("histogram")
-            if histogram and model in self._pool:
-                site = fl_ctx.get_prop(AppConstants.DATA_CLIENT)
-                self._pool[model][site] = ScoreHistogram.from_dict(histogram)
+            if model in self._pool and site in self.sites and answer.get_return_code() == ReturnCode.OK:
+                self._take(model, site, answer)
+
+    def _take(self, model: str, site: str, answer: Shareable) -> None:
+        """Pool one site's histogram, or say why it must not count."""
+        try:
+            raw = from_shareable(answer).meta.get(SITE_REPORT)
+            report = parse_report(raw, Expected(site, "validate", self._facts.get(site)))
+            if isinstance(report, SiteProblem):
+                raise AnswerError(report.problem)
+        except (AnswerError, ValueError, TypeError) as fault:
+            problem = printable(fault)
+            self._journal.write("problem", round=self.rounds, site=site, state="refused", problem=problem)
+            return
+        self._facts.setdefault(site, report.data)
+        self._pool[model][site] = report.scores
 
     def finalize(self, fl_ctx: FLContext) -> None:
         """Judge the two models, and say how the job ended."""

@@ -26,7 +26,8 @@ from pneumonia_fl.fl.aggregator import weighted_average
 from pneumonia_fl.fl.algorithms.keeping import SiteState
 from pneumonia_fl.fl.algorithms.server import Parameters, ServerAlgorithm
 from pneumonia_fl.fl.algorithms.site import Fit, SiteAlgorithm
-from pneumonia_fl.fl.updates import byte_count, problem_of
+from pneumonia_fl.fl.site_report import SiteReport, Training
+from pneumonia_fl.fl.updates import arrays_problem, byte_count
 from pneumonia_fl.learning import Algorithm
 from pneumonia_fl.together import Together
 from pneumonia_fl.train import TrainResult
@@ -54,6 +55,8 @@ class _Answer:
 class ServerFedNova(ServerAlgorithm):
     """Adds up the sites' ways, each divided by its steps; hands out the mean second moments and all class counts."""
 
+    answer_copies = 2
+
     def __init__(self, settings: Algorithm, trainable: Set[str]) -> None:
         self._trainable = trainable
         self._classes: dict[str, tuple[int, int]] = {}
@@ -72,17 +75,26 @@ class ServerFedNova(ServerAlgorithm):
         """Steps and counts must be sensible numbers, second moments those of the trainable parameters."""
         steps, classes, squares = (result.meta.get(key) for key in (STEPS, CLASSES, SQUARES))
         if not _is_count(steps) or not steps:
-            return f"its number of steps {steps!r} is absurd"
+            return "its number of steps is absurd"
         if not isinstance(classes, list) or len(classes) != 2 or not all(map(_is_count, classes)):
-            return f"its class counts {classes!r} are absurd"
+            return "its class counts are absurd"
         if not isinstance(squares, Mapping):
             return "its second moments are missing"
         if not squares:
             return ""
-        problem = problem_of(squares, 1, {name: result.params[name] for name in self._trainable})
+        problem = arrays_problem(squares, {name: result.params[name] for name in self._trainable})
         if not problem and any((value < 0).any() for value in squares.values()):
             problem = "some are negative"
         return f"its second moments: {problem}" if problem else ""
+
+    def contradiction(self, site: str, result: FLModel, report: SiteReport, training: Training) -> str:
+        """Steps and class counts must be those of the report as well."""
+        if result.meta[STEPS] != training.steps:
+            return "its two counts of steps differ"
+        said = report.data.counts[site].get("train", {}) if report.data else {}
+        if result.meta[CLASSES] != [said.get("NORMAL", 0), said.get("PNEUMONIA", 0)]:
+            return "its class counts are not those of its data set"
+        return super().contradiction(site, result, report, training)
 
     def accept(self, site: str, result: FLModel) -> None:
         """Remember the answer until the round is closed."""

@@ -26,7 +26,7 @@ from torch import nn
 from pneumonia_fl.fl.algorithms.keeping import SiteState
 from pneumonia_fl.fl.algorithms.server import Parameters, ServerAlgorithm
 from pneumonia_fl.fl.algorithms.site import Fit, SiteAlgorithm
-from pneumonia_fl.fl.updates import byte_count, problem_of
+from pneumonia_fl.fl.updates import arrays_problem, byte_count
 from pneumonia_fl.learning import Algorithm
 from pneumonia_fl.train import TrainResult
 
@@ -42,6 +42,8 @@ log = logging.getLogger("pneumonia_fl.site")
 
 class ServerScaffold(ServerAlgorithm):
     """Adds up the sites' changes; the parameters take the plain average (global step size 1)."""
+
+    answer_copies = 2
 
     def __init__(self, settings: Algorithm, trainable: Set[str]) -> None:
         self._trainable = trainable
@@ -61,7 +63,9 @@ class ServerScaffold(ServerAlgorithm):
         change = result.meta.get(CHANGE)
         if not isinstance(change, Mapping):
             return "its control variate is missing"
-        problem = problem_of(change, 1, {name: result.params[name] for name in self._trainable})
+        if not isinstance(result.meta.get(LOST, False), bool):
+            return "it does not say whether it has lost its control variate"
+        problem = arrays_problem(change, {name: result.params[name] for name in self._trainable})
         return f"its control variate: {problem}" if problem else ""
 
     def accept(self, site: str, result: FLModel) -> None:
