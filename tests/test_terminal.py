@@ -188,11 +188,8 @@ def test_what_comes_in_is_made_printable(tmp_path: Path) -> None:
 def test_a_run_file_that_is_damaged_or_deep_stops_nothing(content: str, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text(content)
-    if content.endswith("}"):
-        assert list(RunFolder(tmp_path / "run").state()) == ["a"]
-    else:
-        with pytest.raises(RunError, match=r"run\.json is damaged"):
-            RunFolder(tmp_path / "run").state()
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        RunFolder(tmp_path / "run").state()
 
 
 @pytest.mark.parametrize("field", ["job", "operating_point", "intended_use", "limitations", "disclaimer"])

@@ -144,7 +144,7 @@ def test_json_beyond_the_limits_is_one_line(
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc", "-rf", "a/b", "x\n", ""])
+@pytest.mark.parametrize("name", ["../x", "/etc", "-rf", "a/b", ""])
 def test_prepared_data_whose_site_is_no_folder_name_is_refused(
     demo_data: Path, tmp_path: Path, name: str
 ) -> None:

@@ -226,10 +226,12 @@ def describe(run: RunFolder) -> dict[str, Any]:
 def _read(file: Path, limit: int = MAX_BYTES) -> dict[str, Any]:
     try:
         values = printable_values(read_json(file, limit))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{file} cannot be read ({error})") from None
-    if not isinstance(values, dict):
-        raise RunError(f"{file} holds something else than expected")
+        if not isinstance(values, dict):
+            raise ValueError("not a JSON object")
+    except OSError as error:
+        raise RunError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise RunError(f"{file} is damaged ({error}); get the run folder again, or move it elsewhere") from None
     return values
 
 

@@ -93,7 +93,7 @@ def _show_server(person: "Kit", as_json: bool) -> None:
     from pneumonia_fl.fl.admin.kits import identity
     from pneumonia_fl.fl.federation.registered import ask
 
-    typer.echo(identity(person), err=True)
+    echo(identity(person), err=True)
     answer = ask(person)
     if as_json:
         echo(json.dumps(answer, indent=2))

@@ -255,7 +255,7 @@ def chosen_kit(kit: Path | None, acts: bool) -> Path:
     from pneumonia_fl.fl.admin.kits import choose_kit, identity
 
     person = choose_kit(kit, acts)
-    typer.echo(identity(person), err=True)
+    echo(identity(person), err=True)
     return person.folder
 
 

@@ -146,7 +146,7 @@ class RoundBook:
         }
 
     def _listed(self) -> list[tuple[str, SiteRecord]]:
-        return list(self.sites.items())
+        return list(self.sites.copy().items())  # a copy is one step; listing pairs is not
 
     def _record(self, site: str) -> SiteRecord:
         return self.sites.setdefault(site, SiteRecord())
