@@ -231,7 +231,9 @@ def _read(file: Path, limit: int = MAX_BYTES) -> dict[str, Any]:
     except OSError as error:
         raise RunError(f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:
-        raise RunError(f"{file} is damaged ({error}); get the run folder again, or move it elsewhere") from None
+        raise RunError(
+            f"{file} is damaged ({error}); get the run folder again, or move it elsewhere"
+        ) from None
     return values
 
 

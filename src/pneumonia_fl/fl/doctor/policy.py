@@ -12,8 +12,8 @@ from pneumonia_fl.fl.kits import Kit
 
 def policy(kit: Kit) -> Iterator[Finding]:
     """Which policy is in force, who may ship code here, which classes a job without code of its own may name."""
-    resources = _local(kit, "resources.json")
-    permissions = _local(kit, "authorization.json").get("permissions", {})
+    resources = local_file(kit, "resources.json")
+    permissions = local_file(kit, "authorization.json").get("permissions", {})
     senders = [role for role, granted in permissions.items() if _may(granted, "byoc")]
     gate = resources.get("app_validator", {}).get("args", {})
     name = f"policy {gate['policy']!r}: " if "policy" in gate else ""
@@ -38,7 +38,7 @@ def _may(granted: Any, right: str) -> bool:
     return bool(value != "none")
 
 
-def _local(kit: Kit, name: str) -> dict[str, Any]:
+def local_file(kit: Kit, name: str) -> dict[str, Any]:
     """The owner's file, else the one that came with the kit.
 
     Raises:

@@ -8,7 +8,17 @@ from pathlib import Path
 
 from pneumonia_fl.data.check import Finding
 from pneumonia_fl.errors import PneumoniaFLError
-from pneumonia_fl.fl.doctor import certificates, files, instance, machine, network, policy, server, site
+from pneumonia_fl.fl.doctor import (
+    certificates,
+    files,
+    guards,
+    instance,
+    machine,
+    network,
+    policy,
+    server,
+    site,
+)
 from pneumonia_fl.fl.kits import Kit
 from pneumonia_fl.progress import Progress, silent
 
@@ -80,6 +90,7 @@ def _checks_of_role(kit: Kit) -> Iterator[Check]:
         yield Check("runs", lambda: site.runs(Path("runs")))
     else:
         yield Check("policy", lambda: policy.policy(kit))
+        yield Check("guards", lambda: guards.guards(kit))
 
 
 def _start(check: Check) -> tuple[threading.Thread, Result]:

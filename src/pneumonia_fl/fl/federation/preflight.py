@@ -11,6 +11,7 @@ from pneumonia_fl.data.store import open_site
 from pneumonia_fl.environment import cpu_count, data_root, site_threads
 from pneumonia_fl.errors import KitError, RunError
 from pneumonia_fl.fl.doctor.certificates import load
+from pneumonia_fl.fl.doctor.guards import missing
 from pneumonia_fl.fl.federation.participant import Participant
 from pneumonia_fl.fl.kits import LOCAL_SETTINGS
 from pneumonia_fl.fl.plan import share_cores
@@ -90,6 +91,10 @@ def _check_kit(one: Participant) -> None:
     if changed := verify(one.kit):
         names = ", ".join(changed)
         raise KitError(f"{one.kit.startup} is not as it was signed ({names}); ask the Lead IT for a new kit")
+    if gap := next(missing(one.kit), ""):
+        raise KitError(
+            f"{one.name} is not guarded: {gap}; `pneumonia-fl doctor {one.kit.folder}` says what to do"
+        )
     now = datetime.now(UTC)
     for path in (one.kit.certificate, one.kit.root_certificate):
         begin, end = load(path).not_valid_before_utc, load(path).not_valid_after_utc

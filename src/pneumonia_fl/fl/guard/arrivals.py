@@ -52,6 +52,11 @@ class Arrival:
         """For the audit log: whom the certificate names, else the cell."""
         return self.certificate or self.peer.name
 
+    @property
+    def action(self) -> str:
+        """For the audit log: what the message asks of whom."""
+        return f"{'/'.join(self.subject)} to {self.destination.name}"
+
 
 Judge = Callable[[Arrival, Any], str]
 """Given a message as it arrived, and NVFlare's message; returns why it is refused, or ""."""
@@ -71,11 +76,11 @@ def put_in_front(judge: Judge) -> None:
             reason = judge(arrival, message) or objection(
                 arrival.origin, arrival.destination, arrival.subject, is_request=arrival.is_request
             )
-            sender = arrival.sender
+            sender, action = arrival.sender, arrival.action
         except ValueError as error:
-            reason, sender = str(error), str(endpoint.name)
+            reason, sender, action = str(error), str(endpoint.name), "message"
         if reason:
-            return tell_refusal(sender, "message", reason)
+            return tell_refusal(sender, action, reason)
         return deliver(self, endpoint, connection, app_id, message)
 
     CoreCell.process_message = process_message

@@ -13,6 +13,8 @@ from nvflare.apis.fl_constant import RunProcessKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.executors.client_api import external_process_backend
 from nvflare.fuel.f3.cellnet.defs import CellChannel, CellChannelTopic
+from nvflare.fuel.f3.comm_error import CommError
+from nvflare.fuel.f3.drivers.driver_params import DriverParams
 from nvflare.fuel.f3.sfm.conn_manager import ConnManager
 from nvflare.fuel.f3.sfm.constants import HandshakeKeys
 from nvflare.fuel.utils.constants import Mode
@@ -142,11 +144,15 @@ def admit_connections(may_connect: Callable[[str, str], bool]) -> None:
     update = ConnManager.update_endpoint
 
     def update_endpoint(self: Any, sfm_conn: Any, data: dict[str, Any]) -> None:
-        peer = str(data.get(HandshakeKeys.ENDPOINT_NAME, ""))
-        accepted = sfm_conn.conn.connector.mode == Mode.PASSIVE
-        if accepted and not may_connect(self.local_endpoint.name, peer):
-            sfm_conn.conn.close()
-            return tell_refusal(peer, listener.ACTION, "not a process of this site")
-        return update(self, sfm_conn, data)
+        peer, connection = str(data.get(HandshakeKeys.ENDPOINT_NAME, "")), sfm_conn.conn
+        who = str(connection.get_conn_properties().get(DriverParams.PEER_CN.value) or peer)
+        if connection.connector.mode == Mode.PASSIVE and not may_connect(self.local_endpoint.name, peer):
+            connection.close()
+            return tell_refusal(who, listener.ACTION, f"{peer} is not a process of this site")
+        try:
+            return update(self, sfm_conn, data)
+        except CommError:  # NVFlare has compared the certificate, and hung up
+            tell_refusal(who, listener.ACTION, f"its certificate is not that of {peer}")
+            raise
 
     ConnManager.update_endpoint = update_endpoint

@@ -129,19 +129,15 @@ def objection(origin: Cell, destination: Cell, subject: tuple[str, str], *, is_r
     """
     allowed = REQUESTS.get((origin.role, destination.role))
     if allowed is None or not _belong_together(origin, destination):
-        return f"{origin.role.value} says nothing to {_called(destination)}"
+        return f"{origin.role.value} says nothing to {destination.role.value}"
     channel, topic = subject
     topics = allowed.get(channel, set()) if is_request else ANY
     if topic in topics or topics is ANY:
         return ""
-    return f"{origin.role.value} may not send {channel}/{topic} to {destination.role.value}"
+    return f"{origin.role.value} may not ask this of {destination.role.value}"
 
 
 def _belong_together(one: Cell, other: Cell) -> bool:
     """Whether two cells have business with each other: the same job, and not two different sites."""
     same_job = one.job == other.job or not (one.job and other.job)
     return same_job and (one.root == other.root or SERVER in (one.root, other.root))
-
-
-def _called(cell_: Cell) -> str:
-    return f"{cell_.role.value} ({cell_.name})"

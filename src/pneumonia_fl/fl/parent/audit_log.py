@@ -38,7 +38,9 @@ class Peer:
 
 _NOBODY = Peer()
 _PEER: ContextVar[Peer] = ContextVar("_PEER", default=_NOBODY)
-_LIMITER = Limiter()
+_LIMITERS: dict[str, Limiter] = {}
+"""One for each user, so that nobody's flood hides what somebody else was refused."""
+MOST_USERS = 1000
 _LOCK = threading.Lock()
 
 
@@ -102,7 +104,7 @@ def tell_refusal(user: str, action: str, reason: str) -> None:
         clean(reason, 500),
     )
     with _LOCK:
-        more = _LIMITER.admit(f"{user} {action} {reason}", time.monotonic())
+        more = _limiter(user).admit(f"{action} {reason}", time.monotonic())
     if more is None:
         return
     try:
@@ -114,6 +116,12 @@ def tell_refusal(user: str, action: str, reason: str) -> None:
 def _known(user: str) -> str:
     """The user, or whom the connection belongs to where NVFlare knows none: before a login."""
     return _PEER.get().certificate if user in ("", UNKNOWN) else user
+
+
+def _limiter(user: str) -> Limiter:
+    """The limiter of a user; addresses of one machine are one user."""
+    name = user.partition(":")[0]
+    return _LIMITERS.setdefault(name if len(_LIMITERS) < MOST_USERS or name in _LIMITERS else "", Limiter())
 
 
 def peer_of(endpoint: str, connection: dict[str, Any]) -> Peer:

@@ -43,7 +43,7 @@ def _set_local(kit: Kit, policy: str | None) -> None:
     fresh = not ((kit.local / AUTHORIZATION).exists() and (kit.local / RESOURCES).exists())
     if kit.kind != "admin" and (fresh or policy):
         apply_policy(kit.local, kit.kind, policy or "strict")
-    if kit.kind != "admin" and not (kit.local / COMMUNICATION).exists():
+    if kit.kind != "admin" and (policy or not (kit.local / COMMUNICATION).exists()):
         shutil.copyfile(provisioning_folder() / COMMUNICATION, kit.local / COMMUNICATION)
     settings = local_settings(kit.kind)
     if settings and not (kit.local / LOCAL_SETTINGS).exists():

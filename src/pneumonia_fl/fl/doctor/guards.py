@@ -1,0 +1,66 @@
+"""Whether a kit's `local/` names what keeps others out: the guards, the gate of jobs, and credentials inside."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pneumonia_fl.data.check import Finding
+from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.fl.doctor.policy import local_file
+from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.provision.shipped import policy_folder, provisioning_folder, read_json
+
+
+def guards(kit: Kit) -> Iterator[Finding]:
+    """Name everything that is missing; one finding when nothing is."""
+    found = list(missing(kit))
+    cure = f"ask the Lead IT for a new local/: `pneumonia-fl provision --policy {kit.name}=strict`"
+    yield from (Finding("fail", f"{what}; {cure}") for what in found)
+    if not found:
+        yield Finding("ok", "messages, jobs, commands and the audit log are guarded")
+
+
+def missing(kit: Kit) -> Iterator[str]:
+    """What this version puts into a server's or site's `local/` and is not there, in words.
+
+    Raises:
+        KitError: a file is broken or missing.
+    """
+    has = local_file(kit, "resources.json")
+    wanted = _wanted(kit, has)
+    components = {str(part.get("id")): part for part in has.get("components", [])}
+    for part in wanted["components"]:
+        if part.get("path") and components.get(part["id"], {}).get("path") != part["path"]:
+            yield f"resources.json does not name {part['path']}"
+    validator = wanted["app_validator"]["path"]
+    if _path(has.get("app_validator")) != validator:
+        yield f"resources.json does not name {validator} as app_validator"
+    if not wanted["app_validator"]["args"]["shipped_code"]:
+        yield from _classes(has, set(wanted["class_allow_list"]))
+    internal = local_file(kit, "comm_config.json").get("internal", {}).get("resources", {})
+    if internal.get("connection_security") != "mtls":
+        yield "comm_config.json lets any account of this machine connect to the processes of this kit"
+
+
+def _classes(has: dict[str, Any], wanted: set[str]) -> Iterator[str]:
+    allowed = has.get("class_allow_list")
+    further = sorted(set(allowed or []) - wanted)
+    if allowed is None or further:
+        which = further[0] if further else "NVFlare's default list"
+        yield f"resources.json allows jobs more classes than this package uses ({which})"
+    if has.get("class_list_enforcement_mode", "enforce") != "enforce":
+        yield "resources.json does not enforce class_allow_list"
+
+
+def _wanted(kit: Kit, has: dict[str, Any]) -> dict[str, Any]:
+    if kit.kind == "server":
+        return read_json(provisioning_folder() / "server" / "resources.json")
+    validator = has.get("app_validator")
+    policy = validator.get("args", {}).get("policy") if isinstance(validator, dict) else None
+    try:
+        return read_json(policy_folder(str(policy)) / "resources.json")
+    except ConfigError:
+        return read_json(policy_folder("strict") / "resources.json")
+
+
+def _path(component: object) -> object:
+    return component.get("path") if isinstance(component, dict) else None
