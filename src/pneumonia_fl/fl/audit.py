@@ -21,7 +21,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import JobMetaKey
 
 from pneumonia_fl.fl import handshakes
-from pneumonia_fl.fl.parent.audit_log import install, name_peers, tell_refusal
+from pneumonia_fl.fl.parent.audit_log import install, tell_refusal
 from pneumonia_fl.fl.parent.commands import watch_commands
 
 STDERR = 2
@@ -48,7 +48,6 @@ class RefusalLog(FLComponent):
     def __init__(self) -> None:
         super().__init__()
         install()
-        name_peers()
         watch_commands()
         self._registering = threading.local()
         self._told = ""

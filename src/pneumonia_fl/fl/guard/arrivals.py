@@ -11,7 +11,6 @@ from typing import Any
 
 from nvflare.fuel.f3.cellnet.core_cell import CoreCell
 from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey, MessageType
-from nvflare.fuel.f3.drivers.driver_params import DriverParams
 from nvflare.fuel.f3.streaming.stream_const import (
     STREAM_CHANNEL,
     STREAM_DATA_TOPIC,
@@ -21,7 +20,7 @@ from nvflare.fuel.f3.streaming.stream_const import (
 from nvflare.fuel.utils.constants import Mode
 
 from pneumonia_fl.fl.guard.protocol import Cell, cell, objection
-from pneumonia_fl.fl.parent.audit_log import tell_refusal
+from pneumonia_fl.fl.parent.audit_log import Peer, on_behalf_of, peer_of, tell_refusal
 
 RETURNS = "return_only"
 """NVFlare's channel for replies that are streams."""
@@ -48,11 +47,6 @@ class Arrival:
     is_request: bool
 
     @property
-    def sender(self) -> str:
-        """For the audit log: whom the certificate names, else the cell."""
-        return self.certificate or self.peer.name
-
-    @property
     def action(self) -> str:
         """For the audit log: what the message asks of whom."""
         return f"{'/'.join(self.subject)} to {self.destination.name}"
@@ -67,49 +61,47 @@ def put_in_front(judge: Judge) -> None:
     deliver = CoreCell.process_message
 
     def process_message(self: Any, endpoint: Any, connection: Any, app_id: int, message: Any) -> None:
-        if endpoint.name == self.get_fqcn():  # a cell that speaks to itself
-            return deliver(self, endpoint, connection, app_id, message)
-        # A cell never connects to where a message tells it to.
-        message.remove_header(MessageHeaderKey.CONN_URL)
-        try:
-            arrival = read(self, endpoint, connection, message)
-            reason = judge(arrival, message) or objection(
-                arrival.origin, arrival.destination, arrival.subject, is_request=arrival.is_request
-            )
-            sender, action = arrival.sender, arrival.action
-        except ValueError as error:
-            reason, sender, action = str(error), str(endpoint.name), "message"
-        if reason:
-            return tell_refusal(sender, action, reason)
-        return deliver(self, endpoint, connection, app_id, message)
+        peer = peer_of(endpoint.name, connection.get_conn_properties())
+        with on_behalf_of(peer):  # lines in the audit log name the connection
+            if endpoint.name == self.get_fqcn() or _may_pass(judge, self, peer, connection, message):
+                deliver(self, endpoint, connection, app_id, message)
 
     CoreCell.process_message = process_message
 
 
-def read(core_cell: Any, endpoint: Any, connection: Any, message: Any) -> Arrival:
+def _may_pass(judge: Judge, core_cell: Any, peer: Peer, connection: Any, message: Any) -> bool:
+    """Judge a message; tell the audit log when it is refused."""
+    message.remove_header(MessageHeaderKey.CONN_URL)  # a cell never connects to where a message tells it to
+    sender, action = peer.certificate or peer.endpoint, "message"
+    try:
+        arrival = read(core_cell, peer, connection, message)
+        action = arrival.action
+        reason = judge(arrival, message) or objection(
+            arrival.origin, arrival.destination, arrival.subject, is_request=arrival.is_request
+        )
+    except ValueError as error:
+        reason = str(error)
+    if reason:
+        tell_refusal(sender, action, reason)
+    return not reason
+
+
+def read(core_cell: Any, peer: Peer, connection: Any, message: Any) -> Arrival:
     """What there is to know of a message.
 
     Raises:
         ValueError: its headers are not what NVFlare sends.
     """
-    connector, certificate = (
-        connection.connector,
-        connection.get_conn_properties().get(DriverParams.PEER_CN.value),
-    )
-    listener = core_cell.int_listener
-    origin, destination = (
-        _text(message, MessageHeaderKey.ORIGIN),
-        _text(message, MessageHeaderKey.DESTINATION),
-    )
+    connector, listener = connection.connector, core_cell.int_listener
     subject, is_request = _subject(message)
     return Arrival(
         own=cell(core_cell.get_fqcn()),
-        peer=cell(endpoint.name),
-        certificate="" if certificate in (None, "N/A") else str(certificate),
+        peer=cell(peer.endpoint),
+        certificate=peer.certificate,
         accepted=connector.mode == Mode.PASSIVE,
         internal=listener is not None and connector.handle == listener.handle,
-        origin=cell(origin),
-        destination=cell(destination),
+        origin=cell(_text(message, MessageHeaderKey.ORIGIN)),
+        destination=cell(_text(message, MessageHeaderKey.DESTINATION)),
         subject=subject,
         is_request=is_request,
     )

@@ -23,7 +23,7 @@ from nvflare.private.defs import CellMessageHeaderKeys, SysCommandTopic
 from pneumonia_fl.fl.guard import listener
 from pneumonia_fl.fl.guard.arrivals import Arrival, put_in_front
 from pneumonia_fl.fl.guard.protocol import SERVER, Role, cell
-from pneumonia_fl.fl.guard.shell import NoShell, PathRules
+from pneumonia_fl.fl.guard.shell import NoShell, PathRules, RightsRefused
 from pneumonia_fl.fl.guard.site_failures import SiteFailures
 from pneumonia_fl.fl.parent.audit_log import tell_refusal
 
@@ -106,9 +106,12 @@ class SiteGuard(FLComponent):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Take the remote shell away, or have it stay in the kit: NVFlare checks paths at the server only."""
         if event_type == EventType.SYSTEM_START:
-            processors = fl_ctx.get_engine().admin_agent.processors
-            stock = processors[SysCommandTopic.SHELL]
-            processors[SysCommandTopic.SHELL] = PathRules(stock) if self._shell else NoShell()
+            agent = fl_ctx.get_engine().admin_agent
+            stock = agent.processors[SysCommandTopic.SHELL]
+            agent.processors[SysCommandTopic.SHELL] = PathRules(stock) if self._shell else NoShell()
+            agent.cell.register_request_cb(
+                channel=CellChannel.CLIENT_MAIN, topic="*", cb=RightsRefused(agent._dispatch_request).dispatch
+            )
 
     def may_connect(self, own: str, peer: str) -> bool:
         """Whether `peer` may connect to the internal listener of the cell `own`."""

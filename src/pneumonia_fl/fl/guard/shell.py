@@ -1,10 +1,13 @@
-"""NVFlare's remote shell at a site: not there, or kept inside the kit.
+"""Commands to a site: NVFlare's remote shell is not there, or kept inside the kit; refusals are in the audit log.
 
 NVFlare checks the words of `ls`, `cat`, `head`, `tail` and `grep` at the server; a site runs what arrives.
 """
 
 import shlex
+from collections.abc import Callable
+from typing import Any
 
+from nvflare.fuel.hci.proto import ReplyKeyword
 from nvflare.private.admin_defs import Message, error_reply
 from nvflare.private.defs import RequestHeader, SysCommandTopic
 from nvflare.private.fed.client.admin import RequestProcessor
@@ -57,6 +60,21 @@ class PathRules(RequestProcessor):
             return str(reason)
         inside = [word for word in words[1:] if KEYS_FOLDER in word.split("/")]
         return f"{KEYS_FOLDER}/ holds the keys" if inside else ""
+
+
+class RightsRefused:
+    """Stands before NVFlare's dispatcher of commands, which refuses without a line in the site's audit log."""
+
+    def __init__(self, dispatch: Callable[[Any], Any]) -> None:
+        self._dispatch = dispatch
+
+    def dispatch(self, request: Any) -> Any:
+        """Have NVFlare answer, and write down who was not allowed what."""
+        reply = self._dispatch(request)
+        if ReplyKeyword.NOT_AUTHORIZED in str(getattr(reply.payload, "body", "")):
+            command = request.payload.get_header(RequestHeader.ADMIN_COMMAND, "")
+            tell_refusal(request.payload.get_header(RequestHeader.USER_NAME, ""), command, "not authorized")
+        return reply
 
 
 def _refuse(req: Message, reason: str) -> Message:

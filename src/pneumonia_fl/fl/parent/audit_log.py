@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from nvflare.apis.fl_component import FLComponent
-from nvflare.fuel.f3.cellnet.core_cell import CoreCell
 from nvflare.fuel.f3.drivers.driver_params import DriverParams
 from nvflare.fuel.sec import audit
 from nvflare.fuel.sec.audit import EXCLUDED_ACTIONS, Auditor, AuditService
@@ -141,22 +140,9 @@ def on_behalf_of(peer: Peer) -> Iterator[None]:
         _PEER.reset(token)
 
 
-def name_peers() -> None:
-    """Have lines about a message name its connection. For constructors too, behind those of what judges messages."""
-    deliver = CoreCell.process_message
-
-    def process_message(self: Any, endpoint: Any, connection: Any, app_id: int, message: Any) -> None:
-        properties = connection.get_conn_properties() if connection else {}
-        with on_behalf_of(peer_of(endpoint.name, properties)):
-            deliver(self, endpoint, connection, app_id, message)
-
-    CoreCell.process_message = process_message
-
-
 class AuditLog(FLComponent):
     """A component of a site's `local/resources.json`: clean lines, from the first one on."""
 
     def __init__(self) -> None:
         super().__init__()
         install()
-        name_peers()
