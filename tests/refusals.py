@@ -1,5 +1,7 @@
 """What tests of refusals share: the server's audit log, and proof that nobody was harmed."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,3 +49,21 @@ def nobody_harmed(federation: Federation) -> Iterator[None]:
 def ready(federation: Federation) -> dict[str, int]:
     """Process ids of the server and of the sites that are registered."""
     return {entry["name"]: entry["pid"] for entry in status(federation.kits) if entry["ready"]}
+
+
+COMMANDS = """
+import sys
+from nvflare.fuel.flare_api.flare_api import new_secure_session
+session = new_secure_session(sys.argv[1], sys.argv[2], timeout=10)
+for command in sys.argv[3:]:
+    reply = session.api.server_execute(command)
+    print("answer:", reply["meta"].get("status"), *(item.get("data") for item in reply.get("data", [])))
+session.close()
+"""
+
+
+def say(federation: Federation, person: str, *commands: str) -> list[str]:
+    """NVFlare's answers to commands as they are, one a line."""
+    words = [sys.executable, "-c", COMMANDS, person, str(federation.kit(person)), *commands]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=90, check=True)
+    return [line.removeprefix("answer: ") for line in done.stdout.splitlines() if line.startswith("answer: ")]

@@ -6,35 +6,27 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import pytest
 
-from federation import MEMBER, SERVER, SITES, Federation, until
+from federation import MEMBER, SERVER, SITES, Federation
 from intruders import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
     REFUSED,
     SERVER_REQUESTS,
     SITE_COMMANDS,
-    ask_server,
-    ask_site,
-    cell_of,
+    ask,
     handshake,
     internal_port,
-    say_origin,
+    person,
 )
-from refusals import Audit, audit_from_now, nobody_harmed
+from refusals import Audit, audit_from_now, nobody_harmed, say
 
 pytestmark = pytest.mark.e2e
 SITE, OTHER_SITE = SITES[0], SITES[2]
 NOBODY = 65534
-
-
-@pytest.fixture
-def audit(federation: Federation) -> Audit:
-    """What the server's audit log says from here on."""
-    return audit_from_now(federation)
 
 
 @pytest.fixture(autouse=True)
@@ -43,51 +35,54 @@ def harmless(federation: Federation) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=[MEMBER, OTHER_SITE], ids=["member", "hospital"])
-def intruder(request: pytest.FixtureRequest, federation: Federation) -> Iterator[tuple[str, Any]]:
-    """Somebody with a kit of this federation: the name in the certificate, and a connected cell."""
-    with cell_of(federation.kit(request.param)) as cell:
-        until(lambda: cell.core_cell.agents.get("server"), CONNECT_SECONDS, "a connection to the server")
-        yield request.param, cell
+@dataclass(frozen=True)
+class Attempt:
+    """Somebody with a kit of this federation who has asked for everything."""
+
+    who: str
+    forged: bool
+    answers: dict[str, str]
+    audit: Audit
+
+    def was_refused(self, what: str, target: str, honest_reason: str) -> None:
+        assert self.answers[what] in REFUSED
+        channel = "admin" if what in SITE_COMMANDS else "server_parent_listener"
+        reason = "speaks for server" if self.forged else honest_reason
+        self.audit.tells(f"[U:{self.who}][A:{channel}/{what} to {target}]refused: {reason}")
 
 
-@pytest.fixture(params=["honest", "forged"])
-def origin(request: pytest.FixtureRequest, intruder: tuple[str, Any]) -> Iterator[str]:
-    """Whether the message says who it is from."""
-    core = intruder[1].core_cell
-    if request.param == "forged":
-        say_origin(intruder[1], "server")
-    yield request.param
-    core.out_req_filter_reg = type(core.out_req_filter_reg)()
-
-
-def said_by(origin: str, honest: str) -> str:
-    return "refused: speaks for server" if origin == "forged" else honest
+@pytest.fixture(
+    scope="module",
+    params=[(MEMBER, False), (MEMBER, True), (OTHER_SITE, False), (OTHER_SITE, True)],
+    ids=["member", "member as the server", "hospital", "hospital as the server"],
+)
+def attempt(request: pytest.FixtureRequest, federation: Federation) -> Attempt:
+    """A member or another hospital, honest about who it is or not."""
+    who, forged = request.param
+    audit = audit_from_now(federation)
+    name = person() if "@" in who else f"{who}.{uuid.uuid4()}"
+    url = f"grpc://localhost:{federation.port}"
+    answers = ask(federation.kit(who), name, url, "server" if forged else "", SITE)
+    return Attempt(who, forged, answers, audit)
 
 
 @pytest.mark.parametrize("what", SITE_COMMANDS)
-def test_a_command_to_a_hospitals_site(
-    what: str, intruder: tuple[str, Any], origin: str, audit: Audit
-) -> None:
-    name, cell = intruder
-    assert ask_site(cell, SITE, what) in REFUSED
-    audit.tells(f"[U:{name}]", f"[A:admin/{what} to {SITE}]", said_by(origin, "says nothing to a site"))
+def test_a_command_to_another_hospitals_site(what: str, attempt: Attempt) -> None:
+    speaker = "a person" if "@" in attempt.who else "a site's job"
+    attempt.was_refused(what, SITE, f"{speaker} says nothing to a site")
 
 
 @pytest.mark.parametrize("what", SERVER_REQUESTS)
-def test_what_only_the_servers_own_jobs_may_ask(
-    what: str, intruder: tuple[str, Any], origin: str, audit: Audit
-) -> None:
-    name, cell = intruder
-    assert ask_server(cell, what, str(uuid.uuid4())) in REFUSED
-    action = f"[A:server_parent_listener/{SERVER_REQUESTS[what][0]} to server]"
-    audit.tells(f"[U:{name}]", action, said_by(origin, "may not ask this of the server"))
+def test_what_only_the_servers_own_jobs_may_ask(what: str, attempt: Attempt) -> None:
+    speaker = "a person" if "@" in attempt.who else "a site's job"
+    attempt.was_refused(what, "server", f"{speaker} may not ask this of the server")
 
 
-def test_a_site_that_says_it_is_a_person(federation: Federation, audit: Audit) -> None:
-    with cell_of(federation.kit(OTHER_SITE), f"_admin_{uuid.uuid4()}") as cell:
-        until(lambda: cell.core_cell.agents.get("server"), CONNECT_SECONDS, "a connection to the server")
-        assert ask_server(cell, "tokens", "x") in REFUSED
+def test_a_site_that_says_it_is_a_person(federation: Federation) -> None:
+    audit = audit_from_now(federation)
+    url = f"grpc://localhost:{federation.port}"
+    answers = ask(federation.kit(OTHER_SITE), person(), url, "", SITE)
+    assert set(answers.values()) <= REFUSED
     audit.tells(f"[U:{OTHER_SITE}]", "refused: says that it is a person")
 
 
@@ -129,30 +124,15 @@ def test_a_connection_that_is_silent_keeps_nobody_out(federation: Federation) ->
 
 
 def test_another_hospitals_certificate_is_no_credential_at_a_site(federation: Federation) -> None:
-    from nvflare.fuel.f3.cellnet.cell import Cell
-
-    from intruders import credentials
-    from pneumonia_fl.fl.kits import open_kit
-
     log, port = listener_log(federation, SITE), internal_port(federation.kit(SITE))
     name = f"{SITE}.{uuid.uuid4()}"
-    cell = Cell(
-        fqcn=name, root_url=None, secure=True, parent_url=f"stcp://localhost:{port}",
-        credentials=credentials(open_kit(federation.kit(OTHER_SITE))),
-    )  # fmt: skip
-    cell.start()
-    try:
-        assert ask_site(cell, SITE, "shell") in REFUSED
-    finally:
-        cell.stop()
-    log.tells(f"[U:{OTHER_SITE}]", "refused: ")
+    answers = ask(federation.kit(OTHER_SITE), name, f"stcp://localhost:{port}", "", SITE)
+    assert set(answers.values()) <= REFUSED
+    log.tells(f"[U:{OTHER_SITE}][A:internal_listener]refused: its certificate is not that of {name}")
 
 
 def test_its_own_it_has_no_shell_at_a_strict_site(federation: Federation) -> None:
-    from pneumonia_fl.fl.admin.session import login
-
-    log = listener_log(federation, SITE)
-    with login(federation.kit(f"it@{SITE}.org")) as person:
-        answer = str(person._session.api.server_execute(f"ls {SITE}"))
+    log, own_it = listener_log(federation, SITE), f"it@{SITE}.org"
+    (answer,) = say(federation, own_it, f"ls {SITE}")
     assert "not authorized for 'ls'" in answer
-    log.tells(f"[U:it@{SITE}.org]", "[A:ls]", "not authorized")
+    log.tells(f"[U:{own_it}][A:ls]refused: not authorized")

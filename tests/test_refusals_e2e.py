@@ -20,7 +20,7 @@ from conftest import pneumonia_fl
 from federation import LEAD, LEAD_IT, MEMBER, SERVER, SITES, Federation, provision_kits, until
 from pneumonia_fl.fl.federation.launch import environment_of
 from pneumonia_fl.fl.federation.participant import find_participants
-from refusals import Audit, audit_from_now, nobody_harmed
+from refusals import Audit, audit_from_now, nobody_harmed, say
 
 pytestmark = pytest.mark.e2e
 SITE, OTHER_SITE = SITES[0], SITES[2]
@@ -190,24 +190,6 @@ def test_a_person_under_another_persons_name(federation: Federation, audit: Audi
 
 
 # Commands.
-
-
-COMMANDS = """
-import sys
-from nvflare.fuel.flare_api.flare_api import new_secure_session
-session = new_secure_session(sys.argv[1], sys.argv[2], timeout=10)
-for command in sys.argv[3:]:
-    reply = session.api.server_execute(command)
-    print("answer:", reply["meta"].get("status"), *(item.get("data") for item in reply.get("data", [])))
-session.close()
-"""
-
-
-def say(federation: Federation, person: str, *commands: str) -> list[str]:
-    """NVFlare's answers to commands as they are, one a line."""
-    words = [sys.executable, "-c", COMMANDS, person, str(federation.kit(person)), *commands]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=90, check=True)
-    return [line.removeprefix("answer: ") for line in done.stdout.splitlines() if line.startswith("answer: ")]
 
 
 @pytest.mark.parametrize("command", ["cells", "process_info server", "speed server server", "list_sessions"])

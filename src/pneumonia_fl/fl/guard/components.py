@@ -109,9 +109,9 @@ class SiteGuard(FLComponent):
             agent = fl_ctx.get_engine().admin_agent
             stock = agent.processors[SysCommandTopic.SHELL]
             agent.processors[SysCommandTopic.SHELL] = PathRules(stock) if self._shell else NoShell()
-            agent.cell.register_request_cb(
-                channel=CellChannel.CLIENT_MAIN, topic="*", cb=RightsRefused(agent._dispatch_request).dispatch
-            )
+            # NVFlare registers this method with its cell, and may do so again after this event.
+            agent._dispatch_request = RightsRefused(agent._dispatch_request).dispatch
+            agent.register_cell_cb()
 
     def may_connect(self, own: str, peer: str) -> bool:
         """Whether `peer` may connect to the internal listener of the cell `own`."""
