@@ -151,9 +151,10 @@ def admit_connections(may_connect: Callable[[str, str], bool]) -> None:
         who = str(connection.get_conn_properties().get(DriverParams.PEER_CN.value) or peer)
         if connection.connector.mode == Mode.PASSIVE and not may_connect(self.local_endpoint.name, peer):
             connection.close()
-            return tell_refusal(who, listener.ACTION, f"{peer} is not a process of this site")
+            tell_refusal(who, listener.ACTION, f"{peer} is not a process of this site")
+            return
         try:
-            return update(self, sfm_conn, data)
+            update(self, sfm_conn, data)
         except CommError:  # NVFlare has compared the certificate, and hung up
             tell_refusal(who, listener.ACTION, f"its certificate is not that of {peer}")
             raise

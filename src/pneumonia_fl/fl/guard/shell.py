@@ -55,8 +55,8 @@ class PathRules(RequestProcessor):
         command = self._commands.get(words[0]) if words else None
         if command is None:
             return "not a command of the remote shell"
-        error, parsed = command.validator.validate(words[1:]) if command.validator else ("", None)
-        if reason := error or command.validate_shell_command(words, parsed):
+        wrong, parsed = command.validator.validate(words[1:]) if command.validator else ("", None)
+        if reason := wrong or command.validate_shell_command(words, parsed):
             return str(reason)
         inside = [word for word in words[1:] if KEYS_FOLDER in word.split("/")]
         return f"{KEYS_FOLDER}/ holds the keys" if inside else ""
