@@ -91,15 +91,17 @@ def marked_below(folder: Path) -> dict[int, str]:
     return found
 
 
-def provision_kits(folder: Path, port: int) -> Path:
-    """Kits of the repository's own project.yml, on another port, in `folder/kits`."""
+def provision_kits(folder: Path, port: int, policy: str = "relaxed") -> Path:
+    """Kits of the repository's own project.yml, on another port, in `folder/kits`.
+
+    The server is relaxed, so that what is refused in most tests is refused by the sites.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     project = folder / "project.yml"
     text = (ROOT / "project.yml").read_text()
     assert text.count("fed_learn_port: 8002") == 1
     project.write_text(text.replace("fed_learn_port: 8002", f"fed_learn_port: {port}"))
-    # A relaxed server: what is refused in the tests is refused by the sites.
-    done = pneumonia_fl("provision", project, "--out", folder / "kits", "--policy", f"{SERVER}=relaxed")
+    done = pneumonia_fl("provision", project, "--out", folder / "kits", "--policy", f"{SERVER}={policy}")
     assert done.returncode == 0, done.stderr
     return folder / "kits"
 

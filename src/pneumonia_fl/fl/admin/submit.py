@@ -120,6 +120,11 @@ def _export_and_send(
 ) -> Submitted:
     from pneumonia_fl.fl.jobs import Form, export_job
 
+    if job.mlflow.tracking_uri:
+        raise ConfigError(
+            "mlflow.tracking_uri is for the simulator; where a federation's metrics go is its server's own setting "
+            "(`tracking_uri` in local/pneumonia_fl.yml of the server's kit)"
+        )
     form: Form = "shipped" if ship_code else "installed"
     sites = expected_sites(job, admin.sites())
     progress(EXPORTING, 0, None)
