@@ -184,6 +184,7 @@ def test_exit_code_tells_how_a_job_ended(
 def test_a_failure_without_words_is_explained_by_the_last_error_of_the_log() -> None:
     end = ending(record(meta("FINISHED:EXECUTION_EXCEPTION")), lambda: LOG)
     assert end.reason == "TypeError: Object of type Average is not JSON serializable"
+    assert "pneumonia-fl logs" in record(meta("FINISHED:EXECUTION_EXCEPTION")).reason
     own = ending(record(meta("FINISHED:EXECUTION_EXCEPTION", **result("stopped", reason="x"))), lambda: LOG)
     assert own.reason == "x"
 

@@ -27,6 +27,7 @@ WORDS = {
 }
 INCOMPLETE = "INCOMPLETE"
 CUT_OFF = "the server ended before the job did"
+NO_WORD = "it ended before its first round; `pneumonia-fl logs ID` shows the server's log"
 LOST_AT_END = "all rounds done, but a site was lost at the end"
 WAITING = "waiting for sites"
 DONE = "FINISHED"
@@ -168,7 +169,9 @@ def reason(meta: Mapping[str, Any]) -> str:
         return CUT_OFF
     if words in (WAITING, WORDS["FINISHED:CAN_NOT_SCHEDULE"]):
         return _refused_schedule(meta)
-    return "" if raw == "RUNNING" else _refusals(meta)
+    if raw == "RUNNING":
+        return ""
+    return _refusals(meta) or (NO_WORD if words == WORDS["FINISHED:EXECUTION_EXCEPTION"] else "")
 
 
 def missing_sites(job: JobRecord, connected: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from pneumonia_fl.errors import (
     TimeLimitError,
 )
 from pneumonia_fl.fl.admin.progress import Snapshot
-from pneumonia_fl.fl.admin.records import INCOMPLETE, WAITING, JobRecord, age, missing_sites
+from pneumonia_fl.fl.admin.records import INCOMPLETE, NO_WORD, WAITING, JobRecord, age, missing_sites
 from pneumonia_fl.fl.admin.session import Admin
 
 FAILED_TO_RUN = "FINISHED:FAILED_TO_RUN"
@@ -133,7 +133,8 @@ def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
         return Ending(job, "refused", job.reason)
     if job.raw_status == "FINISHED:ABORTED" and not job.reason:
         return Ending(job, "aborted", "")
-    return Ending(job, "failed", job.reason or _last_error(read_log()))
+    said = "" if job.reason == NO_WORD else job.reason
+    return Ending(job, "failed", said or _last_error(read_log()))
 
 
 def log_or_nothing(admin: Admin, job_id: str) -> str:
