@@ -169,9 +169,8 @@ def reason(meta: Mapping[str, Any]) -> str:
         return CUT_OFF
     if words in (WAITING, WORDS["FINISHED:CAN_NOT_SCHEDULE"]):
         return _refused_schedule(meta)
-    if raw == "RUNNING":
-        return ""
-    return _refusals(meta) or (NO_WORD if words == WORDS["FINISHED:EXECUTION_EXCEPTION"] else "")
+    last = NO_WORD if words == WORDS["FINISHED:EXECUTION_EXCEPTION"] else ""
+    return "" if raw == "RUNNING" else _refusals(meta) or last
 
 
 def missing_sites(job: JobRecord, connected: Iterable[str]) -> list[str]:
