@@ -11,7 +11,7 @@ from job_changes import REFUSED, edit
 from pneumonia_fl.config import load_job
 from pneumonia_fl.fl.admin.submit import resolve
 from pneumonia_fl.fl.jobs import export_job
-from pneumonia_fl.fl.parent.expected_job import SITE_FILE
+from pneumonia_fl.fl.parent.expected_job import SIGNATURE_FILES, SITE_FILE
 from pneumonia_fl.fl.provision.gate import ServerGate, SiteGate
 
 JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.yml") if file.stem != "swarm")
@@ -70,8 +70,9 @@ def test_a_strict_server_and_site_take_every_shipped_job(
 
 
 def test_the_signature_of_the_submitter_is_no_further_file(app: Path) -> None:
-    (app / ".__nvfl_sig.json").write_text("{}")
-    (app / ".__nvfl_submitter.crt").write_text("")
+    for folder in (app, app / "config"):  # NVFlare signs each folder
+        for name in SIGNATURE_FILES:
+            (folder / name).write_text("{}")
     assert ServerGate("strict", False).validate(str(app)) == ("", {})
 
 

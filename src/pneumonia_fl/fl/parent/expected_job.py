@@ -20,7 +20,7 @@ from pneumonia_fl.strict import Strict
 
 SERVER_FILE, SITE_FILE = "config/config_fed_server.json", "config/config_fed_client.json"
 SIGNATURE_FILES = {".__nvfl_sig.json", ".__nvfl_submitter.crt"}
-"""What NVFlare lays beside a job that is signed; it checks them itself."""
+"""What NVFlare lays into each folder of a job that is signed; it checks them itself."""
 MOST_BYTES = 200_000
 JOB_ID = r"^$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")

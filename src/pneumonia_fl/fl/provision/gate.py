@@ -81,7 +81,8 @@ def digest(app: Path) -> str:
 
 def _other_files(app: Path) -> str:
     """The first file, folder or link that has no business in a job without code."""
-    known = {*FILES, *SIGNATURE_FILES, "config"}
+    signatures = (f"{folder}{name}" for folder in ("", "config/") for name in SIGNATURE_FILES)
+    known = {*FILES, *signatures, "config"}
     for path in sorted(app.rglob("*")):
         name = path.relative_to(app).as_posix()
         if name not in known or path.is_symlink() or path.is_dir() != (name == "config"):
