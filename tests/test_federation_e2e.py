@@ -74,7 +74,10 @@ def test_a_site_whose_server_is_away_is_named_when_the_time_is_over(stopped: Fed
 
 
 def test_a_site_that_cannot_start_ends_the_whole_start(stopped: Federation) -> None:
-    (stopped.kit(SITE) / "local/resources.json").write_text("{")
+    file = stopped.kit(SITE) / "local/resources.json"
+    resources = read_json(file)
+    resources["components"].append({"id": "x", "path": "no.such.Component"})
+    file.write_text(json.dumps(resources))
     done = stopped.up()
     assert done.returncode == 1
     assert f"error: {SITE} ended while it started: " in done.stderr
