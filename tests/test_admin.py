@@ -14,6 +14,7 @@ from pneumonia_fl.fl.admin.download import run_path
 from pneumonia_fl.fl.admin.kits import choose_kit, identity
 from pneumonia_fl.fl.admin.progress import changes, position, seconds_left, site_cells
 from pneumonia_fl.fl.admin.records import WORDS, age, find_job_id, missing_sites, record
+from pneumonia_fl.fl.admin.session import keep_inside
 from pneumonia_fl.fl.admin.submit import expected_sites, resolve
 from pneumonia_fl.fl.admin.watch import ending
 from pneumonia_fl.fl.messages import RESULT_KEY
@@ -325,6 +326,27 @@ def test_a_jobs_name_stays_below_the_folder_of_runs(tmp_path: Path, name: str, j
     assert path.resolve().parent == tmp_path / "runs"
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", path.name)
     path.mkdir(parents=True)
+
+
+class Transfers:
+    """NVFlare's part of a login that fetches files: it notes where they go."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def download_file(self, source: str, reference: str, file: str) -> int:
+        self.made.append(file)
+        return 1
+
+
+def test_a_server_puts_no_file_beside_a_download(tmp_path: Path) -> None:
+    api, here = Transfers(), tmp_path / "here"
+    keep_inside(api, here)
+    for name in ("ID__tx/../../x", "ID__tx/../x", "../there/x", str(tmp_path / "x"), "/x"):
+        with pytest.raises(RunError, match="names a file outside"):
+            api.download_file("server", "reference", str(here / name))
+    assert api.made == []
+    assert api.download_file("server", "reference", str(here / "ID__tx" / "job.zip")) == 1
 
 
 def test_a_good_name_stays_as_it_is(tmp_path: Path) -> None:

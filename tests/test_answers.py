@@ -94,6 +94,27 @@ def test_a_difference_is_no_model(tmp_path: Path) -> None:
     assert server.events("problem")[0]["problem"] == "it sent no full model"
 
 
+@pytest.mark.parametrize("kind", ["int8", "bool", "float16", ">f4"])
+def test_no_site_chooses_the_numbers_in_which_the_model_is_kept(tmp_path: Path, kind: str) -> None:
+    server = Server(tmp_path)
+    server.take_candidate({"weight": np.float32(0.3)}, 0)
+    for site, weight in (("a", np.ones((), kind)), ("b", np.float32(0.3))):
+        sent = answer(site)
+        sent.params = {"weight": weight}
+        assert server.take(sent)
+    average = server._get_aggregated_result().params["weight"]
+    assert average.dtype.str == np.dtype(np.float32).str
+    assert float(average) == pytest.approx(0.65)
+
+
+def test_second_moments_are_kept_in_the_numbers_of_the_model(tmp_path: Path) -> None:
+    server = Server(tmp_path, "fednova")
+    for site, moment in (("a", np.float16(1e-7)), ("b", np.float64(1e-9))):
+        assert server.take(answer(site, **{STEPS: 3, CLASSES: [4, 5], SQUARES: {"weight": moment}}))
+    server.close()
+    assert server._algorithm.outgoing(1, 2)[SQUARES]["weight"].dtype == np.float64
+
+
 def test_an_answer_that_comes_again_and_again_is_named_once(tmp_path: Path) -> None:
     server = Server(tmp_path)
     assert not any(server.take(answer(said={})) for _ in range(5))

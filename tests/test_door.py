@@ -148,6 +148,36 @@ def test_an_event_is_refused(door: Door, engine: Engine, message: Any) -> None:
     assert engine.server.command_agent.reached == []
 
 
+@pytest.mark.parametrize("event_id", ["x" * 1000, 5, b"id", ["id"]])
+def test_an_event_has_an_id_that_nvflare_can_remember(door: Door, engine: Engine, event_id: Any) -> None:
+    """NVFlare keeps the last 10,000 ids of every site."""
+    message = said()
+    message.set_header(FedEventHeader.EVENT_ID, event_id)
+    assert code(door.event(Message(headers(EVENT), message))) == ReturnCode.INVALID_REQUEST
+    assert engine.server.command_agent.reached == []
+
+
+def streaming(**peer: str) -> Shareable:
+    """A part of a site's log."""
+    message = said()
+    message.set_peer_props({ReservedKey.IDENTITY_NAME: "asia", ReservedKey.RUN_NUM: "a-job", **peer})
+    return message
+
+
+@pytest.mark.parametrize(
+    "peer", [{ReservedKey.RUN_NUM: ".."}, {ReservedKey.RUN_NUM: "other"}, {ReservedKey.IDENTITY_NAME: ""}]
+)
+def test_a_site_sends_its_log_of_this_job_only(door: Door, engine: Engine, peer: dict[str, str]) -> None:
+    """NVFlare makes folders of the names that such a message says."""
+    request = Message(headers("ObjectStreamer.Request"), streaming(**peer))
+    assert code(door.event(request)) == ReturnCode.INVALID_REQUEST
+    nobody = streaming()
+    nobody.set_peer_props({ReservedKey.RUN_NUM: "a-job"})
+    assert code(door.event(Message(headers("ObjectStreamer.Request"), nobody))) == ReturnCode.INVALID_REQUEST
+    assert engine.server.command_agent.reached == []
+    assert code(door.event(Message(headers("ObjectStreamer.Request"), streaming()))) == ReturnCode.OK
+
+
 @pytest.mark.parametrize("rc", ["UNSAFE_JOB", "RUN_MISMATCH", "TASK_UNKNOWN", 5])
 def test_an_answer_with_which_nvflare_would_end_the_job_is_refused_by_name(
     door: Door, engine: Engine, refusals: list[tuple[str, str]], rc: Any

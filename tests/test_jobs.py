@@ -329,6 +329,28 @@ def test_a_job_file_of_ones_own_is_named_in_its_errors(cli: Cli, tmp_path: Path)
     assert cli("run", tmp_path / "mine.yml")[2] == "error: mine.yml: unknown key 'round'\n"
 
 
+def test_a_traceback_is_printable(tmp_path: Path) -> None:
+    done = pneumonia_fl("--debug", "runs", "--root", str(damaged_run(tmp_path)), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_damaged_runs_are_one_line(tmp_path: Path) -> None:
+    done = pneumonia_fl("runs", "--root", str(damaged_run(tmp_path)), cwd=tmp_path)
+    assert done.stderr.startswith("error: ")
+    assert "is damaged" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def damaged_run(root: Path) -> Path:
+    """A folder of runs whose only one has the words of another program in `run.json`."""
+    run = root / "runs" / "one\x1b[2J"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text('{"state": "finished", "started": "later"}')
+    return root / "runs"
+
+
 def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
     done = pneumonia_fl("--debug", "run", "fedavgg", cwd=tmp_path)
     assert done.returncode == 1

@@ -81,6 +81,8 @@ def test_the_stores_are_inside_the_server_kit(original_kits: Kits) -> None:
     resources = (original_kits.out / SERVER / "local" / "resources.json").read_text()
     assert "/tmp" not in resources
     assert str(original_kits.out) not in resources, "a kit must not know where it lies"
+    receiver = next(part for part in json.loads(resources)["components"] if part["id"] == "log_receiver")
+    assert receiver["args"] == {"dest_dir": "site-logs"}, "NVFlare's own default is the folder of everybody"
 
 
 @pytest.mark.parametrize("name", [SERVER, *SITES])

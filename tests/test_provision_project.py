@@ -57,6 +57,7 @@ MISTAKES = {
     "no such builder": ("cert.CertBuilder", "cert.CertBilder", "unknown builder"),
     "a site like an option": ("name: us-hospital", "name: -rf", "a letter or digit first"),
     "a site with a line break": ("name: us-hospital", 'name: "us-hospital\\n"', "a letter or digit first"),
+    "a site of the server's jobs": ("name: us-hospital", "name: server_job", "that word is reserved"),
     "a site of the pooled metrics": ("name: us-hospital", "name: Global", "that word is reserved"),
     "a site of the test set": ("name: us-hospital", "name: test", "that word is reserved"),
     "a site that is a number": ("name: us-hospital", "name: 12", "text is expected here, not 12"),

@@ -1,5 +1,6 @@
 """Updates that must not count, each with the reason that names it."""
 
+import io
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,19 @@ def test_a_sample_count_that_is_no_number_is_a_problem(samples: object) -> None:
 @pytest.mark.parametrize("arrays", [None, [], "weights", {1: np.ones(3)}, {"weight": 1, 5: 2}])
 def test_what_is_no_mapping_of_names_is_no_update(arrays: object) -> None:
     assert problem_of(arrays, 100, REFERENCE) == "no arrays by name"
+
+
+def packed() -> Any:
+    """Arrays as NumPy's archive: each is unpacked anew, as large as it may be, whenever it is looked at."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **REFERENCE)
+    content.seek(0)
+    return np.load(content)
+
+
+def test_arrays_that_would_be_unpacked_when_they_are_looked_at_are_no_update() -> None:
+    assert problem_of(packed(), 100, REFERENCE) == "no arrays by name"
+    assert own_model_problem(packed(), REFERENCE) == "sent no model"
 
 
 def test_what_a_sum_over_sites_could_not_hold_is_a_problem() -> None:

@@ -4,9 +4,9 @@ import re
 
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """A site's folder, its client in NVFlare, its series in TensorBoard; never what a command takes for an option."""
-RESERVED_SITES = frozenset({"all", "client", "global", "server", "test"})
-"""What a site cannot be called, in any case: `all`, `client` and `server` are NVFlare's words, `global` is the series
-of the pooled metrics, `test` the folder of the official test set."""
+RESERVED_SITES = frozenset({"all", "client", "global", "server", "server_job", "test"})
+"""What a site cannot be called, in any case: `all`, `client`, `server` and `server_job` are NVFlare's words, `global`
+is the series of the pooled metrics, `test` the folder of the official test set."""
 _OTHER = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST = 80
 

@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ def start_run(run: RunFolder, job: JobConfig, sites: tuple[str, ...], data: Mapp
 def list_runs(root: Path) -> list[RunFolder]:
     """All runs below `root`, oldest first."""
     found = [RunFolder(path.parent) for path in sorted(root.glob("*/run.json"))]
-    return sorted(found, key=lambda run: float(run.state().get("started", 0)))
+    return sorted(found, key=_started)
 
 
 def new_run_path(root: Path, job: str) -> Path:
@@ -205,8 +205,31 @@ def relocate_artifacts(run: RunFolder) -> None:
             )
 
 
+def _started(run: RunFolder) -> float:
+    with _undamaged(run):
+        seconds = float(run.state().get("started", 0))
+        time.localtime(seconds)  # a time that there is
+        return seconds
+
+
+@contextlib.contextmanager
+def _undamaged(run: RunFolder) -> Iterator[None]:
+    """Say in one line that the files of a run, which may be somebody else's, hold something else than a run's."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        raise RunError(
+            f"{run.path} is damaged (run.json or metrics.json); get the run folder again, or move it elsewhere"
+        ) from None
+
+
 def describe(run: RunFolder) -> dict[str, Any]:
     """A run in one line: for lists and scripts."""
+    with _undamaged(run):
+        return _described(run)
+
+
+def _described(run: RunFolder) -> dict[str, Any]:
     state = run.state()
     metrics = run.metrics() if run.metrics_file.is_file() else {"rounds": [], "best_round": None}
     best = [entry["global"] for entry in metrics["rounds"] if entry["round"] == metrics["best_round"]]
@@ -215,11 +238,11 @@ def describe(run: RunFolder) -> dict[str, Any]:
         "path": str(run.path),
         "job": state["job"],
         "state": state["state"],
-        "started": state["started"],
+        "started": float(state["started"]),
         "rounds": state["rounds"],
         "sites": len(state["sites"]),
         "best_round": metrics["best_round"],
-        "best_auroc": best[0]["auroc"] if best and best[0] else None,
+        "best_auroc": float(best[0]["auroc"]) if best and best[0] and best[0]["auroc"] is not None else None,
     }
 
 

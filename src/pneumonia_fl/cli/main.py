@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import traceback
 from types import FrameType
 from typing import Annotated
 
@@ -82,13 +83,14 @@ def main() -> None:
     try:
         app()
     except (PneumoniaFLError, OSError) as error:  # OSError: a full disk, a missing right; it names the file
-        if debug:
-            raise
-        echo(f"error: {error}", err=True)
+        echo(traceback.format_exc() if debug else f"error: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
     except KeyboardInterrupt:
         echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
+    except Exception:  # Python itself would print what it quotes as it is, escape sequences included
+        echo(traceback.format_exc(), err=True)
+        sys.exit(1)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -24,7 +24,7 @@ from pneumonia_fl.fl.site_report import (
     Task,
     parse_report,
 )
-from pneumonia_fl.fl.updates import problem_of
+from pneumonia_fl.fl.updates import in_kind, problem_of
 from pneumonia_fl.metrics import summarise
 from pneumonia_fl.text import printable
 
@@ -157,10 +157,11 @@ class CheckingFedAvg(ResumableFedAvg):
         if result.params_type != ParamsType.FULL:
             raise AnswerError("it sent no full model")
         samples = result.meta.get(FLMetaKey.NUM_STEPS_CURRENT_ROUND)
-        problem = (
-            problem_of(result.params, samples, self._candidate)
-            or self._algorithm.problem_of(site, result)
-            or self._algorithm.contradiction(site, result, report, report.training)
+        if problem := problem_of(result.params, samples, self._candidate):
+            raise AnswerError(problem)
+        result.params = in_kind(result.params, self._candidate)
+        problem = self._algorithm.problem_of(site, result) or self._algorithm.contradiction(
+            site, result, report, report.training
         )
         if problem:
             raise AnswerError(problem)

@@ -32,6 +32,7 @@ from nvflare.fuel.utils.fobs import FOBSContextKey
 from nvflare.private.defs import AUTH_CLIENT_NAME_FOR_SJ, CellChannel, CellMessageHeaderKeys
 from nvflare.private.fed.server.server_commands import ServerCommandNames, ServerCommands
 from nvflare.private.fed.server.server_runner import ServerRunner
+from nvflare.private.stream_runner import TOPIC_STREAM_ABORT, TOPIC_STREAM_REQUEST
 from nvflare.widgets.fed_event import FED_EVENT_TOPIC
 
 from pneumonia_fl.errors import AnswerError
@@ -42,6 +43,8 @@ MAX_MESSAGE = 1_000_000
 SLACK = 1_000_000
 """Bytes that the arrays of an answer may take beyond their own, for names and headers."""
 SERVER_NAMES = ("server", AUTH_CLIENT_NAME_FOR_SJ)
+MAX_EVENT_ID = 100
+STREAMS = (TOPIC_STREAM_REQUEST, TOPIC_STREAM_ABORT)
 SITE_EVENT = f"fed.{ANALYTIC_EVENT_TYPE}"
 
 Refuse = Callable[[Client, str], None]
@@ -132,9 +135,10 @@ class Door:
             client = self.client(request.headers)
             if client:
                 _check_names(client, request.payload)
-                kind = request.payload.get_header(FedEventHeader.EVENT_TYPE)
-                if topic == FED_EVENT_TOPIC and kind != SITE_EVENT:
-                    raise AnswerError(f"{client.name} sent an event that no site may send")
+                if topic == FED_EVENT_TOPIC:
+                    _check_event(client, request.payload)
+                elif topic in STREAMS:
+                    _check_stream(client, request.payload, self._cell.core_cell.my_info.fqcn)
         except Exception as fault:
             return self.refused(client, topic, fault)
         return self._agent.aux_communicate(request)
@@ -229,6 +233,25 @@ def _check_names(client: Client, message: object) -> None:
     names += [context.get_identity_name()] if isinstance(context, FLContext) else []
     if any(name is not None and name != client.name for name in names):
         raise AnswerError("it speaks in the name of another")
+
+
+def _check_event(client: Client, event: Shareable) -> None:
+    """Refuse what is no point of a series, and an id that NVFlare could not remember thousands of."""
+    kind, name = event.get_header(FedEventHeader.EVENT_TYPE), event.get_header(FedEventHeader.EVENT_ID)
+    if kind != SITE_EVENT:
+        raise AnswerError(f"{client.name} sent an event that no site may send")
+    if name is not None and (not isinstance(name, str) or len(name) > MAX_EVENT_ID):
+        raise AnswerError(f"{client.name} sent an event without a proper id")
+
+
+def _check_stream(client: Client, part: Shareable, own: str) -> None:
+    """Refuse parts of logs under other names than the sender's and this job's: NVFlare makes folders of both."""
+    names = (
+        part.get_peer_prop(ReservedKey.IDENTITY_NAME, None),
+        part.get_peer_prop(ReservedKey.RUN_NUM, None),
+    )
+    if names != (client.name, own.rpartition(".")[2]):
+        raise AnswerError(f"{client.name} sent a log that is not its own of this job")
 
 
 def _check_code(answer: Shareable) -> None:

@@ -80,7 +80,12 @@ class Facts(_Said):
 
     def images(self, site: str, split: Literal["train", "val"]) -> int:
         """Images in one split of a site."""
-        return sum(self.counts.get(site, {}).get(split, {}).values())
+        return sum(self.by_class(site, split))
+
+    def by_class(self, site: str, split: Literal["train", "val"]) -> tuple[int, int]:
+        """Normal and pneumonia images in one split of a site."""
+        counts = self.counts.get(site, {}).get(split, {})
+        return counts.get("NORMAL", 0), counts.get("PNEUMONIA", 0)
 
 
 class Personal(_Said):
@@ -208,6 +213,14 @@ def _check_images(report: SiteReport, expected: Expected) -> None:
     if facts and counted != facts.images(site, "val"):
         raise AnswerError(
             f"its histogram counts {counted} validation images, its data set has {facts.images(site, 'val')}"
+        )
+    classes = sum(report.histogram.counts[0]), sum(report.histogram.counts[1])
+    if facts and classes != facts.by_class(site, "val"):
+        have, want = ("{} and {}".format(*each) for each in (classes, facts.by_class(site, "val")))
+        raise AnswerError(f"its histogram counts {have} validation images by class, its data set has {want}")
+    if report.training and report.training.steps > report.training.train_samples:
+        raise AnswerError(
+            f"it made {report.training.steps} steps with {report.training.train_samples} images"
         )
     if report.personal and (report.personal.n, report.personal.positives) != _sums(report.histogram):
         raise AnswerError("its own model was not judged on its validation images")

@@ -33,9 +33,15 @@ def problem_of(update: object, samples: object, reference: Parameters) -> str:
 
 def arrays_problem(arrays: object, reference: Parameters) -> str:
     """Return why arrays by name are not like those of `reference`, or "" when they are; finite and bounded as well."""
-    if not isinstance(arrays, Mapping) or not all(isinstance(name, str) for name in arrays):
+    # A dict, and no other mapping: NumPy's archives are one, and unpack an array whenever it is looked at.
+    if not isinstance(arrays, dict) or not all(isinstance(name, str) for name in arrays):
         return "no arrays by name"
     return printable(_keys(arrays, reference) or _arrays(arrays, reference), limit=400)
+
+
+def in_kind(update: Parameters, reference: Parameters) -> dict[str, np.ndarray[Any, Any]]:
+    """Return an update that counts in the kinds of number of `reference`: no site chooses those of the model."""
+    return {name: np.asarray(update[name], wanted.dtype) for name, wanted in reference.items()}
 
 
 def own_model_problem(model: object, reference: Parameters) -> str:
@@ -44,7 +50,7 @@ def own_model_problem(model: object, reference: Parameters) -> str:
     It holds all of the global model and, with FedBN, the site's normalisation layers beside it, whose form only the
     sites know: each checks it before it loads the model.
     """
-    if not isinstance(model, Mapping) or not model:
+    if not isinstance(model, dict) or not model:
         return "sent no model"
     if problem := arrays_problem({name: model[name] for name in reference if name in model}, reference):
         return problem

@@ -15,7 +15,7 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 from nvflare.fuel.hci.client.file_transfer import FileTransferModule
 
 from pneumonia_fl.environment import quiet_grpc
-from pneumonia_fl.errors import KitError, TimeLimitError
+from pneumonia_fl.errors import KitError, RunError, TimeLimitError
 from pneumonia_fl.fl.admin.kits import open_person
 from pneumonia_fl.fl.admin.records import JobRecord, find_job_id, record
 from pneumonia_fl.fl.admin.refusals import JobNotRunning, NoSuchJob, explain, role
@@ -23,7 +23,7 @@ from pneumonia_fl.fl.doctor.certificates import certificate
 from pneumonia_fl.fl.doctor.network import greet, network
 from pneumonia_fl.fl.kits import Kit
 from pneumonia_fl.fl.messages import STATS_GROUP
-from pneumonia_fl.text import printable_values
+from pneumonia_fl.text import printable, printable_values
 
 LOGIN_SECONDS = 15.0
 COMMAND_SECONDS = 30.0
@@ -152,6 +152,7 @@ class Admin:
     def _receive_in(self, folder: Path) -> None:
         """Have NVFlare receive files there, not in the kit, and be patient with each piece."""
         self._session.api.file_download_progress_timeout = CHUNK_SECONDS
+        keep_inside(self._session.api, folder)
         for module in self._session.api.cmd_modules:
             if isinstance(module, FileTransferModule):
                 module.download_dir = str(folder)
@@ -171,6 +172,19 @@ class Admin:
                 return work(self._session)
         except Exception as error:
             raise explain(error, self.kit, what) from None
+
+
+def keep_inside(api: Any, folder: Path) -> None:
+    """Have NVFlare put what it fetches below `folder` only; it takes the files' names from the server as they come."""
+    fetch = type(api).download_file
+
+    def download_file(source: str, reference: str, file: str) -> Any:
+        inside = Path(file).is_relative_to(folder) and ".." not in Path(file).relative_to(folder).parts
+        if not inside:
+            raise RunError(f"the server names a file outside of the download: {printable(file)}")
+        return fetch(api, source, reference, file)
+
+    api.download_file = download_file
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ and at a site with one class the statistics of batch normalisation (`Together`).
 it is known, such a site's way does not count while others have both classes.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from pneumonia_fl.fl.algorithms.keeping import SiteState
 from pneumonia_fl.fl.algorithms.server import Parameters, ServerAlgorithm
 from pneumonia_fl.fl.algorithms.site import Fit, SiteAlgorithm
 from pneumonia_fl.fl.site_report import SiteReport, Training
-from pneumonia_fl.fl.updates import arrays_problem, byte_count
+from pneumonia_fl.fl.updates import arrays_problem, byte_count, in_kind
 from pneumonia_fl.learning import Algorithm
 from pneumonia_fl.together import Together
 from pneumonia_fl.train import TrainResult
@@ -78,7 +78,7 @@ class ServerFedNova(ServerAlgorithm):
             return "its number of steps is absurd"
         if not isinstance(classes, list) or len(classes) != 2 or not all(map(_is_count, classes)):
             return "its class counts are absurd"
-        if not isinstance(squares, Mapping):
+        if not isinstance(squares, dict):
             return "its second moments are missing"
         if not squares:
             return ""
@@ -100,7 +100,8 @@ class ServerFedNova(ServerAlgorithm):
         """Remember the answer until the round is closed."""
         meta = result.meta
         images, classes = float(meta[FLMetaKey.NUM_STEPS_CURRENT_ROUND]), (meta[CLASSES][0], meta[CLASSES][1])
-        self._answers[site] = _Answer(result.params, images, meta[STEPS], classes, meta[SQUARES])
+        squares = in_kind(meta[SQUARES], {name: result.params[name] for name in meta[SQUARES]})
+        self._answers[site] = _Answer(result.params, images, meta[STEPS], classes, squares)
 
     def byte_count(self, result: FLModel) -> int:
         """Those of the parameters and of the second moments."""

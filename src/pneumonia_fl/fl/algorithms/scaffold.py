@@ -14,7 +14,7 @@ all begin with zero again.
 
 import copy
 import logging
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Set
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class ServerScaffold(ServerAlgorithm):
     def problem_of(self, site: str, result: FLModel) -> str:
         """A change must have the names and shapes of the trainable parameters, and finite numbers."""
         change = result.meta.get(CHANGE)
-        if not isinstance(change, Mapping):
+        if not isinstance(change, dict):
             return "its control variate is missing"
         if not isinstance(result.meta.get(LOST, False), bool):
             return "it does not say whether it has lost its control variate"
