@@ -5,11 +5,15 @@ import sys
 import uuid
 
 import pytest
+from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
 from nvflare.fuel.f3.message import Message
+from nvflare.fuel.f3.streaming.byte_receiver import RxTask
+from nvflare.fuel.f3.streaming.stream_const import StreamHeaderKey
 from nvflare.private.defs import CellMessageHeaderKeys, ClientType
 
 from pneumonia_fl.fl.guard.arrivals import Arrival
 from pneumonia_fl.fl.guard.components import registers_as_another
+from pneumonia_fl.fl.guard.crowd import MOST_UNFINISHED, begin_stream
 from pneumonia_fl.fl.guard.protocol import cell
 
 MEMBER, SITE, OTHER_SITE = "researcher@europe-hospital.org", "asia-hospital", "us-hospital"
@@ -63,3 +67,18 @@ def test_nobody_registers_as_what_their_certificate_is_not(certificate: str, nam
 def test_a_person_and_a_site_register() -> None:
     assert registration(MEMBER, MEMBER, ClientType.ADMIN) == ""
     assert registration(SITE, SITE, ClientType.REGULAR) == ""
+
+
+def part(site: str, stream: int) -> str:
+    origin = cell(f"{site}.job")
+    headers = {MessageHeaderKey.ORIGIN: origin.name, StreamHeaderKey.STREAM_ID: stream}
+    return begin_stream(None, origin, Message(headers))
+
+
+def test_streams_that_never_end_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RxTask, "rx_task_map", {})
+    assert not any(part(SITE, stream) for stream in range(MOST_UNFINISHED))
+    assert "streams that have not ended" in part(SITE, MOST_UNFINISHED)
+    assert part(SITE, 0) == part(OTHER_SITE, 0) == ""
+    RxTask.rx_task_map[(f"{SITE}.job", 0)].completed = True
+    assert part(SITE, MOST_UNFINISHED) == ""

@@ -23,6 +23,7 @@ from nvflare.private.defs import CellMessageHeaderKeys, ClientType, SysCommandTo
 
 from pneumonia_fl.fl.guard import listener
 from pneumonia_fl.fl.guard.arrivals import Arrival, put_in_front
+from pneumonia_fl.fl.guard.crowd import limit_connections
 from pneumonia_fl.fl.guard.protocol import SERVER, Role, cell
 from pneumonia_fl.fl.guard.shell import NoShell, PathRules, RightsRefused
 from pneumonia_fl.fl.guard.site_failures import SiteFailures
@@ -45,6 +46,7 @@ class ServerGuard(FLComponent):
         # large for it, or an answer that cannot be decoded.
         cells._is_server_job_cell = lambda _: False
         listener.install()
+        limit_connections()
         put_in_front(self.judge)
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
