@@ -77,6 +77,8 @@ def _may_pass(judge: Judge, core_cell: Any, peer: Peer, connection: Any, message
     try:
         arrival = read(core_cell, peer, connection, message)
         action = arrival.action
+        if not arrival.accepted:  # relayed by the server or the parent, who has judged who it is from
+            sender = arrival.origin.root
         reason = judge(arrival, message) or objection(
             arrival.origin, arrival.destination, arrival.subject, is_request=arrival.is_request
         )
