@@ -4,9 +4,11 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -84,6 +86,39 @@ def test_a_site_that_says_it_is_a_person(federation: Federation) -> None:
     answers = ask(federation.kit(OTHER_SITE), person(), url, "", SITE)
     assert set(answers.values()) <= REFUSED
     audit.tells(f"[U:{OTHER_SITE}]", "refused: says that it is a person")
+
+
+CONNECTIONS = """
+import sys, threading
+import grpc
+from nvflare.fuel.f3.drivers.grpc.streamer_pb2_grpc import StreamerStub
+from intruders import credentials
+from pathlib import Path
+from pneumonia_fl.fl.kits import open_kit
+
+kit, address, count = sys.argv[1:]
+one = credentials(open_kit(Path(kit)))
+root, key, own = (Path(one[name]).read_bytes() for name in ("ca_cert", "client_key", "client_cert"))
+channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(root, key, own))
+over = threading.Event()
+streams = [StreamerStub(channel).Stream(iter(over.wait, True)) for _ in range(int(count))]
+print("opened", flush=True)
+sys.stdin.read()
+over.set()
+"""
+
+
+def test_a_member_with_many_connections_keeps_nobody_out(federation: Federation) -> None:
+    audit = audit_from_now(federation)
+    words = [federation.kit(MEMBER), f"localhost:{federation.port}", 120]
+    command = [sys.executable, "-c", CONNECTIONS, *map(str, words)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=Path(__file__).parent, text=True, **pipes) as crowd:
+        assert crowd.stdout is not None
+        assert crowd.stdout.readline() == "opened\n"
+        audit.tells(f"[U:{MEMBER}][A:connection]refused: has 20 connections already")
+        assert set(federation.sites()) == set(SITES)
+        crowd.kill()
 
 
 # The internal listeners.

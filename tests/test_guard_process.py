@@ -2,6 +2,21 @@
 
 import subprocess
 import sys
+import uuid
+
+import pytest
+from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
+from nvflare.fuel.f3.message import Message
+from nvflare.fuel.f3.streaming.byte_receiver import RxTask
+from nvflare.fuel.f3.streaming.stream_const import StreamHeaderKey
+from nvflare.private.defs import CellMessageHeaderKeys, ClientType
+
+from pneumonia_fl.fl.guard.arrivals import Arrival
+from pneumonia_fl.fl.guard.components import registers_as_another
+from pneumonia_fl.fl.guard.crowd import MOST_UNFINISHED, begin_stream
+from pneumonia_fl.fl.guard.protocol import cell
+
+MEMBER, SITE, OTHER_SITE = "researcher@europe-hospital.org", "asia-hospital", "us-hospital"
 
 ANSWERS_TOO_LARGE = """
 from nvflare.fuel.f3.cellnet.cell import Adapter, Cell
@@ -25,3 +40,45 @@ def test_a_site_that_finds_a_message_too_large_does_not_end_the_servers_job() ->
         [sys.executable, "-c", ANSWERS_TOO_LARGE], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.endswith("goes on\n"), done.stderr[-2000:]
+
+
+def registration(certificate: str, name: str, kind: str) -> str:
+    own, peer = cell("server"), cell(f"_admin_{uuid.uuid4()}" if "@" in certificate else certificate)
+    arrival = Arrival(own, peer, certificate, True, False, peer, own, ("task", "register"), True)
+    headers = {CellMessageHeaderKeys.CLIENT_NAME: name, CellMessageHeaderKeys.CLIENT_TYPE: kind}
+    return registers_as_another(arrival, Message(headers))
+
+
+@pytest.mark.parametrize(
+    ("certificate", "name", "kind"),
+    [
+        (MEMBER, MEMBER, ClientType.REGULAR),
+        (MEMBER, MEMBER, ClientType.RELAY),
+        (SITE, SITE, ClientType.ADMIN),
+        (SITE, SITE, ClientType.RELAY),
+        (SITE, OTHER_SITE, ClientType.REGULAR),
+        (MEMBER, SITE, ClientType.ADMIN),
+    ],
+)
+def test_nobody_registers_as_what_their_certificate_is_not(certificate: str, name: str, kind: str) -> None:
+    assert registration(certificate, name, kind)
+
+
+def test_a_person_and_a_site_register() -> None:
+    assert registration(MEMBER, MEMBER, ClientType.ADMIN) == ""
+    assert registration(SITE, SITE, ClientType.REGULAR) == ""
+
+
+def part(site: str, stream: int) -> str:
+    origin = cell(f"{site}.job")
+    headers = {MessageHeaderKey.ORIGIN: origin.name, StreamHeaderKey.STREAM_ID: stream}
+    return begin_stream(None, origin, Message(headers))
+
+
+def test_streams_that_never_end_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RxTask, "rx_task_map", {})
+    assert not any(part(SITE, stream) for stream in range(MOST_UNFINISHED))
+    assert "streams that have not ended" in part(SITE, MOST_UNFINISHED)
+    assert part(SITE, 0) == part(OTHER_SITE, 0) == ""
+    RxTask.rx_task_map[(f"{SITE}.job", 0)].completed = True
+    assert part(SITE, MOST_UNFINISHED) == ""

@@ -19,6 +19,7 @@ from nvflare.fuel.f3.streaming.stream_const import (
 )
 from nvflare.fuel.utils.constants import Mode
 
+from pneumonia_fl.fl.guard.crowd import begin_stream
 from pneumonia_fl.fl.guard.protocol import Cell, cell, objection
 from pneumonia_fl.fl.parent.audit_log import Peer, on_behalf_of, peer_of, tell_refusal
 
@@ -76,9 +77,13 @@ def _may_pass(judge: Judge, core_cell: Any, peer: Peer, connection: Any, message
     try:
         arrival = read(core_cell, peer, connection, message)
         action = arrival.action
+        if not arrival.accepted:  # relayed by the server or the parent, who has judged who it is from
+            sender = arrival.origin.root
         reason = judge(arrival, message) or objection(
             arrival.origin, arrival.destination, arrival.subject, is_request=arrival.is_request
         )
+        if not reason and arrival.destination == arrival.own and _is_part(message):
+            reason = begin_stream(core_cell, arrival.origin, message)
     except ValueError as error:
         reason = str(error)
     if reason:
@@ -119,6 +124,16 @@ def _subject(message: Any) -> tuple[tuple[str, str], bool]:
         return (channel, topic), False  # flow control, or the sender has given up
     channel, topic = _text(message, StreamHeaderKey.CHANNEL), _text(message, StreamHeaderKey.TOPIC)
     return (channel, topic), channel != RETURNS
+
+
+def _is_part(message: Any) -> bool:
+    """Whether it is a part of a stream; not word that the sender has given up, which begins none."""
+    headers = message.headers
+    return (
+        headers.get(MessageHeaderKey.CHANNEL) == STREAM_CHANNEL
+        and headers.get(MessageHeaderKey.TOPIC) == STREAM_DATA_TOPIC
+        and StreamHeaderKey.ERROR_MSG not in headers
+    )
 
 
 def _text(message: Any, key: str) -> str:

@@ -19,16 +19,18 @@ from nvflare.fuel.f3.drivers.driver_params import DriverParams
 from nvflare.fuel.f3.sfm.conn_manager import ConnManager
 from nvflare.fuel.f3.sfm.constants import HandshakeKeys
 from nvflare.fuel.utils.constants import Mode
-from nvflare.private.defs import CellMessageHeaderKeys, SysCommandTopic
+from nvflare.private.defs import CellMessageHeaderKeys, ClientType, SysCommandTopic
 
 from pneumonia_fl.fl.guard import listener
 from pneumonia_fl.fl.guard.arrivals import Arrival, put_in_front
+from pneumonia_fl.fl.guard.crowd import limit_connections
 from pneumonia_fl.fl.guard.protocol import SERVER, Role, cell
 from pneumonia_fl.fl.guard.shell import NoShell, PathRules, RightsRefused
 from pneumonia_fl.fl.guard.site_failures import SiteFailures
 from pneumonia_fl.fl.parent.audit_log import tell_refusal
 
 NOT_OURS = "a connection that this process does not have"
+REGISTERS_AS = {Role.PERSON: ClientType.ADMIN, Role.SITE: ClientType.REGULAR}
 
 
 class ServerGuard(FLComponent):
@@ -44,6 +46,7 @@ class ServerGuard(FLComponent):
         # large for it, or an answer that cannot be decoded.
         cells._is_server_job_cell = lambda _: False
         listener.install()
+        limit_connections()
         put_in_front(self.judge)
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -67,7 +70,7 @@ class ServerGuard(FLComponent):
         # People's certificates have an e-mail address, and their cells' names prove nothing.
         if ("@" in arrival.certificate) != (arrival.peer.role is Role.PERSON) or arrival.peer.root == SERVER:
             return f"says that it is {arrival.peer.role.value}"
-        return self._takes_part(arrival)
+        return registers_as_another(arrival, message) or self._takes_part(arrival)
 
     def _from_own_job(self, arrival: Arrival, message: Any) -> str:
         if arrival.peer.role is not Role.SERVER_JOB:
@@ -135,6 +138,16 @@ class SiteGuard(FLComponent):
         if not known:
             return NOT_OURS
         return "" if mine else speaks_for(arrival)
+
+
+def registers_as_another(arrival: Arrival, message: Any) -> str:
+    """Say that a registration is not for the name and the kind of participant that the connection has proved."""
+    if arrival.subject != (CellChannel.SERVER_MAIN, CellChannelTopic.Register):
+        return ""
+    name = message.get_header(CellMessageHeaderKeys.CLIENT_NAME)
+    kind = message.get_header(CellMessageHeaderKeys.CLIENT_TYPE)
+    proved = name == arrival.certificate and kind == REGISTERS_AS.get(arrival.peer.role)
+    return "" if proved else "registers as what its certificate is not"
 
 
 def speaks_for(arrival: Arrival) -> str:
