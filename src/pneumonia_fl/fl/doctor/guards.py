@@ -7,7 +7,7 @@ from pneumonia_fl.data.check import Finding
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.doctor.policy import local_file
 from pneumonia_fl.fl.kits import Kit
-from pneumonia_fl.fl.provision.shipped import policy_folder, provisioning_folder, read_json
+from pneumonia_fl.fl.provision.shipped import POLICIES, policy_folder, provisioning_folder, read_json
 
 
 def guards(kit: Kit) -> Iterator[Finding]:
@@ -29,15 +29,16 @@ def missing(kit: Kit) -> Iterator[str]:
     wanted = _wanted(kit, has)
     components = {str(part.get("id")): part for part in has.get("components", [])}
     for part in wanted["components"]:
-        if part.get("path") and components.get(part["id"], {}).get("path") != part["path"]:
-            yield f"resources.json does not name {part['path']}"
-    validator = wanted["app_validator"]["path"]
-    if _path(has.get("app_validator")) != validator:
-        yield f"resources.json does not name {validator} as app_validator"
-    if not wanted["app_validator"]["args"]["shipped_code"]:
+        if part.get("path") and components.get(part["id"]) != part:
+            yield f"resources.json does not name {part['path']} as this version does"
+    validator = wanted["app_validator"]
+    if has.get("app_validator") != validator:
+        yield f"resources.json does not name {validator['path']} as app_validator, as this version does"
+    if kit.kind == "server" or not validator["args"]["shipped_code"]:
         yield from _classes(has, set(wanted["class_allow_list"]))
-    internal = local_file(kit, "comm_config.json").get("internal", {}).get("resources", {})
-    if internal.get("connection_security") != "mtls":
+    internal = local_file(kit, "comm_config.json").get("internal", {})
+    security = internal.get("resources", {}).get("connection_security")
+    if (internal.get("scheme"), security) != ("tcp", "mtls"):
         yield "comm_config.json lets any account of this machine connect to the processes of this kit"
 
 
@@ -52,15 +53,14 @@ def _classes(has: dict[str, Any], wanted: set[str]) -> Iterator[str]:
 
 
 def _wanted(kit: Kit, has: dict[str, Any]) -> dict[str, Any]:
-    if kit.kind == "server":
-        return read_json(provisioning_folder() / "server" / "resources.json")
     validator = has.get("app_validator")
     policy = validator.get("args", {}).get("policy") if isinstance(validator, dict) else None
+    if kit.kind == "server":
+        wanted = read_json(provisioning_folder() / "server" / "resources.json")
+        if policy in POLICIES:
+            wanted["app_validator"]["args"] = {"policy": policy, "shipped_code": policy == "relaxed"}
+        return wanted
     try:
         return read_json(policy_folder(str(policy)) / "resources.json")
     except ConfigError:
         return read_json(policy_folder("strict") / "resources.json")
-
-
-def _path(component: object) -> object:
-    return component.get("path") if isinstance(component, dict) else None
