@@ -171,10 +171,12 @@ def test_a_job_goes_on_while_its_quorum_can_be_reached(
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux")
 def test_the_account_at_the_other_end_of_a_local_connection() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as client:
-            assert owner_of(client.getsockname()) == os.getuid()
-        assert owner_of(("127.0.0.1", 1)) is None
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        assert owner_of(client.getsockname(), client.getpeername()) == os.getuid()
+        assert owner_of(client.getsockname(), ("127.0.0.1", 1)) is None
 
 
 # Kits.

@@ -8,12 +8,13 @@ import pytest
 from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
 from nvflare.fuel.f3.message import Message
 from nvflare.fuel.f3.streaming.byte_receiver import RxTask
+from nvflare.fuel.f3.streaming.byte_streamer import ByteStreamer
 from nvflare.fuel.f3.streaming.stream_const import StreamHeaderKey
 from nvflare.private.defs import CellMessageHeaderKeys, ClientType
 
 from pneumonia_fl.fl.guard.arrivals import Arrival
 from pneumonia_fl.fl.guard.components import registers_as_another
-from pneumonia_fl.fl.guard.crowd import MOST_UNFINISHED, begin_stream
+from pneumonia_fl.fl.guard.crowd import MOST_UNFINISHED, begin_stream, steers_another
 from pneumonia_fl.fl.guard.protocol import cell
 
 MEMBER, SITE, OTHER_SITE = "researcher@europe-hospital.org", "asia-hospital", "us-hospital"
@@ -82,3 +83,26 @@ def test_streams_that_never_end_leave_room_for_others(monkeypatch: pytest.Monkey
     assert part(SITE, 0) == part(OTHER_SITE, 0) == ""
     RxTask.rx_task_map[(f"{SITE}.job", 0)].completed = True
     assert part(SITE, MOST_UNFINISHED) == ""
+
+
+class _Stream:
+    """What NVFlare knows of a stream that this process sends."""
+
+    target = f"{SITE}.job"
+
+
+@pytest.mark.parametrize(
+    ("origin", "relayed", "steers"),
+    [
+        (f"{SITE}.job", True, False),
+        (f"{OTHER_SITE}.job", True, True),
+        ("server", True, False),
+        ("server", False, True),
+    ],
+)
+def test_word_about_a_stream_from_others_than_its_receiver(
+    origin: str, relayed: bool, steers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ByteStreamer.tx_task_map, 7, _Stream())
+    assert bool(steers_another(cell(origin), relayed, Message({StreamHeaderKey.STREAM_ID: 7}))) == steers
+    assert steers_another(cell(origin), relayed, Message({StreamHeaderKey.STREAM_ID: 8})) == ""

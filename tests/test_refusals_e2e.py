@@ -186,7 +186,7 @@ def test_a_person_under_another_persons_name(federation: Federation, audit: Audi
     command = [sys.executable, "-c", LOGIN, LEAD, str(federation.kit(MEMBER))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert "error:client_registration" in done.stderr
-    audit.tells(f"[U:{MEMBER}][A:register]", f"as {LEAD}: failed to verify client identity: CNMismatch")
+    audit.tells(f"[U:{MEMBER}][A:task/register to server]refused: registers as what its certificate is not")
 
 
 # Commands.

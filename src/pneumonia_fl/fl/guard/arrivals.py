@@ -19,7 +19,7 @@ from nvflare.fuel.f3.streaming.stream_const import (
 )
 from nvflare.fuel.utils.constants import Mode
 
-from pneumonia_fl.fl.guard.crowd import begin_stream
+from pneumonia_fl.fl.guard.crowd import begin_stream, steers_another
 from pneumonia_fl.fl.guard.protocol import Cell, cell, objection
 from pneumonia_fl.fl.parent.audit_log import Peer, on_behalf_of, peer_of, tell_refusal
 
@@ -82,8 +82,8 @@ def _may_pass(judge: Judge, core_cell: Any, peer: Peer, connection: Any, message
         reason = judge(arrival, message) or objection(
             arrival.origin, arrival.destination, arrival.subject, is_request=arrival.is_request
         )
-        if not reason and arrival.destination == arrival.own and _is_part(message):
-            reason = begin_stream(core_cell, arrival.origin, message)
+        if not reason and arrival.destination == arrival.own:
+            reason = _stream_objection(core_cell, arrival, message)
     except ValueError as error:
         reason = str(error)
     if reason:
@@ -126,14 +126,15 @@ def _subject(message: Any) -> tuple[tuple[str, str], bool]:
     return (channel, topic), channel != RETURNS
 
 
-def _is_part(message: Any) -> bool:
-    """Whether it is a part of a stream; not word that the sender has given up, which begins none."""
+def _stream_objection(core_cell: Any, arrival: Arrival, message: Any) -> str:
+    """Why a part of a stream, or word about one, is refused."""
     headers = message.headers
-    return (
-        headers.get(MessageHeaderKey.CHANNEL) == STREAM_CHANNEL
-        and headers.get(MessageHeaderKey.TOPIC) == STREAM_DATA_TOPIC
-        and StreamHeaderKey.ERROR_MSG not in headers
-    )
+    if headers.get(MessageHeaderKey.CHANNEL) != STREAM_CHANNEL:
+        return ""
+    if headers.get(MessageHeaderKey.TOPIC) != STREAM_DATA_TOPIC:
+        return steers_another(arrival.origin, not arrival.accepted, message)
+    # Word that the sender has given up begins no stream.
+    return "" if StreamHeaderKey.ERROR_MSG in headers else begin_stream(core_cell, arrival.origin, message)
 
 
 def _text(message: Any, key: str) -> str:

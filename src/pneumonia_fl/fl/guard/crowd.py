@@ -1,4 +1,4 @@
-"""Nobody takes what all need: connections at the server's listener, and the threads that read streams.
+"""Nobody takes what all need, or ends what is another's: connections at the server's listener, and streams.
 
 NVFlare 2.9 has room for a hundred connections, and 64 threads in which a stream is waited for from its first part on.
 """
@@ -11,9 +11,10 @@ from typing import Any
 import grpc
 from nvflare.fuel.f3.drivers.grpc_driver import Servicer
 from nvflare.fuel.f3.streaming.byte_receiver import RxTask
+from nvflare.fuel.f3.streaming.byte_streamer import ByteStreamer
 from nvflare.fuel.f3.streaming.stream_const import StreamHeaderKey
 
-from pneumonia_fl.fl.guard.protocol import Cell
+from pneumonia_fl.fl.guard.protocol import Cell, Role
 from pneumonia_fl.fl.parent.audit_log import tell_refusal
 
 MOST_CONNECTIONS = 20
@@ -57,3 +58,17 @@ def begin_stream(core_cell: Any, origin: Cell, message: Any) -> str:
             return f"has {MOST_UNFINISHED} streams that have not ended"
         RxTask.find_or_create_task(message, core_cell)  # here, so that nobody else begins one in between
     return ""
+
+
+def steers_another(origin: Cell, relayed: bool, message: Any) -> str:
+    """Say that word about a stream of this process is not from its receiver: NVFlare finds streams by number alone.
+
+    Args:
+        origin: who says it.
+        relayed: whether it came from the server or the parent, which may say that a receiver is out of reach.
+        message: flow control of a stream, or its end.
+    """
+    task = ByteStreamer.tx_task_map.get(message.get_header(StreamHeaderKey.STREAM_ID))
+    if task is None or task.target == origin.name or (relayed and origin.role in (Role.SERVER, Role.SITE)):
+        return ""
+    return "is not the receiver of this stream"

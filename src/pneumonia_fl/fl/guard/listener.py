@@ -19,7 +19,7 @@ HANDSHAKE_SECONDS = 10.0
 ACTION = "internal_listener"
 _SOCKETS = Path("/proc/net/tcp")
 """Linux: a line per TCP socket, with its owner."""
-_LOCAL_ADDRESS, _OWNER = 1, 7
+_ENDS, _OWNER = slice(1, 3), 7
 
 
 class InternalListener(TcpStreamServer):
@@ -34,7 +34,7 @@ class InternalListener(TcpStreamServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Let NVFlare have the connection once it is known to be one of ours; runs in a thread of its own."""
-        owner = owner_of(client_address)
+        owner = owner_of(client_address, request.getsockname())
         who = f"{client_address[0]}:{client_address[1]}" + ("" if owner is None else f" (uid {owner})")
         if owner not in (None, os.getuid()):
             return tell_refusal(who, ACTION, "another account of this machine")
@@ -48,16 +48,19 @@ class InternalListener(TcpStreamServer):
         super().finish_request(request, client_address)
 
 
-def owner_of(address: tuple[str, int]) -> int | None:
+def owner_of(one_end: tuple[str, int], other_end: tuple[str, int]) -> int | None:
     """The account whose process has this end of a connection over loopback; None where the system does not tell."""
-    packed = socket.inet_aton(address[0])[::-1].hex().upper()
-    wanted = f"{packed}:{address[1]:04X}"
+    wanted = [_as_listed(one_end), _as_listed(other_end)]
     try:
         lines = _SOCKETS.read_text(encoding="ascii").splitlines()[1:]
     except OSError:
         return None
-    owners = (int(fields[_OWNER]) for fields in map(str.split, lines) if fields[_LOCAL_ADDRESS] == wanted)
+    owners = (int(fields[_OWNER]) for fields in map(str.split, lines) if fields[_ENDS] == wanted)
     return next(owners, None)
+
+
+def _as_listed(address: tuple[str, int]) -> str:
+    return f"{socket.inet_aton(address[0])[::-1].hex().upper()}:{address[1]:04X}"
 
 
 def install() -> None:

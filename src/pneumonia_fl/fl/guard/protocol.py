@@ -93,13 +93,13 @@ REQUESTS: Mapping[tuple[Role, Role], Mapping[str, set[str]]] = {
     (Role.SITE_JOB, Role.SERVER_JOB): {
         "server_command": {"get_task", "submit_update"},
         "aux_communication": {
-            "__job_heartbeat__", "__sync_runner__", "__task_check__", "fed.event", *_OBJECTS,
+            "__job_heartbeat__", "__sync_runner__", "__task_check__", "fed.event",
         },
         **_DOWNLOADS,
     },
     (Role.SERVER_JOB, Role.SITE_JOB): {
         "aux_communication": {
-            "__end_run__", "__do_task__", "__abort_task__", "__msg_root_deleted__", "fed.event", *_OBJECTS,
+            "__end_run__", "__do_task__", "__abort_task__", "__msg_root_deleted__", "fed.event",
         },
         **_DOWNLOADS,
     },

@@ -49,8 +49,10 @@ class SiteFailures:
         process = self._engine.run_processes.get(job_id)
         job = self._engine.job_runner.running_jobs.get(job_id)
         props = properties(job.meta) if job else {}
-        if process is None or not props:
-            return True  # not one of ours, or over
+        if not props:
+            return True  # not one of ours
+        if process is None:
+            return False  # the job is over, and how it ended is known
         names = {client.name for client in list(process[RunProcessKey.PARTICIPANTS].values())}
         if site not in names:
             return False
