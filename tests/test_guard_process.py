@@ -3,26 +3,30 @@
 import subprocess
 import sys
 import uuid
+from types import SimpleNamespace
 
 import pytest
-from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
+from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey, MessageType
 from nvflare.fuel.f3.message import Message
 from nvflare.fuel.f3.streaming.byte_receiver import RxTask
 from nvflare.fuel.f3.streaming.byte_streamer import ByteStreamer
-from nvflare.fuel.f3.streaming.stream_const import StreamHeaderKey
+from nvflare.fuel.f3.streaming.stream_const import STREAM_CHANNEL, STREAM_DATA_TOPIC, StreamHeaderKey
+from nvflare.fuel.utils.constants import Mode
 from nvflare.private.defs import CellMessageHeaderKeys, ClientType
 
-from pneumonia_fl.fl.guard.arrivals import Arrival
+from pneumonia_fl.fl.guard.arrivals import Arrival, read
 from pneumonia_fl.fl.guard.components import registers_as_another
 from pneumonia_fl.fl.guard.crowd import MOST_UNFINISHED, begin_stream, steers_another
 from pneumonia_fl.fl.guard.protocol import cell
+from pneumonia_fl.fl.parent.audit_log import peer_of
 
 MEMBER, SITE, OTHER_SITE = "researcher@europe-hospital.org", "asia-hospital", "us-hospital"
 
 ANSWERS_TOO_LARGE = """
 from nvflare.fuel.f3.cellnet.cell import Adapter, Cell
 from nvflare.fuel.f3.message import Message
-from nvflare.fuel.f3.streaming.stream_const import StreamHeaderKey
+from nvflare.fuel.f3.streaming.stream_const import STREAM_CHANNEL, STREAM_DATA_TOPIC, StreamHeaderKey
+from nvflare.fuel.utils.constants import Mode
 from nvflare.fuel.f3.streaming.stream_types import BlobSizeError, StreamFuture
 from pneumonia_fl.fl.guard.components import ServerGuard
 
@@ -106,3 +110,32 @@ def test_word_about_a_stream_from_others_than_its_receiver(
     monkeypatch.setitem(ByteStreamer.tx_task_map, 7, _Stream())
     assert bool(steers_another(cell(origin), relayed, Message({StreamHeaderKey.STREAM_ID: 7}))) == steers
     assert steers_another(cell(origin), relayed, Message({StreamHeaderKey.STREAM_ID: 8})) == ""
+
+
+class _Connection:
+    """A connection from a site to the server."""
+
+    connector = SimpleNamespace(mode=Mode.PASSIVE, handle="outside")
+
+    def get_conn_properties(self) -> dict[str, str]:
+        return {"peer_cn": SITE}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {MessageHeaderKey.ORIGIN: ["x"]},
+        {MessageHeaderKey.TOPIC: "x" * 501},
+        {MessageHeaderKey.CHANNEL: 7},
+        {
+            MessageHeaderKey.CHANNEL: STREAM_CHANNEL,
+            MessageHeaderKey.TOPIC: STREAM_DATA_TOPIC,
+            StreamHeaderKey.CHANNEL: {},
+        },
+    ],
+)
+def test_headers_that_are_none_of_nvflares(headers: dict[str, object]) -> None:
+    core = SimpleNamespace(get_fqcn=lambda: "server", int_listener=None)
+    message = Message({MessageHeaderKey.MSG_TYPE: MessageType.REQ, MessageHeaderKey.ORIGIN: SITE} | headers)
+    with pytest.raises(ValueError, match="is no text of at most 500 characters"):
+        read(core, peer_of(SITE, _Connection().get_conn_properties()), _Connection(), message)

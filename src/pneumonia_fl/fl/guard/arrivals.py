@@ -25,6 +25,8 @@ from pneumonia_fl.fl.parent.audit_log import Peer, on_behalf_of, peer_of, tell_r
 
 RETURNS = "return_only"
 """NVFlare's channel for replies that are streams."""
+MOST_TEXT = 500
+"""Characters of a cell's name, a channel or a topic; NVFlare counts messages by them and never forgets one."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ def _may_pass(judge: Judge, core_cell: Any, peer: Peer, connection: Any, message
         )
         if not reason and arrival.destination == arrival.own:
             reason = _stream_objection(core_cell, arrival, message)
-    except ValueError as error:
-        reason = str(error)
+    except (ValueError, TypeError) as error:
+        reason = f"is not a message of NVFlare's: {error}"
     if reason:
         tell_refusal(sender, action, reason)
     return not reason
@@ -141,6 +143,6 @@ def _text(message: Any, key: str) -> str:
     value = message.get_header(key)
     if value is None:
         return ""
-    if not isinstance(value, str):
-        raise ValueError(f"the header {key} is not text")
+    if not isinstance(value, str) or len(value) > MOST_TEXT:
+        raise ValueError(f"the header {key} is no text of at most {MOST_TEXT} characters")
     return value
