@@ -154,10 +154,15 @@ def test_weights_of_another_model_than_the_card_says_are_refused(saved: Path) ->
 
 
 def damage(content: bytes, how: str) -> bytes:
-    return {"truncated": content[: len(content) // 2], "empty": b"", "text": b"weights go here"}[how]
+    return {
+        "truncated": content[: len(content) // 2],
+        "empty": b"",
+        "text": b"weights go here",
+        "a header of 4 EB": (2**62).to_bytes(8, "little") + content[8:],
+    }[how]
 
 
-@pytest.mark.parametrize("how", ["truncated", "empty", "text"])
+@pytest.mark.parametrize("how", ["truncated", "empty", "text", "a header of 4 EB"])
 @pytest.mark.parametrize("name", [WEIGHTS, "model.pt"])
 def test_damaged_weights_are_one_line(saved: Path, name: str, how: str) -> None:
     torch.save({"model": load_state(saved / WEIGHTS)}, saved / "model.pt")
@@ -186,6 +191,7 @@ def test_a_pytorch_file_without_a_state_dict_is_refused(tmp_path: Path, content:
             "version 4, this program reads 1 to 3",
         ),
         (CARD_VALUE.model_dump_json().replace('"job"', '"jobs"'), "not a model card"),
+        (CARD_VALUE.model_dump_json().replace('"size":32', '"size":100000'), "preprocess.size: .*1024"),
         (CARD_VALUE.model_dump_json().replace('"offset":0.0', '"offset":NaN'), "offset: .*finite number"),
     ],
 )

@@ -11,9 +11,12 @@ from nvflare.fuel.hci.server.constants import ConnProps
 from nvflare.fuel.hci.server.login import LoginModule
 from nvflare.fuel.hci.server.reg import ServerCommandRegister
 from nvflare.fuel.sec.audit import AuditService
+from nvflare.fuel.sec.authz import AuthzContext, Person
 from nvflare.private.fed.server import admin
 from nvflare.private.fed.server.server_cmd_modules import ServerCommandModules
 
+from conftest import ROOT
+from pneumonia_fl.fl.authz import authorizer
 from pneumonia_fl.fl.parent.commands import AskForARole, Watched, for_the_project_admin, watch_commands
 
 NETWORK_TOOLS = {
@@ -63,6 +66,40 @@ def test_every_command_that_asks_for_no_right_is_the_project_admins(register: Se
     guarded = {name for name, entry in found.items() if for_the_project_admin(entry)}
     assert guarded == NETWORK_TOOLS | {"list_sessions"}
     assert {name for name, entry in found.items() if entry.authz_func is None} - guarded == SESSION
+
+
+LOOKS = {"check_status", "get_job_meta", "list_jobs", "report_version", "show_scopes", "show_stats"}
+LOOKS |= {"show_errors", "reset_errors"}
+OWN_JOBS = {"abort_job", "clone_job", "configure_job_log", "delete_job", "download_job", "get_job_log"}
+OWN_JOBS |= {"download_job_components", "list_job"}
+
+
+@pytest.mark.parametrize(
+    ("role", "submitter", "may"),
+    [
+        ("member", "me", LOOKS),
+        ("lead", "me", LOOKS | OWN_JOBS | {"submit_job"}),
+        ("lead", "another", LOOKS | {"submit_job"}),
+        ("nobody", "me", set()),
+    ],
+)
+def test_every_other_command_is_refused_by_rights(
+    register: ServerCommandRegister, role: str, submitter: str, may: set[str]
+) -> None:
+    rights = authorizer(ROOT / "provisioning" / "server" / "authorization.json", "consortium")
+    people = Person("me", "consortium", role), Person(submitter, "consortium", "lead")
+    asked = {name for name, entry in commands(register).items() if entry.authz_func}
+    assert len(asked) > 40
+    assert {name for name in asked if rights.authorize(AuthzContext(name, *people))[0]} == may
+
+
+@pytest.mark.parametrize("role", ["member", "lead"])
+def test_studies_are_not_changed_by_people_without_it(register: ServerCommandRegister, role: str) -> None:
+    found = {name: entry for name, entry in commands(register).items() if "study" in name}
+    assert {"register_study", "remove_study", "add_study_site", "add_study_user"} < found.keys()
+    for name, entry in found.items():
+        conn = Connection(props={ConnProps.CMD_ENTRY: entry, ConnProps.USER_ROLE: role})
+        assert not AuthzFilter().pre_command(conn, [name])
 
 
 @pytest.mark.parametrize("role", ["member", "lead", "org_admin", "", None])

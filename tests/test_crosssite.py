@@ -158,3 +158,11 @@ def test_the_csv_has_a_line_per_model_and_site_with_gaps_where_nothing_is_known(
     assert float(rows[0]["auroc"]) == values["cells"]["best"]["site-1"]["auroc"]
     assert (rows[2]["auroc"], rows[2]["n"]) == ("", "120")
     assert {rows[3][key] for key in CELL} == {""}
+
+
+def test_no_name_is_a_formula_in_the_csv() -> None:
+    values = scored(1, 1)
+    (site,) = values["sites"]
+    cells = {model: {"=1+1": row[site]} for model, row in values["cells"].items()}
+    rows = csv.DictReader(io.StringIO(to_csv({**values, "sites": ["=1+1"], "cells": cells})))
+    assert {row["site"] for row in rows} == {"'=1+1"}

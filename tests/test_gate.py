@@ -1,20 +1,25 @@
 """What a strict server or site takes: a job that is what the recipe makes, and nothing that differs from it."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from nvflare.fuel.sec.audit import AuditService
+from nvflare.fuel.sec.authz import AuthorizationService
+from nvflare.private.fed.utils.app_authz import AppAuthzService
 
-from conftest import ROOT
+from conftest import ROOT, read_json
 from job_changes import REFUSED, edit
 from pneumonia_fl.config import load_job
 from pneumonia_fl.fl.admin.submit import resolve
+from pneumonia_fl.fl.authz import authorizer
 from pneumonia_fl.fl.jobs import export_job
 from pneumonia_fl.fl.parent.expected_job import SIGNATURE_FILES, SITE_FILE
 from pneumonia_fl.fl.provision.gate import ServerGate, SiteGate
 
 JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.yml") if file.stem != "swarm")
+NOT_PERMITTED = (False, "BYOC not permitted")
 RESUMED = "e4bfe460-cbd8-44e5-b0a8-fd0c658f8af6"
 
 
@@ -51,6 +56,30 @@ def test_a_relaxed_site_asks_for_the_right_to_bring_code(name: str, app: Path) -
         pytest.skip("NVFlare's own check refuses it, or reads it")
     REFUSED[name](app)
     assert SiteGate("relaxed", True).validate(str(app)) == ("", {"byoc": True})
+
+
+@pytest.mark.parametrize(
+    ("right", "answer"), [("none", NOT_PERMITTED), ("o:site", NOT_PERMITTED), ("any", (True, ""))]
+)
+@pytest.mark.parametrize("name", ["a command", "code"])
+def test_a_relaxed_site_that_narrows_the_right_to_bring_code_is_heard(
+    name: str,
+    right: str,
+    answer: tuple[bool, str],
+    app: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = read_json(ROOT / "provisioning" / "sites" / "relaxed" / "authorization.json")
+    values["permissions"]["lead"]["byoc"] = right
+    file = tmp_path / "authorization.json"
+    file.write_text(json.dumps(values))
+    monkeypatch.setattr(AuthorizationService, "the_authorizer", authorizer(file, "asia_hospital"))
+    monkeypatch.setattr(AppAuthzService, "app_validator", SiteGate("relaxed", True))
+    lead = ("lead@consortium.org", "consortium", "lead")
+    assert AppAuthzService.authorize(str(app), *lead) == (True, ""), "a job of ours brings no code"
+    REFUSED[name](app)
+    assert AppAuthzService.authorize(str(app), *lead) == answer
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nvflare.apis.fl_constant import FLContextKey, JobConstants
@@ -28,7 +29,10 @@ SECRETS = (
 TRACKING = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "PNEUMONIA_FL_TRACKING_URI")
 SITE = ("PNEUMONIA_FL_DATA", "PNEUMONIA_FL_THREADS", "PNEUMONIA_FL_SITE_STATE", "PNEUMONIA_FL_KEEP_MODEL")
 BOTH = ("PNEUMONIA_FL_RUN", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LC_ALL", "https_proxy")
-TELL = "import json, os, sys; print(json.dumps({**os.environ, 'first': sys.path[1]}), file=open(sys.argv[1], 'w'))"
+TELL = (
+    "import json, os, sys; found = {**os.environ, 'first': sys.path[1], 'words': sys.orig_argv}; "
+    "print(json.dumps(found), file=open(sys.argv[1], 'w'))"
+)
 
 
 @pytest.fixture
@@ -38,8 +42,8 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(str(tmp_path / "kit"), "site")
 
 
-def environment_in(launcher: JobLauncher, workspace: Workspace, out: Path) -> dict[str, str]:
-    """What a process that the launcher starts finds in its environment, and first on its module path."""
+def environment_in(launcher: JobLauncher, workspace: Workspace, out: Path) -> dict[str, Any]:
+    """What a process that the launcher starts finds in its environment, first on its module path, and as its words."""
     context = FLContext()
     program = f"{shlex.quote(TELL)} {out}"
     context.set_prop(FLContextKey.JOB_PROCESS_ARGS, {JobProcessArgs.EXE_MODULE: ("-c", program)})
@@ -68,6 +72,16 @@ def test_only_the_servers_jobs_may_log_in_to_mlflow(workspace: Workspace, tmp_pa
     found = environment_in(ServerJobLauncher(), workspace, tmp_path / "out")
     assert {"PATH", *TRACKING, *BOTH} <= found.keys()
     assert not {*SECRETS, *SITE} & found.keys()
+
+
+@pytest.mark.parametrize("launcher", [SiteJobLauncher, ServerJobLauncher])
+def test_a_process_list_shows_no_token(
+    launcher: type[JobLauncher], workspace: Workspace, tmp_path: Path
+) -> None:
+    found = environment_in(launcher(), workspace, tmp_path / "out")
+    assert found["NVFLARE_JOB_AUTH_TOKEN"] == "the-token"
+    assert str(tmp_path / "out") in found["words"]
+    assert not [word for word in found["words"] if "the-token" in word]
 
 
 def test_code_that_a_job_ships_is_found_first(workspace: Workspace, tmp_path: Path) -> None:

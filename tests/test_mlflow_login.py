@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import stat
 import subprocess
@@ -40,6 +41,46 @@ def participant(folder: Path, kind: Kind = "server") -> Participant:
     file = {"servers": [{"admin_server": SERVER, "name": "p", "service": {"target": f"{SERVER}:1"}}]}
     (folder / "startup" / "fed_server.json").write_text(json.dumps(file))
     return Participant(Kit(folder, kind, SERVER, "p", SERVER, 1))
+
+
+INSIDE = """
+import asyncio, base64, json, os
+from pneumonia_fl.fl.federation.mlflow_login import create_app
+
+app = create_app()
+
+def status(method, path, header, value):
+    login = base64.b64encode(b"someone:secret").decode()
+    headers = {"host": "127.0.0.1:5000", "authorization": f"Basic {login}", header: value}
+    scope = {
+        "type": "http", "http_version": "1.1", "method": method, "scheme": "http", "path": path, "query_string": b"",
+        "root_path": "", "headers": [(name.encode(), text.encode()) for name, text in headers.items()],
+        "raw_path": path.encode(), "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 5000),
+    }
+    said = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        said.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    return int(said[0]["status"])
+
+print(json.dumps([status(*request) for request in json.loads(os.environ["REQUESTS"])]))
+"""
+"""Asks MLflow's application for pages with the right login, without a server."""
+LIST = "/api/2.0/mlflow-artifacts/artifacts"
+ELSEWHERE = {
+    "no artifact": (("GET", f"{LIST}/none", "accept", "*/*"), 404),
+    "an artifact elsewhere": (("GET", f"{LIST}/../../secret", "accept", "*/*"), 400),
+    "another host": (("GET", f"{LIST}/none", "host", "evil.example"), 403),
+    "a page of another origin": (
+        ("POST", "/api/2.0/mlflow/experiments/create", "origin", "http://evil.example"),
+        403,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -166,6 +207,21 @@ def test_without_a_login_mlflow_is_not_served(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv(TRACKING_LOGIN[1], raising=False)
     with pytest.raises(KitError, match="no login"):
         create_app()
+
+
+def test_hosts_origins_and_artifacts_elsewhere_are_refused_even_with_the_login(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        **dict(zip(TRACKING_LOGIN, ("someone", "secret"), strict=True)),
+        "REQUESTS": json.dumps([request for request, _ in ELSEWHERE.values()]),
+        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{tmp_path}/mlflow.db",
+        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(tmp_path / "artifacts"),
+    }
+    command = [sys.executable, "-c", INSIDE]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [status for _, status in ELSEWHERE.values()]
 
 
 def test_sites_do_not_get_the_servers_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,14 @@ def test_exact_copies_are_dropped_and_their_patients_stay_together(tmp_path: Pat
     other = rows["chest_xray/train/NORMAL/IM-7777-0002.jpeg"]
     first = rows[copy]
     assert (other.patient, other.site, other.split) == (first.patient, first.site, first.split)
+
+
+def test_no_file_name_is_a_formula_in_the_list_of_what_was_left_out(tmp_path: Path) -> None:
+    files = {f"=1+1,{name}": data for name, data in kaggle_files().items()}
+    files["=1+1,chest_xray/train/NORMAL/IM-9001-0001.jpeg"] = b""
+    prepare_small(str(write_folder(tmp_path / "x", files)), tmp_path / "out")
+    _, (name, _) = csv.reader((tmp_path / "out" / "quarantine.csv").read_text().splitlines())
+    assert name == "'=1+1,chest_xray/train/NORMAL/IM-9001-0001.jpeg"
 
 
 def test_a_picture_filed_under_both_classes_is_not_trusted(tmp_path: Path) -> None:

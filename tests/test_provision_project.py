@@ -165,6 +165,18 @@ def test_what_every_project_needs(tmp_path: Path, missing: str) -> None:
         load_project(file)
 
 
+@pytest.mark.parametrize("text", ["x;id", "$(id)", "`id`", "a b", "../x", "x|id", "x&id", "x>y"])
+@pytest.mark.parametrize("before", ["name: us-hospital", "org: us_hospital", "host_names: [127.0.0.1]"])
+def test_what_a_shell_would_obey_is_no_name(tmp_path: Path, before: str, text: str) -> None:
+    key, _, value = before.partition(": ")
+    quoted = f"['{text}']" if value.startswith("[") else f"'{text}'"
+    file = edited(tmp_path, before, f"{key}: {quoted}")
+    place = next(n for n, line in enumerate(file.read_text().splitlines(), 1) if text in line)
+    with pytest.raises(ConfigError) as caught:
+        load_project(file)
+    assert str(caught.value).startswith(f"{file}:{place}: ")
+
+
 @pytest.mark.parametrize("builder", ["workspace", "static_file", "cert", "signature"])
 def test_a_missing_builder_is_named_with_its_purpose(tmp_path: Path, builder: str) -> None:
     file = tmp_path / "project.yml"

@@ -14,6 +14,7 @@ from conftest import read_json
 from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.report.build import build_report, markdown
+from pneumonia_fl.report.figures import learning_curves
 from pneumonia_fl.report.reading import without_paths
 from run_folders import SITES, add_cross_site, add_evaluation, write_comparison, write_json, write_run
 
@@ -169,6 +170,23 @@ def test_a_name_cannot_become_markup(tmp_path: Path) -> None:
     assert "<script" not in (run / "model_card.md").read_text()
 
 
+@pytest.mark.parametrize("text", ["<script>x()</script>", "\"'><img src=x onerror=x()>", "```\n<img src=x>"])
+def test_no_text_of_a_run_becomes_markup(run: Path, page: Outline, text: str) -> None:
+    for name in ("run.json", "journal.jsonl", "metrics.json", "model/model_card.json"):
+        content = (run / name).read_text()
+        for known in ("fedavg", "zip", "CC BY 4.0", "Somebody (2018)", "site-1"):
+            content = content.replace(json.dumps(known), json.dumps(text))
+        (run / name).write_text(content)
+    write_json(run / "run.json", read_json(run / "run.json") | {"state": "failed", "error": f"why: {text}"})
+    made, shown = outline(run), " ".join(text.split())
+    assert set(made.tags) <= set(page.tags) - {"script"}
+    assert f"Run of {shown}" in made.text
+    assert f"why: {shown}" in made.text
+    assert not re.search(r"<[^>]*\son\w+=", (run / "report.html").read_text())
+    card = MarkdownIt("commonmark").enable("table").render((run / "model_card.md").read_text())
+    assert not re.search("<(script|img)", card)
+
+
 @pytest.mark.parametrize(
     "text",
     ["[mail](https://x.example)", "![](http://x.example/p.png)", "\\[a](b)", "<http://x.example>", "www.x.example",
@@ -180,6 +198,19 @@ def test_text_of_others_makes_no_link_picture_heading_or_line_in_the_model_card(
     made = MarkdownIt("commonmark").enable("table").render(f"{line}\n\n- {line}\n")
     assert "<" not in re.sub(r"</?(p|ul|li)>", "", made), made
     assert not re.search(r"://|www\.|@|(?<!\\)\|", line), "GitHub makes a link, or a cell, of this"
+
+
+def test_links_in_a_run_folder_are_replaced_and_their_targets_kept(run: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("untouched")
+    files = [run / name for name in ("report.html", "model_card.md", "curves.png")]
+    for file in files:
+        file.unlink(missing_ok=True)
+        file.symlink_to(target)
+    build_report(run)
+    learning_curves(read_json(run / "metrics.json"), files[-1])
+    assert target.read_text() == "untouched"
+    assert not any(file.is_symlink() for file in files)
 
 
 def test_validation_alone_is_called_too_good(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pneumonia_fl.data.items import UNKNOWN_LICENCE
 from pneumonia_fl.data.layout import find_items, patient_of, subtype_of
 from pneumonia_fl.data.sources import load_split, open_source
 from pneumonia_fl.errors import ConfigError, DataError
+from test_checkpoint import Bomb
 from xrays import jpeg, kaggle_files, write_folder, write_zip
 
 SPEC = Preprocess(size=16)
@@ -184,6 +185,13 @@ def test_a_medmnist_archive_gives_each_image_its_own_patient(tmp_path: Path) -> 
 def test_other_arrays_are_refused(tmp_path: Path, changes: dict[str, np.ndarray]) -> None:
     with pytest.raises(DataError, match=r"x\.npz"):
         open_source(str(write_npz(tmp_path / "x.npz", **changes)))
+
+
+def test_objects_in_an_npz_are_not_made(tmp_path: Path) -> None:
+    target = tmp_path / "exploded"
+    with pytest.raises(DataError, match=r"x\.npz"):
+        open_source(str(write_npz(tmp_path / "x.npz", train_images=np.array([Bomb(target)] * 12))))
+    assert not target.exists()
 
 
 def test_an_npz_without_splits_is_refused(tmp_path: Path) -> None:

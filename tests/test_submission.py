@@ -41,6 +41,8 @@ SERVERS = (
     "cloned_from",
     "job_clients",
     "submitter_name",
+    "submitter_org",
+    "submitter_role",
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumonia_fl.text import TEXT_LIMIT, printable
+from pneumonia_fl.text import TEXT_LIMIT, plain_cell, printable
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,13 @@ def test_any_text_is_one_printable_line_and_stays_the_same_the_second_time(text:
     assert line.isprintable()
     assert len(line) <= TEXT_LIMIT
     assert printable(line) == line
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
+def test_a_cell_is_no_formula(text: str) -> None:
+    assert plain_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["", "a=b", "chest_xray/train/-1.jpeg", " x"])
+def test_other_cells_stay_as_they_are(text: str) -> None:
+    assert plain_cell(text) == text

@@ -6,6 +6,7 @@ TEXT_LIMIT = 200
 VALUE_LIMIT = 2000
 """For a text inside a file: an error, a licence, a sentence about the data."""
 DEPTH_LIMIT = 20
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def printable(text: object, limit: int = TEXT_LIMIT) -> str:
@@ -19,6 +20,11 @@ def printable(text: object, limit: int = TEXT_LIMIT) -> str:
     head = _as_text(text)[: 4 * limit + 1]
     line = " ".join("".join(char if char.isprintable() else " " for char in head).split())
     return line if len(line) <= limit and len(head) <= 4 * limit else line[: limit - 1] + "…"
+
+
+def plain_cell(text: str) -> str:
+    """Return `text` as a cell of a CSV file that a spreadsheet does not take for a formula: after an apostrophe."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def printable_values(value: Any, depth: int = DEPTH_LIMIT) -> Any:

@@ -49,6 +49,7 @@ from pneumonia_fl.data.partition import (
 from pneumonia_fl.data.store import IMAGES
 from pneumonia_fl.errors import ConfigError, OutputError
 from pneumonia_fl.progress import Progress, silent
+from pneumonia_fl.text import plain_cell
 
 PARTIAL = ".preparing"
 PIXELS = "pixels.raw"
@@ -281,5 +282,6 @@ def _write_images(path: Path, pixels: Path, indices: Sequence[int], size: int) -
 
 def _write_quarantine(folder: Path, left_out: Sequence[tuple[str, str]]) -> None:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([("file", "reason"), *left_out])
+    rows = ([plain_cell(cell) for cell in row] for row in [("file", "reason"), *left_out])
+    csv.writer(text, lineterminator="\n").writerows(rows)
     write_atomic(folder / QUARANTINE, text.getvalue().encode())

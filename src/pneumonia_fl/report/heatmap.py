@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from pneumonia_fl.crosssite import CELL
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.report.canvas import BLACK, GREY, new_figure, save
+from pneumonia_fl.text import plain_cell
 
 COLOURS = "cividis"  # even in brightness, and alike for colour-blind readers
 UPRIGHT_SITES = 6
@@ -61,7 +62,8 @@ def to_csv(matrix: Mapping[str, Any]) -> str:
     for model in matrix["models"]:
         for site in matrix["sites"]:
             cell = matrix["cells"].get(model, {}).get(site) or {}
-            writer.writerow([matrix["split"], model, site, *(cell.get(key) for key in CELL)])
+            names = (plain_cell(str(name)) for name in (matrix["split"], model, site))
+            writer.writerow([*names, *(cell.get(key) for key in CELL)])
     return text.getvalue()
 
 
