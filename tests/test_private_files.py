@@ -57,6 +57,11 @@ def test_prepared_x_rays_are_for_their_owner_only(umask: int, tmp_path: Path) ->
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize(
+    "umask",
+    [0o022, pytest.param(0o000, marks=pytest.mark.slow), pytest.param(0o077, marks=pytest.mark.slow)],
+    ids=lambda mask: f"umask{mask:03o}",
+)
 def test_a_run_its_logs_its_records_and_its_report_are_for_their_owner_only(
     umask: int, tmp_path: Path
 ) -> None:
