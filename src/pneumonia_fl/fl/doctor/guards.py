@@ -7,13 +7,15 @@ from pneumonia_fl.data.check import Finding
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.doctor.policy import local_file
 from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.provision.policy import policy_in_force
 from pneumonia_fl.fl.provision.shipped import POLICIES, policy_folder, provisioning_folder, read_json
 
 
 def guards(kit: Kit) -> Iterator[Finding]:
     """Name everything that is missing; one finding when nothing is."""
     found = list(missing(kit))
-    cure = f"ask the Lead IT for a new local/: `pneumonia-fl provision --policy {kit.name}=strict`"
+    policy = policy_in_force(kit.local) or "strict"
+    cure = f"ask the Lead IT for a new local/: `pneumonia-fl provision --policy {kit.name}={policy}`"
     yield from (Finding("fail", f"{what}; {cure}") for what in found)
     if not found:
         yield Finding("ok", "messages, jobs, commands and the audit log are guarded")
