@@ -21,7 +21,7 @@ import pytest
 from conftest import pneumonia_fl, read_json
 from federation import LEAD, SERVER, SITES, Federation, free_port, provision_kits, running, until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 BROKEN = SITES[2]
 """The site whose data is gone when the job comes."""
 PASSWORD, ENVIRONMENT, PERSON = (f"canary-{word}-5d1f0c" for word in ("password", "environment", "person"))

@@ -16,7 +16,7 @@ from pneumonia_fl.environment import KEEP_MODEL_VARIABLE
 from pneumonia_fl.evaluate import evaluate
 from pneumonia_fl.metrics import summarise
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SITES = ["site-1", "site-2", "site-3"]
 WORDS = ("--set", "cross_site.local_models=true", "--set", "synthetic.images=150", "--rounds", 1)
 
