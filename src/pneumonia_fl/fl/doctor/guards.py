@@ -7,7 +7,7 @@ from pneumonia_fl.data.check import Finding
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.doctor.policy import local_file
 from pneumonia_fl.fl.kits import Kit
-from pneumonia_fl.fl.provision.policy import policy_in_force
+from pneumonia_fl.fl.provision.policy import policy_in_force, server_gate
 from pneumonia_fl.fl.provision.shipped import POLICIES, policy_folder, provisioning_folder, read_json
 
 
@@ -60,7 +60,7 @@ def _wanted(kit: Kit, has: dict[str, Any]) -> dict[str, Any]:
     if kit.kind == "server":
         wanted = read_json(provisioning_folder() / "server" / "resources.json")
         if policy in POLICIES:
-            wanted["app_validator"]["args"] = {"policy": policy, "shipped_code": policy == "relaxed"}
+            wanted["app_validator"]["args"] = server_gate(policy)
         return wanted
     try:
         return read_json(policy_folder(str(policy)) / "resources.json")

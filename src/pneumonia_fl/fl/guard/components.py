@@ -9,7 +9,6 @@ from typing import Any
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_component import FLComponent
-from nvflare.apis.fl_constant import RunProcessKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.executors.client_api import external_process_backend
 from nvflare.fuel.f3.cellnet import cell as cells
@@ -26,7 +25,7 @@ from pneumonia_fl.fl.guard.arrivals import Arrival, put_in_front
 from pneumonia_fl.fl.guard.crowd import limit_connections
 from pneumonia_fl.fl.guard.protocol import SERVER, Role, cell
 from pneumonia_fl.fl.guard.shell import NoShell, PathRules, RightsRefused
-from pneumonia_fl.fl.guard.site_failures import SiteFailures
+from pneumonia_fl.fl.guard.site_failures import SiteFailures, participants
 from pneumonia_fl.fl.parent.audit_log import tell_refusal
 
 NOT_OURS = "a connection that this process does not have"
@@ -87,8 +86,7 @@ class ServerGuard(FLComponent):
         process = self._engine.run_processes.get(job) if self._engine and job else None
         if process is None:
             return ""
-        names = {client.name for client in list(process[RunProcessKey.PARTICIPANTS].values())}
-        return "" if arrival.peer.root in names else "does not take part in this job"
+        return "" if arrival.peer.root in participants(process) else "does not take part in this job"
 
 
 class SiteGuard(FLComponent):

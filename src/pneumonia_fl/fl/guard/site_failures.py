@@ -53,13 +53,18 @@ class SiteFailures:
             return True  # not one of ours
         if process is None:
             return False  # the job is over, and how it ended is known
-        names = {client.name for client in list(process[RunProcessKey.PARTICIPANTS].values())}
+        names = participants(process)
         if site not in names:
             return False
         failed = self._failed.setdefault(job_id, set())
         failed.add(site)
         quorum = int(props["config"].get("min_sites") or 0) or len(names)
         return len(names - failed) < quorum
+
+
+def participants(process: dict[str, Any]) -> set[str]:
+    """Names of the sites that a running job was given to, from NVFlare's record of its process."""
+    return {client.name for client in list(process[RunProcessKey.PARTICIPANTS].values())}
 
 
 def _site(request: Any) -> str:

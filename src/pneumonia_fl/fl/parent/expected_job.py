@@ -5,8 +5,6 @@ job file's are, and the configuration is made from them once more; whatever diff
 thought of it as harmful or not. Written without NVFlare's recipe, which would need PyTorch in a parent process.
 """
 
-import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from pydantic import Field
 
 from pneumonia_fl.config import JobConfig, SiteSettings, parse, parse_words
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.json_files import read_json
+from pneumonia_fl.names import SITE_NAME
 from pneumonia_fl.overrides import flatten
 from pneumonia_fl.strict import Strict
 
@@ -23,7 +23,6 @@ SIGNATURE_FILES = {".__nvfl_sig.json", ".__nvfl_submitter.crt"}
 """What NVFlare lays into each folder of a job that is signed; it checks them itself."""
 MOST_BYTES = 200_000
 JOB_ID = r"^$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
-SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 MOST_SITES = 100
 RECEIVERS = "pneumonia_fl.fl.receivers"
 
@@ -132,12 +131,9 @@ def difference(actual: object, expected: object, where: str) -> str:
 
 def _json(path: Path) -> Any:
     try:
-        content = path.read_bytes()
-        if len(content) > MOST_BYTES:
-            raise ConfigError(f"its {path.name} is too long")
-        return json.loads(content)
-    except (OSError, ValueError, RecursionError):
-        raise ConfigError(f"its {path.name} is missing or not JSON") from None
+        return read_json(path, MOST_BYTES)
+    except (OSError, ValueError):
+        raise ConfigError(f"its {path.name} is missing, too large or not JSON") from None
 
 
 def _settings(site: Any) -> list[str]:

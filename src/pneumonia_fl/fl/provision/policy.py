@@ -28,8 +28,13 @@ def apply_policy(local: Path, kind: Literal["server", "site"], policy: str) -> N
     resources = lay_over(read_json(local / f"{RESOURCES}.default"), policy_file)
     resources[CLASS_LIST] = policy_file[CLASS_LIST]  # in the place of NVFlare's 88 classes, not beside them
     if kind == "server":
-        resources["app_validator"]["args"] = {"policy": policy, "shipped_code": policy == "relaxed"}
+        resources["app_validator"]["args"] = server_gate(policy)
     (local / RESOURCES).write_text(json.dumps(resources, indent=2) + "\n", encoding="utf-8")
+
+
+def server_gate(policy: str) -> dict[str, Any]:
+    """Return the arguments of a server's gate under `policy`."""
+    return {"policy": policy, "shipped_code": policy == "relaxed"}
 
 
 def policy_in_force(local: Path) -> str:
