@@ -103,11 +103,12 @@ def _average(answers: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
 def _bare_site(pipe: Connection, data: Path, site: str) -> None:
     import torch
 
-    from pneumonia_fl.config import Preprocess, TrainConfig, load_job
+    from pneumonia_fl.config import load_job
     from pneumonia_fl.data.store import open_site
     from pneumonia_fl.evaluate import margins
     from pneumonia_fl.jobfiles import find_job
     from pneumonia_fl.model import build_model
+    from pneumonia_fl.sections import Preprocess, TrainConfig
     from pneumonia_fl.train import Turn, train_epochs
 
     torch.set_num_threads(1)

@@ -10,12 +10,12 @@ import torch
 from nvflare.app_common.abstract.fl_model import FLModel
 from torch import Tensor, nn
 
-from pneumonia_fl.config import AugmentConfig, Preprocess, TrainConfig
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.fl.algorithms.keeping import SiteState
 from pneumonia_fl.fl.algorithms.registry import site_algorithm
 from pneumonia_fl.fl.algorithms.site import SiteAlgorithm
 from pneumonia_fl.learning import Algorithm
+from pneumonia_fl.sections import AugmentConfig, Preprocess, TrainConfig
 from pneumonia_fl.train import Moments, TrainResult, Turn, train_epochs
 
 SIZE = 16

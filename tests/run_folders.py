@@ -13,13 +13,14 @@ from pneumonia_fl.assessment import assess
 from pneumonia_fl.calibration import calibrate
 from pneumonia_fl.checkpoint import INTENDED_USE, LIMITATIONS
 from pneumonia_fl.comparison import VERSION, summarise_comparison
-from pneumonia_fl.config import JobConfig, Preprocess
+from pneumonia_fl.config import JobConfig
 from pneumonia_fl.crosssite import matrix
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.journal import read_journal, summarise_rounds
 from pneumonia_fl.learning import OperatingPoint
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.scaling import Scaling
+from pneumonia_fl.sections import Preprocess
 
 SITES = ("site-1", "site-2", "site-3")
 START = 1_795_000_000.0

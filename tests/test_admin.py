@@ -8,7 +8,7 @@ import pytest
 
 from conftest import pneumonia_fl
 from doctor_kits import PERSON, SERVER, SITE, Project, provision
-from pneumonia_fl.config import JobConfig, Preprocess
+from pneumonia_fl.config import JobConfig
 from pneumonia_fl.errors import IncompleteError, KitError, PneumoniaFLError, RefusedError, RunError
 from pneumonia_fl.fl.admin.download import run_path
 from pneumonia_fl.fl.admin.kits import choose_kit, identity
@@ -18,6 +18,7 @@ from pneumonia_fl.fl.admin.session import keep_inside
 from pneumonia_fl.fl.admin.submit import expected_sites, resolve
 from pneumonia_fl.fl.admin.watch import ending
 from pneumonia_fl.fl.messages import RESULT_KEY
+from pneumonia_fl.sections import Preprocess
 
 ID = "88479463-a828-4205-8f9f-1d5c3bb9d6f0"
 REFUSED = [

@@ -8,7 +8,6 @@ from torch import nn
 
 from hooks import TRAIN, Hospital, arrays, message, network, weights
 from pneumonia_fl.checkpoint import ModelCard, load_model
-from pneumonia_fl.config import MODEL_NAMES, ModelConfig, Preprocess
 from pneumonia_fl.environment import SITE_STATE_VARIABLE, set_site_defaults
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.algorithms.keeping import SiteState
@@ -16,6 +15,7 @@ from pneumonia_fl.fl.algorithms.site import proximal_term
 from pneumonia_fl.fl.updates import problem_of
 from pneumonia_fl.learning import Algorithm
 from pneumonia_fl.model import build_model, normalisation_keys
+from pneumonia_fl.sections import MODEL_NAMES, ModelConfig, Preprocess
 from pneumonia_fl.train import Turn, learning_rate
 
 FEDAVG, FEDBN = Algorithm(name="fedavg"), Algorithm(name="fedbn")

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from pneumonia_fl.baseline import federated_steps, train_baseline
-from pneumonia_fl.config import JobConfig, Preprocess, TrainConfig
+from pneumonia_fl.config import JobConfig
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.metrics import summarise
 from pneumonia_fl.model import build_model
+from pneumonia_fl.sections import Preprocess, TrainConfig
 from pneumonia_fl.train import train_epochs
 
 SIZE = 16

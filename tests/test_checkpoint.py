@@ -17,10 +17,10 @@ from pneumonia_fl.checkpoint import (
     read_card,
     save_model,
 )
-from pneumonia_fl.config import ModelConfig, Preprocess
 from pneumonia_fl.errors import CheckpointError, OutputError
 from pneumonia_fl.model import build_model
 from pneumonia_fl.scaling import PLAIN, Scaling
+from pneumonia_fl.sections import ModelConfig, Preprocess
 
 CARD_VALUE = ModelCard(
     job="smoke",

@@ -5,22 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumonia_fl.config import (
-    AugmentConfig,
-    JobConfig,
-    MLflowConfig,
-    ModelConfig,
-    Preprocess,
-    SiteSettings,
-    TrainConfig,
-    load_job,
-    parse,
-    parse_words,
-)
+from pneumonia_fl.config import JobConfig, SiteSettings, load_job, parse, parse_words
 from pneumonia_fl.environment import data_root, site_threads
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.learning import Algorithm, OperatingPoint
 from pneumonia_fl.overrides import flatten, with_overrides
+from pneumonia_fl.sections import AugmentConfig, MLflowConfig, ModelConfig, Preprocess, TrainConfig
 
 LEAST: dict[str, Any] = {"name": "job", "preprocess": {"size": 64}}
 

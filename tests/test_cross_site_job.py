@@ -12,7 +12,7 @@ import torch
 from nvflare.app_common.abstract.fl_model import FLModel
 
 from pneumonia_fl.checkpoint import ModelCard
-from pneumonia_fl.config import ModelConfig, Preprocess, SiteSettings, parse
+from pneumonia_fl.config import SiteSettings, parse
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.environment import KEEP_MODEL_VARIABLE, keep_model, shares_model
 from pneumonia_fl.errors import CheckpointError, ConfigError
@@ -29,6 +29,7 @@ from pneumonia_fl.journal import Event
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
 from pneumonia_fl.runs import RunFolder
+from pneumonia_fl.sections import ModelConfig, Preprocess
 from pneumonia_fl.yaml_files import read_yaml
 
 SPEC = Preprocess(size=16)

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pneumonia_fl import DISCLAIMER
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.crosssite import CELL, cross_site, matrix
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError
@@ -20,6 +19,7 @@ from pneumonia_fl.evaluate import evaluate, margins
 from pneumonia_fl.metrics import exact_metrics, summarise
 from pneumonia_fl.model import build_model
 from pneumonia_fl.report.heatmap import draw, heat_map, to_csv
+from pneumonia_fl.sections import Preprocess
 
 SPEC = Preprocess(size=16)
 

@@ -3,13 +3,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.preprocess import normalise
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.evaluate import evaluate, margins
 from pneumonia_fl.metrics import ScoreHistogram
 from pneumonia_fl.model import build_model
+from pneumonia_fl.sections import Preprocess
 
 SPEC = Preprocess(size=16)
 

@@ -13,7 +13,6 @@ from conftest import read_json
 from pneumonia_fl.assessment import assess
 from pneumonia_fl.checkpoint import CARD, ModelCard, load_model, save_model
 from pneumonia_fl.cli.main import app
-from pneumonia_fl.config import ModelConfig
 from pneumonia_fl.data.sources import load_split, open_source
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError
@@ -22,6 +21,7 @@ from pneumonia_fl.evaluation import Evaluation, evaluate_source, keep
 from pneumonia_fl.metrics import exact_metrics
 from pneumonia_fl.model import build_model
 from pneumonia_fl.scaling import PLAIN, Scaling
+from pneumonia_fl.sections import ModelConfig
 from xrays import SPEC, kaggle_files, prepare_small, write_zip
 
 CARD_VALUE = ModelCard(

@@ -10,13 +10,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hooks import Hospital, arrays, message, network, noise
-from pneumonia_fl.config import TrainConfig
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.fl.aggregator import weighted_average
 from pneumonia_fl.fl.algorithms.fednova import CLASSES, SQUARES, STEPS, ServerFedNova, normalised
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.state import JobState
 from pneumonia_fl.learning import Algorithm
+from pneumonia_fl.sections import TrainConfig
 from pneumonia_fl.together import Together, second_moments
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,13 +12,13 @@ from matplotlib.text import Text
 from PIL import Image
 
 from pneumonia_fl import DISCLAIMER
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.manifest import DatasetInfo, Row, count, write_info, write_manifest
 from pneumonia_fl.data.prepare import prepare
 from pneumonia_fl.data.synthetic import SyntheticSource
 from pneumonia_fl.errors import DataError, OutputError
 from pneumonia_fl.metrics import ScoreHistogram
 from pneumonia_fl.report import canvas, figures
+from pneumonia_fl.sections import Preprocess
 
 KEYS = ("auroc", "sensitivity", "specificity", "accuracy", "balanced_accuracy", "brier", "ece", "loss")
 SITES = ("site-1", "site-2", "site-3")

@@ -24,6 +24,7 @@ LAYERS = (
         "names",
         "overrides",
         "progress",
+        "sections",
         "strict",
         "text",
         "yaml_files",

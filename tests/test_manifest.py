@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.manifest import (
     DatasetInfo,
     Row,
@@ -15,6 +14,7 @@ from pneumonia_fl.data.manifest import (
     write_manifest,
 )
 from pneumonia_fl.errors import DataError, OutputError
+from pneumonia_fl.sections import Preprocess
 
 ROW = Row("a/b, c.jpeg", 1, "PNEUMONIA/person1", "viral", "train", "site-1", "val", "ab" * 32, 40, 32, "zip")
 

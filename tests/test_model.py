@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from pneumonia_fl import model as models
-from pneumonia_fl.config import MODEL_NAMES
 from pneumonia_fl.errors import ConfigError, FetchError
 from pneumonia_fl.model import adapt_state, build_model, count_parameters, imagenet_state
+from pneumonia_fl.sections import MODEL_NAMES
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])

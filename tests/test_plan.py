@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumonia_fl.config import JobConfig, Preprocess, parse
+from pneumonia_fl.config import JobConfig, parse
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.plan import plan, share_cores
+from pneumonia_fl.sections import Preprocess
 
 SITES = ("north", "south", "west")
 

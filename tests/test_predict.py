@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 from conftest import pneumonia_fl
 from pneumonia_fl.checkpoint import ModelCard, load_model, save_model
 from pneumonia_fl.cli.main import app
-from pneumonia_fl.config import ModelConfig, Preprocess
 from pneumonia_fl.data.preprocess import decode
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.evaluate import margins
 from pneumonia_fl.model import build_model
 from pneumonia_fl.predict import predict
+from pneumonia_fl.sections import ModelConfig, Preprocess
 from xrays import jpeg
 
 SPEC = Preprocess(size=32)

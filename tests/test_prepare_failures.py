@@ -121,7 +121,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, workers: int
 SLOW = """
 import sys, time
 from pathlib import Path
-from pneumonia_fl.config import Preprocess
+from pneumonia_fl.sections import Preprocess
 from pneumonia_fl.data.prepare import prepare
 from pneumonia_fl.data.sources import open_source
 def pause(stage, done, total):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data import preprocess
 from pneumonia_fl.data.preprocess import decode, normalise, scale
 from pneumonia_fl.errors import DataError
+from pneumonia_fl.sections import Preprocess
 
 SPEC = Preprocess(size=32)
 

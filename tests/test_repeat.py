@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from conftest import pneumonia_fl
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.prepare import prepare
 from pneumonia_fl.data.synthetic import SyntheticSource
 from pneumonia_fl.errors import DataError, RunError
@@ -14,6 +13,7 @@ from pneumonia_fl.fl.machine import machine
 from pneumonia_fl.fl.repeat import TOLERANCE_ELSEWHERE, compare, repeat_run, warnings
 from pneumonia_fl.fl.session import Request
 from pneumonia_fl.runs import RunFolder
+from pneumonia_fl.sections import Preprocess
 
 MACHINE = {"device": "cpu", "cpu": "a", "cores": 2}
 SITES = ("site-1", "site-2")

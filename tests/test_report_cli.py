@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from conftest import read_json
 from pneumonia_fl.checkpoint import ModelCard, save_model
 from pneumonia_fl.cli.main import app
-from pneumonia_fl.config import ModelConfig
 from pneumonia_fl.fl.finish import draw
 from pneumonia_fl.fl.mlflow_sink import MLflowSink
 from pneumonia_fl.model import build_model
 from pneumonia_fl.runs import RunFolder
+from pneumonia_fl.sections import ModelConfig
 from run_folders import write_run
 from xrays import SPEC, kaggle_files, prepare_small, write_zip
 

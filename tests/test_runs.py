@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pneumonia_fl.config import JobConfig, Preprocess, load_job
+from pneumonia_fl.config import JobConfig, load_job
 from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.runs import (
     RunFolder,
@@ -19,6 +19,7 @@ from pneumonia_fl.runs import (
     start_run,
     ui_command,
 )
+from pneumonia_fl.sections import Preprocess
 from xrays import content
 
 ORIGIN = {"source": "synthetic", "manifest_sha256": "0" * 64}

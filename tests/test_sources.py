@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.items import UNKNOWN_LICENCE
 from pneumonia_fl.data.layout import find_items, patient_of, subtype_of
 from pneumonia_fl.data.sources import load_split, open_source
 from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.sections import Preprocess
 from test_checkpoint import Bomb
 from xrays import jpeg, kaggle_files, write_folder, write_zip
 

@@ -22,12 +22,12 @@ from pneumonia_fl.cli.main import app
 from pneumonia_fl.cli.progress import progress_bars
 from pneumonia_fl.cli.tables import rounds_table
 from pneumonia_fl.cli.terminal import echo, printed, terminal
-from pneumonia_fl.config import ModelConfig
 from pneumonia_fl.errors import CheckpointError, RunError
 from pneumonia_fl.fl.admin.records import record
 from pneumonia_fl.journal import JournalReader
 from pneumonia_fl.model import build_model
 from pneumonia_fl.runs import RunFolder
+from pneumonia_fl.sections import ModelConfig
 from pneumonia_fl.text import TEXT_LIMIT, VALUE_LIMIT, printable_values
 from run_folders import write_json, write_run
 from test_admin import ID, meta, result, site, snapshot

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from pneumonia_fl.augment import _grid, augment
-from pneumonia_fl.config import AugmentConfig, Preprocess, TrainConfig
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError, SiteError
 from pneumonia_fl.evaluate import evaluate
 from pneumonia_fl.metrics import summarise
+from pneumonia_fl.sections import AugmentConfig, Preprocess, TrainConfig
 from pneumonia_fl.train import Moments, Turn, class_weights, learning_rate, train_epochs
 
 SIZE = 16

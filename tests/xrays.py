@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.check import check
 from pneumonia_fl.data.items import Item, Source
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.data.prepare import prepare
 from pneumonia_fl.data.sources import open_source
+from pneumonia_fl.sections import Preprocess
 
 
 def jpeg(seed: int, size: tuple[int, int] = (40, 32)) -> bytes:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from pneumonia_fl.config import AugmentConfig
+from pneumonia_fl.sections import AugmentConfig
 
 WHITE = 255.0
 

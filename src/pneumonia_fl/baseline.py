@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from pneumonia_fl.config import SiteSettings, TrainConfig
+from pneumonia_fl.config import SiteSettings
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.evaluate import evaluate, is_better
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
+from pneumonia_fl.sections import TrainConfig
 from pneumonia_fl.train import Moments, Turn, train_epochs
 
 State = dict[str, Tensor]

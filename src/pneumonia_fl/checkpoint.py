@@ -17,13 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from pneumonia_fl.config import ModelConfig, Preprocess
 from pneumonia_fl.data.files import output_errors, private_folder, write_atomic
 from pneumonia_fl.data.manifest import CLASS_NAMES
 from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.json_files import read_limited
 from pneumonia_fl.model import build_model
 from pneumonia_fl.scaling import Scaling
+from pneumonia_fl.sections import ModelConfig, Preprocess
 from pneumonia_fl.strict import Strict
 from pneumonia_fl.text import VALUE_LIMIT, printable
 

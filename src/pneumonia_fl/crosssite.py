@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.evaluate import margins
 from pneumonia_fl.metrics import exact_metrics
 from pneumonia_fl.progress import Progress, silent
+from pneumonia_fl.sections import Preprocess
 
 VERSION = 1
 CELL = ("auroc", "sensitivity", "specificity", "brier", "ece", "n")

@@ -7,8 +7,8 @@ import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pneumonia_fl.config import no_login
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.sections import no_login
 
 DATA_VARIABLE = "PNEUMONIA_FL_DATA"
 THREADS_VARIABLE = "PNEUMONIA_FL_THREADS"

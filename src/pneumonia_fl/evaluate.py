@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.preprocess import normalise
 from pneumonia_fl.data.store import ImageSet, Pixels
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.metrics import ScoreHistogram
+from pneumonia_fl.sections import Preprocess
 
 
 def margins(

@@ -13,7 +13,6 @@ import numpy as np
 
 from pneumonia_fl.assessment import assess
 from pneumonia_fl.checkpoint import load_model
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.files import inner_folder, write_new
 from pneumonia_fl.data.manifest import INFO, read_info
 from pneumonia_fl.data.sources import load_split, open_source
@@ -24,6 +23,7 @@ from pneumonia_fl.intervals import Interval
 from pneumonia_fl.json_files import read_json
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.runs import SHARED, RunFolder
+from pneumonia_fl.sections import Preprocess
 
 BATCH = 64
 

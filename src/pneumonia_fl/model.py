@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pneumonia_fl.config import MODEL_NAMES
 from pneumonia_fl.errors import ConfigError, FetchError
+from pneumonia_fl.sections import MODEL_NAMES
 
 CLASSES = 2
 # Below this torchvision's networks would pool a feature map away.
@@ -85,7 +85,7 @@ def build_model(
     """Build a network with fresh weights; equal seeds give equal weights and leave the global RNG alone.
 
     Args:
-        name: one of `config.MODEL_NAMES`.
+        name: one of `sections.MODEL_NAMES`.
         norm: `batch`, or `group` to replace every BatchNorm; networks without norm layers do not change.
             `none` leaves the layers out: what FedBN's server has of a model.
         size: side of the square input in pixels.

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from pneumonia_fl.augment import augment
-from pneumonia_fl.config import AugmentConfig, Preprocess, TrainConfig
 from pneumonia_fl.data.preprocess import normalise
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError, SiteError
+from pneumonia_fl.sections import AugmentConfig, Preprocess, TrainConfig
 from pneumonia_fl.together import Together, second_moments
 
 Penalty = Callable[[nn.Module], Tensor]

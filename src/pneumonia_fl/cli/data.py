@@ -109,10 +109,11 @@ def prepare(
     again.
     """
     from pneumonia_fl.cli.progress import progress_bars
-    from pneumonia_fl.config import Preprocess, parse
+    from pneumonia_fl.config import parse
     from pneumonia_fl.data.partition import parse_sites
     from pneumonia_fl.data.prepare import prepare as prepare_source
     from pneumonia_fl.data.sources import open_source
+    from pneumonia_fl.sections import Preprocess
 
     names = parse_sites(sites)
     spec = parse(Preprocess, {"size": size}, "--size")

@@ -18,13 +18,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.files import private
 from pneumonia_fl.data.items import Item, Source
 from pneumonia_fl.data.sources import read_image
 from pneumonia_fl.environment import cpu_count
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.progress import Progress
+from pneumonia_fl.sections import Preprocess
 
 STAGE = "decode"
 # 32 images keep a worker busy for about 30 ms; a result is a few kB.

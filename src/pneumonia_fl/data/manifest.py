@@ -13,11 +13,12 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from pneumonia_fl.config import Preprocess, parse
+from pneumonia_fl.config import parse
 from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.json_files import parse_json, read_limited
 from pneumonia_fl.names import SITE_NAME
+from pneumonia_fl.sections import Preprocess
 from pneumonia_fl.strict import Strict
 from pneumonia_fl.text import printable_values
 

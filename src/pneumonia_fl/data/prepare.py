@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.data.clean import Cleaned, Picture, clean
 from pneumonia_fl.data.decoding import Decoder, decode_all
 from pneumonia_fl.data.files import (
@@ -49,6 +48,7 @@ from pneumonia_fl.data.partition import (
 from pneumonia_fl.data.store import IMAGES
 from pneumonia_fl.errors import ConfigError, OutputError
 from pneumonia_fl.progress import Progress, silent
+from pneumonia_fl.sections import Preprocess
 from pneumonia_fl.text import plain_cell
 
 PARTIAL = ".preparing"

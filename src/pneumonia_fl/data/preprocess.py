@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pneumonia_fl.config import Preprocess
 from pneumonia_fl.errors import DataError
+from pneumonia_fl.sections import Preprocess
 
 if TYPE_CHECKING:
     import torch

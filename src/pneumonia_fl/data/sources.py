@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pneumonia_fl.config import Preprocess, SyntheticData, parse
+from pneumonia_fl.config import parse
 from pneumonia_fl.data.archive import open_zip
 from pneumonia_fl.data.arrays import open_npz
 from pneumonia_fl.data.folder import open_folder
@@ -17,6 +17,7 @@ from pneumonia_fl.data.preprocess import Decoded, decode, scale
 from pneumonia_fl.data.store import ImageSet, Pixels
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.progress import Progress, silent
+from pneumonia_fl.sections import Preprocess, SyntheticData
 
 __all__ = ["UNKNOWN_LICENCE", "Item", "Source", "load_split", "open_source", "read_image"]
 

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from pneumonia_fl.config import no_login, parse
+from pneumonia_fl.config import parse
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.json_files import read_json
+from pneumonia_fl.sections import no_login
 from pneumonia_fl.strict import Strict
 from pneumonia_fl.yaml_files import read_yaml
 

@@ -128,9 +128,9 @@ def _removed_on_error(folder: Path) -> Iterator[None]:
 
 
 def _make_synthetic(job: JobConfig, folder: Path, watcher: Watcher) -> Path:
-    from pneumonia_fl.config import Preprocess
     from pneumonia_fl.data.prepare import prepare
     from pneumonia_fl.data.sources import open_source
+    from pneumonia_fl.sections import Preprocess
 
     wanted = job.synthetic
     assert wanted is not None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumonia_fl.config import JobConfig, Preprocess, load_job, parse
+from pneumonia_fl.config import JobConfig, load_job, parse
 from pneumonia_fl.data.manifest import read_info
 from pneumonia_fl.errors import ConfigError, RefusedError, RunError, TimeLimitError
 from pneumonia_fl.fl.admin.records import record
@@ -17,6 +17,7 @@ from pneumonia_fl.fl.plan import plan
 from pneumonia_fl.jobfiles import find_job
 from pneumonia_fl.overrides import with_overrides
 from pneumonia_fl.progress import Progress, silent
+from pneumonia_fl.sections import Preprocess
 
 META_FILES = ("meta.json", "meta.yml", "meta.conf")
 EXPORTING, SENDING = "making the job", "sending"
