@@ -26,6 +26,7 @@ from pneumonia_fl.data.files import keep_files_private
 from pneumonia_fl.errors import PneumoniaFLError
 
 INTERRUPTED = 130
+OUT_OF_MEMORY = "out of memory; end other programs, or give fewer --workers, then run again"
 
 app = typer.Typer(
     help=f"Federated learning of a chest X-ray pneumonia classifier on NVIDIA FLARE.\n\n{DISCLAIMER}",
@@ -85,6 +86,9 @@ def main() -> None:
     except (PneumoniaFLError, OSError) as error:  # OSError: a full disk, a missing right; it names the file
         echo(traceback.format_exc() if debug else f"error: {error}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
+    except MemoryError:
+        echo(traceback.format_exc() if debug else f"error: {OUT_OF_MEMORY}", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         echo("interrupted", err=True)
         sys.exit(INTERRUPTED)

@@ -7,7 +7,7 @@ from pathlib import Path
 from pneumonia_fl.data.archive import MAX_FILE_BYTES
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item
 from pneumonia_fl.data.layout import find_items, origin
-from pneumonia_fl.errors import DataError
+from pneumonia_fl.errors import DataError, StorageError
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class FolderSource:
     def read(self, item: Item) -> bytes:
         """Return one file's bytes."""
         path = self.path / item.name
+        if not self.path.is_dir():
+            raise StorageError(f"{self.path} is no longer there; connect its disk or share and run again")
         if not path.is_file():
             raise DataError("not a regular file, or a link to nowhere")
         if path.stat().st_size > MAX_FILE_BYTES:

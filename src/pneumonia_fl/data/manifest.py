@@ -51,6 +51,7 @@ class Row:
         width: of the source's picture, pixels.
         height: of the source's picture, pixels.
         source: kind of the source.
+        bits: of a gray level in the picture, 8 to 16: as its file says, else as its brightest pixel needs.
     """
 
     image: str
@@ -64,9 +65,12 @@ class Row:
     width: int
     height: int
     source: str
+    bits: int = 8
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+_OLD_COLUMNS = COLUMNS[:-1]
+"""Older manifests do not tell the depth."""
 
 
 class DatasetInfo(Strict):
@@ -92,6 +96,7 @@ class DatasetInfo(Strict):
     duplicates: int
     patient_overlap_with_test: int
     leaks_dropped: int = 0
+    bits: dict[str, int] = Field({}, description="Images by the bits of their gray levels.")
     manifest_sha256: str
     poolable: bool
 
@@ -104,7 +109,7 @@ def read_manifest(folder: Path) -> list[Row]:
     """
     lines = csv.reader(io.StringIO(_read(folder / MANIFEST).decode(), newline=""))
     try:
-        if tuple(next(lines, ())) != COLUMNS:
+        if tuple(next(lines, ())) not in (COLUMNS, _OLD_COLUMNS):
             raise ValueError("unexpected columns")
         return [_row(values) for values in lines]
     except (ValueError, csv.Error) as error:
@@ -169,11 +174,11 @@ def _read(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
 
 
 def _row(values: list[str]) -> Row:
-    if len(values) != len(COLUMNS):
+    if len(values) not in (len(COLUMNS), len(_OLD_COLUMNS)):
         raise ValueError(f"{len(values)} columns")
-    image, label, patient, subtype, official, site, split, sha256, width, height, source = values
+    image, label, patient, subtype, official, site, split, sha256, width, height, source, *rest = values
     if label not in ("0", "1") or split not in SPLITS:
         raise ValueError(f"label {label!r}, split {split!r}")
-    return Row(
-        image, int(label), patient, subtype, official, site, split, sha256, int(width), int(height), source
-    )
+    sizes = int(width), int(height)
+    bits = [int(value) for value in rest]
+    return Row(image, int(label), patient, subtype, official, site, split, sha256, *sizes, source, *bits)

@@ -8,6 +8,7 @@ completes it. The same source, seed and settings give the same bytes, whatever t
 import csv
 import io
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,6 +228,7 @@ def _row(kind: str, picture: Picture, site: str, split: Split) -> Row:
         width=outcome.width,
         height=outcome.height,
         source=kind,
+        bits=outcome.bits,
     )
 
 
@@ -262,6 +264,7 @@ def _write_tables(
         duplicates=cleaned.duplicates,
         patient_overlap_with_test=cleaned.overlap,
         leaks_dropped=cleaned.leaks,
+        bits={str(bits): number for bits, number in sorted(Counter(row.bits for row in rows).items())},
         manifest_sha256=write_manifest(folder, rows),
         # Images of unknown licence may be private, however they are dealt out.
         poolable=source.licence != UNKNOWN_LICENCE or plan.poolable,
