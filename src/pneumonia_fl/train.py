@@ -107,7 +107,8 @@ def train_epochs(
     loss_sum, hits, samples = 0.0, 0.0, 0
     with _seeded(seed, stepper.device):
         for step, rows in enumerate(order):
-            rate = learning_rate(train, (turn.round + (step + 1) / len(order)) / turn.rounds)
+            # At the middle of the step: at its end the very last one would have the rate 0.
+            rate = learning_rate(train, (turn.round + (step + 0.5) / len(order)) / turn.rounds)
             loss, right = stepper.step(rows, rate, penalty)
             if not math.isfinite(loss):
                 raise SiteError(_diverged(turn, step, loss, train))
