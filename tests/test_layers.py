@@ -53,6 +53,7 @@ LAYERS = (
         "crosssite",
         "checkpoint",
         "predict",
+        "weights",
     },
     {"fl", "report", "web"},
     {"cli"},

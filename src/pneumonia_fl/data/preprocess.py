@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, _imaging
 from PIL.ImageFile import ImageFile
 
+from pneumonia_fl.data.foreign import HEAD, foreign, is_text
 from pneumonia_fl.data.pixels import BYTE, gray
 from pneumonia_fl.data.tags import with_black_as_zero, without_tags
 from pneumonia_fl.errors import DataError
@@ -133,10 +134,10 @@ def _hush_pillow() -> None:
 def _what_else(data: bytes) -> str:
     if data[:4] in _TIFF:
         return "a TIFF whose kind of pixels is not known; export the image as gray with 8 or 16 bits"
-    head = data[:256]
-    is_text = all(byte in b"\t\n\r\f" or byte >= 32 for byte in head) and b"\x00" not in head
-    kind = "text, not an image" if is_text else "not a readable image"
-    return f"{kind} (accepted: {', '.join(FORMATS)})"
+    if not is_text(data[:HEAD]):
+        return f"not a readable image (accepted: {', '.join(FORMATS)})"
+    words = foreign(data)
+    return f"text, not an image{'' if words == 'text' else f': {words}'} (accepted: {', '.join(FORMATS)})"
 
 
 def _squash(gray: Image.Image, spec: Preprocess) -> NDArray[np.uint8]:
