@@ -140,8 +140,12 @@ def run(
 
     request = Request(str(job), data, out, runs, changes, clients, log_config, force)
     if export:
+        from pneumonia_fl.fl.stock_simulator import write_workspace
+
         sys.argv[1:] = []  # NVFlare would take --export from here for itself, and warn
-        echo(f"NVFlare job: {export_only(request, job_dir)}")
+        folder = export_only(request, job_dir)
+        write_workspace(folder.parent)
+        echo(f"NVFlare job: {folder}")
         return
     if earlier is not None:
         _repeat(earlier, request, as_json)
