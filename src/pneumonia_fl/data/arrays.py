@@ -69,7 +69,11 @@ class NpzSource:
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 return file[name] if name in file else np.empty((0,), np.uint8)
-        except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # numpy, zipfile and zlib raise nearly anything on damaged bytes
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's, and not the archive's
             raise DataError(f"{self.path.name}: cannot read {name} ({error})") from None
 
 
