@@ -13,7 +13,7 @@ import numpy as np
 
 from pneumonia_fl.assessment import assess
 from pneumonia_fl.checkpoint import load_model
-from pneumonia_fl.data.files import inner_folder, write_new
+from pneumonia_fl.data.files import expanded, inner_folder, write_new
 from pneumonia_fl.data.manifest import INFO, read_info
 from pneumonia_fl.data.sources import load_split, open_source
 from pneumonia_fl.data.store import ImageSet, SiteData, concatenate
@@ -163,7 +163,7 @@ def load_images(
     Raises:
         DataError: the source or the split cannot be read, or is prepared at another size.
     """
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if not (folder / INFO).is_file():
         opened = open_source(source, progress=progress)
         return load_split(opened, split, spec, progress), {"source": opened.kind, "manifest_sha256": None}

@@ -10,6 +10,7 @@ import numpy as np
 from pneumonia_fl.config import parse
 from pneumonia_fl.data.archive import open_zip
 from pneumonia_fl.data.arrays import open_npz
+from pneumonia_fl.data.files import expanded
 from pneumonia_fl.data.folder import open_folder
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item, Source
 from pneumonia_fl.data.manifest import INFO, SPLITS
@@ -42,7 +43,7 @@ def open_source(spec: str, sites: int | None = None, progress: Progress = silent
         return _synthetic(settings, sites)
     if spec == "kaggle":
         return _kaggle(progress)
-    return _on_disk(Path(spec).expanduser())
+    return _on_disk(expanded(spec))
 
 
 def read_image(source: Source, item: Item, spec: Preprocess) -> tuple[Decoded, bytes]:
