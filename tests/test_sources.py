@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pneumonia_fl.data.items import UNKNOWN_LICENCE
-from pneumonia_fl.data.layout import find_items, patient_of, subtype_of
+from pneumonia_fl.data.layout import NESTED_COPY, NO_CLASS, SYSTEM_FILE, find_items, patient_of, subtype_of
 from pneumonia_fl.data.sources import load_split, open_source
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.sections import Preprocess
@@ -63,13 +63,18 @@ def test_junk_and_nested_copies_do_not_count() -> None:
         "chest_xray/readme.txt",
         "chest_xray/train/PNEUMONIA/person1_virus_1.jpeg",
     ]
-    items = find_items(names, [], "here")
-    assert [item.name for item in items] == [names[7], names[0], names[9]]
+    found = find_items(names, [], "here")
+    assert [item.name for item in found.items] == [names[7], names[0], names[9]]
+    assert dict(found.left_out) == {
+        names[1]: NESTED_COPY,
+        names[8]: NO_CLASS,
+        **{name: SYSTEM_FILE for name in names[2:7]},
+    }
 
 
 def test_equal_names_of_different_hospitals_are_different_images() -> None:
     names = ["north/train/NORMAL/1.png", "south/train/NORMAL/1.png", "south/south/train/NORMAL/1.png"]
-    assert [item.name for item in find_items(names, [], "here")] == names[:2]
+    assert [item.name for item in find_items(names, [], "here").items] == names[:2]
 
 
 def test_class_folders_alone_in_any_case_have_no_official_split(tmp_path: Path) -> None:
@@ -79,7 +84,7 @@ def test_class_folders_alone_in_any_case_have_no_official_split(tmp_path: Path) 
 
 
 def test_validation_folder_has_other_names_too() -> None:
-    items = find_items([r"valid\NORMAL\a.png", "TEST/x/NORMAL/b.png"], [], "here")
+    items = find_items([r"valid\NORMAL\a.png", "TEST/x/NORMAL/b.png"], [], "here").items
     assert [item.official_split for item in items] == ["test", "val"]
 
 
