@@ -204,7 +204,7 @@ def test_a_hospital_prepares_its_own_folder(tmp_path: Path) -> None:
         finding.message for finding in check(tmp_path / "out" / "my-hospital") if finding.level == "warn"
     ]
     assert [warning.partition(":")[0] for warning in warnings] == [
-        "patient unknown for 12 of 12 images (100%)",
+        "patient unknown for 12 of 12 images (100.0%)",
         "no split recognised (train, val, test)",
     ]
 

@@ -192,6 +192,16 @@ def test_other_arrays_are_refused(tmp_path: Path, changes: dict[str, np.ndarray]
         open_source(str(write_npz(tmp_path / "x.npz", **changes)))
 
 
+def test_the_arrays_of_an_npz_have_their_usual_names_and_others_are_counted(tmp_path: Path) -> None:
+    with np.load(write_npz(tmp_path / "x.npz")) as file:
+        arrays = {name.replace("test", "TESTING").replace("train", "Training"): file[name] for name in file}
+    np.savez(tmp_path / "y.npz", **arrays, extra_images=np.zeros((3, 28, 28), np.uint8))
+    source = open_source(str(tmp_path / "y.npz"))
+    assert {item.official_split for item in source.items()} == {"train", "val", "test"}
+    assert source.read(source.items()[0]).shape == (28, 28)  # type: ignore[union-attr]
+    assert [name for name, _ in source.left_out] == ["extra_images"]
+
+
 def test_objects_in_an_npz_are_not_made(tmp_path: Path) -> None:
     target = tmp_path / "exploded"
     with pytest.raises(DataError, match=r"x\.npz"):
@@ -247,6 +257,17 @@ def test_unreadable_images_are_left_out_with_a_warning(
     (tmp_path / "test/NORMAL/a.png").write_bytes(b"x")
     with pytest.raises(DataError, match="none of the images can be read"):
         load_split(source, "test", SPEC)
+
+
+def test_files_that_stand_for_no_class_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = open_source(
+        str(write_folder(tmp_path, {"test/NORMAL/a.png": jpeg(1), "test/VIRUS/b.png": jpeg(2)}))
+    )
+    with caplog.at_level(logging.WARNING):
+        load_split(source, "test", SPEC)
+    assert "files left out: 1 in no class folder: test/VIRUS" in caplog.text
 
 
 def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:

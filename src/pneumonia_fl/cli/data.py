@@ -10,6 +10,7 @@ from pneumonia_fl.cli.terminal import echo, terminal
 
 if TYPE_CHECKING:
     from pneumonia_fl.data.check import Finding
+    from pneumonia_fl.data.items import Source
     from pneumonia_fl.data.manifest import DatasetInfo
 
 app = typer.Typer(
@@ -153,7 +154,7 @@ def prepare(
     if as_json:
         echo(info.model_dump_json(indent=2))
     else:
-        _print_summary(info, out.resolve(), any(item.official_split for item in opened.items()))
+        _print_summary(info, out.resolve(), opened)
 
 
 @app.command()
@@ -194,18 +195,19 @@ def show(
         echo(picture.resolve())
 
 
-def _print_summary(info: "DatasetInfo", out: Path, split_up: bool) -> None:
+def _print_summary(info: "DatasetInfo", out: Path, source: "Source") -> None:
     from pneumonia_fl.data.check import no_test_set, unknown_patients
+    from pneumonia_fl.data.layout import described
     from pneumonia_fl.data.manifest import TEST
 
     terminal().print(_counts_table(info))
     echo(f"left out: {info.quarantined} not trusted, {info.duplicates} exact copies (quarantine.csv)")
-    for reason, number in info.unused.items():
-        echo(f"not used: {number} {reason} (quarantine.csv)")
+    for line in described(source.left_out):
+        echo(f"not used: {line} (quarantine.csv)")
     if info.leaks_dropped:
         echo(f"{info.leaks_dropped} images left out: their patients have a picture in the official test set")
     if TEST not in info.counts:
-        echo(no_test_set(split_up))
+        echo(no_test_set(any(item.official_split for item in source.items())))
     if info.patients_unknown:
         images = sum(sum(classes.values()) for splits in info.counts.values() for classes in splits.values())
         echo(unknown_patients(info.patients_unknown, images))

@@ -59,16 +59,18 @@ def check(folder: Path) -> list[Finding]:
 def unknown_patients(unknown: int, images: int) -> str:
     """Say what it means that the patients of so many images are unknown."""
     return (
-        f"patient unknown for {unknown:,} of {images:,} images ({unknown / images:.0%}): each counts as a patient of "
+        f"patient unknown for {unknown:,} of {images:,} images ({unknown / images:.1%}): each counts as a patient of "
         "its own, so one person may be in two sites, or in both train and val"
     )
 
 
 def no_test_set(split_up: bool) -> str:
     """Say what it means that a source has no test set that was recognised."""
-    what = "no test set recognised" if split_up else "no split recognised (train, val, test)"
+    if split_up:
+        return "no test set recognised: the source's train and val folders are for training and validation"
     return (
-        f"{what}: all images are for training and validation; if the source has a test set, it is trained on"
+        "no split recognised (train, val, test): all images are for training and validation; "
+        "if the source has a test set, it is trained on"
     )
 
 
@@ -147,15 +149,15 @@ def _several(
 
 
 def _check_classes(info: DatasetInfo) -> Iterator[Finding]:
-    for site in info.sites:
-        for split in ("train", "val"):
-            classes = info.counts.get(site, {}).get(split, {})
-            missing = [name for name in CLASS_NAMES if not classes.get(name)]
-            if len(missing) == len(CLASS_NAMES):
-                yield Finding("fail", f"{site}: no {split} images")
-            elif missing:
-                effect = "its AUROC is n/a" if split == "val" else "it can train on one class only"
-                yield Finding("warn", f"{site}: no {missing[0]} images in {split}; {effect}")
+    wanted = [(site, split) for site in info.sites for split in ("train", "val")]
+    for site, split in [*wanted, *([(TEST, TEST)] if TEST in info.counts else [])]:
+        classes = info.counts.get(site, {}).get(split, {})
+        missing = [name for name in CLASS_NAMES if not classes.get(name)]
+        if len(missing) == len(CLASS_NAMES):
+            yield Finding("fail", f"{site}: no {split} images")
+        elif missing:
+            effect = "it can train on one class only" if split == "train" else "its AUROC is n/a"
+            yield Finding("warn", f"{site}: no {missing[0]} images in {split}; {effect}")
 
 
 def _check_left_out(info: DatasetInfo) -> Iterator[Finding]:

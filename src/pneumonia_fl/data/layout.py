@@ -26,7 +26,7 @@ KERMANY_SHARE = 0.9
 
 SYSTEM_FILE = "a hidden file, or one of another program"
 NO_CLASS = "in no class folder"
-NO_SPLIT = "in no train, val or test folder, as others are"
+NO_SPLIT = "in no train, val or test folder, though others are"
 NESTED_COPY = "a second copy in a nested folder"
 
 Classes = Mapping[str, int]
@@ -48,7 +48,8 @@ _SCHEMES = tuple(
 )
 _SUBTYPES = {"bacteria": "bacterial", "virus": "viral"}
 _NAMES_SHOWN = 8
-_Place = tuple[tuple[str, ...], str, int, tuple[str, ...]]
+_Place = tuple[tuple[str, ...], str, str, tuple[str, ...]]
+"""Folders above, split, name of the class folder in lower case, and the rest of a file's name."""
 
 
 def parse_classes(words: Sequence[str]) -> Classes:
@@ -108,7 +109,7 @@ def find_items(
         elif (original := first.setdefault(place, name)) != name and same(original, name):
             left_out.append((name, NESTED_COPY))
         else:
-            items.append(_item(name, place))
+            items.append(_item(name, place, classes))
     _require_files(places, folders, where, classes)
     if not items:
         raise DataError(
@@ -129,14 +130,25 @@ def require_classes(items: Iterable[Item], left_out: LeftOut) -> None:
     for label, name in enumerate(CLASS_NAMES):
         if label not in there:
             raise DataError(
-                f"no {name} images to train on: no folder of that name holds any ({_seen(left_out)}); "
-                f"if others do, map them: --classes {name.lower()}=FOLDER,FOLDER"
+                f"no {name} images to train on ({_seen(left_out)}); if other folders hold them, map those: "
+                f"--classes {name.lower()}=FOLDER,FOLDER"
             )
 
 
 def summary(left_out: LeftOut) -> dict[str, int]:
     """Count what is left out by reason, the most frequent first."""
     return dict(Counter(reason for _, reason in left_out).most_common())
+
+
+def described(left_out: LeftOut) -> list[str]:
+    """Say for each reason how many files are left out, and in which folders most of them lie."""
+    lines = []
+    for reason, count in summary(left_out).items():
+        folders = Counter("/".join(_parts(name)[:-1]) or name for name, why in left_out if why == reason)
+        where = ", ".join(printable(folder) for folder, _ in folders.most_common(3))
+        more = ", …" if len(folders) > 3 else ""
+        lines.append(f"{count:,} {reason}: {where}{more}")
+    return lines
 
 
 def split_of(folders: Sequence[str]) -> str:
@@ -192,7 +204,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _place(parts: Sequence[str], classes: Classes) -> _Place | str:
-    """Return (folders above, split, label, rest) of a file, or the reason why it is no image of a class."""
+    """Return the place of a file, or the reason why it is no image of a class."""
     if is_system_file(parts):
         return SYSTEM_FILE
     above = [part.strip().lower() for part in parts[:-1]]
@@ -202,7 +214,7 @@ def _place(parts: Sequence[str], classes: Classes) -> _Place | str:
     splits = [index for index, part in enumerate(above[:depth]) if _split(part)]
     top = splits[-1] if splits else depth
     split = split_of(above[:depth]) or split_of(above[depth + 1 :])
-    return _outer(parts[:top]), split, classes[above[depth]], tuple(parts[depth + 1 :])
+    return _outer(parts[:top]), split, above[depth], tuple(parts[depth + 1 :])
 
 
 def _outer(folders: Sequence[str]) -> tuple[str, ...]:
@@ -210,8 +222,9 @@ def _outer(folders: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name, _ in groupby(folders) if name.lower() != "chest_xray")
 
 
-def _item(name: str, place: _Place) -> Item:
-    _, split, label, rest = place
+def _item(name: str, place: _Place, classes: Classes) -> Item:
+    _, split, folder, rest = place
+    label = classes[folder]
     stem = PurePosixPath(rest[-1]).stem
     known = _scheme(stem) is not None
     return Item(name, label, patient_of(stem, label), subtype_of(stem, label), split, known)
@@ -238,10 +251,9 @@ def _parents(parts: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
 
 
 def _seen(left_out: LeftOut) -> str:
-    """Name the folders that stand for no class, the largest first."""
-    seen = Counter(
-        _parts(name)[-2] for name, reason in left_out if reason == NO_CLASS and len(_parts(name)) > 1
-    )
+    """Name the folders of files that stand for nothing, the largest first."""
+    ignored = [_parts(name) for name, reason in left_out if reason in (NO_CLASS, NO_SPLIT)]
+    seen = Counter(parts[-2] for parts in ignored if len(parts) > 1)
     names = [f"{printable(name)}: {count}" for name, count in seen.most_common(_NAMES_SHOWN)]
     return (
         f"other folders with files: {', '.join(names)}" if names else "there are no other folders with files"

@@ -1,11 +1,10 @@
 """The folder that a preparation writes to: whose it is, who uses it, how the new data set gets into its place."""
 
-import errno
 import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pneumonia_fl.data.files import PRIVATE_FOLDER, private_folder
@@ -17,14 +16,25 @@ from pneumonia_fl.text import printable
 PARTIAL = ".preparing"
 QUARANTINE = "quarantine.csv"
 _STORE_FILES = {IMAGES, MANIFEST, INFO}
-_BUSY = {errno.EWOULDBLOCK, errno.EACCES}
+
+
+def hold(folder: Path) -> int:
+    """Keep a prepared folder from being replaced; return a descriptor, which ends that when it is closed.
+
+    Raises:
+        OutputError: it is just being replaced.
+    """
+    return _lock(folder, fcntl.LOCK_SH, "wait until that ends")
 
 
 @contextmanager
-def in_use(folder: Path) -> Iterator[None]:
-    """Keep a prepared folder from being replaced while the block, or a process that dies in it, reads from there."""
-    with _locked(folder, fcntl.LOCK_SH):
+def held(folder: Path) -> Iterator[None]:
+    """Keep a prepared folder from being replaced within the block, at most as long as this process lives."""
+    handle = hold(folder)
+    try:
         yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -37,20 +47,18 @@ def new_data_set(out: Path, force: bool) -> Iterator[None]:
     _check(out, force)
     created = not out.exists()
     private_folder(out)
-    try:
-        with ExitStack() as locks:
-            for folder in [out, *(entry for entry in sorted(out.iterdir()) if entry.is_dir())]:
-                locks.enter_context(_locked(folder, fcntl.LOCK_EX))
-            _check(out, force)  # again: somebody else may just have finished
-            try:
-                yield
-            except BaseException:
-                shutil.rmtree(out / PARTIAL, ignore_errors=True)
-                raise
-    except BaseException:
-        if created and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
-        raise
+    advice = "wait until that ends, or choose another --out"
+    with ExitStack() as locks:
+        for folder in [out, *(entry for entry in sorted(out.iterdir()) if entry.is_dir())]:
+            locks.callback(os.close, _lock(folder, fcntl.LOCK_EX, advice))
+        try:
+            _check(out, force)  # again: another preparation may just have ended
+            yield
+        except BaseException:
+            shutil.rmtree(out / PARTIAL, ignore_errors=True)
+            if created and out.is_dir() and not any(out.iterdir()):
+                out.rmdir()
+            raise
 
 
 def move_into_place(out: Path) -> None:
@@ -88,28 +96,24 @@ def _is_ours(entry: Path) -> bool:
     return entry.name == PARTIAL or {child.name for child in entry.iterdir()} <= _STORE_FILES
 
 
-@contextmanager
-def _locked(folder: Path, kind: int) -> Iterator[None]:
-    """Hold a lock on a folder; the system lets go of it with the process. Where it knows no locks, there is none."""
+def _lock(folder: Path, kind: int, advice: str) -> int:
+    """Lock a folder; the system lets go of it with the process. Where the file system knows no locks, there is none."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _BUSY:
-                raise OutputError(
-                    f"{folder} is in use by {_users(folder)}; wait until that ends, or choose another --out"
-                ) from None
-        yield
-    finally:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
         os.close(handle)
+        raise OutputError(f"{folder} is in use by {_users(folder)}; {advice}") from None
+    except OSError:
+        pass
+    return handle
 
 
 def _users(folder: Path) -> str:
     """Name the other processes that have a folder open, where the system tells (Linux)."""
-    found = [process for process in Path("/proc").glob("[0-9]*") if _has_open(process, folder)]
+    found = sorted(process for process in Path("/proc").glob("[0-9]*") if _has_open(process, folder))
     names = [f"process {one.name} ({_command(one)})" for one in found if one.name != str(os.getpid())]
-    return ", ".join(sorted(names)) or "another process"
+    return ", ".join(names) or "another process"
 
 
 def _has_open(process: Path, folder: Path) -> bool:
@@ -120,10 +124,6 @@ def _has_open(process: Path, folder: Path) -> bool:
 
 
 def _command(process: Path) -> str:
-    try:
-        words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return "?"
-    return printable(
-        " ".join(Path(word).name if number < 2 else word for number, word in enumerate(words)), 80
-    )
+    with suppress(OSError):
+        return printable((process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " "))
+    return "?"

@@ -13,7 +13,7 @@ from pneumonia_fl.data.arrays import open_npz
 from pneumonia_fl.data.files import expanded
 from pneumonia_fl.data.folder import open_folder
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item, Source
-from pneumonia_fl.data.layout import Classes, parse_classes, summary
+from pneumonia_fl.data.layout import Classes, described, parse_classes
 from pneumonia_fl.data.manifest import INFO, SPLITS
 from pneumonia_fl.data.preprocess import Decoded, decode, scale
 from pneumonia_fl.data.store import ImageSet, Pixels
@@ -88,8 +88,8 @@ def load_split(source: Source, split: str, spec: Preprocess, progress: Progress 
                 kept.append(item)
             progress(f"decode {split}", done + 1, len(items))
     _report(left_out, kept)
-    for reason, count in summary(source.left_out).items():
-        _log.warning("%d of the source's files left out: %s", count, reason)
+    for line in described(source.left_out):
+        _log.warning("files left out: %s", line)
     labels = np.array([item.label for item in kept], dtype=np.int64)
     return ImageSet(np.stack(images), labels, [i.patient for i in kept], [i.subtype for i in kept])
 
