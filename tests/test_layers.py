@@ -23,6 +23,7 @@ LAYERS = (
         "learning",
         "names",
         "overrides",
+        "paths",
         "progress",
         "sections",
         "strict",

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pneumonia_fl.cli.app import App
 from pneumonia_fl.cli.terminal import echo, terminal
 
 if TYPE_CHECKING:
     from pneumonia_fl.data.check import Finding
     from pneumonia_fl.data.manifest import DatasetInfo
 
-app = typer.Typer(
+app = App(
     no_args_is_help=True,
     help="Get chest X-rays, prepare them for sites, check them and look at them.",
 )

@@ -10,13 +10,13 @@ import numpy as np
 from pneumonia_fl.config import parse
 from pneumonia_fl.data.archive import open_zip
 from pneumonia_fl.data.arrays import open_npz
-from pneumonia_fl.data.files import expanded
 from pneumonia_fl.data.folder import open_folder
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item, Source
 from pneumonia_fl.data.manifest import INFO, SPLITS
 from pneumonia_fl.data.preprocess import Decoded, decode, scale
 from pneumonia_fl.data.store import ImageSet, Pixels
 from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.paths import expanded
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.sections import Preprocess, SyntheticData
 
