@@ -176,15 +176,14 @@ def _problem(kind: type[Strict], item: Mapping[str, Any]) -> str:
 
 
 def _meant(kind: type[Strict], key: str) -> str:
-    """Return which setting was probably meant: one of a similar name, of that name elsewhere, or described so."""
+    """Return which setting was probably meant: of that name elsewhere, described so beside it, of a similar name."""
     fields = dict(fields_of(kind))
-    near = did_you_mean(key, fields)
-    name = key.rpartition(".")[2]
-    same = [known for known in fields if known.rpartition(".")[2] == name]
+    section, _, name = key.rpartition(".")
     words = name.replace("_", " ").lower()
-    described = [known for known, field in fields.items() if words in (field.description or "").lower()]
-    return (
-        f"; did you mean {same[0]}?"
-        if same
-        else near or (f"; did you mean {described[0]}?" if described else "")
-    )
+    beside = [known for known in fields if known.rpartition(".")[0] == section]
+    sure = [known for known in fields if known.rpartition(".")[2] == name]
+    sure += [known for known in beside if words in (fields[known].description or "").lower()]
+    sure += [known for known in fields if len(name) > 3 and name in known.rpartition(".")[2]]
+    if sure:
+        return f"; did you mean {sure[0]}?"
+    return did_you_mean(key, beside) or did_you_mean(key, fields)

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -56,7 +57,8 @@ def fields_of(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fi
 
 def _parts(field: FieldInfo) -> tuple[Any, ...]:
     """What a value may be: the members of a union, else the one type."""
-    return get_args(field.annotation) or (field.annotation,)
+    union = get_origin(field.annotation) in (Union, UnionType)
+    return get_args(field.annotation) if union else (field.annotation,)
 
 
 def _scalar(value: object) -> str:

@@ -1,7 +1,6 @@
-"""Paths: as a person writes them, what is said of one that leads nowhere, and what becomes of one in a URL."""
+"""Paths: as a person writes them, and what is said of one that leads nowhere."""
 
 from pathlib import Path
-from urllib.parse import quote
 
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.names import did_you_mean
@@ -34,16 +33,6 @@ def missing(path: Path) -> str:
         return f"{path} does not exist"
     name = near.removeprefix("; did you mean ").removesuffix("?")
     return f"{path} does not exist; did you mean {first.parent / name / path.relative_to(first)}?"
-
-
-def sqlite_uri(file: Path) -> str:
-    """Return the URI of a database file for SQLAlchemy and MLflow.
-
-    A path with characters that mean something in a URL names the driver too: of `sqlite:///` MLflow would take them
-    for a folder's name, and make that folder.
-    """
-    encoded = quote(str(file))
-    return f"sqlite:///{file}" if encoded == str(file) else f"sqlite+pysqlite:///{encoded}"
 
 
 def _names_in(folder: Path) -> list[str]:

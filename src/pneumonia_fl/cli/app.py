@@ -17,7 +17,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Command(TyperCommand):
     """A command; its arguments and options that are paths come expanded."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run it; Ctrl-C ends it with a word, which Typer would not say."""
         ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
         try:

@@ -193,11 +193,12 @@ def _print_summary(info: "DatasetInfo", out: Path) -> None:
 
 
 def _counts_table(info: "DatasetInfo") -> Any:
-    from rich.table import Table
-
+    from pneumonia_fl.cli.fitting import FittingTable
     from pneumonia_fl.data.manifest import CLASS_NAMES
 
-    table = Table(title=f"{info.source}, {info.partition}, {info.preprocess.size} px, seed {info.seed}")
+    table = FittingTable(
+        title=f"{info.source}, {info.partition}, {info.preprocess.size} px, seed {info.seed}"
+    )
     table.add_column("site")
     table.add_column("split")
     for name in CLASS_NAMES:

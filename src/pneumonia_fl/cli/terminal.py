@@ -46,5 +46,9 @@ def text_column(field: str) -> "TextColumn":
 
 
 class _Terminal(Console):
+    def print(self, *objects: Any, crop: bool = False, **options: Any) -> None:
+        """Print; what is wider than the window is not cut."""
+        super().print(*objects, crop=crop, **options)
+
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printed(text), **options)
