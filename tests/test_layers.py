@@ -39,6 +39,7 @@ LAYERS = (
         "curves",
         "assessment",
         "runs",
+        "cleaning",
         "journal",
         "jobfiles",
     },
