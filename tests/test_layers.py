@@ -43,6 +43,7 @@ LAYERS = (
         "curves",
         "assessment",
         "runs",
+        "cleaning",
         "journal",
         "jobfiles",
     },

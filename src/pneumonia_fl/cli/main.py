@@ -10,11 +10,13 @@ import typer
 
 from pneumonia_fl import DISCLAIMER, __version__
 from pneumonia_fl.cli.app import App
+from pneumonia_fl.cli.clean import clean
 from pneumonia_fl.cli.compare import compare
 from pneumonia_fl.cli.data import app as data_app
 from pneumonia_fl.cli.doctor import doctor
 from pneumonia_fl.cli.evaluate import evaluate
 from pneumonia_fl.cli.federation import down, status, up
+from pneumonia_fl.cli.init import init
 from pneumonia_fl.cli.jobs import abort, clone, delete, download, jobs, logs, resume, submit, watch
 from pneumonia_fl.cli.predict import predict
 from pneumonia_fl.cli.provision import authz, provision
@@ -30,7 +32,6 @@ app = App(
     help=f"Federated learning of a chest X-ray pneumonia classifier on NVIDIA FLARE.\n\n{DISCLAIMER}",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode="markdown",
 )
 app.add_typer(data_app, name="data")
@@ -42,6 +43,8 @@ app.command()(compare)
 app.command()(report)
 app.command()(runs)
 app.command()(ui)
+app.command()(clean)
+app.command()(init)
 app.command()(provision)
 app.command()(authz)
 app.command()(up)
