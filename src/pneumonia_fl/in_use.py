@@ -47,9 +47,17 @@ def refuse_in_use(folder: Path) -> None:
     Raises:
         OutputError: one does; the message names it.
     """
-    for mark in folder.rglob(MARK):
-        if _held(mark):
-            raise OutputError(_refusal(mark))
+    for mark in _marks(folder):
+        raise OutputError(_refusal(mark))
+
+
+def is_in_use(folder: Path) -> bool:
+    """Return whether another process works in a folder or in one below it."""
+    return any(_marks(folder))
+
+
+def _marks(folder: Path) -> Iterator[Path]:
+    return (mark for mark in folder.rglob(MARK) if _held(mark))
 
 
 def _held(mark: Path) -> bool:
