@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pneumonia_fl.data.files import output_errors
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.in_use import is_in_use
 
 KINDS = {"run.json": "run", "comparison.json": "comparison", "sweep.json": "sweep"}
 """Record in a folder, and what the folder is."""
@@ -75,7 +76,7 @@ def runs_below(root: Path) -> Iterator[Leftover]:
     """Runs, comparisons and sweeps directly below `root`; links are not followed."""
     for folder in sorted(root.iterdir()):
         record = next((name for name in KINDS if (folder / name).is_file()), None)
-        if record and not folder.is_symlink():
+        if record and not folder.is_symlink() and not is_in_use(folder):
             yield measured(folder, KINDS[record], record)
 
 

@@ -21,6 +21,7 @@ from pneumonia_fl.errors import CheckpointError, DataError
 from pneumonia_fl.evaluate import margins
 from pneumonia_fl.intervals import Interval
 from pneumonia_fl.json_files import read_json
+from pneumonia_fl.paths import expanded, missing
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.runs import SHARED, RunFolder
 from pneumonia_fl.sections import Preprocess
@@ -140,7 +141,7 @@ def model_folder(path: Path) -> Path:
         CheckpointError: there is nothing at `path`, or nothing but what sites share of their models.
     """
     if not path.exists():
-        raise CheckpointError(f"{path} not found; give a run folder, a model folder or a model file")
+        raise CheckpointError(f"{missing(path)}; give a run folder, a model folder or a model file")
     if path.name.endswith(SHARED) or (path / f"model{SHARED}").is_dir():
         raise CheckpointError(
             f"{path} holds no complete model: normalisation stays at the sites; give a site's own, in a simulator's "
@@ -163,7 +164,7 @@ def load_images(
     Raises:
         DataError: the source or the split cannot be read, or is prepared at another size.
     """
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if not (folder / INFO).is_file():
         opened = open_source(source, progress=progress)
         return load_split(opened, split, spec, progress), {"source": opened.kind, "manifest_sha256": None}

@@ -65,9 +65,10 @@ def _below(folder: Path) -> "list[Leftover]":
     from pneumonia_fl.errors import OutputError
     from pneumonia_fl.fl.kits import find_kits
     from pneumonia_fl.fl.leftovers import jobs_in
+    from pneumonia_fl.paths import missing
 
     if not folder.is_dir():
-        raise OutputError(f"{folder.absolute()} does not exist")
+        raise OutputError(missing(folder.absolute()))
     if (folder / "startup").is_dir() or any(folder.glob("*/startup")):
         alone = (folder / "startup").is_dir()
         return [one for kit in find_kits(folder) if alone or kit.kind != "admin" for one in jobs_in(kit)]

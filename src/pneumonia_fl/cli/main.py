@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pneumonia_fl import DISCLAIMER, __version__
+from pneumonia_fl.cli.app import App
 from pneumonia_fl.cli.clean import clean
 from pneumonia_fl.cli.compare import compare
 from pneumonia_fl.cli.data import app as data_app
@@ -23,13 +24,11 @@ from pneumonia_fl.cli.report import report
 from pneumonia_fl.cli.run import run
 from pneumonia_fl.cli.show import runs, ui
 from pneumonia_fl.cli.sweep import sweep
-from pneumonia_fl.cli.terminal import echo
+from pneumonia_fl.cli.terminal import echo, replace_what_a_terminal_lacks
 from pneumonia_fl.data.files import keep_files_private
 from pneumonia_fl.errors import PneumoniaFLError
 
-INTERRUPTED = 130
-
-app = typer.Typer(
+app = App(
     help=f"Federated learning of a chest X-ray pneumonia classifier on NVIDIA FLARE.\n\n{DISCLAIMER}",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -81,19 +80,25 @@ def common(
 def main() -> None:
     """Run the command line; never returns normally."""
     keep_files_private()
+    replace_what_a_terminal_lacks()
     signal.signal(signal.SIGTERM, _interrupt)
     debug = "--debug" in sys.argv[1:]
     try:
         app()
     except (PneumoniaFLError, OSError) as error:  # OSError: a full disk, a missing right; it names the file
-        echo(traceback.format_exc() if debug else f"error: {error}", err=True)
+        echo(traceback.format_exc() if debug else f"error: {_said(error)}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
-    except KeyboardInterrupt:
-        echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
     except Exception:  # Python itself would print what it quotes as it is, escape sequences included
         echo(traceback.format_exc(), err=True)
         sys.exit(1)
+
+
+def _said(error: Exception) -> str:
+    """Return an error as a sentence; the operating system's own begin with a number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    advice = "; its owner can change that with chmod" if isinstance(error, PermissionError) else ""
+    return f"{error.filename or 'the operating system'}: {error.strerror}{advice}"
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -4,6 +4,8 @@ Names, reasons and file names come from others. So what is printed is text: noth
 would obey instead of showing (escape sequences, marks that turn the direction of text) becomes a space.
 """
 
+import io
+import sys
 from typing import IO, TYPE_CHECKING, Any
 
 import typer
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
 def printed(text: object) -> str:
     """Return `text` with a space for everything that is neither printable nor a line break."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in str(text))
+
+
+def replace_what_a_terminal_lacks() -> None:
+    """Have stdout and stderr show `?` for a character that their encoding lacks, where Python would stop."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def echo(text: object, err: bool = False, nl: bool = True) -> None:
@@ -37,5 +46,9 @@ def text_column(field: str) -> "TextColumn":
 
 
 class _Terminal(Console):
+    def print(self, *objects: Any, crop: bool = False, **options: Any) -> None:
+        """Print; what is wider than the window is not cut."""
+        super().print(*objects, crop=crop, **options)
+
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printed(text), **options)

@@ -16,6 +16,7 @@ from pneumonia_fl.data.manifest import INFO, SPLITS
 from pneumonia_fl.data.preprocess import Decoded, decode, scale
 from pneumonia_fl.data.store import ImageSet, Pixels
 from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.paths import expanded, missing
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.sections import Preprocess, SyntheticData
 
@@ -42,7 +43,7 @@ def open_source(spec: str, sites: int | None = None, progress: Progress = silent
         return _synthetic(settings, sites)
     if spec == "kaggle":
         return _kaggle(progress)
-    return _on_disk(Path(spec).expanduser())
+    return _on_disk(expanded(spec))
 
 
 def read_image(source: Source, item: Item, spec: Preprocess) -> tuple[Decoded, bytes]:
@@ -91,7 +92,7 @@ def _on_disk(path: Path) -> Source:
     if path.is_dir():
         return open_folder(path)
     if not path.exists():
-        raise DataError(f"{path} does not exist; give a folder, a .zip, a .npz, `kaggle` or `synthetic`")
+        raise DataError(f"{missing(path)}; give a folder, a .zip, a .npz, `kaggle` or `synthetic`")
     return open_npz(path) if path.suffix.lower() == ".npz" else open_zip(path)
 
 
