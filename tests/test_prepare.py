@@ -191,21 +191,31 @@ def test_patients_that_the_test_set_names_too_are_counted(tmp_path: Path) -> Non
 def test_a_hospital_prepares_its_own_folder(tmp_path: Path) -> None:
     files = {f"NORMAL/scan{i}.png": jpeg(i) for i in range(6)}
     files |= {f"PNEUMONIA/scan{i}.png": jpeg(i) for i in range(6, 12)}
-    info = prepare_small(str(write_folder(tmp_path / "x", files)), tmp_path / "out", sites=["my-hospital"])
+    info = prepare_small(
+        str(write_folder(tmp_path / "x", files)),
+        tmp_path / "out",
+        sites=["my-hospital"],
+        patients_unknown=True,
+    )
     assert not info.poolable
     assert not (tmp_path / "out" / "test").exists()
     assert open_site(tmp_path / "out" / "my-hospital", "my-hospital").name == "my-hospital"
-    assert levels(tmp_path / "out" / "my-hospital") == {"ok"}
+    warnings = [
+        finding.message for finding in check(tmp_path / "out" / "my-hospital") if finding.level == "warn"
+    ]
+    assert [warning.partition(":")[0] for warning in warnings] == [
+        "patient unknown for 12 of 12 images (100.0%)",
+        "no split recognised (train, val, test)",
+    ]
 
 
 def test_one_class_sites_are_allowed_with_a_warning(tmp_path: Path) -> None:
-    files = {f"PNEUMONIA/scan{i}.png": jpeg(i) for i in range(6)}
-    prepare_small(str(write_folder(tmp_path / "x", files)), tmp_path / "out", sites=["clinic"])
+    files = {f"PNEUMONIA/person{i}_virus_1.png": jpeg(i) for i in range(60)}
+    files |= {f"NORMAL/IM-{i:04}-0001.png": jpeg(100 + i) for i in range(6)}
+    prepare_small(write_folder(tmp_path / "x", files), tmp_path / "out", partition="dirichlet:0.01", seed=3)
     warnings = [finding.message for finding in check(tmp_path / "out") if finding.level == "warn"]
-    assert warnings == [
-        "clinic: no NORMAL images in train; it can train on one class only",
-        "clinic: no NORMAL images in val; its AUROC is n/a",
-    ]
+    assert "north: no NORMAL images in train; it can train on one class only" in warnings
+    assert "north: no NORMAL images in val; its AUROC is n/a" in warnings
 
 
 def test_synthetic_hospitals_stay_at_their_sites(tmp_path: Path) -> None:
@@ -255,8 +265,8 @@ def test_any_source_is_prepared_whole_and_apart_or_refused(
 
 
 def test_only_a_licence_or_the_owners_word_makes_images_poolable(tmp_path: Path) -> None:
-    files = {f"NORMAL/scan{i}.png": jpeg(i) for i in range(8)}
-    files |= {f"PNEUMONIA/scan{i}.png": jpeg(i) for i in range(8, 16)}
+    files = {f"NORMAL/NORMAL-{i}-1.png": jpeg(i) for i in range(8)}
+    files |= {f"PNEUMONIA/IM-{i}-1.png": jpeg(i) for i in range(8, 16)}
     folder = str(write_folder(tmp_path / "x", files))
     assert not prepare_small(folder, tmp_path / "private").poolable
     assert prepare_small(folder, tmp_path / "allowed", poolable=True).poolable

@@ -20,6 +20,7 @@ from torch import nn
 from pneumonia_fl import __version__
 from pneumonia_fl.checkpoint import DataSummary, ModelCard
 from pneumonia_fl.config import SiteSettings, parse, parse_words
+from pneumonia_fl.data.output import hold
 from pneumonia_fl.data.store import SiteData, open_site
 from pneumonia_fl.environment import data_root, site_threads
 from pneumonia_fl.errors import ConfigError, DataError
@@ -229,7 +230,9 @@ def _own_data(name: str) -> SiteData:
         raise ConfigError(
             "PNEUMONIA_FL_DATA is not set; let it name the folder with this site's prepared data"
         )
-    return open_site(root, name)
+    data = open_site(root, name)
+    hold(root)  # as long as this process lives
+    return data
 
 
 def _check_data(data: SiteData, settings: SiteSettings) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from pneumonia_fl.config import JobConfig, load_job
 from pneumonia_fl.data.manifest import DatasetInfo, read_info
+from pneumonia_fl.data.output import held
 from pneumonia_fl.environment import cpu_count, data_root
 from pneumonia_fl.errors import ConfigError, IncompleteError
 from pneumonia_fl.fl.machine import machine
@@ -178,7 +179,8 @@ def _planned(
 def _simulate(
     request: Request, run: RunFolder, planned: Plan, threads: dict[str, int], data: Path, watcher: Watcher
 ) -> None:
-    simulate(run, planned.job.name, threads, data, watcher.on_event, request.log_config)
+    with held(data):
+        simulate(run, planned.job.name, threads, data, watcher.on_event, request.log_config)
 
 
 def _guarded(
