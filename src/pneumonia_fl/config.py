@@ -4,7 +4,8 @@ Unknown keys, wrong types and contradictions are errors. Paths, credentials and 
 one site never stand in a job; where a site's data lies is the site's own setting (`PNEUMONIA_FL_DATA`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -12,7 +13,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.learning import Algorithm, CrossSite, EarlyStopping, OperatingPoint
-from pneumonia_fl.overrides import with_overrides
+from pneumonia_fl.names import did_you_mean
+from pneumonia_fl.overrides import fields_of, nested, with_overrides
 from pneumonia_fl.sections import (
     AugmentConfig,
     MLflowConfig,
@@ -133,11 +135,8 @@ def parse(kind: type[Settings], values: Mapping[str, Any], source: str) -> Setti
     Raises:
         ConfigError: an unknown key, a wrong type, a value out of range or a contradiction.
     """
-    try:
+    with _named(kind, source):
         return kind.model_validate(dict(values))
-    except ValidationError as error:
-        problems = "; ".join(_problem(item) for item in error.errors(include_url=False))
-        raise ConfigError(f"{source}: {problems}") from None
 
 
 def load_job(path: Path, overrides: Iterable[str] = ()) -> JobConfig:
@@ -146,19 +145,45 @@ def load_job(path: Path, overrides: Iterable[str] = ()) -> JobConfig:
     Raises:
         ConfigError: the file is missing, is not YAML, or does not describe a job.
     """
-    return parse(JobConfig, with_overrides(read_yaml(path), overrides), path.name)
+    return parse(JobConfig, with_overrides(read_yaml(path), overrides, JobConfig), path.name)
 
 
 def parse_words(kind: type[Settings], words: Iterable[str], source: str) -> Settings:
-    """The inverse of `flatten`."""
-    return parse(kind, with_overrides({}, words), source)
+    """The inverse of `flatten`; each value is what its setting's type makes of it, and a name never a number."""
+    with _named(kind, source):
+        return kind.model_validate_strings(nested(words))
 
 
-def _problem(item: Mapping[str, Any]) -> str:
+@contextmanager
+def _named(kind: type[Strict], source: str) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        problems = "; ".join(_problem(kind, item) for item in error.errors(include_url=False))
+        raise ConfigError(f"{source}: {problems}") from None
+
+
+def _problem(kind: type[Strict], item: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "job"
     if item["type"] == "extra_forbidden":
-        return f"unknown key {where!r}"
+        return f"unknown key {where!r}{_meant(kind, where)}"
+    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
+        return f"{where}: YAML reads this text as {item['input']!r}; put it in quotes"
     if item["type"] == "value_error":
         # Of a whole section; showing it would show a secret that must not stand there.
         return f"{where}: {item['msg'].removeprefix('Value error, ')}"
     return f"{where}: {item['msg']} (got {item['input']!r})"
+
+
+def _meant(kind: type[Strict], key: str) -> str:
+    """Return which setting was probably meant: of that name elsewhere, described so beside it, of a similar name."""
+    fields = dict(fields_of(kind))
+    section, _, name = key.rpartition(".")
+    words = name.replace("_", " ").lower()
+    beside = [known for known in fields if known.rpartition(".")[0] == section]
+    sure = [known for known in fields if known.rpartition(".")[2] == name]
+    sure += [known for known in beside if words in (fields[known].description or "").lower()]
+    sure += [known for known in fields if len(name) > 3 and name in known.rpartition(".")[2]]
+    if sure:
+        return f"; did you mean {sure[0]}?"
+    return did_you_mean(key, beside) or did_you_mean(key, fields)

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.paths import expanded
 from pneumonia_fl.sections import no_login
 
 DATA_VARIABLE = "PNEUMONIA_FL_DATA"
@@ -58,13 +59,13 @@ SERVER_JOB_VARIABLES = (
 def data_root() -> Path | None:
     """The site's own data folder from `PNEUMONIA_FL_DATA`, or None when it is not set."""
     value = os.environ.get(DATA_VARIABLE)
-    return Path(value) if value else None
+    return expanded(value) if value else None
 
 
 def admin_kit() -> Path | None:
     """The person's own startup kit from `PNEUMONIA_FL_KIT`, or None when it is not set."""
     value = os.environ.get(KIT_VARIABLE)
-    return Path(value) if value else None
+    return expanded(value) if value else None
 
 
 def quiet_grpc() -> None:
@@ -85,7 +86,7 @@ def site_state(site: str, job: str) -> Path | None:
     From `PNEUMONIA_FL_SITE_STATE`, in which `{site}` and `{job}` stand for the two.
     """
     value = os.environ.get(SITE_STATE_VARIABLE)
-    return Path(value.replace("{site}", site).replace("{job}", job)) if value else None
+    return expanded(value.replace("{site}", site).replace("{job}", job)) if value else None
 
 
 def shares_model(site: str) -> bool:

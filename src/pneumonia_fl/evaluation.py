@@ -13,7 +13,7 @@ import numpy as np
 
 from pneumonia_fl.assessment import assess
 from pneumonia_fl.checkpoint import load_model
-from pneumonia_fl.data.files import expanded, inner_folder, write_new
+from pneumonia_fl.data.files import inner_folder, write_new
 from pneumonia_fl.data.manifest import INFO, read_info
 from pneumonia_fl.data.sources import load_split, open_source
 from pneumonia_fl.data.store import ImageSet, SiteData, concatenate
@@ -21,6 +21,7 @@ from pneumonia_fl.errors import CheckpointError, DataError
 from pneumonia_fl.evaluate import margins
 from pneumonia_fl.intervals import Interval
 from pneumonia_fl.json_files import read_json
+from pneumonia_fl.paths import expanded, missing
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.runs import SHARED, RunFolder
 from pneumonia_fl.sections import Preprocess
@@ -140,7 +141,7 @@ def model_folder(path: Path) -> Path:
         CheckpointError: there is nothing at `path`, or nothing but what sites share of their models.
     """
     if not path.exists():
-        raise CheckpointError(f"{path} not found; give a run folder, a model folder or a model file")
+        raise CheckpointError(f"{missing(path)}; give a run folder, a model folder or a model file")
     if path.name.endswith(SHARED) or (path / f"model{SHARED}").is_dir():
         raise CheckpointError(
             f"{path} holds no complete model: normalisation stays at the sites; give a site's own, in a simulator's "

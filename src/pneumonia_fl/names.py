@@ -1,6 +1,8 @@
 """Names from people, files and other machines: what a site may be called, and how a name becomes part of a path."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """A site's folder, its client in NVFlare, its series in TensorBoard; never what a command takes for an option."""
@@ -21,3 +23,13 @@ def site_problem(name: str) -> str:
 def path_word(name: str, otherwise: str) -> str:
     """Return `name` as one part of a path, of letters, digits, - and _ only; `otherwise` when nothing is left."""
     return _OTHER.sub("-", name).strip("-")[:_LONGEST] or otherwise
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean X?`, to end a message about an unknown `word`; "" when no name in `known` is like it.
+
+    Upper and lower case count as alike.
+    """
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), names, n=1)
+    return f"; did you mean {names[near[0]]}?" if near else ""

@@ -13,10 +13,9 @@ sites/            what each site keeps for itself: its own model, where the algo
 import contextlib
 import json
 import sqlite3
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,10 @@ from pneumonia_fl import __version__
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.data.files import PRIVATE_FOLDER, output_errors, private_folder, write_atomic
 from pneumonia_fl.errors import OutputError, RunError
+from pneumonia_fl.in_use import refuse_in_use
 from pneumonia_fl.json_files import MAX_BYTES, MAX_RECORD_BYTES, read_json
+from pneumonia_fl.paths import missing
+from pneumonia_fl.provenance import git_revision
 from pneumonia_fl.text import printable_values
 
 GLOBAL = "global"
@@ -67,7 +69,7 @@ class RunFolder:
         """Make a new run folder; an earlier run in its place is refused, or removed with `force`.
 
         Raises:
-            OutputError: the folder holds something, or cannot be written.
+            OutputError: the folder holds something, is in use, or cannot be written.
         """
         with output_errors(path):
             if path.exists() and any(path.iterdir()):
@@ -83,6 +85,8 @@ class RunFolder:
     def open(cls, path: Path) -> "RunFolder":
         """An existing run; `RunError` when the folder is none."""
         run = cls(path)
+        if not path.exists():
+            raise RunError(f"{missing(path)}; `pneumonia-fl runs` lists the runs")
         if not run.state_file.is_file():
             raise RunError(f"{path} is not a run folder; `pneumonia-fl runs` lists the runs")
         return run
@@ -124,12 +128,6 @@ def start_run(run: RunFolder, job: JobConfig, sites: tuple[str, ...], data: Mapp
     )
 
 
-def list_runs(root: Path) -> list[RunFolder]:
-    """All runs below `root`, oldest first."""
-    found = [RunFolder(path.parent) for path in sorted(root.glob("*/run.json"))]
-    return sorted(found, key=_started)
-
-
 def new_run_path(root: Path, job: str) -> Path:
     """A free folder name below `root`: job and time, with a number when two runs start in one second."""
     stem = f"{job}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -145,21 +143,6 @@ def new_run_path(root: Path, job: str) -> Path:
             raise OutputError(f"cannot write to {root}: {error.strerror}") from None
         return path
     raise OutputError(f"too many runs named {stem} in {root}")
-
-
-def git_revision() -> str | None:
-    """The commit of the source tree this package runs from; None for an installed wheel."""
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
 
 
 def ui_command(run: RunFolder, kind: str, port: int, host: str = "127.0.0.1") -> list[str]:
@@ -205,47 +188,6 @@ def relocate_artifacts(run: RunFolder) -> None:
             )
 
 
-def _started(run: RunFolder) -> float:
-    with _undamaged(run):
-        seconds = float(run.state().get("started", 0))
-        time.localtime(seconds)  # a time that there is
-        return seconds
-
-
-@contextlib.contextmanager
-def _undamaged(run: RunFolder) -> Iterator[None]:
-    """Say in one line that the files of a run, which may be somebody else's, hold something else than a run's."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-        raise RunError(
-            f"{run.path} is damaged (run.json or metrics.json); get the run folder again, or move it elsewhere"
-        ) from None
-
-
-def describe(run: RunFolder) -> dict[str, Any]:
-    """A run in one line: for lists and scripts."""
-    with _undamaged(run):
-        return _described(run)
-
-
-def _described(run: RunFolder) -> dict[str, Any]:
-    state = run.state()
-    metrics = run.metrics() if run.metrics_file.is_file() else {"rounds": [], "best_round": None}
-    best = [entry["global"] for entry in metrics["rounds"] if entry["round"] == metrics["best_round"]]
-    return {
-        "name": run.path.name,
-        "path": str(run.path),
-        "job": state["job"],
-        "state": state["state"],
-        "started": float(state["started"]),
-        "rounds": state["rounds"],
-        "sites": len(state["sites"]),
-        "best_round": metrics["best_round"],
-        "best_auroc": float(best[0]["auroc"]) if best and best[0] and best[0]["auroc"] is not None else None,
-    }
-
-
 def _read(file: Path, limit: int = MAX_BYTES) -> dict[str, Any]:
     try:
         values = printable_values(read_json(file, limit))
@@ -271,4 +213,5 @@ def _remove_run(path: Path) -> None:
 
     if not (path / "run.json").is_file():
         raise OutputError(f"{path} is not a run folder, so --force does not remove it; choose another --out")
+    refuse_in_use(path)
     shutil.rmtree(path)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pneumonia_fl.cli.app import App
 from pneumonia_fl.cli.terminal import echo, terminal
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from pneumonia_fl.data.items import Source
     from pneumonia_fl.data.manifest import DatasetInfo
 
-app = typer.Typer(
+app = App(
     no_args_is_help=True,
     help="Get chest X-rays, prepare them for sites, check them and look at them.",
 )
@@ -232,11 +233,12 @@ def _next(info: "DatasetInfo", out: Path) -> str:
 
 
 def _counts_table(info: "DatasetInfo") -> Any:
-    from rich.table import Table
-
+    from pneumonia_fl.cli.fitting import FittingTable
     from pneumonia_fl.data.manifest import CLASS_NAMES
 
-    table = Table(title=f"{info.source}, {info.partition}, {info.preprocess.size} px, seed {info.seed}")
+    table = FittingTable(
+        title=f"{info.source}, {info.partition}, {info.preprocess.size} px, seed {info.seed}"
+    )
     table.add_column("site")
     table.add_column("split")
     for name in CLASS_NAMES:

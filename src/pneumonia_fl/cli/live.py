@@ -124,7 +124,7 @@ class RunView:
 
     def _say(self, text: str) -> None:
         if not self._console.is_terminal:
-            self._console.print(text)
+            self._console.print(text, soft_wrap=True)
 
     def show_result(self, run: RunFolder, as_json: bool) -> None:
         """Print the table of rounds, the paths and the commands that open them; or all of it as JSON."""

@@ -57,10 +57,10 @@ def _to_dict(card: "ModelCard", answers: "list[Prediction]") -> dict[str, object
 
 
 def _show(card: "ModelCard", answers: "list[Prediction]") -> None:
-    from rich.table import Table
+    from pneumonia_fl.cli.fitting import FittingTable
 
-    table = Table(title=f"{card.job}, round {card.round}")
-    table.add_column("Image", overflow="fold")
+    table = FittingTable(title=f"{card.job}, round {card.round}")
+    table.add_column("Image")
     table.add_column("P(pneumonia)", justify="right")
     table.add_column("Answer")
     for one in answers:

@@ -9,6 +9,7 @@ import typer
 
 from pneumonia_fl.cli.terminal import echo
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.paths import expanded
 
 if TYPE_CHECKING:
     from pneumonia_fl.fl.admin.submit import Wanted
@@ -138,7 +139,8 @@ def run(
         return
     from pneumonia_fl.fl.session import Request, export_only, run_simulation
 
-    request = Request(str(job), data, out, runs, changes, clients, log_config, force)
+    log_file = str(expanded(log_config)) if log_config else None
+    request = Request(str(job), data, out, runs, changes, clients, log_file, force)
     if export:
         sys.argv[1:] = []  # NVFlare would take --export from here for itself, and warn
         echo(f"NVFlare job: {export_only(request, job_dir)}")

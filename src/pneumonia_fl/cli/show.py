@@ -9,9 +9,14 @@ from typing import Annotated
 import typer
 
 from pneumonia_fl.cli.terminal import echo, terminal
+from pneumonia_fl.errors import RunError
 
 Root = Annotated[Path, typer.Option("--root", help="Folder that holds the run folders.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+RUNS = Path("runs")
+"""Where runs are made; before the first one it need not be there."""
 
 
 class Tool(StrEnum):
@@ -21,27 +26,34 @@ class Tool(StrEnum):
     mlflow = "mlflow"
 
 
-def runs(root: Root = Path("runs"), as_json: Json = False) -> None:
+def runs(root: Root = RUNS, as_json: Json = False) -> None:
     """List the runs below a folder: when, which job, how it ended, how good its best model is."""
-    from pneumonia_fl.runs import describe, list_runs
+    from pneumonia_fl.listing import list_runs
+    from pneumonia_fl.paths import missing
 
-    found = [describe(run) for run in list_runs(root)]
+    if not root.is_dir() and root != RUNS:
+        raise RunError(missing(root) if not root.exists() else f"{root} is no folder")
+    found = list_runs(root)
     if as_json:
         echo(json.dumps(found, indent=2))
         return
     if not found:
         echo(f"no runs in {root.absolute()}; start one with `pneumonia-fl run smoke`")
         return
-    from rich.table import Table
+    from pneumonia_fl.cli.fitting import FittingTable
 
-    table = Table("Run", "Job", "Started", "State", "Rounds", "Sites", "Best AUROC")
+    titles = ("Run", "Job", "Started", "State", "Rounds", "Sites", "Best AUROC")
+    table = FittingTable(*titles, drop=("Sites", "Rounds", "Started", "Job"))
     for run in found:
-        started = time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"]))
+        started = run["started"] and time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"]))
         best = "n/a" if run["best_auroc"] is None else f"{run['best_auroc']:.4f}"
-        table.add_row(
-            run["name"], run["job"], started, run["state"], str(run["rounds"]), str(run["sites"]), best
-        )
-    terminal().print(table)
+        cells = (run["name"], run["job"], started, run["state"], run["rounds"], run["sites"])
+        table.add_row(*("–" if cell is None else str(cell) for cell in cells), best)
+    console = terminal()
+    console.print(table)
+    for run in found:
+        if run["reason"]:
+            console.print(f"{run['name']} damaged: {run['reason']}", style="yellow", soft_wrap=True)
 
 
 def ui(

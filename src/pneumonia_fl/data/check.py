@@ -19,6 +19,7 @@ from pneumonia_fl.data.manifest import (
 from pneumonia_fl.data.output import PARTIAL, QUARANTINE
 from pneumonia_fl.data.store import IMAGES, SiteData
 from pneumonia_fl.errors import DataError
+from pneumonia_fl.paths import missing
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -40,7 +41,7 @@ def check(folder: Path) -> list[Finding]:
         DataError: `folder` does not exist.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} does not exist; run `pneumonia-fl data prepare`")
+        raise DataError(f"{missing(folder)}; `pneumonia-fl data prepare` makes a data set")
     try:
         info, rows = read_info(folder), read_manifest(folder)
     except DataError as error:

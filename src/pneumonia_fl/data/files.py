@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from pneumonia_fl.errors import ConfigError, OutputError
+from pneumonia_fl.errors import OutputError
+from pneumonia_fl.paths import expanded as expanded  # noqa: PLC0414 - its first place, from which others take it
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -23,22 +24,6 @@ PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 def keep_files_private() -> None:
     """Have this process, and those that it starts, make files and folders for their owner only."""
     os.umask(0o077)
-
-
-def expanded(path: str | Path) -> Path:
-    """Return a path that a person has written, with `~` and `~user` replaced by the home folder.
-
-    Also a `parser` of typer: a shell leaves the `~` of `--out=~/x` and of a file's text as it is.
-
-    Raises:
-        ConfigError: there is no such user, or no home folder.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise ConfigError(
-            f"{path}: no home folder is known for {Path(path).parts[0]}; write the whole path"
-        ) from None
 
 
 @contextmanager

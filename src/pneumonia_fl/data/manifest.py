@@ -18,6 +18,7 @@ from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.json_files import parse_json, read_limited
 from pneumonia_fl.names import SITE_NAME
+from pneumonia_fl.paths import missing
 from pneumonia_fl.sections import Preprocess
 from pneumonia_fl.strict import Strict
 from pneumonia_fl.text import printable_values, utf8
@@ -164,6 +165,8 @@ def _read(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
     try:
         return read(path)
     except FileNotFoundError:
+        if not path.parent.exists():
+            raise DataError(missing(path.parent)) from None
         raise DataError(f"{path.name} not found in {path.parent}; run `pneumonia-fl data prepare`") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None

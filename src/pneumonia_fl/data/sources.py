@@ -10,7 +10,6 @@ import numpy as np
 from pneumonia_fl.config import parse
 from pneumonia_fl.data.archive import open_zip
 from pneumonia_fl.data.arrays import open_npz
-from pneumonia_fl.data.files import expanded
 from pneumonia_fl.data.folder import open_folder
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item, Source
 from pneumonia_fl.data.layout import Classes, described, parse_classes
@@ -18,6 +17,7 @@ from pneumonia_fl.data.manifest import INFO, SPLITS
 from pneumonia_fl.data.preprocess import Decoded, decode, scale
 from pneumonia_fl.data.store import ImageSet, Pixels
 from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.paths import expanded, missing
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.sections import Preprocess, SyntheticData
 from pneumonia_fl.text import escaped
@@ -100,7 +100,7 @@ def _on_disk(path: Path, classes: Classes) -> Source:
     if path.is_dir():
         return open_folder(path, classes)
     if not path.exists():
-        raise DataError(f"{path} does not exist; give a folder, a .zip, a .npz, `kaggle` or `synthetic`")
+        raise DataError(f"{missing(path)}; give a folder, a .zip, a .npz, `kaggle` or `synthetic`")
     return open_npz(path) if path.suffix.lower() == ".npz" else open_zip(path, classes=classes)
 
 

@@ -13,6 +13,7 @@ from pydantic import field_validator
 from pneumonia_fl.config import parse
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.json_files import read_json
+from pneumonia_fl.paths import expanded
 from pneumonia_fl.sections import no_login
 from pneumonia_fl.strict import Strict
 from pneumonia_fl.yaml_files import read_yaml
@@ -37,6 +38,11 @@ class LocalSettings(Strict):
     """Site: whether it sends its best local model when a job evaluates models across sites; see docs/cross-site.md."""
     tracking_uri: str | None = None
     """Server: the MLflow server that gets every job's metrics; None: a database file inside the job."""
+
+    @field_validator("data")
+    @classmethod
+    def _at_home(cls, data: Path | None) -> Path | None:
+        return data and expanded(data)
 
     @field_validator("tracking_uri")
     @classmethod

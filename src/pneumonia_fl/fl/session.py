@@ -1,6 +1,7 @@
 """One whole run, from a job's name to a finished run folder."""
 
 import contextlib
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +17,12 @@ from pneumonia_fl.errors import ConfigError, IncompleteError
 from pneumonia_fl.fl.machine import machine
 from pneumonia_fl.fl.plan import Plan, choose_sites, plan, share_cores
 from pneumonia_fl.fl.simulator import simulate
+from pneumonia_fl.in_use import in_use
 from pneumonia_fl.jobfiles import find_job
 from pneumonia_fl.journal import Event
 from pneumonia_fl.runs import RunFolder, new_run_path, start_run
 
+log = logging.getLogger(__name__)
 DEFAULT_SITES = 2
 """Clients of an exported job when neither the data nor the user says how many."""
 
@@ -66,14 +69,20 @@ def run_simulation(
     Raises:
         PneumoniaFLError: the request cannot work, or the run failed.
     """
-    job = load_job(find_job(request.job), request.overrides)
-    given = _given_data(request)
-    if given is not None:
-        # Refuse before a folder is made.
-        _planned(job, read_info(given), request, agree)
-    else:
-        choose_sites(job, _synthetic_sites(job), request.clients)
+    job, given = check(request, agree)  # refuse before a folder is made
     run = RunFolder.create(request.out or new_run_path(request.runs, job.name), request.force)
+    with in_use(run.path):
+        return _run(run, job, given, request, watcher, agree)
+
+
+def _run(
+    run: RunFolder,
+    job: JobConfig,
+    given: Path | None,
+    request: Request,
+    watcher: Watcher,
+    agree: Callable[[DatasetInfo], None] | None,
+) -> RunFolder:
     with _removed_on_error(run.path):
         data = given or _make_synthetic(job, run.path / "data", watcher)
         info = read_info(data)
@@ -84,6 +93,23 @@ def run_simulation(
     watcher.started(planned, run)
     _guarded(run, planned, info, watcher, lambda: _simulate(request, run, planned, threads, data, watcher))
     return run
+
+
+def check(
+    request: Request, agree: Callable[[DatasetInfo], None] | None = None
+) -> tuple[JobConfig, Path | None]:
+    """Return the job and the given data of a request that can work.
+
+    Raises:
+        PneumoniaFLError: it cannot.
+    """
+    job = load_job(find_job(request.job), request.overrides)
+    given = _given_data(request)
+    if given is not None:
+        _planned(job, read_info(given), request, agree)
+    else:
+        choose_sites(job, _synthetic_sites(job), request.clients)
+    return job, given
 
 
 def export_only(request: Request, folder: Path) -> Path:
@@ -162,13 +188,17 @@ def _guarded(
 ) -> None:
     """Do the work; whatever comes of it, fill the run folder and write down the state."""
     from pneumonia_fl.fl.finish import finish
+    from pneumonia_fl.fl.mlflow_sink import one_line
 
     try:
         work()
     except BaseException as error:
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        run.update_state(state=state, error=str(error), finished=round(time.time(), 3))
-        finish(run, planned.job, info, state)
+        try:
+            run.update_state(state=state, error=str(error), finished=round(time.time(), 3))
+            finish(run, planned.job, info, state)
+        except Exception as problem:  # a full disk, a torn file: it must not hide why the run ended
+            log.warning("the run folder is not complete: %s", one_line(problem))
         raise
     watcher.progress("saving models and figures", 0, None)
     finish(run, planned.job, info, "finished")

@@ -45,8 +45,8 @@ class SweepRecords:
         """Where the records are: {"uri", "parent", "children": run ids by point, "error": None or one line}."""
         return {"uri": self.uri, "parent": self._parent, "children": self._children, "error": self._error}
 
-    def add(self, job: JobConfig | None, row: Mapping[str, Any], run: Path) -> None:
-        """Record a point once; `job` is None when the point is not a valid job."""
+    def add(self, job: JobConfig, row: Mapping[str, Any], run: Path) -> None:
+        """Record a point once."""
         if row["name"] in self._children or self._error:
             return
         try:
@@ -63,7 +63,7 @@ class SweepRecords:
         except Exception as error:  # as above
             self._error = one_line(error)
 
-    def _child(self, job: JobConfig | None, row: Mapping[str, Any], run: Path) -> str:
+    def _child(self, job: JobConfig, row: Mapping[str, Any], run: Path) -> str:
         from mlflow.entities import Metric, Param, RunTag
 
         client = self._connected()
@@ -74,8 +74,7 @@ class SweepRecords:
             client.log_batch(self._parent, params=swept)
         name = " ".join(f"{key}={value}" for key, value in row["settings"].items())
         child = self._create(client, experiment, name, {"mlflow.parentRunId": self._parent})
-        words = flatten(job) if job else [f"{key}={value}" for key, value in row["settings"].items()]
-        params = [Param(*word.split("=", 1)) for word in words]
+        params = [Param(*word.split("=", 1)) for word in flatten(job)]
         tags = {"point": row["name"], "state": row["state"], "reason": row["reason"][:500]}
         points = [Metric(*point) for point in _series(run)]
         client.log_batch(child, params=params, tags=[RunTag(*item) for item in tags.items()], metrics=points)

@@ -16,6 +16,7 @@ from pneumonia_fl.fl.messages import properties
 from pneumonia_fl.fl.plan import plan
 from pneumonia_fl.jobfiles import find_job
 from pneumonia_fl.overrides import with_overrides
+from pneumonia_fl.paths import expanded
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.sections import Preprocess
 
@@ -56,7 +57,7 @@ def submit(admin: Admin, wanted: Wanted, progress: Progress = silent) -> Submitt
         RefusedError: the server refuses the person, or the job.
         RunError: no site is connected.
     """
-    folder = Path(wanted.job)
+    folder = expanded(wanted.job)
     token = wanted.token or uuid.uuid4().hex
     if _is_exported(folder):
         if wanted.overrides or wanted.data or wanted.ship_code:
@@ -113,7 +114,7 @@ def resolve(job: JobConfig, data: Path | None) -> JobConfig:
 def _config(ours: dict[str, object], overrides: Sequence[str] = ()) -> JobConfig:
     values = ours["config"]
     assert isinstance(values, dict)
-    return parse(JobConfig, with_overrides(values, overrides), "the job on the server")
+    return parse(JobConfig, with_overrides(values, overrides, JobConfig), "the job on the server")
 
 
 def _export_and_send(

@@ -21,6 +21,7 @@ from pneumonia_fl.fl.compare.scoring import TestImages
 from pneumonia_fl.fl.compare.worker import COST, Spec
 from pneumonia_fl.fl.matrix import draw_matrix
 from pneumonia_fl.fl.session import Request, Watcher, run_simulation
+from pneumonia_fl.in_use import in_use, refuse_in_use
 from pneumonia_fl.names import path_word
 from pneumonia_fl.runs import RunFolder
 
@@ -63,7 +64,15 @@ def compare(request: CompareRequest, watcher: CompareWatcher) -> dict[str, Any]:
         PneumoniaFLError: the request cannot work, or a training failed; what was done is kept.
     """
     plan = plan_comparison(request.data, request.jobs, request.seeds, request.overrides, request.alone)
+    refuse_in_use(request.out)
     record = Record.begin(request.out, plan)
+    with in_use(request.out):
+        return _compare(request, plan, record, watcher)
+
+
+def _compare(
+    request: CompareRequest, plan: ComparePlan, record: Record, watcher: CompareWatcher
+) -> dict[str, Any]:
     wanted = [(arm, seed) for arm in plan.arms if not arm.skipped for seed in plan.seeds]
     missing = [(arm, seed) for arm, seed in wanted if not record.has(arm.name, seed)]
     watcher.planned(plan, request.out, len(missing), len(wanted))

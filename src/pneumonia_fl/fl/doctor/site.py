@@ -12,6 +12,7 @@ from pneumonia_fl.environment import DATA_VARIABLE, data_root
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.fl.doctor.instance import started_with
 from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.paths import expanded
 
 _PREPARE = "prepare it with `pneumonia-fl data prepare`"
 
@@ -22,7 +23,7 @@ def data(kit: Kit) -> Iterator[Finding]:
     A running site's data is what it was started with.
     """
     running = started_with(kit, DATA_VARIABLE)
-    root = Path(running) if running else data_root() or _setting(kit)
+    root = expanded(running) if running else data_root() or _setting(kit)
     if root is None:
         yield Finding(
             "fail", f"no data folder: write `data: DIR` into {kit.local}/pneumonia_fl.yml; {_PREPARE}"
