@@ -65,7 +65,7 @@ def test_after_step_hears_the_rate_of_every_step(tmp_path: Path) -> None:
     site, rates = Hospital("a", FEDAVG, tmp_path, 1), []
     site.fit(network(), Turn("a", 1, 4), after_step=rates.append)
     steps = 2 * 3
-    assert rates == [learning_rate(TRAIN, (1 + (step + 1) / steps) / 4) for step in range(steps)]
+    assert rates == [learning_rate(TRAIN, (1 + (step + 0.5) / steps) / 4) for step in range(steps)]
     assert len(set(rates)) == steps
 
 

@@ -58,6 +58,7 @@ LAYERS = (
         "crosssite",
         "checkpoint",
         "predict",
+        "weights",
     },
     {"fl", "report", "web"},
     {"cli"},
