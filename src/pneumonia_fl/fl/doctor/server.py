@@ -11,7 +11,8 @@ import psutil
 
 from pneumonia_fl.data.check import Finding
 from pneumonia_fl.environment import TRACKING_VARIABLE, tracking_uri
-from pneumonia_fl.fl.doctor.instance import processes_of, started_with
+from pneumonia_fl.fl.doctor.instance import started_with
+from pneumonia_fl.fl.kit_processes import main_of
 from pneumonia_fl.fl.kits import Kit
 
 TRACKING_SECONDS = 3.0
@@ -19,14 +20,22 @@ TRACKING_SECONDS = 3.0
 
 def port(kit: Kit) -> Iterator[Finding]:
     """Whether the server's port is free, or taken by this very server."""
+    error = port_error(kit.port)
+    if error is None:
+        yield Finding("ok", f"port {kit.port} is free")
+    else:
+        yield _taken(kit) if error.errno == errno.EADDRINUSE else Finding("fail", _refused(kit, error))
+
+
+def port_error(number: int) -> OSError | None:
+    """Why a server cannot have a port; None when it can. Connections that are about to close do not count."""
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("", kit.port))
+            probe.bind(("", number))
     except OSError as error:
-        yield _taken(kit) if error.errno == errno.EADDRINUSE else Finding("fail", _refused(kit, error))
-        return
-    yield Finding("ok", f"port {kit.port} is free")
+        return error
+    return None
 
 
 def tracking(kit: Kit) -> Iterator[Finding]:
@@ -46,7 +55,7 @@ def tracking(kit: Kit) -> Iterator[Finding]:
 
 
 def _taken(kit: Kit) -> Finding:
-    if processes_of(kit):
+    if main_of(kit):
         return Finding("ok", f"this server listens at port {kit.port}")
     return Finding("fail", f"port {kit.port} is taken by {_listener(kit.port)}; stop that program first")
 
