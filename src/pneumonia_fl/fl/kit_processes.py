@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from pneumonia_fl.fl.kits import STARTUP_FILES, Kit, Kind
+from pneumonia_fl.fl.kits import STARTUP_FILES, Kind, Kit
 from pneumonia_fl.fl.processes import RUN_MARK
 
 MARK = "kit:"

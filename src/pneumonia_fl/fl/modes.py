@@ -52,7 +52,7 @@ def lost_modes(kit: Kit) -> Iterator[str]:
     """What `mend` would change, in words."""
     if lost := not_executable(kit):
         names = ", ".join(path.name for path in lost)
-        yield f"{names}: not executable, as after unpacking a zip; `pneumonia-fl up` mends it, or {change('u+x', *lost)}"
+        yield f"{names}: not executable (unpacked from a zip?); `pneumonia-fl up` mends it, or {change('u+x', *lost)}"
 
 
 def _change_mode(path: Path, wanted: Callable[[int], int]) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 
 from pneumonia_fl.errors import KitError
-from pneumonia_fl.fl.kits import Kit, find_kits
 from pneumonia_fl.fl.kit_processes import main_of, processes_of
+from pneumonia_fl.fl.kits import Kit, find_kits
 
 LOOP_FILE, MAIN_FILE, SHUTDOWN_FILE = "daemon_pid.fl", "pid.fl", "shutdown.fl"
 CONTROL_FILES = (LOOP_FILE, MAIN_FILE, SHUTDOWN_FILE, "restart.fl")

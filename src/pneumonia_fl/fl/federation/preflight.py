@@ -109,11 +109,10 @@ def _runs(one: Participant) -> str:
     for other in elsewhere(one.kit):
         what = f"{one.name} runs already from {other.home}, process {other.process.pid}"
         raise RunError(f"{what}; it may run once only, end it first: {_down(other.home)}")
-    processes = one.processes()
-    if not processes:
+    if not (living := one.main() or one.loop() or next(iter(one.processes()), None)):
         return ""
-    what = f"{one.name} runs already, process {(one.main() or processes[0]).pid}"
-    if one.loop() is None:
+    what = f"{one.name} runs already, process {living.pid}"
+    if not (one.main() or one.loop()):
         raise RunError(f"{what}, of a start that did not end well; end it first: {_down(one.kit.folder)}")
     return what
 

@@ -75,8 +75,8 @@ def _running_job(server: Participant, job: str) -> RunningJob:
 
 
 def _describe(one: Participant) -> dict[str, Any]:
-    loop, main = one.loop(), one.main()
-    alive = loop is not None and main is not None
+    main = one.main()
+    alive = main is not None
     entry: dict[str, Any] = {
         "name": one.name,
         "kind": one.kit.kind,
