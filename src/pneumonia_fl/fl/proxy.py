@@ -97,9 +97,10 @@ def ignored() -> list[str]:
     return [] if any(name in variables for name in VARIABLES) else sorted(others)
 
 
-def beside(given: str) -> str:
-    """The value of `no_proxy` for processes that talk to others on this machine."""
-    return ",".join(filter(None, [given, LOOPBACK]))
+def with_loopback() -> str:
+    """The value of `no_proxy` for processes that talk to others on this machine, the job's MLflow client for one."""
+    variables = proxy_variables()
+    return ",".join(filter(None, [variables.get("no_proxy") or variables.get("NO_PROXY"), LOOPBACK]))
 
 
 def _excepts(entry: str, host: str) -> bool:

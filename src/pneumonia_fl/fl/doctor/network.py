@@ -16,7 +16,7 @@ from pneumonia_fl.errors import TimeLimitError
 from pneumonia_fl.fl.doctor.certificates import common_name, days_left, fingerprint, issued, load
 from pneumonia_fl.fl.kit_processes import main_of
 from pneumonia_fl.fl.kits import Kit
-from pneumonia_fl.fl.proxy import ProxyRefusal, ignored, proxy_for
+from pneumonia_fl.fl.proxy import Proxy, ProxyRefusal, ignored, proxy_for
 
 NAME_SECONDS = 3.0
 TCP_SECONDS = 2.0
@@ -175,11 +175,19 @@ def _context(kit: Kit, verified: bool) -> ssl.SSLContext:
 
 def _connect(kit: Kit) -> socket.socket:
     if proxy := proxy_for(kit.host):
-        connection = proxy.connect(kit.host, kit.port, TCP_SECONDS)
+        connection = through(proxy, kit)
     else:
         connection = socket.create_connection((kit.host, kit.port), TCP_SECONDS)
     connection.settimeout(TLS_SECONDS)
     return connection
+
+
+def through(proxy: Proxy, kit: Kit) -> socket.socket:
+    """Have a proxy connect to the kit's server; `ProxyRefusal` when it does not, or its name is not found in time."""
+    try:
+        return within(NAME_SECONDS + TCP_SECONDS, lambda: proxy.connect(kit.host, kit.port, TCP_SECONDS))
+    except TimeLimitError as error:
+        raise ProxyRefusal(f"is not found ({error})") from None
 
 
 def _judge(kit: Kit, greeting: Greeting) -> list[Finding]:

@@ -23,6 +23,7 @@ from pneumonia_fl.fl.federation.startup import rotate
 from pneumonia_fl.fl.kit_processes import mark_of
 from pneumonia_fl.fl.kits import kit_python
 from pneumonia_fl.fl.processes import RUN_MARK, end_all
+from pneumonia_fl.fl.proxy import with_loopback
 
 RECORD = ".pneumonia_fl_up.json"
 """What `up` leaves in a kit for `down`: the folder with links, when the kit's path holds a space."""
@@ -33,8 +34,9 @@ FOREIGN_SECONDS = 30.0
 
 def start_server(server: Participant, tracking_uri: str, login: Mapping[str, str]) -> None:
     """Start a server; its jobs send their metrics to `tracking_uri`, with the variables of `login`."""
+    values = {TRACKING_VARIABLE: tracking_uri, "no_proxy": with_loopback(), **login}
     # gRPC then says who was refused, and `fl/handshakes.py` puts that into the audit log.
-    _start(server, {TRACKING_VARIABLE: tracking_uri, "GRPC_TRACE": "handshaker", **login})
+    _start(server, {**values, "GRPC_TRACE": "handshaker"})
 
 
 def start_site(site: Participant, plan: SitePlan) -> None:

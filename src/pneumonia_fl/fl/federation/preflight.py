@@ -16,7 +16,7 @@ from pneumonia_fl.errors import KitError, RunError, TimeLimitError
 from pneumonia_fl.fl.doctor.certificates import load
 from pneumonia_fl.fl.doctor.guards import missing
 from pneumonia_fl.fl.doctor.instance import elsewhere
-from pneumonia_fl.fl.doctor.network import NAME_SECONDS, TCP_SECONDS, within
+from pneumonia_fl.fl.doctor.network import NAME_SECONDS, through, within
 from pneumonia_fl.fl.doctor.server import port_error
 from pneumonia_fl.fl.federation.participant import Participant
 from pneumonia_fl.fl.kits import LOCAL_SETTINGS, Kit, kit_python
@@ -200,7 +200,7 @@ def _check_proxy(waiting: Sequence[Participant]) -> None:
         if kit.port in here:
             raise KitError(f"{what}, but the server is on this machine; {proxy.cure(kit.host)}")
         try:
-            proxy.connect(kit.host, kit.port, TCP_SECONDS).close()
+            through(proxy, kit).close()
         except ProxyRefusal as error:
             if error.status < 500:
                 raise KitError(f"{what}, which {error.strerror}; {proxy.cure(kit.host)}") from None
