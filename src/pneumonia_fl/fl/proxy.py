@@ -61,7 +61,9 @@ class Proxy:
         except BaseException as error:
             connection.close()
             if isinstance(error, OSError) and not isinstance(error, ProxyRefusal):
-                raise ProxyRefusal(f"takes the connection and then says nothing ({error})") from None
+                raise ProxyRefusal(
+                    f"takes the connection and then says nothing ({error.strerror or error})"
+                ) from None
             raise
         return connection
 
