@@ -73,6 +73,11 @@ def quiet_grpc() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
+def proxy_variables() -> dict[str, str]:
+    """The variables that name proxies, and hosts to be reached without one, in upper or lower case."""
+    return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+
+
 def site_threads(site: str) -> int | None:
     """Threads that `site` may use, from `PNEUMONIA_FL_THREADS` (`site-1=1,site-2=2`); None: as many as it likes."""
     words = os.environ.get(THREADS_VARIABLE, "").split(",")

@@ -8,7 +8,7 @@ import contextlib
 import os
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import psutil
 
@@ -32,12 +32,17 @@ def marked_processes(*marks: str) -> Iterator[psutil.Process]:
 
 def end_marked(*marks: str) -> None:
     """End all processes of these runs: politely, then for good."""
-    processes = list(marked_processes(*marks))
+    end_all(lambda: marked_processes(*marks))
+
+
+def end_all(living: Callable[[], Iterable[psutil.Process]]) -> None:
+    """End all processes that `living` finds: politely, then for good."""
+    processes = list(living())
     for process in processes:
         _quietly(process.terminate)
     psutil.wait_procs(processes, timeout=TERM_SECONDS)
     # A process may have been born in between: ask again for who is left.
-    for process in list(marked_processes(*marks)):
+    for process in list(living()):
         _quietly(process.kill)
 
 
