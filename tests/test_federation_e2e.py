@@ -27,7 +27,7 @@ from federation import (
     running,
     until,
 )
-from pneumonia_fl.environment import TRACKING_LOGIN
+from pneumonia_fl.environment import QUIET, TRACKING_LOGIN
 from pneumonia_fl.fl.executor import SITE_STATE_FOLDER
 from pneumonia_fl.fl.federation.participant import find_participants
 
@@ -157,7 +157,9 @@ def test_processes_get_data_threads_and_tracking(started: Federation) -> None:
         assert environment["PNEUMONIA_FL_DATA"] == str(started.data)
         assert environment["PNEUMONIA_FL_THREADS"].startswith(f"{site}=")
         assert not {"PNEUMONIA_FL_TRACKING_URI", *TRACKING_LOGIN} & environment.keys()
+        assert QUIET.items() <= environment.items()
     server = psutil.Process(found[SERVER]["pid"]).environ()
+    assert QUIET.items() <= server.items()
     assert server["PNEUMONIA_FL_TRACKING_URI"] == found[SERVER]["mlflow"]
     assert started.mlflow_login().items() <= server.items()
 

@@ -1,6 +1,9 @@
 """Delivery to MLflow: a real SQLite store, and a server that is not there."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -61,6 +64,22 @@ def test_a_dead_server_blocks_nobody_and_is_named(tmp_path: Path) -> None:
     assert time.monotonic() - begun < mlflow_sink.CLOSE_SECONDS + 5
     assert status(tmp_path)["undelivered"] == 1
     assert "127.0.0.1" in str(status(tmp_path)["error"])
+
+
+def test_the_client_reports_its_use_to_nobody_whatever_its_environment_says() -> None:
+    code = (
+        "from pneumonia_fl.fl.mlflow_sink import connect; connect('sqlite://', 1);"
+        "from mlflow.telemetry.client import get_telemetry_client;"
+        "from mlflow.telemetry.utils import is_telemetry_disabled;"
+        "print(get_telemetry_client(), is_telemetry_disabled())"
+    )
+    # Without the marks by which MLflow knows a test or a build machine, where it is quiet by itself.
+    environment = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME")}
+    environment["MLFLOW_DISABLE_TELEMETRY"] = "false"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.split() == ["None", "True"]
 
 
 def test_an_error_without_words_is_still_one_line() -> None:

@@ -20,6 +20,18 @@ RUN_VARIABLE = "PNEUMONIA_FL_RUN"
 TRACKING_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 """MLflow's own names; its client reads them by itself."""
 
+QUIET = {
+    # MLflow tells its makers how it is used, from every process that imports it, and its pages fetch a list of
+    # language models. No other dependency reports anything by itself (docs/provisioning.md).
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_MODEL_CATALOG_URI": "",
+    "DO_NOT_TRACK": "1",
+}
+"""For every process, whatever its own environment says: nothing is reported to the makers of a library."""
+
+LEAN_MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""For an MLflow server: the runner of evaluations of language models is a process that nobody here needs."""
+
 SHARED_CORES = {
     "OMP_NUM_THREADS": "1",  # for whoever does not set its own number
     # Threads that wait must not spin: beside other sites that made a batch 20 times slower.
@@ -65,6 +77,11 @@ def admin_kit() -> Path | None:
     """The person's own startup kit from `PNEUMONIA_FL_KIT`, or None when it is not set."""
     value = os.environ.get(KIT_VARIABLE)
     return Path(value) if value else None
+
+
+def report_nothing() -> None:
+    """Have neither this process nor those that it starts report their use; before MLflow is imported."""
+    os.environ.update(QUIET)
 
 
 def quiet_grpc() -> None:
@@ -121,12 +138,13 @@ def tracking_login() -> tuple[str, str] | None:
 
 def child_environment(**values: str) -> dict[str, str]:
     """This process's environment for a child process, with `values` on top."""
-    return {**os.environ, **values}
+    return {**os.environ, **QUIET, **values}
 
 
 def named_environment(names: tuple[str, ...]) -> dict[str, str]:
-    """What this process's environment holds of `names`; `*` stands for any characters."""
-    return {key: value for key, value in os.environ.items() if any(fnmatchcase(key, name) for name in names)}
+    """What this process's environment holds of `names`; `*` stands for any characters. `QUIET` is always in it."""
+    found = {key: value for key, value in os.environ.items() if any(fnmatchcase(key, name) for name in names)}
+    return found | QUIET
 
 
 def cpu_count() -> int:

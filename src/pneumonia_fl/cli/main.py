@@ -23,6 +23,7 @@ from pneumonia_fl.cli.show import runs, ui
 from pneumonia_fl.cli.sweep import sweep
 from pneumonia_fl.cli.terminal import echo
 from pneumonia_fl.data.files import keep_files_private
+from pneumonia_fl.environment import report_nothing
 from pneumonia_fl.errors import PneumoniaFLError
 
 INTERRUPTED = 130
@@ -78,6 +79,7 @@ def common(
 def main() -> None:
     """Run the command line; never returns normally."""
     keep_files_private()
+    report_nothing()
     signal.signal(signal.SIGTERM, _interrupt)
     debug = "--debug" in sys.argv[1:]
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.environment import report_nothing
 from pneumonia_fl.runs import GLOBAL
 from pneumonia_fl.text import printable
 
@@ -147,6 +148,7 @@ class MLflowSink:
 
 def connect(uri: str, timeout_seconds: int) -> Any:
     """An MLflow client that gives a tracking server up soon: one retry, short time-outs."""
+    report_nothing()
     from mlflow import MlflowClient
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 
