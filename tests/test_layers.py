@@ -41,6 +41,7 @@ LAYERS = (
         "runs",
         "journal",
         "jobfiles",
+        "mlflow_files",
     },
     {
         "train",

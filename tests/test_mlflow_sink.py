@@ -66,6 +66,55 @@ def test_a_dead_server_blocks_nobody_and_is_named(tmp_path: Path) -> None:
     assert "127.0.0.1" in str(status(tmp_path)["error"])
 
 
+def test_a_deleted_experiment_is_named_once_with_the_remedy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_sink, "RETRY_SECONDS", 0.05)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("test")
+    client.delete_experiment(experiment)
+    receiver = sink(tmp_path, uri)
+    receiver.start()
+    receiver.put("global", "global/validation_auc", 0.5, 0)
+    deadline = time.monotonic() + 60
+    while "mlflow experiments restore" not in caplog.text and time.monotonic() < deadline:
+        receiver._closing.wait(0.05)
+    receiver._closing.wait(0.5)
+    assert caplog.text.count("mlflow experiments restore") == 1
+    client.restore_experiment(experiment)
+    receiver.close()
+    assert (status(tmp_path)["undelivered"], status(tmp_path)["error"]) == (0, None)
+
+
+def test_points_of_a_deleted_run_are_kept_and_not_called_invalid(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    run = client.create_run(client.create_experiment("test")).info.run_id
+    client.delete_run(run)
+    receiver = MLflowSink(uri, "test", None, "job", [], tmp_path / "mlflow.json", {"global": run})
+    receiver.start()
+    receiver.put("global", "global/validation_auc", 0.5, 0)
+    receiver.close()
+    found = status(tmp_path)
+    assert (found["undelivered"], found["dropped"]) == (1, {})
+    assert "mlflow runs restore" in str(found["error"])
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("API request failed with error code 401", "MLFLOW_TRACKING_USERNAME"),
+        ("Max retries exceeded with url: /api", "see that MLflow runs there"),
+        ("(sqlite3.OperationalError) unable to open database file", "rights"),
+        ("Detected out-of-date database schema", "mlflow db upgrade"),
+        ("something else", "Exception: something else"),
+    ],
+)
+def test_an_error_is_told_with_its_remedy(said: str, remedy: str) -> None:
+    assert remedy in mlflow_sink.explained(Exception(said))
+
+
 def test_the_client_reports_its_use_to_nobody_whatever_its_environment_says() -> None:
     code = (
         "from pneumonia_fl.fl.mlflow_sink import connect; connect('sqlite://', 1);"

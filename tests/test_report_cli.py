@@ -97,6 +97,16 @@ def test_a_new_report_goes_to_the_runs_own_mlflow_and_images_never(run: Path, pr
     assert sorted(file.path for file in client.list_artifacts(run_id)) == ["model_card.md", "report.html"]
 
 
+@pytest.mark.parametrize("status", ["", "[]", '{"runs": 1}', '{"runs": {"global": "a"}, "uri": "http://x"}'])
+@pytest.mark.parametrize("database", [b"", b"junk"])
+def test_damaged_mlflow_records_never_stop_a_report(run: Path, status: str, database: bytes) -> None:
+    (run / "mlflow.json").write_text(status)
+    (run / "mlflow.db").write_bytes(database)
+    code, out, _ = report(run, "--json")
+    assert (code, json.loads(out)["mlflow"]) == (0, False)
+    assert (run / "mlflow.db").read_bytes() == database
+
+
 def test_a_report_that_cannot_be_drawn_fails_no_run(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     (run / "report.html").mkdir()
     with caplog.at_level(logging.WARNING):

@@ -20,10 +20,11 @@ RUN_VARIABLE = "PNEUMONIA_FL_RUN"
 TRACKING_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 """MLflow's own names; its client reads them by itself."""
 
+NO_TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 QUIET = {
     # MLflow tells its makers how it is used, from every process that imports it, and its pages fetch a list of
     # language models. No other dependency reports anything by itself (docs/provisioning.md).
-    "MLFLOW_DISABLE_TELEMETRY": "true",
+    NO_TELEMETRY: "true",
     "MLFLOW_MODEL_CATALOG_URI": "",
     "DO_NOT_TRACK": "1",
 }

@@ -4,7 +4,6 @@ Sites' points arrive as federation events; the server's own events carry the poo
 receivers file under the name `global`.
 """
 
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -19,6 +18,7 @@ from nvflare.app_common.widgets.streaming import AnalyticsReceiver
 from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 
 from pneumonia_fl.environment import tracking_uri
+from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.finish import finish_on_server
 from pneumonia_fl.fl.kits import read_settings
 from pneumonia_fl.fl.messages import is_site_tag, properties
@@ -26,6 +26,7 @@ from pneumonia_fl.fl.mlflow_sink import MLflowSink, one_line
 from pneumonia_fl.fl.site_report import MAX_VALUE
 from pneumonia_fl.fl.state import JobState
 from pneumonia_fl.journal import Journal
+from pneumonia_fl.mlflow_files import read_status, sqlite_uri
 from pneumonia_fl.runs import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, TB_EVENTS, events_of
 
 EVENTS = [ANALYTIC_EVENT_TYPE, f"fed.{ANALYTIC_EVENT_TYPE}"]
@@ -158,7 +159,7 @@ class MLflowReceiver(_SitePoints):
         remote = tracking_uri() or read_settings(_local(fl_ctx)).tracking_uri or self.tracking_uri
         local = remote is None
         self._sink = MLflowSink(
-            uri=f"sqlite:///{folder / MLFLOW_DB}" if local else str(remote),
+            uri=sqlite_uri(folder / MLFLOW_DB) if local else str(remote),
             experiment=self.experiment,
             artifacts=(folder / MLFLOW_ARTIFACTS).as_uri() if local else None,
             run_name=str(self._meta.get(JobMetaKey.JOB_NAME, "job")),
@@ -186,17 +187,11 @@ class MLflowReceiver(_SitePoints):
 
     def _earlier_runs(self, fl_ctx: FLContext) -> dict[str, str] | None:
         earlier = _earlier(fl_ctx, self.resume_from)
-        status = earlier.folder / MLFLOW_STATUS if earlier else None
-        if status is None or not status.is_file():
-            return None
         try:
-            runs: dict[str, str] = json.loads(status.read_text())["runs"]
-        except (OSError, ValueError, KeyError) as error:
-            self.log_warning(
-                fl_ctx, f"new runs in MLflow: {MLFLOW_STATUS} of the earlier job: {one_line(error)}"
-            )
+            return read_status(earlier.folder / MLFLOW_STATUS).runs if earlier else None
+        except RunError as error:
+            self.log_warning(fl_ctx, f"new runs in MLflow: {one_line(error)}")
             return None
-        return runs
 
 
 def _earlier(fl_ctx: FLContext, resume_from: str) -> JobState | None:
