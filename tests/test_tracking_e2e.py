@@ -81,7 +81,7 @@ def test_a_tracking_server_gets_series_parameters_and_model(
     parent = client.get_run(read_json(run / "run.json")["mlflow"]["run_id"])
     assert parent.info.status == "FINISHED"
     assert parent.data.params["algorithm.mu"] == "0.01"
-    steps = [metric.step for metric in client.get_metric_history(parent.info.run_id, "global/validation_auc")]
+    steps = [metric.step for metric in client.get_metric_history(parent.info.run_id, "validation_auc")]
     assert steps == [0, 1]
     local = client.download_artifacts(parent.info.run_id, "model/model.safetensors", str(tmp_path))
     assert Path(local).read_bytes() == (run / "model/model.safetensors").read_bytes()

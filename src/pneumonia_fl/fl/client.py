@@ -39,6 +39,7 @@ from pneumonia_fl.fl.messages import (
     series,
     without_paths,
 )
+from pneumonia_fl.fl.tracking_names import ROUND_TRAIN_LOSS
 from pneumonia_fl.journal import LOSS_POINTS
 from pneumonia_fl.metrics import Metrics, ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
@@ -137,6 +138,7 @@ class Site:
             "steps": result.steps,
             "seconds": round(time.perf_counter() - started, 3),
         }
+        self.writer.add_scalar(ROUND_TRAIN_LOSS, result.loss, global_step=message.current_round)
         self.total_steps += result.steps
         trained = self.algorithm.own_model(self.model) or self.model
         self.local_models.note(trained, lambda scores: self._card(message.current_round + 1, scores), state)

@@ -25,6 +25,7 @@ from pneumonia_fl.fl.messages import is_site_tag, properties
 from pneumonia_fl.fl.mlflow_sink import MLflowSink, one_line
 from pneumonia_fl.fl.site_report import MAX_VALUE
 from pneumonia_fl.fl.state import JobState
+from pneumonia_fl.fl.tracking_names import CROSS_SITE_PREFIX, aliases
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.mlflow_files import read_status, sqlite_uri
 from pneumonia_fl.runs import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, TB_EVENTS, events_of
@@ -97,9 +98,18 @@ class TensorBoardReceiver(_SitePoints, TBAnalyticsReceiver):
     goes on begins with the events of the earlier one.
     """
 
-    def __init__(self, resume_from: str = "") -> None:
+    def __init__(self, resume_from: str = "", aliases: bool = False) -> None:
         super().__init__()
-        self.resume_from = resume_from
+        self.resume_from, self.aliases = resume_from, aliases
+
+    def save(self, fl_ctx: FLContext, shareable: Shareable, record_origin: str) -> None:
+        """Write one point, under its earlier names as well if the job wants that."""
+        point = AnalyticsData.from_dxo(from_shareable(shareable))
+        if point is None or point.tag.startswith(CROSS_SITE_PREFIX):
+            return
+        super().save(fl_ctx, shareable, record_origin)
+        for name in aliases(point.tag, record_origin) if self.aliases else ():
+            self.writers_table[record_origin].add_scalar(name, point.value, point.step)
 
     def initialize(self, fl_ctx: FLContext) -> None:
         """Make the folder of events."""
@@ -144,12 +154,16 @@ class MLflowReceiver(_SitePoints):
     """
 
     def __init__(
-        self, tracking_uri: str | None = None, experiment: str = "pneumonia-fl", resume_from: str = ""
+        self,
+        tracking_uri: str | None = None,
+        experiment: str = "pneumonia-fl",
+        resume_from: str = "",
+        aliases: bool = False,
     ) -> None:
         super().__init__()
         self.tracking_uri = tracking_uri
         self.experiment = experiment
-        self.resume_from = resume_from
+        self.resume_from, self.aliases = resume_from, aliases
 
     def initialize(self, fl_ctx: FLContext) -> None:
         """Start delivery; returns at once."""
@@ -170,10 +184,13 @@ class MLflowReceiver(_SitePoints):
         self._sink.start()
 
     def save(self, fl_ctx: FLContext, shareable: Shareable, record_origin: str) -> None:
-        """Queue one point."""
+        """Queue one number, under its earlier names as well if the job wants that; MLflow has no series of texts."""
         point = AnalyticsData.from_dxo(from_shareable(shareable))
-        if point:
-            self._sink.put(record_origin, point.tag, float(point.value), point.step or 0)
+        if point is None or point.data_type != AnalyticsDataType.SCALAR:
+            return
+        names = aliases(point.tag, record_origin) if self.aliases else ()
+        for name in (point.tag, *names):
+            self._sink.put(record_origin, name, float(point.value), point.step or 0)
 
     def finalize(self, fl_ctx: FLContext) -> None:
         """Deliver the rest within bounded time, and leave word of how it went; then parameters and models."""

@@ -16,7 +16,7 @@ from pneumonia_fl.journal import JOURNAL_NAME, read_journal
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.mlflow_files import sqlite_uri
 from pneumonia_fl.overrides import flatten
-from pneumonia_fl.runs import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB
+from pneumonia_fl.runs import MLFLOW_ARTIFACTS, MLFLOW_DB
 
 TIMEOUT_SECONDS = 10
 
@@ -102,7 +102,7 @@ class SweepRecords:
 def _series(run: Path) -> list[tuple[str, float, int, int]]:
     """The global model's metrics by round: tag, value, milliseconds, round."""
     return [
-        (f"{GLOBAL}/{tag}", value, int(event["time"] * 1000), event["round"])
+        (tag, value, int(event["time"] * 1000), event["round"])
         for event in read_journal(run / JOURNAL_NAME)
         if event["event"] == "global"
         for tag, value in series(summarise(ScoreHistogram.from_dict(event["histogram"]))).items()
