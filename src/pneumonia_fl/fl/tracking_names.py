@@ -7,6 +7,8 @@ from pneumonia_fl.runs import GLOBAL
 
 ROUND_TRAIN_LOSS = "round_train_loss"
 """Mean training loss of a round; `train_loss` is that of single steps."""
+ALIVE = "alive"
+"""No series: the tag of a point by which a site that keeps its series at home says that it is at work."""
 CROSS_SITE_PREFIX = "cross_site/"
 """Before one number of the cross-site matrix: a value for MLflow's tables, and no curve for TensorBoard."""
 CROSS_SITE_TABLE = "cross_site"

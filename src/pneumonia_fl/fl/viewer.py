@@ -14,6 +14,7 @@ from typing import Literal
 
 from pneumonia_fl.environment import LEAN_MLFLOW
 from pneumonia_fl.errors import ConfigError, KitError, RunError, TimeLimitError
+from pneumonia_fl.fl.kits import SITE_STATE_FOLDER
 from pneumonia_fl.fl.processes import run_until_stopped
 from pneumonia_fl.mlflow_files import is_read_only, place_of_run, point_artifacts, read_status
 from pneumonia_fl.runs import GLOBAL, RunFolder, relocate_artifacts, tensorboard_command, ui_command
@@ -106,8 +107,11 @@ def _opened(folder: Path) -> RunFolder:
 
 
 def _events_of_kit(folder: Path) -> Path:
-    events = folder / "tensorboard"
-    if not events.is_dir():
+    """A server's jobs; at a site, what stays there of its jobs."""
+    events = next(
+        (folder / name for name in ("tensorboard", SITE_STATE_FOLDER) if (folder / name).is_dir()), None
+    )
+    if events is None:
         raise KitError(f"{folder} has no TensorBoard records; no job has written any here")
     return events
 
