@@ -6,13 +6,14 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import Field, ValidationError
 
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.json_files import read_json
 from pneumonia_fl.strict import Strict
+from pneumonia_fl.text import printable
 
 WRITE_BITS = 0o222
 
@@ -116,6 +117,20 @@ def place_of_run(file: Path, run_id: str | None) -> str:
             return f"#/experiments/{found[0]}/runs/{found[1]}"
         found = database.execute("SELECT experiment_id FROM runs ORDER BY start_time DESC").fetchone()
     return f"#/experiments/{found[0]}/runs" if found else "#/experiments"
+
+
+def artifacts_of_run(file: Path, run_id: str) -> Path:
+    """Return the folder with a run's artifacts.
+
+    Raises:
+        RunError: there is no such run, or its artifacts are in no folder.
+    """
+    with open_database(file) as database:
+        found = database.execute("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (run_id,)).fetchone()
+    where = urlsplit(str(found[0])) if found else None
+    if where is None or where.scheme != "file":
+        raise RunError(f"{file} has no artifact folder of the run {printable(run_id, 40)}")
+    return Path(unquote(where.path))
 
 
 def _connect(file: Path, mode: str) -> sqlite3.Connection:

@@ -5,9 +5,10 @@ from typing import Any
 
 from pneumonia_fl import DISCLAIMER, __version__
 from pneumonia_fl.config import JobConfig
-from pneumonia_fl.errors import RunError
+from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.fl.mlflow_sink import connect, explained
-from pneumonia_fl.mlflow_files import MLflowStatus, is_read_only, read_status, sqlite_uri
+from pneumonia_fl.mlflow_files import MLflowStatus, artifacts_of_run, is_read_only, read_status, sqlite_uri
 from pneumonia_fl.overrides import flatten
 from pneumonia_fl.report import REPORT_FILES
 from pneumonia_fl.runs import GLOBAL, RunFolder, relocate_artifacts
@@ -53,9 +54,10 @@ def complete_mlflow(run: RunFolder, job: JobConfig, state: str, register: bool =
 
 
 def log_report(run: RunFolder) -> bool:
-    """Put the run's present report into its own MLflow database; False when it has none that takes it.
+    """Put the run's present report among its own MLflow run's artifacts; False when it has none that takes it.
 
-    Only `report.html` and `model_card.md`: a page with patients' images has another name.
+    Only `report.html` and `model_card.md`: a page with patients' images has another name. An artifact of a database
+    file is a file in a folder, so this needs no MLflow, which takes seconds to import.
     """
     if not run.mlflow_db.is_file():
         return False
@@ -65,8 +67,13 @@ def log_report(run: RunFolder) -> bool:
         if run_id is None or status.uri or is_read_only(run.mlflow_db):
             return False
         relocate_artifacts(run)
-        _log_report(connect(sqlite_uri(run.mlflow_db), timeout_seconds=10), run, run_id)
-    except Exception as error:  # whatever MLflow raises: the report is there
+        folder = artifacts_of_run(run.mlflow_db, run_id)
+        if not folder.resolve().is_relative_to(run.mlflow_artifacts.resolve()):
+            return False  # the database is somebody else's, and says so
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in REPORT_FILES:
+            write_atomic(folder / name, (run.path / name).read_bytes())
+    except (RunError, OutputError, OSError) as error:
         log.warning("MLflow did not take the report: %s", explained(error))
         return False
     return True
