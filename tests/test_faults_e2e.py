@@ -323,7 +323,7 @@ def assert_curves_go_on(run: Path, rounds: int) -> None:
         steps = {event["step"] for event in events if event["event"] == "loss" and event["site"] == site}
         assert max(steps) % rounds == 0, "rounds of equal length"
         assert len(steps) >= rounds
-    curve = scalars(run / "tb_events" / "global")["global/validation_auc"]
+    curve = scalars(run / "tb_events" / "global")["validation_auc"]
     assert sorted({step for step, _ in curve}) == list(range(rounds + 1))
 
 

@@ -16,6 +16,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_launcher_spec import JobProcessArgs
 from nvflare.apis.workspace import Workspace
 
+from pneumonia_fl.environment import QUIET
 from pneumonia_fl.fl.launcher import JobLauncher, RestartingHandle, ServerJobLauncher, SiteJobLauncher
 
 JOB = "11111111-2222-3333-4444-555555555555"
@@ -96,6 +97,15 @@ def test_a_kit_may_lie_in_a_folder_with_spaces(
     words = environment_in(launcher(), workspace, tmp_path / "out", more)["words"]
     assert words[words.index(kit) - 1] == "-m"
     assert words[-3:] == ["--set", "a=1", "b=2"]
+
+
+@pytest.mark.parametrize("launcher", [SiteJobLauncher, ServerJobLauncher])
+def test_the_process_of_a_job_reports_its_use_to_nobody(
+    launcher: type[JobLauncher], workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
+    found = environment_in(launcher(), workspace, tmp_path / "out")
+    assert QUIET.items() <= found.items()
 
 
 def test_code_that_a_job_ships_is_found_first(workspace: Workspace, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ LAYERS = (
         "cleaning",
         "journal",
         "jobfiles",
+        "mlflow_files",
     },
     {
         "train",

@@ -79,6 +79,10 @@ class JobConfig(Strict):
     tracking: tuple[Literal["tensorboard", "mlflow"], ...] = Field(
         ("tensorboard", "mlflow"), description="Receivers on the server."
     )
+    tracking_aliases: bool = Field(
+        False,
+        description="Also write each series under its earlier names, such as `val_acc`, so that older charts go on.",
+    )
     mlflow: MLflowConfig = Field(default_factory=MLflowConfig)
     synthetic: SyntheticData | None = Field(None, description="Data to make up when --data is not given.")
 

@@ -15,7 +15,7 @@ from pneumonia_fl.cli.terminal import echo, terminal, text_column
 from pneumonia_fl.fl.plan import Plan
 from pneumonia_fl.journal import LOSS_POINTS, Event
 from pneumonia_fl.report import REPORT
-from pneumonia_fl.runs import RunFolder, ui_command
+from pneumonia_fl.runs import RunFolder, pasted_command, ui_command
 
 
 class RunView:
@@ -157,17 +157,15 @@ def _print_tracking(console: Console, run: RunFolder) -> None:
         console.print(f"MLflow: {mlflow['uri']}", soft_wrap=True)
     if mlflow.get("error"):
         console.print(
-            f"MLflow at {mlflow['uri']} did not take everything ({mlflow['undelivered']} points are missing; "
-            f"why: run.json). All metrics are kept in {run.metrics_file}.",
+            f"MLflow at {mlflow['uri']} did not take everything ({mlflow['undelivered']} points are missing): "
+            f"{mlflow['error']}. All metrics are kept in {run.metrics_file}.",
             style="yellow",
             soft_wrap=True,
         )
 
 
 def _print_command(console: Console, name: str, command: list[str]) -> None:
-    import shlex
-
-    console.print(f"{name:<13}{shlex.join(command)}", soft_wrap=True)
+    console.print(f"{name:<13}{pasted_command(command)}", soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

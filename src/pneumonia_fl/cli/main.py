@@ -26,6 +26,7 @@ from pneumonia_fl.cli.show import runs, ui
 from pneumonia_fl.cli.sweep import sweep
 from pneumonia_fl.cli.terminal import echo, replace_what_a_terminal_lacks
 from pneumonia_fl.data.files import keep_files_private
+from pneumonia_fl.environment import report_nothing
 from pneumonia_fl.errors import PneumoniaFLError
 
 OUT_OF_MEMORY = "out of memory; end other programs, or give fewer --workers, then run again"
@@ -83,6 +84,7 @@ def main() -> None:
     """Run the command line; never returns normally."""
     keep_files_private()
     replace_what_a_terminal_lacks()
+    report_nothing()
     signal.signal(signal.SIGTERM, _interrupt)
     debug = "--debug" in sys.argv[1:]
     try:

@@ -217,12 +217,13 @@ def _network(job: JobConfig) -> dict[str, Any]:
 def _receivers(job: JobConfig, resume_from: str) -> dict[str, object]:
     receivers: dict[str, object] = {}
     if "tensorboard" in job.tracking:
-        receivers["tensorboard_receiver"] = TensorBoardReceiver(resume_from)
+        receivers["tensorboard_receiver"] = TensorBoardReceiver(resume_from, job.tracking_aliases)
     if "mlflow" in job.tracking:
         receivers["mlflow_receiver"] = MLflowReceiver(
             tracking_uri=job.mlflow.tracking_uri,
             experiment=job.mlflow.experiment,
             resume_from=resume_from,
+            aliases=job.tracking_aliases,
         )
     # Last, because NVFlare closes them in this order and the journal's end says that the others are done.
     return {**receivers, "journal_receiver": JournalReceiver()}

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from pneumonia_fl.config import parse
+from pneumonia_fl.environment import SeriesPlace
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.json_files import read_json
 from pneumonia_fl.names import did_you_mean
@@ -29,6 +30,8 @@ STARTUP_FILES: dict[Kind, str] = {
     "admin": "fed_admin.json",
 }
 LOCAL_SETTINGS = "pneumonia_fl.yml"
+SITE_STATE_FOLDER = "pneumonia_fl_site_state"
+"""Below a site's kit: for each job what the site keeps for itself (see `fl.algorithms.keeping`)."""
 
 
 class LocalSettings(Strict):
@@ -40,8 +43,11 @@ class LocalSettings(Strict):
     """Site: threads for training; None: all cores."""
     share_local_model: bool = True
     """Site: whether it sends its best local model when a job evaluates models across sites; see docs/cross-site.md."""
+    tracking: SeriesPlace = "server"
+    """Site: whether its series go to the server, stay at the `site`, or `both`; see docs/quickstart-site-it.md."""
     tracking_uri: str | None = None
-    """Server: the MLflow server that gets every job's metrics; None: a database file inside the job."""
+    """Server: the MLflow server that gets every job's metrics; None: a database file inside the job. Site: its own
+    MLflow, for series that stay there."""
 
     @field_validator("data")
     @classmethod

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from pneumonia_fl.fl.tracking_names import ROUND_TRAIN_LOSS
 from pneumonia_fl.metrics import Metrics
 
 SITE_REPORT = "pneumonia_fl.site_report"
@@ -68,7 +69,7 @@ def series(metrics: Metrics) -> dict[str, float]:
 def is_site_tag(tag: object) -> bool:
     """Whether a site may publish a series of this name."""
     names = {field.name for field in fields(Metrics)} - {"n", "positives"}
-    known = {"train_loss", *map(_tag, names)}
+    known = {"train_loss", ROUND_TRAIN_LOSS, *map(_tag, names)}
     return isinstance(tag, str) and tag.removeprefix(OWN) in known
 
 

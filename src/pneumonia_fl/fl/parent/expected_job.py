@@ -39,6 +39,7 @@ class ServerWords(Strict):
     resume_from: str = Field("", pattern=JOB_ID)
     experiment: str | None = None
     tracking: tuple[str, ...] = ()
+    tracking_aliases: bool = False
 
 
 class SiteWords(Strict):
@@ -150,6 +151,7 @@ def _server_words(server: Any) -> ServerWords:
     own["tracking"] = [name for name in ("tensorboard", "mlflow") if f"{name}_receiver" in components]
     if experiment := components.get("mlflow_receiver", {}).get("experiment"):
         own["experiment"] = experiment
+    own["tracking_aliases"] = any(args.get("aliases") is True for args in components.values())
     return ServerWords.model_validate(own)
 
 
@@ -161,6 +163,7 @@ def _job(site: SiteSettings, server: ServerWords) -> JobConfig:
         "stall_timeout": server.stall_timeout,
         "early_stopping": server.early_stopping,
         "tracking": server.tracking,
+        "tracking_aliases": server.tracking_aliases,
     }
     if server.experiment is not None:
         values["mlflow"] = {"experiment": server.experiment}
@@ -196,7 +199,8 @@ def _network(job: JobConfig) -> dict[str, Any]:
 
 
 def _receivers(job: JobConfig, resume_from: str) -> dict[str, Any]:
-    resumed = {"resume_from": resume_from} if resume_from else {}
+    resumed: dict[str, Any] = {"resume_from": resume_from} if resume_from else {}
+    resumed |= {"aliases": True} if job.tracking_aliases else {}
     own = job.mlflow.experiment
     named = {} if own == type(job.mlflow)().experiment else {"experiment": own}
     found = {}
