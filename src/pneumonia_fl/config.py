@@ -17,6 +17,7 @@ from pneumonia_fl.sections import (
     AugmentConfig,
     MLflowConfig,
     ModelConfig,
+    Origin,
     Preprocess,
     SyntheticData,
     TrainConfig,
@@ -69,6 +70,11 @@ class JobConfig(Strict):
     operating_point: OperatingPoint = Field(default_factory=OperatingPoint)
     cross_site: CrossSite = Field(default_factory=CrossSite)
     model: ModelConfig = Field(default_factory=ModelConfig)
+    init_from: str | Origin | None = Field(
+        None,
+        description="Saved model with whose weights the training begins: a run folder, a model folder or file, or "
+        "`mlflow:models:/NAME/VERSION`. A job that was made has the model's name and hash here.",
+    )
     preprocess: Preprocess | None = Field(
         None, description="Model input; `size` and decoding default to what the data was prepared with."
     )
@@ -95,6 +101,16 @@ class JobConfig(Strict):
         if name == "fedbn" and model.pretrained != "none":
             raise ValueError(
                 "fedbn needs model.pretrained none; it sends no normalisation, not even ImageNet's"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _begins_once(self) -> Self:
+        if self.init_from is not None and self.model.pretrained != "none":
+            raise ValueError("init_from needs model.pretrained none; both say with which weights to begin")
+        if self.init_from is not None and self.algorithm.name == "fedbn":
+            raise ValueError(
+                "fedbn cannot go on from a model; it sends no normalisation, not even a saved one"
             )
         return self
 

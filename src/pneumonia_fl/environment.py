@@ -17,6 +17,8 @@ KEEP_MODEL_VARIABLE = "PNEUMONIA_FL_KEEP_MODEL"
 KIT_VARIABLE = "PNEUMONIA_FL_KIT"
 TRACKING_VARIABLE = "PNEUMONIA_FL_TRACKING_URI"
 RUN_VARIABLE = "PNEUMONIA_FL_RUN"
+MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
+"""MLflow's own name for what `PNEUMONIA_FL_TRACKING_URI` says to this program."""
 TRACKING_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 """MLflow's own names; its client reads them by itself."""
 
@@ -111,6 +113,11 @@ def tracking_uri() -> str | None:
         return no_login(os.environ.get(TRACKING_VARIABLE) or None)
     except ValueError as error:
         raise ConfigError(f"{TRACKING_VARIABLE}: {error}") from None
+
+
+def model_registry() -> str | None:
+    """The MLflow server that saved models are fetched from; None when neither variable names one."""
+    return tracking_uri() or os.environ.get(MLFLOW_VARIABLE) or None
 
 
 def tracking_login() -> tuple[str, str] | None:

@@ -4,7 +4,9 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pneumonia_fl.names import WEIGHTS_HASH
 from pneumonia_fl.strict import Strict
+from pneumonia_fl.text import printable
 
 MODEL_NAMES = (
     "small_resnet",
@@ -63,6 +65,20 @@ class ModelConfig(Strict):
         if self.pretrained == "imagenet" and (own or self.norm == "group"):
             raise ValueError("pretrained: imagenet is for torchvision's models with norm: batch")
         return self
+
+
+class Origin(Strict):
+    """The saved model from which a job has gone on: all that a job says of it where it runs."""
+
+    name: str = Field(max_length=200, description="Run and round, or name and version; never a path.")
+    weights: str = Field(pattern=rf"^{WEIGHTS_HASH.pattern}$", description="SHA-256 of the weights.")
+
+    @field_validator("name")
+    @classmethod
+    def _no_path(cls, name: str) -> str:
+        if "/" in name or "\\" in name:
+            raise ValueError("a path says where somebody keeps models")
+        return printable(name)
 
 
 class AugmentConfig(Strict):

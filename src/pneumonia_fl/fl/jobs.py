@@ -151,6 +151,8 @@ def recipe_for(
     """
     if weights is None and job.model.pretrained == "imagenet" and not resume_from:
         weights = pack(_pretrained(job))
+    if weights is None and job.init_from is not None and not resume_from:
+        raise ConfigError("the model of init_from is not here; name it with --init-from")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         shutil.copy(jobs_folder() / TRAINING_SCRIPT, folder)
         if form == "shipped":

@@ -19,6 +19,7 @@ def run_card(run: RunFiles, page: Page) -> Values:
     details = {
         "Job": run.state.get("job"),
         "Network": (run.config.get("model") or {}).get("name"),
+        "Went on from": (run.config.get("init_from") or {}).get("name"),
         "Algorithm": (run.config.get("algorithm") or {}).get("name"),
         "Round": run.best_round,
         "Seed": run.card.get("seed"),

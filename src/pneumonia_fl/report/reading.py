@@ -15,7 +15,7 @@ EVALUATIONS = "evaluations"
 SUMMARY = "summary.json"
 _SHAPES: dict[str, dict[str, type]] = {
     "run.json": {"sites": list, "data": dict, "mlflow": dict, "rounds": int},
-    "config.yml": {"model": dict, "train": dict, "algorithm": dict, "preprocess": dict},
+    "config.yml": {"model": dict, "train": dict, "algorithm": dict, "preprocess": dict, "init_from": dict},
     "metrics.json": {"best_round": int, "rounds": list, "sites": list, "problems": list, "missing": list},
     "model_card.json": {"data": dict, "preprocess": dict, "metrics": dict, "software": dict, "round": int},
     SUMMARY: {"arms": list, "sites": list, "seeds": list, "test": dict, "data": dict, "findings": list},

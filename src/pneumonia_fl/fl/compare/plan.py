@@ -72,6 +72,10 @@ def plan_comparison(
             "(folders train and test), or use `pneumonia-fl run`"
         )
     loaded = [(name, plan_run(load_job(find_job(name), overrides), info).job) for name in jobs]
+    if begun := [job.name for _, job in loaded if job.init_from is not None]:
+        raise ConfigError(
+            f"{begun[0]} has init_from; a comparison needs arms that all begin alike, so take it out"
+        )
     planned = {job.name: job for _, job in loaded}
     if not planned or len(planned) < len(loaded):
         raise ConfigError(f"--jobs {','.join(jobs)}: name at least one job, and each once")

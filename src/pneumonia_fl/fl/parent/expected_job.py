@@ -13,9 +13,9 @@ from pydantic import Field
 
 from pneumonia_fl.config import JobConfig, SiteSettings, parse, parse_words
 from pneumonia_fl.errors import ConfigError
-from pneumonia_fl.fl.parent.weights import INITIAL, SHA256
+from pneumonia_fl.fl.parent.weights import INITIAL
 from pneumonia_fl.json_files import read_json
-from pneumonia_fl.names import SITE_NAME
+from pneumonia_fl.names import SITE_NAME, WEIGHTS_HASH
 from pneumonia_fl.overrides import flatten
 from pneumonia_fl.strict import Strict
 
@@ -40,7 +40,7 @@ class ServerWords(Strict):
     resume_from: str = Field("", pattern=JOB_ID)
     experiment: str | None = None
     tracking: tuple[str, ...] = ()
-    weights: str = Field("", pattern=rf"^({SHA256.pattern})?$")
+    weights: str = Field("", pattern=rf"^({WEIGHTS_HASH.pattern})?$")
 
 
 class SiteWords(Strict):

@@ -13,8 +13,6 @@ FOLDER = "config/weights"
 """Below a deployed app."""
 INITIAL = "initial"
 """Name of the model with which the training begins."""
-SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
-"""How a hash is written. Bare, NVFlare would take it for a password in the job, and warn."""
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 MOST_BYTES = 1_000_000_000
 """All models of a job together; the largest network here has 100 MB."""
@@ -50,6 +48,6 @@ def weights_problem(app: Path, models: Mapping[str, str], needed: bool) -> str:
 
 
 def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file's content, as `SHA256` wants it."""
+    """Return the SHA-256 of a file's content, in the form of `names.WEIGHTS_HASH`."""
     with file.open("rb") as content:
         return f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
