@@ -4,6 +4,7 @@ This module and the command line are the only readers of environment variables.
 """
 
 import os
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -14,6 +15,9 @@ DATA_VARIABLE = "PNEUMONIA_FL_DATA"
 THREADS_VARIABLE = "PNEUMONIA_FL_THREADS"
 SITE_STATE_VARIABLE = "PNEUMONIA_FL_SITE_STATE"
 KEEP_MODEL_VARIABLE = "PNEUMONIA_FL_KEEP_MODEL"
+LIMITS_VARIABLE = "PNEUMONIA_FL_LIMITS"
+LIMITED = ("local_epochs", "batch_size")
+"""Settings of training that a site may cap."""
 KIT_VARIABLE = "PNEUMONIA_FL_KIT"
 TRACKING_VARIABLE = "PNEUMONIA_FL_TRACKING_URI"
 RUN_VARIABLE = "PNEUMONIA_FL_RUN"
@@ -46,7 +50,7 @@ JOB_VARIABLES = (
 """What the process of a job is told of its parent's environment: a job must not find a password there."""
 SITE_JOB_VARIABLES = (
     *JOB_VARIABLES,
-    *(DATA_VARIABLE, THREADS_VARIABLE, SITE_STATE_VARIABLE, KEEP_MODEL_VARIABLE),
+    *(DATA_VARIABLE, THREADS_VARIABLE, SITE_STATE_VARIABLE, KEEP_MODEL_VARIABLE, LIMITS_VARIABLE),
 )
 SERVER_JOB_VARIABLES = (
     *JOB_VARIABLES,
@@ -79,6 +83,24 @@ def site_threads(site: str) -> int | None:
     words = os.environ.get(THREADS_VARIABLE, "").split(",")
     threads = dict(word.split("=", 1) for word in words if "=" in word)
     return int(threads[site]) if site in threads else None
+
+
+def site_limits() -> dict[str, int]:
+    """What this machine allows of a job's training, from `PNEUMONIA_FL_LIMITS` (`local_epochs=1,batch_size=16`).
+
+    Raises:
+        ConfigError: it says something else. A limit that is not understood must not be lifted.
+    """
+    words = filter(None, os.environ.get(LIMITS_VARIABLE, "").split(","))
+    pairs = dict(word.partition("=")[::2] for word in words)
+    if not all(
+        key in LIMITED and value.isdecimal() and int(value) >= 2 - (key == "local_epochs")
+        for key, value in pairs.items()
+    ):
+        raise ConfigError(
+            f"{LIMITS_VARIABLE} is not understood; write for example local_epochs=1,batch_size=16"
+        )
+    return {key: int(value) for key, value in pairs.items()}
 
 
 def site_state(site: str, job: str) -> Path | None:
@@ -141,8 +163,12 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def set_site_defaults(site: str, data: Path | None, threads: int | None, state: Path) -> None:
+def set_site_defaults(
+    site: str, data: Path | None, threads: int | None, state: Path, limits: Mapping[str, int]
+) -> None:
     """Hand a site's own settings to the processes that this one starts; the environment's own values go first."""
+    if limits:
+        os.environ.setdefault(LIMITS_VARIABLE, ",".join(f"{key}={most}" for key, most in limits.items()))
     if data is not None:
         os.environ.setdefault(DATA_VARIABLE, str(data))
     if threads is not None:

@@ -132,6 +132,25 @@ class TrainConfig(Strict):
     seed: int = Field(7, ge=0, description="Seed of initial weights, order and augmentation.")
 
 
+class SiteTrain(Strict):
+    """Of `train`, what may differ at one site; what is not set is as everywhere."""
+
+    local_epochs: int | None = Field(None, ge=1, le=100, description="Passes per round at this site.")
+    batch_size: int | None = Field(None, ge=2, le=4096, description="Images per step at this site.")
+    lr: float | None = Field(None, gt=0, le=10, description="Peak learning rate at this site.")
+
+
+class SiteConfig(Strict):
+    """What is different for one site of a job, under its name."""
+
+    weight: float = Field(
+        1.0, ge=0.01, le=100, description="Factor of the site's images in the average; 1: what they are."
+    )
+    train: SiteTrain = Field(
+        default_factory=SiteTrain, description="`local_epochs`, `batch_size` and `lr` at this site."
+    )
+
+
 class MLflowConfig(Strict):
     """Where MLflow runs go."""
 

@@ -128,6 +128,8 @@ class PneumoniaRecipe(FedAvgRecipe):
             algorithm=job.algorithm.model_dump(exclude_defaults=True),
             early_stopping=job.early_stopping.model_dump(exclude_defaults=True),
             cross_site=job.cross_site.model_dump(exclude_defaults=True),
+            # Pairs: NVFlare would take a mapping with a site called `path` for a component.
+            factors=[[name, site.weight] for name, site in job.sites.items()] or None,
             seed=job.train.seed,
             task_check_period=TASK_CHECK_PERIOD,
         )

@@ -72,7 +72,7 @@ def run_simulation(
         # Refuse before a folder is made.
         _planned(job, read_info(given), request, agree)
     else:
-        choose_sites(job, _synthetic_sites(job), request.clients)
+        job.check_sites(choose_sites(job, _synthetic_sites(job), request.clients))
     run = RunFolder.create(request.out or new_run_path(request.runs, job.name), request.force)
     with _removed_on_error(run.path):
         data = given or _make_synthetic(job, run.path / "data", watcher)

@@ -186,6 +186,7 @@ def _settings(run: RunFiles) -> list[tuple[str, str]]:
         ),
         ("Optimiser", f"{train['optimizer']}, learning rate {train['lr']}, batch {train['batch_size']}"),
         ("Seed", str(train["seed"])),
+        *((f"At {site} only", words) for site, words in run.own_settings()),
     ]
 
 

@@ -170,6 +170,8 @@ def _export_and_send(
         )
     form: Form = "shipped" if ship_code else "installed"
     sites = expected_sites(job, admin.sites())
+    if sites:  # else the job waits for them, and its controller looks
+        job.check_sites(sites)
     progress(EXPORTING, 0, None)
     with tempfile.TemporaryDirectory() as temporary:
         folder = export_job(job, sites or job.min_sites, Path(temporary), form, resume_from, weights)

@@ -80,7 +80,8 @@ def plan_comparison(
     if not planned or len(planned) < len(loaded):
         raise ConfigError(f"--jobs {','.join(jobs)}: name at least one job, and each once")
     base = next(iter(planned.values()))
-    images = [sum(info.counts[site].get("train", {}).values()) for site in info.sites]
+    images = {site: sum(info.counts[site].get("train", {}).values()) for site in info.sites}
+    settings = base.site_settings()
     return ComparePlan(
         data=data,
         info=info,
@@ -88,7 +89,7 @@ def plan_comparison(
         files={job.name: name for name, job in loaded},
         arms=(Arm(CENTRAL, "central", info.sites), *_alone(info, alone), *_federated(info, planned)),
         seeds=tuple(range(base.train.seed, base.train.seed + seeds)),
-        steps=federated_steps(images, base.train),
+        steps=sum(federated_steps([images[site]], settings.at(site, {}).train) for site in images),
     )
 
 

@@ -191,6 +191,7 @@ def _controller(job: JobConfig, server: ServerWords) -> dict[str, Any]:
         "algorithm": job.algorithm.model_dump(exclude_defaults=True),
         "early_stopping": job.early_stopping.model_dump(exclude_defaults=True),
         "cross_site": job.cross_site.model_dump(exclude_defaults=True),
+        **({"factors": [[name, site.weight] for name, site in job.sites.items()]} if job.sites else {}),
         "seed": job.train.seed,
         "task_check_period": 0.1,
     }
