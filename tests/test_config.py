@@ -94,6 +94,7 @@ def test_site_settings_hold_nothing_of_the_server() -> None:
         "preprocess",
         "train",
         "augment",
+        "sites",
     }
 
 

@@ -70,10 +70,11 @@ def test_a_model_is_named_without_its_path_and_known_by_the_hash_of_its_file(
 
 
 def test_a_copied_model_is_named_after_its_folder(run: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(run / "model", tmp_path / "from a colleague")
-    job, _ = begin(job_of(f"init_from='{copy}'"), JOB)
-    assert isinstance(job.init_from, Origin)
-    assert job.init_from.name == "from a colleague, round 3"
+    copy = shutil.copytree(run / "model", tmp_path / "from a\\ colleague v1.2")
+    for source in (copy, copy / "model.safetensors"):
+        job, _ = begin(job_of(f"init_from='{source}'"), JOB)
+        assert isinstance(job.init_from, Origin)
+        assert job.init_from.name == "from a- colleague v1.2, round 3"
 
 
 def test_the_home_folder_is_understood(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

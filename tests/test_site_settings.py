@@ -10,7 +10,7 @@ from conftest import ROOT, read_json
 from pneumonia_fl.config import JobConfig, SiteSettings, load_job, parse_words
 from pneumonia_fl.environment import set_site_defaults, site_limits
 from pneumonia_fl.errors import ConfigError, RunError
-from pneumonia_fl.fl.client import _capped
+from pneumonia_fl.fl.client import lowered
 from pneumonia_fl.fl.jobs import export_job
 from pneumonia_fl.fl.kits import LOCAL_SETTINGS, read_settings
 from pneumonia_fl.fl.parent.expected_job import SERVER_FILE
@@ -44,10 +44,10 @@ def test_a_site_caps_what_a_job_wants_and_never_raises_it() -> None:
     job = job_of("train.local_epochs=2", "sites.us.train.batch_size=64").site_settings()
     limited = job.at("us", {"local_epochs": 1, "batch_size": 16})
     assert (limited.train.local_epochs, limited.train.batch_size) == (1, 16)
-    assert _capped(limited, job.at("us", {})) == {"local_epochs": 1, "batch_size": 16}
+    assert lowered(limited, job.at("us", {})) == {"local_epochs": 1, "batch_size": 16}
     generous = job.at("us", {"local_epochs": 50, "batch_size": 4096})
     assert generous.train.batch_size == 64
-    assert _capped(generous, job.at("us", {})) == {}
+    assert lowered(generous, job.at("us", {})) == {}
 
 
 @pytest.mark.parametrize(
@@ -179,5 +179,3 @@ def test_the_report_names_own_settings_and_limits(tmp_path: Path) -> None:
     assert "weight 0.5, lr 0.1" in page
     assert "weight 0.5, lr 0.1" in card
     assert "site-2 trained within its own limits from round 1 on: batch_size 8." in page
-
-

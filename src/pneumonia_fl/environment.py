@@ -3,6 +3,7 @@
 This module and the command line are the only readers of environment variables.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -16,8 +17,8 @@ THREADS_VARIABLE = "PNEUMONIA_FL_THREADS"
 SITE_STATE_VARIABLE = "PNEUMONIA_FL_SITE_STATE"
 KEEP_MODEL_VARIABLE = "PNEUMONIA_FL_KEEP_MODEL"
 LIMITS_VARIABLE = "PNEUMONIA_FL_LIMITS"
-LIMITED = ("local_epochs", "batch_size")
-"""Settings of training that a site may cap."""
+LIMITED = {"local_epochs": 1, "batch_size": 2}
+"""Settings of training that a site may cap, and the least that each can be."""
 KIT_VARIABLE = "PNEUMONIA_FL_KIT"
 TRACKING_VARIABLE = "PNEUMONIA_FL_TRACKING_URI"
 RUN_VARIABLE = "PNEUMONIA_FL_RUN"
@@ -93,10 +94,7 @@ def site_limits() -> dict[str, int]:
     """
     words = filter(None, os.environ.get(LIMITS_VARIABLE, "").split(","))
     pairs = dict(word.partition("=")[::2] for word in words)
-    if not all(
-        key in LIMITED and value.isdecimal() and int(value) >= 2 - (key == "local_epochs")
-        for key, value in pairs.items()
-    ):
+    if not all(v.isdecimal() and int(v) >= LIMITED.get(key, math.inf) for key, v in pairs.items()):
         raise ConfigError(
             f"{LIMITS_VARIABLE} is not understood; write for example local_epochs=1,batch_size=16"
         )

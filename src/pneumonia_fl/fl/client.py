@@ -92,7 +92,7 @@ class Site:
 
     def __init__(self, job: SiteSettings, name: str) -> None:
         self.settings = settings = job.at(name, site_limits())
-        self._capped = _capped(settings, job.at(name, {}))
+        self._capped = lowered(settings, job.at(name, {}))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(site_threads(name) or torch.get_num_threads())
         data = _own_data(name)
@@ -225,8 +225,8 @@ def _parse(argv: Sequence[str] | None) -> SiteSettings:
     return parse_words(SiteSettings, parser.parse_args(argv).set, "job arguments")
 
 
-def _capped(used: SiteSettings, wanted: SiteSettings) -> dict[str, int]:
-    """What this site has lowered of what the job wants of it."""
+def lowered(used: SiteSettings, wanted: SiteSettings) -> dict[str, int]:
+    """What a site has lowered of what the job wants of it; logged."""
     train = used.train.model_dump(include=set(LIMITED))
     capped = {key: value for key, value in train.items() if value != getattr(wanted.train, key)}
     for key, value in capped.items():

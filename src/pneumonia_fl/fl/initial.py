@@ -17,6 +17,7 @@ from pneumonia_fl.fl.carried import hash_of, pack
 from pneumonia_fl.fl.mlflow_sink import connect, one_line
 from pneumonia_fl.runs import INITIAL_WEIGHTS, RunFolder
 from pneumonia_fl.sections import Origin
+from pneumonia_fl.text import printable
 
 MLFLOW = "mlflow:"
 _REGISTERED = re.compile(r"models:/([^/@]+)(?:/(\w+)|@(\w+))")
@@ -52,7 +53,8 @@ def _found(source: str) -> tuple[ModelCard, str, bytes]:
     card, weights = _loaded(path)
     folders = (folder for folder in (path, *path.parents) if RunFolder(folder).state_file.is_file())
     run = next(folders, None)
-    return card, _named(run.name if run else path.stem, card), weights
+    folder = run or (path if path.is_dir() else path.parent)
+    return card, _named(folder.name, card), weights
 
 
 def _fetched(uri: str) -> tuple[ModelCard, str, bytes]:
@@ -91,7 +93,8 @@ def _loaded(path: Path) -> tuple[ModelCard, bytes]:
 
 
 def _named(source: str, card: ModelCard) -> str:
-    return f"{source}, {'mean of the last models' if card.averaged else f'round {card.round}'}"
+    word = printable(source, 100).replace("\\", "-")
+    return f"{word}, {'mean of the last models' if card.averaged else f'round {card.round}'}"
 
 
 def _fitting(job: JobConfig, card: ModelCard, name: str) -> JobConfig:
