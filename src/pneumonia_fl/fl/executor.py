@@ -65,12 +65,11 @@ class TrainerExecutor(ClientAPIExecutor):
             kit = Path(workspace.get_root_dir())
             # A relative folder counts from the kit, wherever this process runs.
             data = own.data and kit / own.data
+            site, state = fl_ctx.get_identity_name(), kit / SITE_STATE_FOLDER
             tracking = SiteTracking(own.tracking, own.tracking_uri)
-            set_site_defaults(
-                fl_ctx.get_identity_name(), data, own.threads, kit / SITE_STATE_FOLDER, tracking
-            )
+            set_site_defaults(site, data, own.threads, state, own.limits, tracking)
             if not own.share_local_model:
-                keep_model(fl_ctx.get_identity_name())
+                keep_model(site)
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.START_RUN and self._backend is None:
             os._exit(TRAINER_DIED)
