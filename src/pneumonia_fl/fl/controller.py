@@ -211,6 +211,7 @@ class PooledFedAvg(CrossSiteFedAvg):
         self._latest = model
         self.judge_candidate()
         super().save_model(model)
+        self.journal.write("saved", round=model.current_round + 1)
         self.keep_state(model)
 
     def update_model(self, model: FLModel, aggr_result: FLModel) -> FLModel:
