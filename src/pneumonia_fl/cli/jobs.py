@@ -2,6 +2,7 @@
 
 import json
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -278,13 +279,8 @@ def _show_submitted(
     submitted: "Submitted", kit: Path | None, as_json: bool, ending: "Ending | None" = None
 ) -> None:
     """Print the id and the next commands; after a wait, how the job ended."""
-    known = {
-        "id": submitted.id,
-        "name": submitted.name,
-        "sites": list(submitted.sites),
-        "token": submitted.token,
-    }
     if as_json:
+        known = asdict(submitted)
         _print_json({**known, **(ending.as_dict() if ending else {})})
     elif ending is None:
         option = f" --kit {kit}" if kit else ""

@@ -172,22 +172,26 @@ def reason(meta: Mapping[str, Any]) -> str:
     """Why a job waits, never ran or did not end well; empty when there is nothing to say."""
     raw, words, result = str(meta.get("status", "")), status_words(meta), _result(meta)
     by = _aborted_by(meta)
-    if words == INCOMPLETE:
-        return _lacking(meta)
+    if words in (INCOMPLETE, WORDS["FINISHED:COMPLETED"]):
+        return _lacking(meta) or _remarks(meta)
     if words in (ABORTING, ABORTED) and by:
         return f"ended by {by}"
     if words == WORDS["FINISHED:EXECUTION_EXCEPTION"] and result.get("reason"):
         return str(result["reason"])
-    if words == WORDS["FINISHED:COMPLETED"]:
-        lost = f"all rounds were done when {by} aborted it" if by else LOST_AT_END
-        remarks = (result.get("stopped_early"), "" if raw == "FINISHED:COMPLETED" else lost)
-        return "; ".join(filter(None, remarks))
     if raw == "FINISHED:ABANDONED":
         return CUT_OFF
     if words in (WAITING, WORDS["FINISHED:CAN_NOT_SCHEDULE"]):
         return _refused_schedule(meta)
     last = NO_WORD if words == WORDS["FINISHED:EXECUTION_EXCEPTION"] else ""
     return "" if raw == "RUNNING" else _refusals(meta) or last
+
+
+def _remarks(meta: Mapping[str, Any]) -> str:
+    """What is to be said of a job that came through its rounds with all its sites."""
+    by = _aborted_by(meta)
+    lost = f"all rounds were done when {by} aborted it" if by else LOST_AT_END
+    whole = meta.get("status") == "FINISHED:COMPLETED"
+    return "; ".join(filter(None, (_result(meta).get("stopped_early"), "" if whole else lost)))
 
 
 def missing_sites(job: JobRecord, connected: Iterable[str]) -> list[str]:

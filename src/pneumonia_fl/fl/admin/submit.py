@@ -110,22 +110,26 @@ def nothing_to_resume(job: JobRecord, ours: Mapping[str, Any], others: Iterable[
         others: all jobs of the study: one of them may have taken over its state.
     """
     short = job.id[:8]
-    again = f"`pneumonia-fl clone {short}` runs it again from the start"
     taken = [other for other in others if other.resumed_from == job.id and other.done != 0]
     if not ours.get("config"):
         return f"job {short} was not made by pneumonia-fl, so it cannot go on"
     if not job.ended:
         return f"job {short} is {job.status}; there is nothing to resume"
-    if job.rounds_done:
-        return f"job {short} has finished all its {job.rounds} rounds; {again}"
     if taken:
         later = taken[-1].id[:8]
         return f"job {short} goes on as job {later} ({taken[-1].status}); see `pneumonia-fl watch {later}`"
-    if ours["config"].get("algorithm", {}).get("name") == "swarm":
-        return f"job {short} is a swarm, of which the server keeps no model to go on from; {again}"
-    if job.done == 0 or job.started_at is None:
-        return f"job {short} ({job.status}) has no finished round to go on from; {again}"
-    return ""
+    state = _without_state(job, ours["config"])
+    return state and f"job {short} {state}; `pneumonia-fl clone {short}` runs it again from the start"
+
+
+def _without_state(job: JobRecord, config: Mapping[str, Any]) -> str:
+    """Why the server keeps nothing of an ended job to go on from; "" when it does."""
+    if job.rounds_done:
+        return f"has finished all its {job.rounds} rounds"
+    if config.get("algorithm", {}).get("name") == "swarm":
+        return "is a swarm, of which the server keeps no model to go on from"
+    never = job.done == 0 or job.started_at is None
+    return f"({job.status}) has no finished round to go on from" if never else ""
 
 
 def _check_change(old: JobConfig, new: JobConfig, done: int) -> None:
