@@ -2,6 +2,7 @@
 
 import json
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -153,26 +154,33 @@ def logs(
     job_id: Id,
     kit: Kit = None,
     study: Study = "default",
-    site: Annotated[str | None, typer.Option("--site", help="What this site has sent of its log.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
 ) -> None:
-    """Print a job's log on the server, or what a site has sent of its own."""
+    """Print a job's log on the server. A site's log stays at the site: KIT/JOB-ID/log.txt there."""
     from pneumonia_fl.fl.admin.logs import follow_log, read_log
 
     with _login(kit, study) as admin:
         found = admin.find(job_id)
-        parts = follow_log(admin, found, site) if follow else iter([read_log(admin, found, site)])
+        parts = follow_log(admin, found) if follow else iter([read_log(admin, found)])
         for part in parts:
             echo(part, nl=False)
 
 
-def abort(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: Json = False) -> None:
-    """Stop a running job, or keep a waiting one from starting."""
-    with _login(kit, study, acts=True) as admin:
-        found = admin.find(job_id)
-        message = admin.abort(found)
+def abort(
+    job_id: Id,
+    kit: NamedKit = None,
+    study: Study = "default",
+    wait: Annotated[bool, typer.Option(help="Wait until the job has ended.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Stop a running job, or keep a waiting one from starting; what its rounds have made is kept."""
+    from pneumonia_fl.cli.jobview import JobView
+    from pneumonia_fl.fl.admin.watch import abort as end
+
+    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+        message, job = end(admin, admin.find(job_id), view if wait else None)
     if as_json:
-        _print_json({"id": found, "message": message})
+        _print_json({"id": job.id, "status": job.status, "reason": job.reason, "message": message})
     else:
         echo(message)
 
@@ -273,13 +281,8 @@ def _show_submitted(
     submitted: "Submitted", kit: Path | None, as_json: bool, ending: "Ending | None" = None
 ) -> None:
     """Print the id and the next commands; after a wait, how the job ended."""
-    known = {
-        "id": submitted.id,
-        "name": submitted.name,
-        "sites": list(submitted.sites),
-        "token": submitted.token,
-    }
     if as_json:
+        known = asdict(submitted)
         _print_json({**known, **(ending.as_dict() if ending else {})})
     elif ending is None:
         option = f" --kit {kit}" if kit else ""

@@ -19,7 +19,6 @@ from pneumonia_fl.fl.rounds import State
 from pneumonia_fl.fl.site_report import (
     MAX_PASSES,
     Expected,
-    Facts,
     Limits,
     SiteProblem,
     SiteReport,
@@ -31,6 +30,7 @@ from pneumonia_fl.metrics import summarise
 from pneumonia_fl.text import printable
 
 UNREADABLE = "its answer cannot be read"
+NO_ANSWER, NOT_CONNECTED = "no answer in time", "no sign of it yet: not connected, or it did not take the job"
 
 
 class CheckingFedAvg(ResumableFedAvg):
@@ -38,7 +38,6 @@ class CheckingFedAvg(ResumableFedAvg):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._facts: dict[str, Facts] = {}
         self._faults: dict[str, tuple[int, State, str]] = {}
         self._limits: dict[str, Limits] = {}
         self._factors: dict[str, float] = {}
@@ -54,7 +53,7 @@ class CheckingFedAvg(ResumableFedAvg):
     def close_round(self) -> None:
         """Wait for nobody any more."""
         for site in [] if self.book.hopeless() else self.book.waiting():
-            self.reject(site, "late", "no answer in time")
+            self.reject(site, "late", NO_ANSWER if self.book.heard(site) else NOT_CONNECTED)
 
     def _aggregate_one_result(self, result: FLModel) -> bool:
         if not self.note_report(result):
@@ -72,6 +71,10 @@ class CheckingFedAvg(ResumableFedAvg):
         elif not accepted:
             self.reject(client_name, "failed", printable(result.get_return_code()))
         return accepted
+
+    def problem_of(self, site: str) -> str:
+        """Why a site's last answer that did not count did not; "" when there is none."""
+        return self._faults[site][2] if site in self._faults else ""
 
     def reject(self, site: str, state: State, problem: str) -> None:
         """Note that a site's answer does not count; named in log, journal and summary."""

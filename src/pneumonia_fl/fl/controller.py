@@ -24,7 +24,7 @@ from pneumonia_fl.fl.aggregator import weighted_average
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.cross_site import CrossSiteFedAvg
 from pneumonia_fl.fl.door import Door
-from pneumonia_fl.fl.messages import FIRST_JOB, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
+from pneumonia_fl.fl.messages import FIRST_JOB, SITE_STEPS, STATS_GROUP, VALIDATE_TASK, lacking
 from pneumonia_fl.fl.rounds import RoundBook
 from pneumonia_fl.fl.stopping import Patience
 from pneumonia_fl.journal import Journal
@@ -145,14 +145,18 @@ class PooledFedAvg(CrossSiteFedAvg):
 
     def _end(self, state: str, reason: str) -> None:
         self._ended, self._reason = state, reason
-        if missing := self.book.missing():
-            self.warning(f"INCOMPLETE: never contributed: {', '.join(missing)}")
+        missing = self.book.missing()
+        why = {site: self.problem_of(site) for site in missing}
+        if missing:
+            self.warning(f"INCOMPLETE: {lacking(missing, why, '')}")
         self.journal.write(state, reason=reason, missing=missing)
         ending = {
             "state": state,
             "reason": reason,
             "missing": missing,
+            "why": why,
             "rounds": self._final_round,
+            "done": self._done,
             "stopped_early": self._stopped_early,
             **self.best(),
         }
@@ -194,7 +198,7 @@ class PooledFedAvg(CrossSiteFedAvg):
         return {
             **self._algorithm.outgoing(number, len(self.book.sites)),
             FIRST_JOB: self.first_job,
-            SITE_STEPS: {site: record.steps for site, record in self.book.sites.items()},
+            SITE_STEPS: {site: counts["steps"] for site, counts in self.book.counts().items()},
         }
 
     def wait(self) -> bool:
@@ -222,6 +226,7 @@ class PooledFedAvg(CrossSiteFedAvg):
         self._latest = model
         self.judge_candidate()
         super().save_model(model)
+        self.journal.write("saved", round=model.current_round + 1)
         self.keep_state(model)
 
     def update_model(self, model: FLModel, aggr_result: FLModel) -> FLModel:
@@ -270,7 +275,8 @@ class PooledFedAvg(CrossSiteFedAvg):
             "state": self._ended,
             "reason": self._reason,
             "now": time.time(),
-            "started": self._started,
+            # For the time left: until the first sign, trainers load PyTorch, which no later round does.
+            "started": self.book.first_sign or self._started,
             "start_round": self.start_round,
             "rounds": self._final_round,
             "stopped_early": self._stopped_early,

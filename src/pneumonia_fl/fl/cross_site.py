@@ -15,7 +15,7 @@ from typing import Any
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 from pneumonia_fl.errors import AnswerError, RunError
-from pneumonia_fl.fl.answers import CheckingFedAvg
+from pneumonia_fl.fl.answers import NO_ANSWER, CheckingFedAvg
 from pneumonia_fl.fl.matrix import as_markdown, matrix_of
 from pneumonia_fl.fl.messages import CROSS_SITE, FIRST_JOB, SITE_REPORT, SUBMIT_MODEL_TASK, VALIDATE_TASK
 from pneumonia_fl.fl.site_report import SiteProblem
@@ -24,8 +24,6 @@ from pneumonia_fl.fl.updates import own_model_problem
 from pneumonia_fl.journal import read_journal
 from pneumonia_fl.learning import CrossSite
 from pneumonia_fl.metrics import summarise
-
-NO_ANSWER = "no answer in time"
 
 Parameters = dict[str, Any]
 

@@ -70,7 +70,8 @@ class JudgingFedAvg(FedAvg):
 
     def judge_candidate(self) -> None:
         """Pool the sites' histograms of the model that was sent; keep it if it is the best so far."""
-        pooled = sum(self._pool.values(), ScoreHistogram.empty())
+        # A copy: a round may be closed while an answer comes in, in a thread of its own.
+        pooled = sum(self._pool.copy().values(), ScoreHistogram.empty())
         metrics = summarise(pooled)
         number = self._candidate_round
         best = number > 0 and is_better(metrics.auroc, self._best_auroc)
@@ -83,7 +84,7 @@ class JudgingFedAvg(FedAvg):
             "global", round=number, values=asdict(metrics), best=best, histogram=pooled.to_dict(), **note
         )
         self._global = series(metrics)
-        self.publish({**self._global, **_mean_loss(self._training)}, number)
+        self.publish({**self._global, **_mean_loss(self._training.copy())}, number)
 
     def _keep_best(self, parameters: dict[str, Any]) -> None:
         """Have the persistor write the best model, through NVFlare's own event."""

@@ -1,7 +1,7 @@
 """The words that server and sites share beyond NVFlare's own."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -44,8 +44,11 @@ ABOUT_KEY = "pneumonia_fl"
 """Key in a job's custom properties: what the job says it is (see `fl.jobs`)."""
 
 RESULT_KEY = "pneumonia_fl_result"
-"""Key in a job's meta: how it ended, {"state", "reason", "missing", "rounds", "stopped_early",
-"best_round", "best_auroc"}."""
+"""Key in a job's meta: how it ended, {"state", "reason", "missing", "why", "rounds", "done", "stopped_early",
+"best_round", "best_auroc"}; "done" alone when its process ended without a word."""
+
+ABORT_KEY = "pneumonia_fl_abort"
+"""Key in a job's meta: who asked for its end, {"by"}; the server's own word (see `fl.parent.aborts`)."""
 
 RUN_ERROR = "pneumonia-fl run error:"
 """Marks the one line in the simulator's output that says why a run could not start."""
@@ -56,6 +59,12 @@ def properties(meta: Mapping[str, Any]) -> dict[str, Any]:
     custom = meta.get("custom_props")
     ours = custom.get(ABOUT_KEY) if isinstance(custom, Mapping) else None
     return dict(ours) if isinstance(ours, Mapping) else {}
+
+
+def lacking(missing: Sequence[str], why: Mapping[str, str], reason: str) -> str:
+    """What a job that came through its rounds did without, each site with its reason; "" when nothing."""
+    named = ", ".join(f"{site} ({why[site]})" if why.get(site) else site for site in missing)
+    return "; ".join(filter(None, (named and f"never contributed: {named}", reason)))
 
 
 def series(metrics: Metrics) -> dict[str, float]:

@@ -3,14 +3,15 @@
 import shutil
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pneumonia_fl.config import JobConfig, load_job, parse
 from pneumonia_fl.data.manifest import read_info
 from pneumonia_fl.errors import ConfigError, RefusedError, RunError, TimeLimitError
-from pneumonia_fl.fl.admin.records import record
+from pneumonia_fl.fl.admin.records import JobRecord, record
 from pneumonia_fl.fl.admin.session import Admin
 from pneumonia_fl.fl.messages import properties
 from pneumonia_fl.fl.plan import plan
@@ -101,25 +102,65 @@ def resume(
     """Submit a job that goes on from the last global model of one that did not finish.
 
     Raises:
-        RunError: the job still runs, finished, or was not made by pneumonia-fl.
+        RunError: there is nothing to go on from, or another job does so already.
         RefusedError: somebody else submitted it.
+        ConfigError: the changed settings do not fit what it has done.
     """
     meta = admin.meta(job_id)
     job, ours = record(meta), properties(meta)
-    short = job.id[:8]
-    if not ours.get("config"):
-        raise RunError(f"job {short} was not made by pneumonia-fl, so it cannot go on")
-    if not job.ended:
-        raise RunError(f"job {short} is {job.status}; there is nothing to resume")
-    if job.raw_status == "FINISHED:COMPLETED":
-        raise RunError(f"job {short} has finished; `pneumonia-fl clone {short}` runs it anew")
     if job.submitter != admin.kit.name:
-        raise RefusedError(f"job {short} is {job.submitter}'s; only they can resume it")
+        raise RefusedError(f"job {job.id[:8]} is {job.submitter}'s; only they can resume it")
+    if problem := nothing_to_resume(job, ours, admin.jobs()):
+        raise RunError(problem)
     config = _config(ours, overrides)
     if isinstance(config.init_from, str):
         raise ConfigError("a job that is resumed goes on from its own last round; init_from is for a new job")
+    _check_change(_config(ours), config, job.done or 0)
     shipped = ours.get("form") == "shipped"
     return _export_and_send(admin, config, shipped, uuid.uuid4().hex, progress, job.id)
+
+
+def nothing_to_resume(job: JobRecord, ours: Mapping[str, Any], others: Iterable[JobRecord]) -> str:
+    """Why a job cannot go on, and what to do instead; "" when it can.
+
+    Args:
+        job: the job.
+        ours: what it says about itself.
+        others: all jobs of the study: one of them may have taken over its state.
+    """
+    short = job.id[:8]
+    taken = [other for other in others if other.resumed_from == job.id and other.done != 0]
+    if not ours.get("config"):
+        return f"job {short} was not made by pneumonia-fl, so it cannot go on"
+    if not job.ended:
+        return f"job {short} is {job.status}; there is nothing to resume"
+    if taken:
+        later = taken[-1].id[:8]
+        return f"job {short} goes on as job {later} ({taken[-1].status}); see `pneumonia-fl watch {later}`"
+    state = _without_state(job, ours["config"])
+    return state and f"job {short} {state}; `pneumonia-fl clone {short}` runs it again from the start"
+
+
+def _without_state(job: JobRecord, config: Mapping[str, Any]) -> str:
+    """Why the server keeps nothing of an ended job to go on from; "" when it does."""
+    if job.rounds_done:
+        return f"has finished all its {job.rounds} rounds"
+    if config.get("algorithm", {}).get("name") == "swarm":
+        return "is a swarm, of which the server keeps no model to go on from"
+    never = job.done == 0 or job.started_at is None
+    return f"({job.status}) has no finished round to go on from" if never else ""
+
+
+def _check_change(old: JobConfig, new: JobConfig, done: int) -> None:
+    """Refuse settings with which a model of `done` rounds cannot go on."""
+    if new.rounds < done:
+        raise ConfigError(f"{done} rounds are done; --rounds is the number in all, and {new.rounds} is fewer")
+    changed = [name for name in ("model", "preprocess") if getattr(old, name) != getattr(new, name)]
+    changed += ["algorithm.name"] if old.algorithm.name != new.algorithm.name else []
+    if changed:
+        raise ConfigError(
+            f"a job that goes on keeps its {', '.join(changed)}; submit a new job to change that"
+        )
 
 
 def resolve(job: JobConfig, data: Path | None) -> JobConfig:
