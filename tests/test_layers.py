@@ -46,6 +46,7 @@ LAYERS = (
         "cleaning",
         "journal",
         "jobfiles",
+        "mlflow_files",
     },
     {
         "train",
@@ -58,6 +59,7 @@ LAYERS = (
         "crosssite",
         "checkpoint",
         "predict",
+        "weights",
     },
     {"fl", "report", "web"},
     {"cli"},

@@ -116,6 +116,14 @@ def test_a_damaged_info_is_refused(tmp_path: Path, text: str) -> None:
         read_info(tmp_path)
 
 
+def test_a_manifest_of_before_the_depth_was_told_is_read(tmp_path: Path) -> None:
+    write_manifest(tmp_path, [replace(ROW, bits=8)])
+    path = tmp_path / "manifest.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("".join(line.rpartition(",")[0] + "\n" for line in lines))
+    assert read_manifest(tmp_path) == [ROW]
+
+
 def test_counting_names_absent_classes_too() -> None:
     rows = [ROW, ROW, replace(ROW, site="", split="test", label=0)]
     assert count(rows) == {

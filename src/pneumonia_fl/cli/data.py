@@ -205,6 +205,11 @@ def _print_summary(info: "DatasetInfo", out: Path, source: "Source") -> None:
     echo(f"left out: {info.quarantined} not trusted, {info.duplicates} exact copies (quarantine.csv)")
     for line in described(source.left_out):
         echo(f"not used: {line} (quarantine.csv)")
+    if set(info.bits) - {"8"}:
+        depths = ", ".join(f"{bits} in {number:,} images" for bits, number in info.bits.items())
+        echo(
+            f"bits of a gray level: {depths}; each is scaled to 8 from its own (column bits of manifest.csv)"
+        )
     if info.leaks_dropped:
         echo(f"{info.leaks_dropped} images left out: their patients have a picture in the official test set")
     if TEST not in info.counts:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class NpzSource:
     licence: str = UNKNOWN_LICENCE
     credit: str = ""
     _cache: dict[str, Pixels] = field(default_factory=dict, repr=False, compare=False)
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def items(self) -> list[Item]:
         """List the images by split and number."""
@@ -43,19 +45,20 @@ class NpzSource:
         return [(name, NO_SPLIT_ARRAY) for name in self._names() if name.lower() not in used]
 
     def read(self, item: Item) -> Pixels:
-        """Return one image, uint8 (H,W)."""
+        """Return one image, uint8 (H,W); threads may read side by side."""
         split, _, number = item.name.partition("/")
-        if split not in self._cache:
-            self._cache.clear()
-            self._cache[split] = self._array(f"{split}_images")
+        with self._lock:  # the first to need a split unpacks all of it; the others wait
+            if split not in self._cache:
+                self._cache[split] = self._array(f"{split}_images")
         image: Pixels = self._cache[split][int(number)]
         return image
 
     def hospital(self, item: Item) -> None:
         """Return None: the archive does not tell hospitals apart."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": {}}
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Each process unpacks for itself; a lock cannot travel.
+        return NpzSource, (self.path, self.kind, self.licence, self.credit)
 
     def _names(self) -> list[str]:
         with self._open() as file:

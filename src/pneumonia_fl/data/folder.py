@@ -10,7 +10,7 @@ from pathlib import Path
 from pneumonia_fl.data.archive import MAX_FILE_BYTES
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Contents, Item, LeftOut
 from pneumonia_fl.data.layout import CLASSES, Classes, find_items, is_system_file, origin, split_of
-from pneumonia_fl.errors import DataError
+from pneumonia_fl.errors import DataError, StorageError
 
 OTHER_NAME = "another name of a folder that is used"
 # The most names under which one folder is looked for; a few links in a circle of links would make millions.
@@ -42,6 +42,8 @@ class FolderSource:
     def read(self, item: Item) -> bytes:
         """Return one file's bytes."""
         path = self.path / item.name
+        if not self.path.is_dir():
+            raise StorageError(f"{self.path} is no longer there; connect its disk or share and run again")
         if not path.is_file():
             raise DataError("not a regular file, or a link to nowhere")
         if path.stat().st_size > MAX_FILE_BYTES:

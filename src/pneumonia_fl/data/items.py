@@ -72,7 +72,7 @@ class Source(Protocol):
         """Return the encoded file, or uint8 pixels (H,W).
 
         Raises:
-            DataError, OSError: this one image cannot be read.
+            DataError, OSError: it cannot be read.
         """
 
     def hospital(self, item: Item) -> int | None:

@@ -52,6 +52,7 @@ class Row:
         width: of the source's picture, pixels.
         height: of the source's picture, pixels.
         source: kind of the source.
+        bits: of a gray level in the picture, 8 to 16: as its file says, else as its brightest pixel needs.
     """
 
     image: str
@@ -65,9 +66,12 @@ class Row:
     width: int
     height: int
     source: str
+    bits: int = 8
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+_OLD_COLUMNS = COLUMNS[:-1]
+"""Older manifests do not tell the depth."""
 
 
 class DatasetInfo(Strict):
@@ -96,6 +100,7 @@ class DatasetInfo(Strict):
     leaks_dropped: int = 0
     patients_unknown: int = 0
     unused: dict[str, int] = Field(default_factory=dict)
+    bits: dict[str, int] = Field({}, description="Images by the bits of their gray levels.")
     manifest_sha256: str
     poolable: bool
 
@@ -175,7 +180,7 @@ def _read(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
 def _rows(text: str) -> list[Row]:
     lines = csv.reader(io.StringIO(text, newline=""))
     try:
-        if tuple(next(lines, ())) != COLUMNS:
+        if tuple(next(lines, ())) not in (COLUMNS, _OLD_COLUMNS):
             raise ValueError("unexpected columns")
         return [_row(values) for values in lines]
     except (ValueError, csv.Error) as error:
@@ -183,11 +188,11 @@ def _rows(text: str) -> list[Row]:
 
 
 def _row(values: list[str]) -> Row:
-    if len(values) != len(COLUMNS):
+    if len(values) not in (len(COLUMNS), len(_OLD_COLUMNS)):
         raise ValueError(f"{len(values)} columns")
-    image, label, patient, subtype, official, site, split, sha256, width, height, source = values
+    image, label, patient, subtype, official, site, split, sha256, width, height, source, *rest = values
     if label not in ("0", "1") or split not in SPLITS:
         raise ValueError(f"label {label!r}, split {split!r}")
-    return Row(
-        image, int(label), patient, subtype, official, site, split, sha256, int(width), int(height), source
-    )
+    sizes = int(width), int(height)
+    bits = [int(value) for value in rest]
+    return Row(image, int(label), patient, subtype, official, site, split, sha256, *sizes, source, *bits)

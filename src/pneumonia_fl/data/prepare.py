@@ -8,6 +8,7 @@ completes it. The same source, seed and settings give the same bytes, whatever t
 import csv
 import io
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,6 +195,7 @@ def _row(kind: str, picture: Picture, site: str, split: Split) -> Row:
         width=outcome.width,
         height=outcome.height,
         source=kind,
+        bits=outcome.bits,
     )
 
 
@@ -232,6 +234,7 @@ def _write_tables(
         leaks_dropped=cleaned.leaks,
         patients_unknown=sum(index in unknown for _, index in placed),
         unused=summary(source.left_out),
+        bits={str(bits): number for bits, number in sorted(Counter(row.bits for row in rows).items())},
         manifest_sha256=write_manifest(folder, rows),
         # Images of unknown licence may be private, however they are dealt out.
         poolable=source.licence != UNKNOWN_LICENCE or plan.poolable,

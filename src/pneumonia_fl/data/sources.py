@@ -1,5 +1,6 @@
 """Where X-rays come from: a word or a path becomes a source; one split of a source becomes arrays."""
 
+import errno
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,15 +17,20 @@ from pneumonia_fl.data.layout import Classes, described, parse_classes
 from pneumonia_fl.data.manifest import INFO, SPLITS
 from pneumonia_fl.data.preprocess import Decoded, decode, scale
 from pneumonia_fl.data.store import ImageSet, Pixels
-from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.errors import ConfigError, DataError, PneumoniaFLError, StorageError
 from pneumonia_fl.paths import expanded, missing
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.sections import Preprocess, SyntheticData
-from pneumonia_fl.text import escaped
+from pneumonia_fl.text import escaped, printable
 
 __all__ = ["UNKNOWN_LICENCE", "Item", "Source", "load_split", "open_source", "read_image"]
 
 ALL = "all"
+# The file is not there, may not be read, or is none; any other number is the disk's.
+_OF_ONE_FILE = {
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.EINVAL, errno.EILSEQ, errno.ENXIO),
+}
 _log = logging.getLogger(__name__)
 
 
@@ -56,13 +62,28 @@ def read_image(source: Source, item: Item, spec: Preprocess) -> tuple[Decoded, b
     """Read and decode one image; return it with the bytes it is identified by.
 
     Raises:
-        DataError, OSError: it cannot be read or decoded.
+        DataError: this image cannot be read or decoded.
+        StorageError: the disk or share fails; MemoryError: the memory. Neither says anything about the image.
     """
-    content = source.read(item)
+    content = _content(source, item)
     if isinstance(content, bytes):
         return decode(content, spec), content
     height, width = content.shape
     return Decoded(scale(content, spec), width, height), f"{height},{width},".encode() + content.tobytes()
+
+
+def _content(source: Source, item: Item) -> bytes | Pixels:
+    try:
+        return source.read(item)
+    except (PneumoniaFLError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno is not None and error.errno not in _OF_ONE_FILE:
+            reason = f"cannot read {item.name}: {error.strerror}"
+            raise StorageError(f"{reason}; the disk or network share fails: mend it and run again") from None
+        raise DataError(error.strerror or printable(error)) from None
+    except Exception as error:  # what an archive's decompressors raise on damaged bytes
+        raise DataError(f"damaged: {printable(error) or type(error).__name__}") from None
 
 
 def load_split(source: Source, split: str, spec: Preprocess, progress: Progress = silent) -> ImageSet:
@@ -136,7 +157,7 @@ def _reader(source: Source, spec: Preprocess) -> Callable[[Item], Pixels | str]:
     def read(item: Item) -> Pixels | str:
         try:
             return read_image(source, item, spec)[0].pixels
-        except (DataError, OSError) as error:
+        except DataError as error:
             return escaped(error)
 
     return read

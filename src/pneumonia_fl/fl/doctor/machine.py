@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from pneumonia_fl.data.check import Finding
 from pneumonia_fl.environment import cpu_count
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.doctor import probe
-from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.kits import Kit, kit_python
 
 PROBE_SECONDS = 6.5
 """Importing torch takes 2 s on a warm machine and longer when its driver is in trouble."""
@@ -40,12 +39,6 @@ def software(kit: Kit | None, seconds: float = PROBE_SECONDS) -> Iterator[Findin
         yield Finding("warn", f"{python} did not import torch in {seconds:g} s; is the machine very busy?")
     elif not facts["errors"] and (kit is None or kit.kind == "site"):
         yield _gpu(facts["gpus"])
-
-
-def kit_python(kit: Kit | None) -> Path:
-    """The Python of the kit's own environment when it has one, else the one that runs now."""
-    own = kit.folder / "venv" / "bin" / "python" if kit else None
-    return own if own is not None and own.exists() else Path(sys.executable)
 
 
 def versions(

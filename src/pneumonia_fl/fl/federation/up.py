@@ -17,7 +17,7 @@ READY_WORDS = {"server": "server is up", "site": "registered"}
 
 
 def up(folder: Path, data: Path | None, timeout: float, say: Say) -> None:
-    """Start every server and site kit at or below `folder`, and wait until they are ready.
+    """Start every server and site kit at or below `folder` that does not run yet, and wait until they are ready.
 
     Whatever goes wrong, and on Ctrl-C, everything that was started is ended again.
 
@@ -31,8 +31,8 @@ def up(folder: Path, data: Path | None, timeout: float, say: Say) -> None:
         KitError, DataError, RunError: something is wrong before or while starting.
         TimeLimitError: not everybody was ready in time.
     """
-    participants = find_participants(folder)
-    check(participants)
+    everybody = find_participants(folder)
+    participants = check(everybody, say)
     plans = site_plans([one for one in participants if one.kit.kind == "site"], data)
     deadline = time.monotonic() + timeout
     try:
@@ -45,7 +45,7 @@ def up(folder: Path, data: Path | None, timeout: float, say: Say) -> None:
             else:
                 start_site(one, plans[one.name])
         _wait(participants, trackings, deadline, timeout, say)
-        _ask_servers(folder, participants, deadline, say)
+        _ask_servers(folder, everybody, deadline, say)
         _tell_tracking(trackings, say)
     except BaseException:
         end(participants)
