@@ -60,8 +60,8 @@ def check(folder: Path) -> list[Finding]:
 def unknown_patients(unknown: int, images: int) -> str:
     """Say what it means that the patients of so many images are unknown."""
     return (
-        f"patient unknown for {unknown:,} of {images:,} images ({unknown / images:.1%}): each counts as a patient of "
-        "its own, so one person may be in two sites, or in both train and val"
+        f"patient unknown for {unknown:,} of {images:,} images ({unknown / images:.1%}): each name counts as a patient "
+        "of its own, so one person may be in two sites, or in both train and val"
     )
 
 

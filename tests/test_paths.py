@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia_fl.data.files import expanded
+from pneumonia_fl.paths import expanded
 from pneumonia_fl.errors import ConfigError
 
 
