@@ -84,7 +84,7 @@ def _facts(error: Exception, kit: Kit, what: str) -> dict[str, str]:
     return {
         "name": kit.name,
         "role": role(kit),
-        "kit": str(kit.folder),
+        "kit": shlex.quote(str(kit.folder)),
         "what": what,
         "where": f"the server at {kit.host}:{kit.port}",
         "text": " ".join(str(error).split()) or type(error).__name__,
