@@ -50,7 +50,9 @@ def run_in(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("where", [".", "arms/fedavg/seed-7"])
-def test_force_does_not_remove_a_folder_under_a_live_run(where: str, works_in: Worker, tmp_path: Path) -> None:
+def test_force_does_not_remove_a_folder_under_a_live_run(
+    where: str, works_in: Worker, tmp_path: Path
+) -> None:
     run = run_in(tmp_path / "run [a]")
     (run / where).mkdir(parents=True, exist_ok=True)
     process = works_in(run / where)

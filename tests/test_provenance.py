@@ -20,7 +20,9 @@ def repository(folder: Path, *add: str) -> str:
     subprocess.run(["git", "init", "-q", str(folder)], check=True)
     subprocess.run([*words, "add", *add], check=True)
     subprocess.run([*words, "commit", "-qm", "x"], check=True)
-    return subprocess.run([*words, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        [*words, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def revision_of(package: Path, **environment: str) -> str:

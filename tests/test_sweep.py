@@ -134,7 +134,9 @@ def test_a_point_that_did_not_finish_is_a_nonzero_exit_after_the_table(
     words += ["--tracking-uri", NOBODY]
     assert CliRunner().invoke(app, words).exit_code == 0
     run = json.loads((out / "point-02/run.json").read_text())
-    (out / "point-02/run.json").write_text(json.dumps(run | {"state": "failed", "error": "the loss became nan"}))
+    (out / "point-02/run.json").write_text(
+        json.dumps(run | {"state": "failed", "error": "the loss became nan"})
+    )
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 1
     assert str(done.exception) == "1 of 2 points did not finish: point-02"

@@ -132,6 +132,7 @@ def _sign_in() -> Any:
     try:
         from kaggle.api.kaggle_api_extended import KaggleApi
         from kagglesdk.kaggle_env import get_access_token_from_env
+        from requests import exceptions
     except OSError as error:
         raise FetchError(
             f"Kaggle's client cannot make {error.filename} for its settings: {error.strerror}"
@@ -146,10 +147,11 @@ def _sign_in() -> Any:
     except SystemExit:
         token, _ = get_access_token_from_env()
         raise FetchError(_REFUSALS[401] if token else problem or _NO_CREDENTIALS) from None
-    except UnicodeDecodeError:
-        raise FetchError(
-            f"the token in {file.parent / 'access_token'} is no text; make a new one at {_TOKEN_PAGE}"
-        ) from None
+    except exceptions.RequestException:
+        raise
+    except (ValueError, TypeError, AttributeError):  # it read its files, and they hold something else
+        token_file = file.parent / "access_token"
+        raise FetchError(problem or f"{token_file} is no token; make a new one at {_TOKEN_PAGE}") from None
     return api
 
 

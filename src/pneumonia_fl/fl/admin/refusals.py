@@ -1,5 +1,7 @@
 """What NVFlare's session raises, in our words: one line that says what to do, with an exit code for scripts."""
 
+import shlex
+
 from nvflare.apis.fl_exception import FLCommunicationError
 from nvflare.fuel.flare_api import api_spec as nvflare
 
