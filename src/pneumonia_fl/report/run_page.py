@@ -1,5 +1,6 @@
 """The report of one run: what it says, section by section."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -105,7 +106,9 @@ def _subtitle(run: RunFiles) -> str:
 
 
 def _day(seconds: Any) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(float(seconds))) if seconds else ""
+    with contextlib.suppress(TypeError, ValueError, OverflowError, OSError):  # no time that there is
+        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(float(seconds))) if seconds else ""
+    return ""
 
 
 def _warnings(

@@ -31,7 +31,7 @@ def cross_site_section(matrix: Mapping[str, Any]) -> Section | None:
         return None
     models, sites, cells = matrix["models"], matrix["sites"], matrix["cells"]
     rows: list[list[Cell | str]] = [
-        [model, *(_matrix_cell(cells.get(model, {}).get(site), model == site) for site in sites)]
+        [str(model), *(_matrix_cell(cells.get(model, {}).get(site), model == site) for site in sites)]
         for model in models
     ]
     blocks: list[Block] = [Table(("Model", *(f"data of {site}" for site in sites)), rows, "AUROC")]
