@@ -77,6 +77,16 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+def texts(folder: Path) -> dict[str, list[str]]:
+    """Each text tag's texts in a folder of TensorBoard events."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    found = {tag: events.Tensors(tag) for tag in events.Tags()["tensors"]}
+    return {tag: [one.tensor_proto.string_val[0].decode() for one in all_] for tag, all_ in found.items()}
+
+
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three synthetic hospitals at 32 px."""

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import CLI, pneumonia_fl, read_json
+from conftest import CLI, pneumonia_fl, read_json, scalars
 from faults import submit
 from federation import (
     LEAD,
@@ -27,7 +27,7 @@ from federation import (
     running,
     until,
 )
-from pneumonia_fl.environment import TRACKING_LOGIN
+from pneumonia_fl.environment import QUIET, TRACKING_LOGIN
 from pneumonia_fl.fl.executor import SITE_STATE_FOLDER
 from pneumonia_fl.fl.federation.participant import find_participants
 
@@ -159,7 +159,9 @@ def test_processes_get_data_threads_and_tracking(started: Federation) -> None:
         assert environment["PNEUMONIA_FL_DATA"] == str(started.data)
         assert environment["PNEUMONIA_FL_THREADS"].startswith(f"{site}=")
         assert not {"PNEUMONIA_FL_TRACKING_URI", *TRACKING_LOGIN} & environment.keys()
+        assert QUIET.items() <= environment.items()
     server = psutil.Process(found[SERVER]["pid"]).environ()
+    assert QUIET.items() <= server.items()
     assert server["PNEUMONIA_FL_TRACKING_URI"] == found[SERVER]["mlflow"]
     assert started.mlflow_login().items() <= server.items()
 
@@ -196,11 +198,11 @@ def test_a_killed_server_comes_back_and_gets_its_sites(started: Federation) -> N
     server_knows_all_sites(started, BACK_SECONDS)
 
 
-def test_a_hospital_that_keeps_its_model_keeps_it_whatever_a_job_says(
+def test_a_hospital_that_keeps_its_model_and_its_series_keeps_them_whatever_a_job_says(
     started: Federation, tmp_path: Path
 ) -> None:
     with (started.kit(SITE) / "local" / "pneumonia_fl.yml").open("a") as file:
-        file.write("\nshare_local_model: false\n")
+        file.write("\nshare_local_model: false\ntracking: site\n")
     job = submit(started, "rounds=1", "cross_site.local_models=true")
     code, said = job.watch(120)
     assert code == 0, said
@@ -213,6 +215,10 @@ def test_a_hospital_that_keeps_its_model_keeps_it_whatever_a_job_says(
     kept = list(started.kits.glob(f"*/{SITE_STATE_FOLDER}/{job.id}/local_model"))
     assert len(kept) == len(others)
     assert not any(path.is_relative_to(started.kit(SITE)) for path in kept)
+    assert {path.name for path in (tmp_path / "run" / "tb_events").iterdir()} == {"global", *others}
+    at_home = scalars(started.kit(SITE) / SITE_STATE_FOLDER / job.id / "tensorboard")
+    assert {"train_loss", "validation_auc"} <= at_home.keys()
+    assert [step for step, _ in at_home["validation_auc"]] == [0, 1]
 
 
 def test_status_names_a_running_job_which_down_ends_with_its_trainers(started: Federation) -> None:

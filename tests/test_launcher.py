@@ -16,6 +16,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_launcher_spec import JobProcessArgs
 from nvflare.apis.workspace import Workspace
 
+from pneumonia_fl.environment import QUIET
 from pneumonia_fl.fl.launcher import JobLauncher, RestartingHandle, ServerJobLauncher, SiteJobLauncher
 
 JOB = "11111111-2222-3333-4444-555555555555"
@@ -27,7 +28,13 @@ SECRETS = (
     "MLFLOW_TRACKING_PASSWORD_FILE2",
 )
 TRACKING = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "PNEUMONIA_FL_TRACKING_URI")
-SITE = ("PNEUMONIA_FL_DATA", "PNEUMONIA_FL_THREADS", "PNEUMONIA_FL_SITE_STATE", "PNEUMONIA_FL_KEEP_MODEL")
+SITE = (
+    "PNEUMONIA_FL_DATA",
+    "PNEUMONIA_FL_THREADS",
+    "PNEUMONIA_FL_SITE_STATE",
+    "PNEUMONIA_FL_KEEP_MODEL",
+    "PNEUMONIA_FL_LIMITS",
+)
 BOTH = ("PNEUMONIA_FL_RUN", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LC_ALL", "https_proxy")
 TELL = (
     "import json, os, sys; found = {**os.environ, 'first': sys.path[1], 'words': sys.orig_argv}; "
@@ -108,6 +115,15 @@ def test_a_site_that_is_called_like_a_number_keeps_its_name(workspace: Workspace
     )
     more = {JobProcessArgs.EXE_MODULE: ("-m", module), JobProcessArgs.OPTIONS: ("--set", "uid=007 org=no")}
     assert environment_in(SiteJobLauncher(), workspace, out, more) == {"uid": "007", "org": "no"}
+
+
+@pytest.mark.parametrize("launcher", [SiteJobLauncher, ServerJobLauncher])
+def test_the_process_of_a_job_reports_its_use_to_nobody(
+    launcher: type[JobLauncher], workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
+    found = environment_in(launcher(), workspace, tmp_path / "out")
+    assert QUIET.items() <= found.items()
 
 
 def test_code_that_a_job_ships_is_found_first(workspace: Workspace, tmp_path: Path) -> None:

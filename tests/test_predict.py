@@ -69,11 +69,14 @@ def test_a_bad_image_is_named_and_the_others_are_answered(model: Path, images: l
     images[1].write_bytes(b"no image")
     images[2].write_bytes(images[2].read_bytes()[:200])
     images[3].unlink()
+    images[5].write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n")
     code, out, err = run(model, *images, "--json")
     result = json.loads(out)
     known = [one["probability"] is not None for one in result["images"]]
-    assert (code, known) == (1, [True, False, False, False, True, True])
-    assert [line.split(": ")[1] for line in err.splitlines()] == [str(path) for path in images[1:4]]
+    assert (code, known) == (1, [True, False, False, False, True, False])
+    bad = [*images[1:4], images[5]]
+    assert [line.split(": ")[1] for line in err.splitlines()] == [str(path) for path in bad]
+    assert "a Git LFS pointer" in err
 
 
 def test_json_says_by_which_rule_and_that_this_is_no_medical_device(model: Path, images: list[Path]) -> None:

@@ -1,15 +1,19 @@
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from image_files import png
 from pneumonia_fl.data.check import check
 from pneumonia_fl.data.items import Item
 from pneumonia_fl.data.manifest import place_of, read_info, read_manifest
 from pneumonia_fl.data.preprocess import decode
+from pneumonia_fl.data.sources import load_split, open_source
 from pneumonia_fl.data.store import SiteData, open_site
 from pneumonia_fl.errors import DataError, LeakError
 from xrays import (
@@ -44,6 +48,27 @@ def test_every_image_lands_where_its_row_says(xrays: Path, tmp_path: Path) -> No
             decoded = decode((xrays / row.image).read_bytes(), SPEC)
             assert (image == decoded.pixels).all()
             assert (row.width, row.height) == (decoded.width, decoded.height)
+
+
+def test_the_depth_of_each_picture_is_noted_and_it_is_read_the_same_everywhere(tmp_path: Path) -> None:
+    files = {name.replace(".jpeg", ".png"): data for name, data in kaggle_files(8).items()}
+    deep = {name: of_bits(data, 10 + 2 * (index % 4)) for index, (name, data) in enumerate(files.items())}
+    source = write_folder(tmp_path / "x", deep)
+    info = prepare_small(source, tmp_path / "out")
+    assert info.bits == read_info(tmp_path / "out").bits == {"10": 8, "12": 8, "14": 8, "16": 8}
+    test = load_split(open_source(str(source)), "test", SPEC)
+    stored = SiteData.open(tmp_path / "out" / "test")
+    assert np.array_equal(stored.images, test.images)
+    for row, image in zip(stored.rows, stored.images, strict=True):
+        decoded = decode((source / row.image).read_bytes(), SPEC)  # as `predict` does
+        assert (row.bits, image.tolist()) == (decoded.bits, decoded.pixels.tolist())
+        assert np.array_equal(image, decode(of_bits(files[row.image], 8), SPEC).pixels)
+
+
+def of_bits(picture: bytes, bits: int) -> bytes:
+    """The same picture, with white somewhere, in so many bits of a 16-bit PNG."""
+    levels = np.asarray(Image.open(io.BytesIO(picture))).astype(np.uint16) << (bits - 8)
+    return png(np.where(levels == levels.max(), np.uint16((1 << bits) - 1), levels))
 
 
 def test_the_official_test_set_is_kept_apart(xrays: Path, tmp_path: Path) -> None:
@@ -191,21 +216,31 @@ def test_patients_that_the_test_set_names_too_are_counted(tmp_path: Path) -> Non
 def test_a_hospital_prepares_its_own_folder(tmp_path: Path) -> None:
     files = {f"NORMAL/scan{i}.png": jpeg(i) for i in range(6)}
     files |= {f"PNEUMONIA/scan{i}.png": jpeg(i) for i in range(6, 12)}
-    info = prepare_small(str(write_folder(tmp_path / "x", files)), tmp_path / "out", sites=["my-hospital"])
+    info = prepare_small(
+        str(write_folder(tmp_path / "x", files)),
+        tmp_path / "out",
+        sites=["my-hospital"],
+        patients_unknown=True,
+    )
     assert not info.poolable
     assert not (tmp_path / "out" / "test").exists()
     assert open_site(tmp_path / "out" / "my-hospital", "my-hospital").name == "my-hospital"
-    assert levels(tmp_path / "out" / "my-hospital") == {"ok"}
+    warnings = [
+        finding.message for finding in check(tmp_path / "out" / "my-hospital") if finding.level == "warn"
+    ]
+    assert [warning.partition(":")[0] for warning in warnings] == [
+        "patient unknown for 12 of 12 images (100.0%)",
+        "no split recognised (train, val, test)",
+    ]
 
 
 def test_one_class_sites_are_allowed_with_a_warning(tmp_path: Path) -> None:
-    files = {f"PNEUMONIA/scan{i}.png": jpeg(i) for i in range(6)}
-    prepare_small(str(write_folder(tmp_path / "x", files)), tmp_path / "out", sites=["clinic"])
+    files = {f"PNEUMONIA/person{i}_virus_1.png": jpeg(i) for i in range(60)}
+    files |= {f"NORMAL/IM-{i:04}-0001.png": jpeg(100 + i) for i in range(6)}
+    prepare_small(write_folder(tmp_path / "x", files), tmp_path / "out", partition="dirichlet:0.01", seed=3)
     warnings = [finding.message for finding in check(tmp_path / "out") if finding.level == "warn"]
-    assert warnings == [
-        "clinic: no NORMAL images in train; it can train on one class only",
-        "clinic: no NORMAL images in val; its AUROC is n/a",
-    ]
+    assert "north: no NORMAL images in train; it can train on one class only" in warnings
+    assert "north: no NORMAL images in val; its AUROC is n/a" in warnings
 
 
 def test_synthetic_hospitals_stay_at_their_sites(tmp_path: Path) -> None:
@@ -255,8 +290,8 @@ def test_any_source_is_prepared_whole_and_apart_or_refused(
 
 
 def test_only_a_licence_or_the_owners_word_makes_images_poolable(tmp_path: Path) -> None:
-    files = {f"NORMAL/scan{i}.png": jpeg(i) for i in range(8)}
-    files |= {f"PNEUMONIA/scan{i}.png": jpeg(i) for i in range(8, 16)}
+    files = {f"NORMAL/NORMAL-{i}-1.png": jpeg(i) for i in range(8)}
+    files |= {f"PNEUMONIA/IM-{i}-1.png": jpeg(i) for i in range(8, 16)}
     folder = str(write_folder(tmp_path / "x", files))
     assert not prepare_small(folder, tmp_path / "private").poolable
     assert prepare_small(folder, tmp_path / "allowed", poolable=True).poolable

@@ -44,8 +44,10 @@ def test_a_wrong_setting_leaves_nothing_behind(
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
-    source = str(write_folder(tmp_path / "x", {"NORMAL/a.png": b"no", "PNEUMONIA/b.png": b"no"}))
-    with pytest.raises(DataError, match=r"no readable images to train on; the first problem: NORMAL/a.png"):
+    source = str(write_folder(tmp_path / "x", {"NORMAL/IM-1-1.png": b"no", "PNEUMONIA/IM-2-1.png": b"no"}))
+    with pytest.raises(
+        DataError, match=r"no readable images to train on; the first problem: NORMAL/IM-1-1.png"
+    ):
         prepare_small(source, tmp_path / "out")
 
 

@@ -107,7 +107,7 @@ def train_epochs(
     loss_sum, hits, samples = 0.0, 0.0, 0
     with _seeded(seed, stepper.device):
         for step, rows in enumerate(order):
-            rate = learning_rate(train, (turn.round + (step + 1) / len(order)) / turn.rounds)
+            rate = learning_rate(train, (turn.round + (step + 0.5) / len(order)) / turn.rounds)
             loss, right = stepper.step(rows, rate, penalty)
             if not math.isfinite(loss):
                 raise SiteError(_diverged(turn, step, loss, train))
@@ -125,7 +125,10 @@ def train_epochs(
 
 
 def learning_rate(train: TrainConfig, done: float) -> float:
-    """Return the rate once the share `done` of all rounds is over: linear warm-up, then the schedule."""
+    """Return the rate once the share `done` of all rounds is over: linear warm-up, then the schedule.
+
+    A step has the rate of its middle: at the end of the very last one a cosine has come to 0.
+    """
     rise = min(1.0, done / train.warmup) if train.warmup else 1.0
     fall = 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0))) if train.schedule == "cosine" else 1.0
     return train.lr * rise * fall

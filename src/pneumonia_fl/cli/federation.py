@@ -147,9 +147,10 @@ def _show_participants(entries: list[dict[str, Any]]) -> None:
 
 
 def _table(entries: list[dict[str, Any]]) -> "Table":
-    from rich.table import Column, Table
+    from pneumonia_fl.cli.fitting import FittingTable
 
-    table = Table(Column("Name", overflow="fold"), "Kind", "State", "Since", "Process", "Port", "Jobs")
+    titles = ("Name", "Kind", "State", "Since", "Process", "Port", "Jobs")
+    table = FittingTable(*titles, drop=("Since", "Port", "Kind", "Jobs", "Process"))
     for entry in entries:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["since"])) if entry["since"] else ""
         table.add_row(

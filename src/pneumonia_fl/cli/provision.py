@@ -123,9 +123,11 @@ def _one_kit(
 
 def _show(result: "Provisioned") -> None:
     from rich import box
-    from rich.table import Column, Table
 
-    table = Table(Column("Kit", overflow="fold"), "For", "Policy", "Valid until", "", box=box.SIMPLE)
+    from pneumonia_fl.cli.fitting import FittingTable
+
+    titles = ("Kit", "For", "Policy", "Valid until", "")
+    table = FittingTable(*titles, drop=("Policy", "For"), box=box.SIMPLE)
     for kit in result.kits:
         until = f"{kit.expires:%Y-%m-%d}"
         style = "" if kit.change == "unchanged" else "bold"

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from pneumonia_fl.config import parse
+from pneumonia_fl.environment import LIMITED, SeriesPlace
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.json_files import read_json
 from pneumonia_fl.names import did_you_mean
+from pneumonia_fl.paths import expanded
 from pneumonia_fl.sections import no_login
 from pneumonia_fl.strict import Strict
 from pneumonia_fl.yaml_files import read_yaml
@@ -28,6 +30,8 @@ STARTUP_FILES: dict[Kind, str] = {
     "admin": "fed_admin.json",
 }
 LOCAL_SETTINGS = "pneumonia_fl.yml"
+SITE_STATE_FOLDER = "pneumonia_fl_site_state"
+"""Below a site's kit: for each job what the site keeps for itself (see `fl.algorithms.keeping`)."""
 
 
 class LocalSettings(Strict):
@@ -37,15 +41,33 @@ class LocalSettings(Strict):
     """Site: folder with the prepared data; `PNEUMONIA_FL_DATA` goes before it."""
     threads: int | None = None
     """Site: threads for training; None: all cores."""
+    max_local_epochs: int | None = Field(None, ge=1)
+    """Site: the most passes over its images that it makes in a round, whatever a job wants."""
+    max_batch_size: int | None = Field(None, ge=2)
+    """Site: the most images that it takes in one step, whatever a job wants."""
     share_local_model: bool = True
     """Site: whether it sends its best local model when a job evaluates models across sites; see docs/cross-site.md."""
+    tracking: SeriesPlace = "server"
+    """Site: whether its series go to the server, stay at the `site`, or `both`; see docs/quickstart-site-it.md."""
     tracking_uri: str | None = None
-    """Server: the MLflow server that gets every job's metrics; None: a database file inside the job."""
+    """Server: the MLflow server that gets every job's metrics; None: a database file inside the job. Site: its own
+    MLflow, for series that stay there."""
+
+    @field_validator("data")
+    @classmethod
+    def _at_home(cls, data: Path | None) -> Path | None:
+        return data and expanded(data)
 
     @field_validator("tracking_uri")
     @classmethod
     def _no_secret(cls, uri: str | None) -> str | None:
         return no_login(uri)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Of `environment.LIMITED`, what this site caps."""
+        found = {key: getattr(self, f"max_{key}") for key in LIMITED}
+        return {key: most for key, most in found.items() if most is not None}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from typing import IO
 
 import psutil
 
@@ -46,15 +47,25 @@ def end_all(living: Callable[[], Iterable[psutil.Process]]) -> None:
         _quietly(process.kill)
 
 
-def run_until_stopped(command: list[str]) -> int:
+def run_until_stopped(
+    command: list[str], started: Callable[["subprocess.Popen[bytes]"], None], log: IO[bytes], **values: str
+) -> int:
     """Run a server in the foreground; when it ends or we are stopped, nothing that it started stays behind.
 
     (MLflow's server leaves its job runners running when it is ended.)
+
+    Args:
+        command: what to run.
+        started: called once the process is there; what it raises ends the process.
+        log: gets what it prints.
+        values: variables on top of this process's environment.
     """
     mark = uuid.uuid4().hex
     try:
-        environment = child_environment(**{RUN_MARK: mark})
-        return subprocess.run(command, env=environment, check=False).returncode
+        environment = child_environment(**values, **{RUN_MARK: mark})
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        started(process)
+        return process.wait()
     finally:
         end_marked(mark)
 

@@ -86,6 +86,7 @@ def _checks_of_role(kit: Kit) -> Iterator[Check]:
         yield Check("tracking", lambda: server.tracking(kit))
     if kit.kind == "site":
         yield Check("data", lambda: site.data(kit))
+        yield Check("tracking", lambda: site.tracking(kit))
     if kit.kind == "admin":
         yield Check("runs", lambda: site.runs(Path("runs")))
     else:

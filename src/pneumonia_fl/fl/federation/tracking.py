@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pneumonia_fl.data.files import inner_folder
-from pneumonia_fl.environment import TRACKING_LOGIN
+from pneumonia_fl.environment import LEAN_MLFLOW, TRACKING_LOGIN
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.doctor.server import health
 from pneumonia_fl.fl.federation.launch import environment_of
@@ -24,11 +24,6 @@ SERVES = "startup complete"
 """In the log of an MLflow server that has made its database."""
 HEALTH_SECONDS = 2.0
 """How long a health request may take."""
-LEAN = {
-    # The runner of MLflow's own jobs (evaluations of language models) is a process that nobody here needs.
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ def start_tracking(server: Participant) -> Tracking:
     log = folder / "log.txt"
     _remove_half_made(folder / DATABASE, log)
     rotate(log)
-    environment = environment_of(server, {**LEAN, **login})
+    environment = environment_of(server, {**LEAN_MLFLOW, **login})
     with log.open("ab") as output:
         process = subprocess.Popen(
             _command(folder, port),
