@@ -98,7 +98,7 @@ def resolve(kit: Kit) -> str:
 def _proxy(kit: Kit) -> list[Finding]:
     proxy = proxy_for(kit.host)
     assert proxy is not None
-    way = f"{proxy.variable} sends gRPC to {kit.host}:{kit.port} through the proxy {proxy}"
+    way = proxy.way(kit.host, kit.port)
     try:
         with closing(_connect(kit)):
             return [Finding("ok", f"{way}, which lets it through")]
