@@ -22,6 +22,7 @@ LAYERS = (
         "json_files",
         "learning",
         "names",
+        "networks",
         "overrides",
         "paths",
         "progress",
