@@ -9,8 +9,8 @@ import typer
 from pneumonia_fl.cli.terminal import echo, terminal
 
 if TYPE_CHECKING:
-    from pneumonia_fl.data.check import Finding
     from pneumonia_fl.data.manifest import DatasetInfo
+    from pneumonia_fl.findings import Finding
 
 app = typer.Typer(
     no_args_is_help=True,

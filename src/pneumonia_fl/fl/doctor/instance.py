@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from pneumonia_fl.data.check import Finding
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.kits import Kit
 
 DAEMON_PID = "daemon_pid.fl"
