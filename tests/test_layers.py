@@ -19,6 +19,7 @@ LAYERS = (
         "config",
         "environment",
         "errors",
+        "findings",
         "json_files",
         "learning",
         "names",
