@@ -111,6 +111,7 @@ def test_another_network_or_input_is_refused_by_name(overrides: list[str], probl
     ("source", "problem"),
     [
         ("nowhere", "nowhere not found"),
+        ("~nobody-at-all/x", "~nobody-at-all/x not found"),
         (str(ROOT / "jobs"), "model_card.json not found"),
         ("mlflow:http://127.0.0.1:1/x", "write mlflow:models:/NAME/VERSION or mlflow:runs:/ID/model"),
         ("mlflow:models:/x/1", "set PNEUMONIA_FL_TRACKING_URI"),
