@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,44 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, old: str, new: str) -> No
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(DataError, match="damaged"):
         read_manifest(tmp_path)
+
+
+MUELLER = replace(ROW, image="Müller.jpeg")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.encode("cp1252"), "no UTF-8, line 3"),
+        (lambda text: text.encode("utf-16"), "no UTF-8, line 1"),
+        (lambda text: text[:-30].encode(), "8 columns, line 3"),
+        (lambda text: text.replace(",", ";").encode(), "unexpected columns, line 1"),
+        (lambda text: text.encode() + b"\n", "0 columns, line 4"),
+    ],
+)
+def test_a_manifest_from_elsewhere_is_damaged_in_a_line(
+    tmp_path: Path, change: Callable[[str], bytes], message: str
+) -> None:
+    write_manifest(tmp_path, [ROW, MUELLER])
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(change(path.read_text(encoding="utf-8")))
+    with pytest.raises(DataError, match=rf"manifest.csv is damaged \({message}\)"):
+        read_manifest(tmp_path)
+
+
+def test_a_byte_order_mark_and_other_line_ends_change_no_row(tmp_path: Path) -> None:
+    write_manifest(tmp_path, [ROW, MUELLER])
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_manifest(tmp_path) == [ROW, MUELLER]
+
+
+def test_an_info_from_elsewhere_is_damaged_in_a_line(tmp_path: Path) -> None:
+    write_info(tmp_path, info(credit="Müller"))
+    path = tmp_path / "dataset.json"
+    path.write_bytes(path.read_text(encoding="utf-8").encode("cp1252"))
+    with pytest.raises(DataError, match=r"dataset.json is damaged \(no UTF-8, line 5\)"):
+        read_info(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"version": 2}', '{"unknown": 1}'])

@@ -21,6 +21,7 @@ from pneumonia_fl.errors import CheckpointError, DataError
 from pneumonia_fl.evaluate import margins
 from pneumonia_fl.intervals import Interval
 from pneumonia_fl.json_files import read_json
+from pneumonia_fl.paths import expanded, missing
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.runs import SHARED, RunFolder
 from pneumonia_fl.sections import Preprocess
@@ -112,14 +113,19 @@ def keep(model_path: Path, result: Evaluation) -> int | None:
     Raises:
         OutputError: the run folder cannot be written.
     """
-    path = model_path.absolute()
-    run = next((r for r in map(RunFolder, (path, *path.parents[:2])) if r.state_file.is_file()), None)
+    run = run_of(model_path)
     if run is None:
         return None
     inner_folder(run.evaluations)
     earlier = list(run.evaluations.glob(f"{result.split}-*.json"))
     _write_next(run.evaluations, result.split, earlier, json.dumps(result.to_dict(), indent=1).encode())
     return 1 + sum(_source_of(file) == result.source for file in earlier)
+
+
+def run_of(model_path: Path) -> RunFolder | None:
+    """The run in whose folder a model lies; None when it lies in none."""
+    path = model_path.absolute()
+    return next((run for run in map(RunFolder, (path, *path.parents[:2])) if run.state_file.is_file()), None)
 
 
 def _write_next(folder: Path, split: str, earlier: Iterable[Path], content: bytes) -> None:
@@ -140,7 +146,7 @@ def model_folder(path: Path) -> Path:
         CheckpointError: there is nothing at `path`, or nothing but what sites share of their models.
     """
     if not path.exists():
-        raise CheckpointError(f"{path} not found; give a run folder, a model folder or a model file")
+        raise CheckpointError(f"{missing(path)}; give a run folder, a model folder or a model file")
     if path.name.endswith(SHARED) or (path / f"model{SHARED}").is_dir():
         raise CheckpointError(
             f"{path} holds no complete model: normalisation stays at the sites; give a site's own, in a simulator's "
@@ -163,7 +169,7 @@ def load_images(
     Raises:
         DataError: the source or the split cannot be read, or is prepared at another size.
     """
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if not (folder / INFO).is_file():
         opened = open_source(source, progress=progress)
         return load_split(opened, split, spec, progress), {"source": opened.kind, "manifest_sha256": None}

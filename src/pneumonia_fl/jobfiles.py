@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.names import did_you_mean
+from pneumonia_fl.paths import expanded, missing
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -19,15 +21,16 @@ def find_job(name: str) -> Path:
     Raises:
         ConfigError: there is no such job; the message lists those that exist.
     """
-    as_path = Path(name)
+    as_path = expanded(name)
     if as_path.suffix in {".yml", ".yaml"} or as_path.parent != Path("."):
         if as_path.is_file():
             return as_path
-        raise ConfigError(f"no job file {name}")
+        raise ConfigError(f"no job file: {missing(as_path)}")
     found = jobs_folder() / f"{name}.yml"
     if not found.is_file():
         raise ConfigError(
-            f"unknown job {name!r}; there are: {', '.join(job_names())}, or give a path to a YAML file"
+            f"unknown job {name!r}{did_you_mean(name, job_names())}; there are: {', '.join(job_names())}, "
+            "or give a path to a YAML file"
         )
     return found
 

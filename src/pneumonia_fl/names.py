@@ -1,12 +1,16 @@
-"""Names from people, files and other machines: what a site may be called, and how a name becomes part of a path."""
+"""Names from people, files and other machines: what a site may be called, how a name becomes part of a path."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 """A site's folder, its client in NVFlare, its series in TensorBoard; never what a command takes for an option."""
 RESERVED_SITES = frozenset({"all", "client", "global", "server", "server_job", "test"})
 """What a site cannot be called, in any case: `all`, `client`, `server` and `server_job` are NVFlare's words, `global`
 is the series of the pooled metrics, `test` the folder of the official test set."""
+WEIGHTS_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+"""Of a model's file. Bare, NVFlare would take the digits for a password in a job, and warn."""
 _OTHER = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST = 80
 
@@ -21,3 +25,13 @@ def site_problem(name: str) -> str:
 def path_word(name: str, otherwise: str) -> str:
     """Return `name` as one part of a path, of letters, digits, - and _ only; `otherwise` when nothing is left."""
     return _OTHER.sub("-", name).strip("-")[:_LONGEST] or otherwise
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean X?`, to end a message about an unknown `word`; "" when no name in `known` is like it.
+
+    Upper and lower case count as alike.
+    """
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), names, n=1)
+    return f"; did you mean {names[near[0]]}?" if near else ""

@@ -5,6 +5,7 @@ run.json          state, times, versions       journal.jsonl  every event as it 
 job/              the exported NVFlare job     tb_events/     TensorBoard, one folder per site and `global`
 model/            best global model            mlflow.db      MLflow (when no server is configured)
 model_last/       last global model            figures/       curves
+initial.safetensors   the weights of `init_from`, when the run began with a saved model
 logs/             full logs of server and sites   evaluations/  what `evaluate` found, one file for each time
 cross_site.json   global and sites' own models by sites; also as .csv and in figures/
 sites/            what each site keeps for itself: its own model, where the algorithm makes one
@@ -12,11 +13,10 @@ sites/            what each site keeps for itself: its own model, where the algo
 
 import contextlib
 import json
-import sqlite3
-import subprocess
+import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,13 @@ import yaml
 from pneumonia_fl import __version__
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.data.files import PRIVATE_FOLDER, output_errors, private_folder, write_atomic
+from pneumonia_fl.environment import NO_TELEMETRY, QUIET
 from pneumonia_fl.errors import OutputError, RunError
+from pneumonia_fl.in_use import refuse_in_use
 from pneumonia_fl.json_files import MAX_BYTES, MAX_RECORD_BYTES, read_json
+from pneumonia_fl.mlflow_files import point_artifacts, read_status, sqlite_uri
+from pneumonia_fl.paths import missing
+from pneumonia_fl.provenance import git_revision
 from pneumonia_fl.text import printable_values
 
 GLOBAL = "global"
@@ -34,6 +39,7 @@ MLFLOW_DB = "mlflow.db"
 TB_EVENTS = "tb_events"
 MLFLOW_ARTIFACTS = "mlflow_artifacts"
 MLFLOW_STATUS = "mlflow.json"
+INITIAL_WEIGHTS = "initial.safetensors"
 SHARED = "_shared"
 """After the name of a model's folder: weights that are complete at the sites only (FedBN)."""
 STATES = ("running", "finished", "incomplete", "failed", "interrupted")
@@ -50,6 +56,7 @@ class RunFolder:
         self.journal = self.path / "journal.jsonl"
         self.cross_site = self.path / "cross_site.json"
         self.job = self.path / "job"
+        self.initial = self.path / INITIAL_WEIGHTS
         self.model = self.path / "model"
         self.model_last = self.path / "model_last"
         self.tb_events = self.path / TB_EVENTS
@@ -67,7 +74,7 @@ class RunFolder:
         """Make a new run folder; an earlier run in its place is refused, or removed with `force`.
 
         Raises:
-            OutputError: the folder holds something, or cannot be written.
+            OutputError: the folder holds something, is in use, or cannot be written.
         """
         with output_errors(path):
             if path.exists() and any(path.iterdir()):
@@ -83,6 +90,8 @@ class RunFolder:
     def open(cls, path: Path) -> "RunFolder":
         """An existing run; `RunError` when the folder is none."""
         run = cls(path)
+        if not path.exists():
+            raise RunError(f"{missing(path)}; `pneumonia-fl runs` lists the runs")
         if not run.state_file.is_file():
             raise RunError(f"{path} is not a run folder; `pneumonia-fl runs` lists the runs")
         return run
@@ -124,12 +133,6 @@ def start_run(run: RunFolder, job: JobConfig, sites: tuple[str, ...], data: Mapp
     )
 
 
-def list_runs(root: Path) -> list[RunFolder]:
-    """All runs below `root`, oldest first."""
-    found = [RunFolder(path.parent) for path in sorted(root.glob("*/run.json"))]
-    return sorted(found, key=_started)
-
-
 def new_run_path(root: Path, job: str) -> Path:
     """A free folder name below `root`: job and time, with a number when two runs start in one second."""
     stem = f"{job}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -147,21 +150,6 @@ def new_run_path(root: Path, job: str) -> Path:
     raise OutputError(f"too many runs named {stem} in {root}")
 
 
-def git_revision() -> str | None:
-    """The commit of the source tree this package runs from; None for an installed wheel."""
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
-
-
 def ui_command(run: RunFolder, kind: str, port: int, host: str = "127.0.0.1") -> list[str]:
     """The command that opens TensorBoard or MLflow on a run.
 
@@ -174,9 +162,15 @@ def ui_command(run: RunFolder, kind: str, port: int, host: str = "127.0.0.1") ->
             raise RunError(f"{run.path} has no TensorBoard records")
         return tensorboard_command(folder, port, host)
     if not run.mlflow_db.is_file():
-        raise RunError(f"{run.path} has no MLflow database; did the run log to a server, or without mlflow?")
-    uri = f"sqlite:///{run.mlflow_db}"
-    return [_script("mlflow"), "ui", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
+        raise RunError(_where_else(run))
+    command = [_script("mlflow"), "ui", "--backend-store-uri", sqlite_uri(run.mlflow_db), "--workers", "1"]
+    return [*command, "--host", host, "--port", str(port)]
+
+
+def pasted_command(command: list[str]) -> str:
+    """A command as a line for a shell; MLflow's, too, reports its use to nobody."""
+    quiet = ["env", f"{NO_TELEMETRY}={QUIET[NO_TELEMETRY]}"] if Path(command[0]).name == "mlflow" else []
+    return shlex.join([*quiet, *command])
 
 
 def tensorboard_command(folder: Path, port: int, host: str) -> list[str]:
@@ -187,63 +181,18 @@ def tensorboard_command(folder: Path, port: int, host: str) -> list[str]:
 def relocate_artifacts(run: RunFolder) -> None:
     """Point the artifact URIs of the run's own database at where the run folder is now.
 
-    MLflow pins an experiment's artifact folder when it makes it, which was inside NVFlare's workspace; without
-    this the URIs dangle as soon as the folder moves (NVFLARE-2.9 §3).
+    Raises:
+        RunError: it is no MLflow database.
     """
-    here = run.mlflow_artifacts.as_uri()
-    with contextlib.closing(sqlite3.connect(run.mlflow_db)) as database, database:
-        old = database.execute(
-            "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE '%/mlflow_artifacts'"
-        ).fetchall()
-        for (location,) in old:
-            database.execute(
-                "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (here, location)
-            )
-            database.execute(
-                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE artifact_uri LIKE ? || '/%'",
-                (here, len(location) + 1, location),
-            )
+    point_artifacts(run.mlflow_db, run.mlflow_artifacts)
 
 
-def _started(run: RunFolder) -> float:
-    with _undamaged(run):
-        seconds = float(run.state().get("started", 0))
-        time.localtime(seconds)  # a time that there is
-        return seconds
-
-
-@contextlib.contextmanager
-def _undamaged(run: RunFolder) -> Iterator[None]:
-    """Say in one line that the files of a run, which may be somebody else's, hold something else than a run's."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-        raise RunError(
-            f"{run.path} is damaged (run.json or metrics.json); get the run folder again, or move it elsewhere"
-        ) from None
-
-
-def describe(run: RunFolder) -> dict[str, Any]:
-    """A run in one line: for lists and scripts."""
-    with _undamaged(run):
-        return _described(run)
-
-
-def _described(run: RunFolder) -> dict[str, Any]:
-    state = run.state()
-    metrics = run.metrics() if run.metrics_file.is_file() else {"rounds": [], "best_round": None}
-    best = [entry["global"] for entry in metrics["rounds"] if entry["round"] == metrics["best_round"]]
-    return {
-        "name": run.path.name,
-        "path": str(run.path),
-        "job": state["job"],
-        "state": state["state"],
-        "started": float(state["started"]),
-        "rounds": state["rounds"],
-        "sites": len(state["sites"]),
-        "best_round": metrics["best_round"],
-        "best_auroc": float(best[0]["auroc"]) if best and best[0] and best[0]["auroc"] is not None else None,
-    }
+def _where_else(run: RunFolder) -> str:
+    """Why a run has no database of its own, and where its records are."""
+    with contextlib.suppress(RunError):
+        if uri := read_status(run.mlflow_status).uri:
+            return f"the MLflow records of {run.path} are on a server: {uri} (from that server's network)"
+    return f"{run.path} has no MLflow database; the job ran without mlflow in `tracking`"
 
 
 def _read(file: Path, limit: int = MAX_BYTES) -> dict[str, Any]:
@@ -271,4 +220,5 @@ def _remove_run(path: Path) -> None:
 
     if not (path / "run.json").is_file():
         raise OutputError(f"{path} is not a run folder, so --force does not remove it; choose another --out")
+    refuse_in_use(path)
     shutil.rmtree(path)

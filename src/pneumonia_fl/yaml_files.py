@@ -5,6 +5,7 @@ file costs no more time and memory than its size suggests, and means what a read
 names the file and the line.
 """
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ import yaml
 
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.json_files import MAX_DEPTH
+from pneumonia_fl.text import no_utf8
 
 MAX_BYTES = 250_000
 """Of a file: a project of a thousand hospitals has about 70,000; PyYAML needs up to 13 µs for each."""
 MAX_NUMBER = 40
-"""Characters of a number; the time for one of base 60 (`1:30:00`) grows with the square of its length."""
+"""Characters of a number."""
 MAX_PROBLEM = 200
 """Characters of an error, which may quote the file."""
+_ANOTHER_BASE = re.compile(r"[-+]?(0[0-9_]+|[^.]*:.*)")
+"""`010`, which would be 8, and `1:30`, which would be 90."""
 _TAG = "tag:yaml.org,2002:"
 _NUMBERS = {f"{_TAG}int", f"{_TAG}float"}
 _PLAIN = {*_NUMBERS, f"{_TAG}null", f"{_TAG}bool"}
@@ -55,10 +59,16 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
-        """Refuse numbers that take long to read."""
+        """Refuse numbers that take long to read, or are others than a reader sees."""
         node = super().compose_scalar_node(anchor)
         if node.tag in _NUMBERS and len(node.value) > MAX_NUMBER:
             raise _refusal(f"a number of more than {MAX_NUMBER} characters", node)
+        if node.tag in _NUMBERS and _ANOTHER_BASE.fullmatch(node.value):
+            raise _refusal(
+                f"YAML would read {node.value} to the base 8 or 60; write a number without a leading zero and "
+                "without colons, or a text in quotes",
+                node,
+            )
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -125,8 +135,8 @@ def read_text(path: Path) -> str:
         raise _too_large(str(path))
     try:
         return content.decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8 text") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text ({no_utf8(error)}); save it as UTF-8") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

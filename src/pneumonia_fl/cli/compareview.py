@@ -1,7 +1,7 @@
 """What the user sees of a comparison: trainings one by one, then the table and what it says."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.table import Table
 
 from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.cli.fitting import FittingTable
 from pneumonia_fl.cli.live import RunView
 from pneumonia_fl.cli.progress import progress_bars
 from pneumonia_fl.cli.terminal import terminal
@@ -24,6 +25,7 @@ MEASURES = {
     "brier": "Brier",
     "ece": "ECE",
 }
+DROPPED = ("F1", "Bal. acc.", "ECE", "Brier", "Spec.")
 ROLES = {"central": "less central", "best_alone": "less best alone"}
 SHOWN_SITES = 6
 
@@ -101,6 +103,7 @@ def _ranking(summary: Mapping[str, Any]) -> Table:
     table = _table(
         f"AUROC on {test['n']:,} test images of {test['patients']:,} patients: {over} (95 % CI by patient)",
         ["AUROC", *ROLES.values()],
+        drop=("less best alone", "less central"),
     )
     for arm in _trained(summary):
         value = arm["pooled"]["auroc"]
@@ -112,7 +115,9 @@ def _ranking(summary: Mapping[str, Any]) -> Table:
 
 
 def _decisions(summary: Mapping[str, Any]) -> Table:
-    table = _table("At the threshold and calibration fitted on validation data", list(MEASURES.values()))
+    table = _table(
+        "At the threshold and calibration fitted on validation data", list(MEASURES.values()), DROPPED
+    )
     for arm in _trained(summary):
         values = [arm["pooled"][name] for name in MEASURES]
         table.add_row(arm["name"], *["n/a" if value is None else f"{value['mean']:.3f}" for value in values])
@@ -121,7 +126,7 @@ def _decisions(summary: Mapping[str, Any]) -> Table:
 
 def _by_site(summary: Mapping[str, Any]) -> Table:
     sites = [site for site in summary["sites"] if site in summary["test"]["sites"]][:SHOWN_SITES]
-    table = _table("AUROC on each site's own share of the test", sites)
+    table = _table("AUROC on each site's own share of the test", sites, drop=sites[:0:-1])
     for arm in _trained(summary):
         table.add_row(arm["name"], *[_mean(arm["sites"][site]["auroc"], 3) for site in sites])
     more = len(summary["sites"]) - SHOWN_SITES
@@ -133,9 +138,9 @@ def _by_site(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def _table(title: str, columns: list[str]) -> Table:
-    table = Table(title=title)
-    table.add_column("Model", overflow="fold")
+def _table(title: str, columns: list[str], drop: Sequence[str]) -> Table:
+    table = FittingTable(title=title, drop=drop)
+    table.add_column("Model")
     for name in columns:
         table.add_column(name, justify="right")
     return table

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
+from pneumonia_fl.cli.fitting import FittingTable
 from pneumonia_fl.cli.progress import amount
 from pneumonia_fl.cli.terminal import terminal
 from pneumonia_fl.fl.admin.progress import Snapshot, changes, position, quality, site_cells, time_left
@@ -91,10 +92,8 @@ class JobView:
 def jobs_table(jobs: list[JobRecord]) -> Table:
     """A line per job; the AUROC is that of its best global model."""
     titles = ("Id", "Job", "Submitter", "Status", "Rounds", "Submitted", "Took", "AUROC")
-    table = Table(*titles, box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
-    for column in table.columns:  # in a narrow window everything stays readable
-        column.overflow = "fold"
-        column.no_wrap = column.header not in ("Job", "Submitter")
+    drop = ("Took", "Submitted", "Rounds", "AUROC", "Job")
+    table = FittingTable(*titles, drop=drop, box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
     for job in jobs:
         table.add_row(
             job.id[:8],
@@ -111,7 +110,8 @@ def jobs_table(jobs: list[JobRecord]) -> Table:
 
 def _table(snapshot: Snapshot) -> Table:
     title = ", ".join(filter(None, (position(snapshot), quality(snapshot), time_left(snapshot))))
-    table = Table(*COLUMNS, title=title, title_justify="left")
+    drop = ("Contributions", "Heard", "Last round", "AUROC")
+    table = FittingTable(*COLUMNS, drop=drop, title=title, title_justify="left")
     for name, site in sorted(snapshot["sites"].items()):
         table.add_row(name, *site_cells(site, snapshot))
     return table

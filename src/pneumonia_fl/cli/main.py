@@ -9,11 +9,14 @@ from typing import Annotated
 import typer
 
 from pneumonia_fl import DISCLAIMER, __version__
+from pneumonia_fl.cli.app import App
+from pneumonia_fl.cli.clean import clean
 from pneumonia_fl.cli.compare import compare
 from pneumonia_fl.cli.data import app as data_app
 from pneumonia_fl.cli.doctor import doctor
 from pneumonia_fl.cli.evaluate import evaluate
 from pneumonia_fl.cli.federation import down, status, up
+from pneumonia_fl.cli.init import init
 from pneumonia_fl.cli.jobs import abort, clone, delete, download, jobs, logs, resume, submit, watch
 from pneumonia_fl.cli.predict import predict
 from pneumonia_fl.cli.provision import authz, provision
@@ -21,18 +24,17 @@ from pneumonia_fl.cli.report import report
 from pneumonia_fl.cli.run import run
 from pneumonia_fl.cli.show import runs, ui
 from pneumonia_fl.cli.sweep import sweep
-from pneumonia_fl.cli.terminal import echo
+from pneumonia_fl.cli.terminal import echo, replace_what_a_terminal_lacks
 from pneumonia_fl.data.files import keep_files_private
+from pneumonia_fl.environment import report_nothing
 from pneumonia_fl.errors import PneumoniaFLError
 
-INTERRUPTED = 130
 OUT_OF_MEMORY = "out of memory; end other programs, or give fewer --workers, then run again"
 
-app = typer.Typer(
+app = App(
     help=f"Federated learning of a chest X-ray pneumonia classifier on NVIDIA FLARE.\n\n{DISCLAIMER}",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode="markdown",
 )
 app.add_typer(data_app, name="data")
@@ -44,6 +46,8 @@ app.command()(compare)
 app.command()(report)
 app.command()(runs)
 app.command()(ui)
+app.command()(clean)
+app.command()(init)
 app.command()(provision)
 app.command()(authz)
 app.command()(up)
@@ -79,22 +83,29 @@ def common(
 def main() -> None:
     """Run the command line; never returns normally."""
     keep_files_private()
+    replace_what_a_terminal_lacks()
+    report_nothing()
     signal.signal(signal.SIGTERM, _interrupt)
     debug = "--debug" in sys.argv[1:]
     try:
         app()
     except (PneumoniaFLError, OSError) as error:  # OSError: a full disk, a missing right; it names the file
-        echo(traceback.format_exc() if debug else f"error: {error}", err=True)
+        echo(traceback.format_exc() if debug else f"error: {_said(error)}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
     except MemoryError:
         echo(traceback.format_exc() if debug else f"error: {OUT_OF_MEMORY}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
     except Exception:  # Python itself would print what it quotes as it is, escape sequences included
         echo(traceback.format_exc(), err=True)
         sys.exit(1)
+
+
+def _said(error: Exception) -> str:
+    """Return an error as a sentence; the operating system's own begin with a number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    advice = "; its owner can change that with chmod" if isinstance(error, PermissionError) else ""
+    return f"{error.filename or 'the operating system'}: {error.strerror}{advice}"
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,7 @@
 """`pneumonia-fl sweep`: which settings do best on validation data?"""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +9,7 @@ import typer
 
 from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.cli.terminal import echo, terminal
+from pneumonia_fl.errors import RunError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +50,8 @@ def sweep(
 ) -> None:
     """Run a job at every point of a small grid, one after another, and rank by pooled validation AUROC.
 
-    A killed sweep goes on where it stopped when it is started again. Example:
+    A killed sweep goes on where it stopped when it is started again. Every point is checked before the first one
+    runs; exit code 1 when one did not finish. Example:
 
         pneumonia-fl sweep fedprox --grid train.lr=0.001,0.002 --grid algorithm.mu=0.01,0.1 --data data/xray
     """
@@ -59,7 +61,7 @@ def sweep(
     said = terminal(stderr=True, quiet=as_json)
 
     def show(number: int, total: int, point: "Point") -> "RunView":
-        said.rule(f"point {number} of {total}: {' '.join(point.words)}")
+        said.print(f"point {number} of {total}: {' '.join(point.words)}", style="bold", soft_wrap=True)
         return RunView(quiet=as_json)
 
     folder, summary = run_sweep(SweepRequest(job, grid, data, out, tracking_uri, yes), show)
@@ -67,14 +69,14 @@ def sweep(
         echo(json.dumps({"sweep": str(folder), **summary}, indent=2))
     else:
         _print(terminal(), folder, summary)
+    if lost := [row["name"] for row in summary["points"] if row["state"] != "finished"]:
+        raise RunError(f"{len(lost)} of {len(summary['points'])} points did not finish: {', '.join(lost)}")
 
 
 def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
     """The ranking, where everything is, and the command that opens MLflow on it."""
-    import shlex
-
     from pneumonia_fl.fl.sweep import ranked
-    from pneumonia_fl.runs import RunFolder, ui_command
+    from pneumonia_fl.runs import RunFolder, pasted_command, ui_command
 
     console.print(_table(summary["grid"], ranked(summary)))
     for row in summary["points"]:
@@ -82,8 +84,8 @@ def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
             console.print(f"{row['name']} {row['state']}: {row['reason']}", style="yellow", soft_wrap=True)
     mlflow = summary["mlflow"]
     lines = {"sweep": folder, "best point": folder / summary["best"], "MLflow": mlflow["uri"]}
-    if mlflow["uri"].startswith("sqlite:"):
-        lines["MLflow"] = shlex.join(ui_command(RunFolder(folder), "mlflow", 5000))
+    if mlflow["uri"].startswith("sqlite"):
+        lines["MLflow"] = pasted_command(ui_command(RunFolder(folder), "mlflow", 5000))
     if mlflow["error"]:
         lines["MLflow"] = f"did not take everything: {mlflow['error']}"
     for name, text in lines.items():
@@ -91,10 +93,14 @@ def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
     console.print(DISCLAIMER, style="dim")
 
 
-def _table(grid: Iterable[str], rows: list[dict[str, Any]]) -> "Table":
-    from rich.table import Table
+def _table(grid: Mapping[str, list[str]], rows: list[dict[str, Any]]) -> "Table":
+    """The points; a setting that is the same in all of them stands below the table."""
+    from pneumonia_fl.cli.fitting import FittingTable
 
-    table = Table("Point", *grid, title="Validation of the best round, all sites pooled (threshold 0.5)")
+    varied = [key for key, values in grid.items() if len(values) > 1]
+    title = "Validation of the best round, all sites pooled (threshold 0.5)"
+    drop = ("Seconds", "Round", "State", "Specificity", "Sensitivity")
+    table = FittingTable("Point", *varied, drop=drop, title=title)
     for title in ("AUROC", "Sensitivity", "Specificity", "Round", "Seconds", "State"):
         table.add_column(title, justify="right")
     for row in rows:
@@ -102,6 +108,9 @@ def _table(grid: Iterable[str], rows: list[dict[str, Any]]) -> "Table":
         measured = [values.get(key) for key in ("auroc", "sensitivity", "specificity")]
         shown = ["n/a" if value is None else f"{value:.4f}" for value in measured]
         rest = ["" if row[key] is None else f"{row[key]:.0f}" for key in ("best_round", "seconds")]
-        table.add_row(row["name"], *row["settings"].values(), *shown, *rest, row["state"])
-    table.caption = "Chosen on validation; the test split was not read."
+        settings = [row["settings"][key] for key in varied]
+        table.add_row(row["name"], *settings, *shown, *rest, row["state"])
+    same = [f"{key}={values[0]}" for key, values in grid.items() if len(values) == 1]
+    everywhere = f"All points: {' '.join(same)}. " if same else ""
+    table.caption = f"{everywhere}Chosen on validation; the test split was not read."
     return table

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.cli.fitting import FittingTable
 from pneumonia_fl.metrics import NAMES
 
 if TYPE_CHECKING:
@@ -22,9 +23,12 @@ COLUMNS = {
 
 def rounds_table(metrics: Mapping[str, Any]) -> Table:
     """Validation metrics by round: every site, and global (pooled); the best round is marked."""
-    table = Table(title="Validation by round (round 0: the initial model; threshold 0.5)")
+    table = FittingTable(
+        title="Validation by round (round 0: the initial model; threshold 0.5)",
+        drop=("Loss", "Accuracy", "Specificity", "Sensitivity"),
+    )
     table.add_column("Round", justify="right")
-    table.add_column("Site", overflow="fold")
+    table.add_column("Site")
     for title in COLUMNS.values():
         table.add_column(title, justify="right")
     for entry in metrics["rounds"]:
@@ -49,7 +53,7 @@ def _cells(values: Mapping[str, Any]) -> list[str]:
 
 def evaluation_table(result: "Evaluation") -> Table:
     """One model on one split with intervals by patient: AUROC first, accuracy last and beside its floor."""
-    table = Table(
+    table = FittingTable(
         title=f"{result.model}, round {result.round}, on split {result.split} of {result.source}: "
         f"{result.n} images, {result.patients} patients"
     )

@@ -18,9 +18,10 @@ from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.json_files import parse_json, read_limited
 from pneumonia_fl.names import SITE_NAME
+from pneumonia_fl.paths import missing
 from pneumonia_fl.sections import Preprocess
 from pneumonia_fl.strict import Strict
-from pneumonia_fl.text import printable_values
+from pneumonia_fl.text import printable_values, utf8
 
 NORMAL, PNEUMONIA = 0, 1
 CLASS_NAMES = ("NORMAL", "PNEUMONIA")
@@ -76,10 +77,11 @@ _OLD_COLUMNS = COLUMNS[:-1]
 class DatasetInfo(Strict):
     """What a prepared folder is: origin, preprocessing, counts and the hash of its manifest.
 
-    `quarantined`, `duplicates`, `patient_overlap_with_test` and `leaks_dropped` are about the whole
-    preparation, in a site's folder too. `source` is the kind of source and never a path. `poolable` says that
-    the images may be brought together in one place (public or simulated), which a comparison with central
-    training needs.
+    `quarantined`, `duplicates`, `patient_overlap_with_test`, `leaks_dropped` and `unused` (files that are no images
+    of a class, by reason) are about the whole preparation, in a site's folder too; `patients_unknown` counts the
+    folder's own images whose patient the source does not tell. `source` is the kind of source and never a path.
+    `poolable` says that the images may be brought together in one place (public or simulated), which a comparison
+    with central training needs.
     """
 
     version: Literal[1] = 1
@@ -96,6 +98,8 @@ class DatasetInfo(Strict):
     duplicates: int
     patient_overlap_with_test: int
     leaks_dropped: int = 0
+    patients_unknown: int = 0
+    unused: dict[str, int] = Field(default_factory=dict)
     bits: dict[str, int] = Field({}, description="Images by the bits of their gray levels.")
     manifest_sha256: str
     poolable: bool
@@ -107,14 +111,12 @@ def read_manifest(folder: Path) -> list[Row]:
     Raises:
         DataError: it is missing or a line does not describe an image.
     """
-    lines = csv.reader(io.StringIO(_read(folder / MANIFEST).decode(), newline=""))
+    content = _read(folder / MANIFEST)
     try:
-        if tuple(next(lines, ())) not in (COLUMNS, _OLD_COLUMNS):
-            raise ValueError("unexpected columns")
-        return [_row(values) for values in lines]
+        return _rows(utf8(content))
     except (ValueError, csv.Error) as error:
         raise DataError(
-            f"{folder / MANIFEST} is damaged ({error}); run `pneumonia-fl data prepare`"
+            f"{folder / MANIFEST} is damaged ({error}); run `pneumonia-fl data prepare` again"
         ) from None
 
 
@@ -168,9 +170,21 @@ def _read(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
     try:
         return read(path)
     except FileNotFoundError:
+        if not path.parent.exists():
+            raise DataError(missing(path.parent)) from None
         raise DataError(f"{path.name} not found in {path.parent}; run `pneumonia-fl data prepare`") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _rows(text: str) -> list[Row]:
+    lines = csv.reader(io.StringIO(text, newline=""))
+    try:
+        if tuple(next(lines, ())) not in (COLUMNS, _OLD_COLUMNS):
+            raise ValueError("unexpected columns")
+        return [_row(values) for values in lines]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{error}, line {lines.line_num}") from None
 
 
 def _row(values: list[str]) -> Row:

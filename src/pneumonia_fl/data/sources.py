@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,13 +13,15 @@ from pneumonia_fl.data.archive import open_zip
 from pneumonia_fl.data.arrays import open_npz
 from pneumonia_fl.data.folder import open_folder
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item, Source
+from pneumonia_fl.data.layout import Classes, described, parse_classes
 from pneumonia_fl.data.manifest import INFO, SPLITS
 from pneumonia_fl.data.preprocess import Decoded, decode, scale
 from pneumonia_fl.data.store import ImageSet, Pixels
 from pneumonia_fl.errors import ConfigError, DataError, PneumoniaFLError, StorageError
+from pneumonia_fl.paths import expanded, missing
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.sections import Preprocess, SyntheticData
-from pneumonia_fl.text import printable
+from pneumonia_fl.text import escaped, printable
 
 __all__ = ["UNKNOWN_LICENCE", "Item", "Source", "load_split", "open_source", "read_image"]
 
@@ -32,24 +34,28 @@ _OF_ONE_FILE = {
 _log = logging.getLogger(__name__)
 
 
-def open_source(spec: str, sites: int | None = None, progress: Progress = silent) -> Source:
+def open_source(
+    spec: str, sites: int | None = None, progress: Progress = silent, classes: Sequence[str] = ()
+) -> Source:
     """Open `kaggle`, `synthetic[:images=360,size=64,seed=7,sites=3]`, a folder, a .zip or a .npz.
 
     `sites` is the number of synthetic hospitals when `spec` does not say it. `kaggle` is downloaded if it is
-    not there yet.
+    not there yet. `classes` says which folders stand for a class, see `layout.parse_classes`.
 
     Raises:
         DataError: it does not exist, or holds no X-rays in a layout that is known.
         ArchiveError: a zip that must not be opened.
         FetchError: the download failed.
-        ConfigError: a wrong `synthetic:` setting.
+        ConfigError: a wrong `synthetic:` setting, or `classes` for a source without folders.
     """
+    names = parse_classes(classes)
     kind, _, settings = spec.partition(":")
-    if kind == "synthetic":
-        return _synthetic(settings, sites)
     if spec == "kaggle":
-        return _kaggle(progress)
-    return _on_disk(Path(spec).expanduser())
+        return _kaggle(progress, names)
+    path = expanded(spec)
+    if classes and (kind == "synthetic" or path.suffix.lower() == ".npz"):
+        raise ConfigError(f"--classes is about the folders of a folder or zip, not about {spec}")
+    return _synthetic(settings, sites) if kind == "synthetic" else _on_disk(path, names)
 
 
 def read_image(source: Source, item: Item, spec: Preprocess) -> tuple[Decoded, bytes]:
@@ -85,7 +91,7 @@ def _content(source: Source, item: Item) -> bytes | Pixels:
 def load_split(source: Source, split: str, spec: Preprocess, progress: Progress = silent) -> ImageSet:
     """Decode one official split ("train", "val", "test", or "all" for every image) into memory.
 
-    Unreadable images are left out, with a warning that names them.
+    Unreadable images, and files that are no images of a class, are left out with a warning.
 
     Raises:
         DataError: there is no such split, or none of its images can be read.
@@ -99,30 +105,32 @@ def load_split(source: Source, split: str, spec: Preprocess, progress: Progress 
             zip(items, pool.map(_reader(source, spec), items), strict=True)
         ):
             if isinstance(result, str):
-                left_out.append(f"{item.name}: {result}")
+                left_out.append(f"{escaped(item.name)}: {result}")
             else:
                 images.append(result)
                 kept.append(item)
             progress(f"decode {split}", done + 1, len(items))
     _report(left_out, kept)
+    for line in described(source.left_out):
+        _log.warning("files left out: %s", line)
     labels = np.array([item.label for item in kept], dtype=np.int64)
     return ImageSet(np.stack(images), labels, [i.patient for i in kept], [i.subtype for i in kept])
 
 
-def _on_disk(path: Path) -> Source:
+def _on_disk(path: Path, classes: Classes) -> Source:
     if (path / INFO).is_file():
         raise DataError(f"{path} is a prepared data set, not a source; use it with --data")
     if path.is_dir():
-        return open_folder(path)
+        return open_folder(path, classes)
     if not path.exists():
-        raise DataError(f"{path} does not exist; give a folder, a .zip, a .npz, `kaggle` or `synthetic`")
-    return open_npz(path) if path.suffix.lower() == ".npz" else open_zip(path)
+        raise DataError(f"{missing(path)}; give a folder, a .zip, a .npz, `kaggle` or `synthetic`")
+    return open_npz(path) if path.suffix.lower() == ".npz" else open_zip(path, classes=classes)
 
 
-def _kaggle(progress: Progress) -> Source:
+def _kaggle(progress: Progress, classes: Classes) -> Source:
     from pneumonia_fl.data.kaggle import default_folder, fetch
 
-    return open_zip(fetch(default_folder(), progress), kind="kaggle")
+    return open_zip(fetch(default_folder(), progress), "kaggle", classes)
 
 
 def _synthetic(settings: str, sites: int | None) -> Source:
@@ -152,7 +160,7 @@ def _reader(source: Source, spec: Preprocess) -> Callable[[Item], Pixels | str]:
         try:
             return read_image(source, item, spec)[0].pixels
         except DataError as error:
-            return str(error)
+            return escaped(error)
 
     return read
 

@@ -14,7 +14,8 @@ from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.errors import DataError, RunError
 from pneumonia_fl.fl.machine import machine
 from pneumonia_fl.fl.session import Request, Watcher, run_simulation
-from pneumonia_fl.runs import RunFolder, git_revision
+from pneumonia_fl.provenance import git_revision
+from pneumonia_fl.runs import RunFolder
 
 TOLERANCE_ELSEWHERE = 0.02
 """On another machine, or a GPU: largest difference of the best models' pooled AUROC."""

@@ -23,9 +23,12 @@ from pneumonia_fl.data.files import inner_folder, private_folder, write_atomic
 from pneumonia_fl.data.manifest import read_info
 from pneumonia_fl.environment import data_root
 from pneumonia_fl.errors import ConfigError, OutputError, PneumoniaFLError, RunError
-from pneumonia_fl.fl.session import Request, Watcher, run_simulation
+from pneumonia_fl.fl.initial import begin
+from pneumonia_fl.fl.session import Request, Watcher, check, run_simulation
 from pneumonia_fl.fl.sweep_records import SweepRecords
+from pneumonia_fl.in_use import in_use
 from pneumonia_fl.jobfiles import find_job
+from pneumonia_fl.json_files import MAX_RECORD_BYTES, read_json
 from pneumonia_fl.overrides import flatten
 from pneumonia_fl.runs import RunFolder
 
@@ -34,6 +37,7 @@ MOST_RUNS = 24
 SUMMARY = "sweep.json"
 VERSION = 1
 ENDED = ("finished", "incomplete", "failed")
+SHOWN_PROBLEMS = 3
 SHOWN = ("auroc", "sensitivity", "specificity", "brier", "ece", "loss", "n")
 
 Grid = dict[str, list[str]]
@@ -53,12 +57,11 @@ class SweepRequest:
 
 @dataclass(frozen=True)
 class Point:
-    """One place in the grid: what is set there, and the job that comes of it (None: it cannot be, see `problem`)."""
+    """One place in the grid: what is set there, and the job that comes of it."""
 
     name: str
     settings: dict[str, str]
-    job: JobConfig | None
-    problem: str = ""
+    job: JobConfig
 
     @property
     def words(self) -> list[str]:
@@ -74,23 +77,35 @@ def run_sweep(request: SweepRequest, show: Show) -> tuple[Path, dict[str, Any]]:
     """Run what is left of the sweep; return its folder and what `sweep.json` then holds.
 
     Raises:
-        ConfigError: the grid is malformed or too large, or no point of it is a valid job.
-        OutputError: the folder holds another sweep.
+        ConfigError: the grid is malformed or too large, or a point of it cannot be run.
+        OutputError: the folder holds another sweep, or another process works in it.
         RunError: no point has finished.
     """
     grid = parse_grid(request.grid)
-    job = load_job(find_job(request.job), _tracking(request))
-    points = points_of(request.job, grid, _tracking(request))
+    job = _load(request.job, _tracking(request))
+    about = _about(job, grid, request)
+    points = points_of(request, grid)
     if len(points) > MOST_RUNS and not request.yes:
         raise ConfigError(f"the grid has {len(points)} points, each a whole run; pass --yes to run them all")
-    if all(point.job is None for point in points):
-        raise ConfigError(points[0].problem)
     folder = (request.out or Path("sweeps") / job.name).absolute()
-    about = _about(job, grid, request)
-    records = SweepRecords(folder, job, grid, _earlier(folder, about).get("mlflow", {}))
+    known = _earlier(folder, about).get("mlflow", {})
+    with in_use(folder):
+        return folder, _run_points(
+            request, folder, points, about, SweepRecords(folder, job, grid, known), show
+        )
+
+
+def _run_points(
+    request: SweepRequest,
+    folder: Path,
+    points: list[Point],
+    about: Mapping[str, Any],
+    records: SweepRecords,
+    show: Show,
+) -> dict[str, Any]:
     rows = [_row(folder, point) for point in points]
     for index, point in enumerate(points):
-        if rows[index]["state"] not in ENDED and point.job is not None:
+        if rows[index]["state"] not in ENDED:
             with show(index + 1, len(points), point) as watcher:
                 rows[index] = _run(folder, point, request, watcher)
         records.add(point.job, rows[index], folder / point.name)
@@ -100,7 +115,7 @@ def run_sweep(request: SweepRequest, show: Show) -> tuple[Path, dict[str, Any]]:
     if summary["best"] is None:
         reasons = "; ".join(f"{row['name']}: {row['reason']}" for row in rows[:3])
         raise RunError(f"no point of the sweep has finished; {reasons}; see {folder}")
-    return folder, summary
+    return summary
 
 
 def parse_grid(words: list[str]) -> Grid:
@@ -114,22 +129,47 @@ def parse_grid(words: list[str]) -> Grid:
         if key.strip() in grid or len(set(values)) < len(values):
             raise ConfigError(f"--grid {word!r}: a setting or a value stands there twice")
         grid[key.strip()] = values
+    if "init_from" in grid:
+        raise ConfigError(
+            "init_from is no setting to sweep, its paths stay here; write it into the job's file"
+        )
     if not grid:
         raise ConfigError("nothing to sweep; pass --grid key=value,value, for example train.lr=0.001,0.002")
     return grid
 
 
-def points_of(job: str, grid: Grid, more: list[str]) -> list[Point]:
-    """All combinations, the first setting changing slowest; `more` are overrides that all have."""
-    points = []
+def _load(job: str, overrides: list[str]) -> JobConfig:
+    """The job as it will be recorded: with the name of the model that it goes on from, not the path."""
+    return begin(load_job(find_job(job), overrides), find_job(job))[0]
+
+
+def points_of(request: SweepRequest, grid: Grid) -> list[Point]:
+    """All combinations, the first setting changing slowest.
+
+    Raises:
+        ConfigError: some cannot be run; the message names each.
+    """
+    points, problems = [], []
     for number, values in enumerate(itertools.product(*grid.values()), start=1):
         settings = dict(zip(grid, values, strict=True))
-        point = Point(f"point-{number:02d}", settings, None)
+        words = " ".join(f"{key}={value}" for key, value in settings.items())
         try:
-            points.append(Point(point.name, settings, load_job(find_job(job), [*point.words, *more])))
-        except ConfigError as error:
-            points.append(Point(point.name, settings, None, str(error)))
+            job = check(_wanted(request, settings, None)).job
+        except PneumoniaFLError as error:
+            problems.append(f"{words}: {error}")
+        else:
+            points.append(Point(f"point-{number:02d}", settings, job))
+    if problems:
+        more = f" (and {len(problems) - SHOWN_PROBLEMS} more)" if len(problems) > SHOWN_PROBLEMS else ""
+        raise ConfigError(f"nothing was run: {'; '.join(problems[:SHOWN_PROBLEMS])}{more}")
     return points
+
+
+def _wanted(request: SweepRequest, settings: Mapping[str, str], out: Path | None) -> Request:
+    """The run of one point."""
+    words = [f"{key}={value}" for key, value in settings.items()]
+    overrides, folder = [*words, *_tracking(request)], out.parent if out else Path()
+    return Request(request.job, request.data, out, folder, overrides, None, None, force=False)
 
 
 def ranked(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -168,7 +208,7 @@ def _earlier(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
         if any(folder.iterdir()):
             raise OutputError(f"{folder} exists already and is no sweep; choose another --out")
         write_atomic(file, json.dumps(about, indent=2).encode())
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    found = _read(file)
     changed = [key for key in about if found.get(key) != about[key]]
     if changed:
         raise OutputError(
@@ -177,15 +217,25 @@ def _earlier(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = read_json(file, MAX_RECORD_BYTES)
+        if not isinstance(found, dict) or not isinstance(found.get("mlflow", {}), dict):
+            raise ValueError("not a sweep's")
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{file} is damaged ({error}); remove it to run its points anew, or choose another --out"
+        ) from None
+    return found
+
+
 def _run(folder: Path, point: Point, request: SweepRequest, watcher: Watcher) -> dict[str, Any]:
     """Run one point; what goes wrong stays with it."""
     out = folder / point.name
     shutil.rmtree(out, ignore_errors=True)  # of a sweep that was killed
-    overrides = [*point.words, *_tracking(request)]
-    wanted = Request(request.job, request.data, out, folder, overrides, None, None, force=False)
     try:
         inner_folder(out)
-        run_simulation(wanted, watcher)
+        run_simulation(_wanted(request, point.settings, out), watcher)
     except PneumoniaFLError as error:
         row = _row(folder, point)
         return row if row["state"] in ENDED else {**row, "state": "failed", "reason": str(error)}
@@ -193,16 +243,23 @@ def _run(folder: Path, point: Point, request: SweepRequest, watcher: Watcher) ->
 
 
 def _row(folder: Path, point: Point) -> dict[str, Any]:
-    """What is known of a point from its run folder."""
-    run = RunFolder(folder / point.name)
+    """What is known of a point from its run folder; one that is damaged counts as not yet run."""
+    try:
+        return _known(RunFolder(folder / point.name), point)
+    except (RunError, KeyError, TypeError):
+        nothing = {"reason": "", "best_round": None, "validation": None, "seconds": None}
+        return {"name": point.name, "settings": point.settings, "state": "waiting", **nothing}
+
+
+def _known(run: RunFolder, point: Point) -> dict[str, Any]:
     state = run.state() if run.state_file.is_file() else {}
     metrics = run.metrics() if run.metrics_file.is_file() else {"rounds": [], "best_round": None}
     best = [entry["global"] for entry in metrics["rounds"] if entry["round"] == metrics["best_round"]]
     return {
         "name": point.name,
         "settings": point.settings,
-        "state": state.get("state", "failed" if point.problem else "waiting"),
-        "reason": state.get("error", point.problem),
+        "state": state.get("state", "waiting"),
+        "reason": state.get("error", ""),
         "best_round": metrics["best_round"],
         "validation": {key: best[0][key] for key in SHOWN} if best and best[0] else None,
         "seconds": round(state["finished"] - state["started"], 1) if "finished" in state else None,

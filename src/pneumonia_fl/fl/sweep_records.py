@@ -11,11 +11,12 @@ from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.environment import tracking_uri
 from pneumonia_fl.fl.messages import series
-from pneumonia_fl.fl.mlflow_sink import connect, one_line
+from pneumonia_fl.fl.mlflow_sink import KIND, connect, explained
 from pneumonia_fl.journal import JOURNAL_NAME, read_journal
 from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.mlflow_files import sqlite_uri
 from pneumonia_fl.overrides import flatten
-from pneumonia_fl.runs import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB
+from pneumonia_fl.runs import MLFLOW_ARTIFACTS, MLFLOW_DB
 
 TIMEOUT_SECONDS = 10
 
@@ -35,7 +36,7 @@ class SweepRecords:
     ) -> None:
         self._folder, self._job, self._grid = folder, job, grid
         self._remote = tracking_uri() or job.mlflow.tracking_uri
-        self.uri = self._remote or f"sqlite:///{folder / MLFLOW_DB}"
+        self.uri = self._remote or sqlite_uri(folder / MLFLOW_DB)
         self._parent: str | None = known.get("parent")
         self._children: dict[str, str] = dict(known.get("children", {}))
         self._error: str | None = None
@@ -45,14 +46,14 @@ class SweepRecords:
         """Where the records are: {"uri", "parent", "children": run ids by point, "error": None or one line}."""
         return {"uri": self.uri, "parent": self._parent, "children": self._children, "error": self._error}
 
-    def add(self, job: JobConfig | None, row: Mapping[str, Any], run: Path) -> None:
-        """Record a point once; `job` is None when the point is not a valid job."""
+    def add(self, job: JobConfig, row: Mapping[str, Any], run: Path) -> None:
+        """Record a point once."""
         if row["name"] in self._children or self._error:
             return
         try:
             self._children[row["name"]] = self._child(job, row, run)
         except Exception as error:  # whatever MLflow or its transport raises: the sweep goes on
-            self._error = one_line(error)
+            self._error = explained(error)
 
     def close(self) -> None:
         """End the parent run."""
@@ -61,9 +62,9 @@ class SweepRecords:
         try:
             self._connected().set_terminated(self._parent, status="FINISHED")
         except Exception as error:  # as above
-            self._error = one_line(error)
+            self._error = explained(error)
 
-    def _child(self, job: JobConfig | None, row: Mapping[str, Any], run: Path) -> str:
+    def _child(self, job: JobConfig, row: Mapping[str, Any], run: Path) -> str:
         from mlflow.entities import Metric, Param, RunTag
 
         client = self._connected()
@@ -74,8 +75,7 @@ class SweepRecords:
             client.log_batch(self._parent, params=swept)
         name = " ".join(f"{key}={value}" for key, value in row["settings"].items())
         child = self._create(client, experiment, name, {"mlflow.parentRunId": self._parent})
-        words = flatten(job) if job else [f"{key}={value}" for key, value in row["settings"].items()]
-        params = [Param(*word.split("=", 1)) for word in words]
+        params = [Param(*word.split("=", 1)) for word in flatten(job)]
         tags = {"point": row["name"], "state": row["state"], "reason": row["reason"][:500]}
         points = [Metric(*point) for point in _series(run)]
         client.log_batch(child, params=params, tags=[RunTag(*item) for item in tags.items()], metrics=points)
@@ -90,7 +90,7 @@ class SweepRecords:
         name = self._job.mlflow.experiment
         found = client.get_experiment_by_name(name)
         artifacts = None if self._remote else (self._folder / MLFLOW_ARTIFACTS).as_uri()
-        return str(found.experiment_id if found else client.create_experiment(name, artifacts))
+        return str(found.experiment_id if found else client.create_experiment(name, artifacts, tags=KIND))
 
     @staticmethod
     def _create(client: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
@@ -101,7 +101,7 @@ class SweepRecords:
 def _series(run: Path) -> list[tuple[str, float, int, int]]:
     """The global model's metrics by round: tag, value, milliseconds, round."""
     return [
-        (f"{GLOBAL}/{tag}", value, int(event["time"] * 1000), event["round"])
+        (tag, value, int(event["time"] * 1000), event["round"])
         for event in read_journal(run / JOURNAL_NAME)
         if event["event"] == "global"
         for tag, value in series(summarise(ScoreHistogram.from_dict(event["histogram"]))).items()

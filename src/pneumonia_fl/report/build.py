@@ -10,6 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from pneumonia_fl import DISCLAIMER, __version__
 from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.errors import RunError
+from pneumonia_fl.paths import missing
 from pneumonia_fl.report import MODEL_CARD, REPORT
 from pneumonia_fl.report.blocks import Page, Section
 from pneumonia_fl.report.card import card, run_card
@@ -40,6 +42,8 @@ def build_report(folder: Path, out: Path | None = None, gallery: Section | None 
         RunError: the folder is neither.
         OutputError: a file cannot be written.
     """
+    if not folder.exists():
+        raise RunError(missing(folder))
     page, values = _compared(folder) if (folder / SUMMARY).is_file() else _run(folder, gallery)
     target = out or folder / REPORT
     write_atomic(target, render(page).encode())

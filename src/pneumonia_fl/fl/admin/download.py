@@ -13,6 +13,7 @@ from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.fl.admin.records import JobRecord
 from pneumonia_fl.fl.admin.session import Admin
 from pneumonia_fl.fl.messages import properties
+from pneumonia_fl.in_use import refuse_in_use
 from pneumonia_fl.json_files import read_json
 from pneumonia_fl.names import path_word
 from pneumonia_fl.progress import Progress, silent
@@ -65,6 +66,7 @@ def download(
 
 def _check_place(out: Path, force: bool) -> None:
     """Refuse before anything is transferred."""
+    refuse_in_use(out)
     if out.exists() and any(out.iterdir()) and not (force and (out / "run.json").is_file()):
         hint = "replace it with --force" if (out / "run.json").is_file() else "it is not a run folder"
         raise OutputError(f"{out} exists already; choose another --out, or {hint}")
@@ -145,10 +147,16 @@ def _origin(admin: Admin, job_id: str) -> dict[str, object]:
 
 def _publish(run: RunFolder, out: Path, force: bool) -> RunFolder:
     """Move the finished run folder to its place, and its MLflow records with it."""
+    old = run.path.with_name("replaced")  # goes with the staging folder, once the new run is in its place
     with output_errors(out.parent):
         if out.exists():
-            shutil.rmtree(out) if force else out.rmdir()
-        run.path.rename(out)
+            out.rename(old) if force else out.rmdir()
+        try:
+            run.path.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
     published = RunFolder(out)
     if published.mlflow_db.is_file():
         relocate_artifacts(published)

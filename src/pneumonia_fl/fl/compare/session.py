@@ -12,6 +12,7 @@ from pneumonia_fl.comparison import RAW, SUMMARY, summarise_comparison
 from pneumonia_fl.crosssite import cross_site
 from pneumonia_fl.data.files import inner_folder, write_atomic
 from pneumonia_fl.data.manifest import TEST
+from pneumonia_fl.data.output import held
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.compare.baselines import Work, train_all
 from pneumonia_fl.fl.compare.plan import Arm, ComparePlan, plan_comparison
@@ -20,6 +21,7 @@ from pneumonia_fl.fl.compare.scoring import TestImages
 from pneumonia_fl.fl.compare.worker import COST, Spec
 from pneumonia_fl.fl.matrix import draw_matrix
 from pneumonia_fl.fl.session import Request, Watcher, run_simulation
+from pneumonia_fl.in_use import in_use, refuse_in_use
 from pneumonia_fl.names import path_word
 from pneumonia_fl.runs import RunFolder
 
@@ -62,7 +64,15 @@ def compare(request: CompareRequest, watcher: CompareWatcher) -> dict[str, Any]:
         PneumoniaFLError: the request cannot work, or a training failed; what was done is kept.
     """
     plan = plan_comparison(request.data, request.jobs, request.seeds, request.overrides, request.alone)
+    refuse_in_use(request.out)
     record = Record.begin(request.out, plan)
+    with in_use(request.out):
+        return _compare(request, plan, record, watcher)
+
+
+def _compare(
+    request: CompareRequest, plan: ComparePlan, record: Record, watcher: CompareWatcher
+) -> dict[str, Any]:
     wanted = [(arm, seed) for arm in plan.arms if not arm.skipped for seed in plan.seeds]
     missing = [(arm, seed) for arm, seed in wanted if not record.has(arm.name, seed)]
     watcher.planned(plan, request.out, len(missing), len(wanted))
@@ -106,6 +116,10 @@ class _Session:
 
     def train(self, missing: list[tuple[Arm, int]]) -> None:
         """Baselines side by side, then the federated jobs one by one: each of those uses all cores."""
+        with held(self._plan.data):
+            self._train(missing)
+
+    def _train(self, missing: list[tuple[Arm, int]]) -> None:
         baselines = {_label(arm, seed): (arm, seed) for arm, seed in missing if arm.kind != "federated"}
         works = [self._work(arm, seed) for arm, seed in baselines.values()]
         for work in train_all(works, self._watcher.progress):

@@ -1,0 +1,41 @@
+"""What every command has: paths in which `~` is somebody's home, a word when it is interrupted."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+from typer.core import TyperCommand
+
+from pneumonia_fl.cli.terminal import echo
+from pneumonia_fl.paths import expanded
+
+INTERRUPTED = 130
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Command(TyperCommand):
+    """A command; its arguments and options that are paths come expanded."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; Ctrl-C ends it with a word, which Typer would not say."""
+        ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+class App(typer.Typer):
+    """A group of such commands."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Function], Function]:
+        """Register a function as a command, as Typer does."""
+        return super().command(name, cls=Command, **options)
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_expanded, value))
+    return expanded(value) if isinstance(value, Path) else value
