@@ -1,6 +1,7 @@
 """Every shipped job through the real loader and the real recipe, and what must not become a job."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -222,6 +223,17 @@ def test_the_command_exports_what_the_data_decides(cli: Cli, demo_data: Path, tm
     assert read_json(folder / "meta.json")["min_clients"] == 3
     assert not any(str(demo_data).encode() in data for data in content(folder).values())
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_an_export_brings_what_nvflares_own_simulator_needs(cli: Cli, tmp_path: Path) -> None:
+    for job in JOBS:
+        code, _, err = cli("run", job, "--export", "-j", tmp_path, "-n", 3, "--set", SIZE)
+        assert (code, err) == (0, "")
+        allowed = set(read_json(tmp_path / "simulator_workspace/local/resources.json")["class_allow_list"])
+        for config in (tmp_path / job / "app" / "config").iterdir():
+            named = set(re.findall(r'"path": "([\w.]+)"', config.read_text()))
+            assert named
+            assert named <= allowed
 
 
 def test_job_py_speaks_nvflares_dialect(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from conftest import pneumonia_fl
 from pneumonia_fl.checkpoint import ModelCard, load_model, save_model
-from pneumonia_fl.cli.main import app
+from pneumonia_fl.cli.main import app, main
 from pneumonia_fl.data.preprocess import decode
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.evaluate import margins
@@ -119,6 +119,22 @@ def test_broken_weights_are_an_error(model: Path, images: list[Path]) -> None:
         next(network.parameters()).fill_(float("nan"))
     with pytest.raises(DataError, match="weights are broken"):
         list(predict(network, card, images))
+
+
+def test_a_lack_of_memory_is_one_line_and_no_images_fault(
+    model: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(data: bytes, spec: Preprocess) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("pneumonia_fl.predict.decode", full)
+    monkeypatch.setattr("sys.argv", ["pneumonia-fl", "predict", str(model), *map(str, images)])
+    for change in ("keep_files_private", "signal.signal"):  # of this whole process
+        monkeypatch.setattr(f"pneumonia_fl.cli.main.{change}", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: out of memory; ")
 
 
 def test_a_missing_model_is_one_line(tmp_path: Path, images: list[Path]) -> None:

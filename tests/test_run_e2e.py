@@ -1,13 +1,15 @@
 """The main job end to end: real NVFlare processes, real TensorBoard files, a real MLflow database."""
 
 import json
+import os
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import pneumonia_fl, read_json, scalars
+from conftest import CLI, pneumonia_fl, read_json, scalars
 from pneumonia_fl.calibration import fit_scaling
 from pneumonia_fl.checkpoint import read_card
 from pneumonia_fl.metrics import ScoreHistogram, summarise
@@ -174,6 +176,22 @@ def test_runs_lists_the_run(finished_run: Path) -> None:
     (run,) = json.loads(done.stdout)
     assert run["state"] == "finished"
     assert run["best_auroc"] is not None
+
+
+@pytest.mark.slow
+def test_an_export_runs_in_nvflares_own_simulator(demo_data: Path, tmp_path: Path) -> None:
+    words = ["--data", demo_data, "--clients", 2, "--rounds", 1, "--set", "train.local_epochs=1"]
+    done = pneumonia_fl("run", "fedavg", *words, "--export", "--job-dir", tmp_path / "fl_job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    workspace = tmp_path / "fl_job" / "simulator_workspace"
+    command = f"nvflare simulator fl_job/fedavg -w {workspace} -c {SITES[0]},{SITES[1]} -t 2"  # docs/jobs.md
+    environment = {**os.environ, "PNEUMONIA_FL_DATA": str(demo_data)}
+    script = [str(CLI.with_name("nvflare")), *command.split()[1:]]
+    ran = subprocess.run(script, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    (events,) = (workspace / "server").rglob("journal.jsonl")
+    kinds = [json.loads(line)["event"] for line in events.read_text().splitlines()]
+    assert {"finished", "closed"} <= set(kinds)
 
 
 def test_metrics_are_those_stored_within_tolerance(finished_run: Path) -> None:

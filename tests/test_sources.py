@@ -213,6 +213,17 @@ def test_objects_in_an_npz_are_not_made(tmp_path: Path) -> None:
     assert not target.exists()
 
 
+@pytest.mark.parametrize("place", [0.3, 0.5])
+def test_a_damaged_npz_is_one_line(tmp_path: Path, place: float) -> None:
+    path = write_npz(tmp_path / "x.npz")
+    content = bytearray(path.read_bytes())
+    start = int(place * len(content))
+    content[start : start + 50] = bytes(50)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.npz: cannot read \w+_images"):
+        open_source(str(path))
+
+
 def test_an_npz_without_splits_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
     with pytest.raises(DataError, match="has no train_images"):

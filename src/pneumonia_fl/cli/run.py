@@ -140,13 +140,12 @@ def run(
             )
         _run_prod(Wanted(str(job), changes, data, ship_code), kit, study, out, runs, force, as_json)
         return
-    from pneumonia_fl.fl.session import Request, export_only, run_simulation
+    from pneumonia_fl.fl.session import Request, run_simulation
 
     log_file = str(expanded(log_config)) if log_config else None
     request = Request(str(job), data, out, runs, changes, clients, log_file, force)
     if export:
-        sys.argv[1:] = []  # NVFlare would take --export from here for itself, and warn
-        echo(f"NVFlare job: {export_only(request, job_dir)}")
+        _export(request, job_dir)
         return
     if earlier is not None:
         _repeat(earlier, request, as_json)
@@ -156,6 +155,17 @@ def run(
     with RunView(quiet=as_json) as view:
         finished = run_simulation(request, view)
     view.show_result(finished, as_json)
+
+
+def _export(request: "Request", folder: Path) -> None:
+    """Write the NVFlare job, and beside it what NVFlare's own simulator needs."""
+    from pneumonia_fl.fl.session import export_only
+    from pneumonia_fl.fl.stock_simulator import write_workspace
+
+    sys.argv[1:] = []  # NVFlare would take --export from here for itself, and warn
+    job = export_only(request, folder)
+    write_workspace(job.parent)
+    echo(f"NVFlare job: {job}")
 
 
 def _check_what(job: str | None, earlier: Path | None, changed: bool) -> None:

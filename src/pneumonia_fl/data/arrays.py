@@ -1,5 +1,7 @@
 """X-rays in a NumPy archive in the MedMNIST layout: `{train,val,test}_images` (N,H,W) and `_labels` (N,1)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -13,6 +15,7 @@ from pneumonia_fl.data.layout import KERMANY_CREDIT, KERMANY_LICENCE, split_of
 from pneumonia_fl.data.manifest import NORMAL
 from pneumonia_fl.data.store import Pixels
 from pneumonia_fl.errors import DataError
+from pneumonia_fl.text import printable
 
 NO_SPLIT_ARRAY = "an array that is neither images nor labels of a split"
 MEDMNIST_CREDIT = "; as PneumoniaMNIST: Yang et al. (2023), MedMNIST v2, Scientific Data 10, 41"
@@ -85,18 +88,24 @@ class NpzSource:
         return [_item(split, index, int(label)) for index, label in enumerate(labels)]
 
     def _array(self, name: str) -> Any:
-        with self._open() as file:
-            try:
-                found = next((there for there in file.files if there.lower() == name), None)
-                return np.empty((0,), np.uint8) if found is None else file[found]
-            except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:
-                raise DataError(f"{self.path.name}: cannot read {name} ({error})") from None
+        with self._errors(f"read {name}"), self._open() as file:
+            found = next((there for there in file.files if there.lower() == name), None)
+            return np.empty((0,), np.uint8) if found is None else file[found]
 
     def _open(self) -> Any:
-        try:
+        with self._errors("be read"):
             return np.load(self.path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{self.path.name}: cannot be read ({error})") from None
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # numpy, zipfile and zlib raise nearly anything on damaged bytes
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's, and not the archive's
+            raise DataError(f"{self.path.name}: cannot {doing} ({printable(error)})") from None
 
 
 def open_npz(path: Path) -> NpzSource:

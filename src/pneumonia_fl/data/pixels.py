@@ -147,9 +147,9 @@ def _is_dark(image: ImageFile) -> bool:
 
 def _wide_colours(image: ImageFile, raw: str, data: bytes) -> Levels:
     """Return 16-bit colours as gray of 16 bits; `image` holds the upper bytes."""
-    again = Image.open(io.BytesIO(data))
     if raw not in _LOWER_BYTE:
         raise DataError("16-bit colours that use fewer bits; export the image as gray")
+    again = Image.open(io.BytesIO(data))
     again.tile = [_with_raw_mode(tile, _LOWER_BYTE[raw]) for tile in again.tile]
     again.load()
     upper: Levels = np.asarray(image).astype(np.int32)
@@ -167,8 +167,7 @@ def _eight_bits(image: ImageFile) -> Image.Image:
             raise DataError("signed levels below 0; export the image with 8 or 16 bits")
         return image
     colours = tags.get(COLOUR_MAP)
-    if (
-        image.mode == "P" and colours and max(colours) <= 0xFF
-    ):  # 8 bits where 16 are due, which Pillow takes for black
+    # Some programs write 8 bits where 16 are due; Pillow would take all of them for black.
+    if image.mode == "P" and colours and max(colours) <= 0xFF:
         image.putpalette(bytes(np.array(colours, np.uint8).reshape(3, -1).T.tobytes()))
     return image.convert("LA" if image.mode == "La" else "RGB").convert("L")

@@ -79,8 +79,10 @@ def _content(source: Source, item: Item) -> bytes | Pixels:
         raise
     except OSError as error:
         if error.errno is not None and error.errno not in _OF_ONE_FILE:
-            reason = f"cannot read {item.name}: {error.strerror}"
-            raise StorageError(f"{reason}; the disk or network share fails: mend it and run again") from None
+            raise StorageError(
+                f"cannot read {item.name}: {error.strerror}; that is no fault of the image, which is not left out "
+                "for it: mend the disk, share or machine, and run again"
+            ) from None
         raise DataError(error.strerror or printable(error)) from None
     except Exception as error:  # what an archive's decompressors raise on damaged bytes
         raise DataError(f"damaged: {printable(error) or type(error).__name__}") from None
