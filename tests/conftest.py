@@ -12,7 +12,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
-pytest_plugins = ["federation", "provisioning"]
+pytest_plugins = ["federation", "provisioning", "doctor_kits"]
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"

@@ -276,7 +276,7 @@ def test_bad_input_is_one_line(federation: Federation, words: tuple[str, ...], c
 
 
 def test_a_kit_that_cannot_log_in_says_why(federation: Federation, tmp_path: Path) -> None:
-    one_line(pneumonia_fl("jobs", "--kit", tmp_path / "nothing"), 1, "is not a startup kit")
+    one_line(pneumonia_fl("jobs", "--kit", tmp_path / "nothing"), 1, "does not exist")
     one_line(pneumonia_fl("jobs", "--kit", federation.kit(SITES[0])), 1, "the kit of a site")
     down = tmp_path / "down"
     shutil.copytree(federation.kit(LEAD), down)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from doctor_kits import PERSON, SERVER, SITE, Project, certify, provision, said
+from doctor_kits import PERSON, SERVER, SITE, Project, certify, said
 from pneumonia_fl import __version__
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.data.manifest import read_info, read_manifest, write_info, write_manifest
 from pneumonia_fl.environment import child_environment
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor import certificates, files, instance, machine, policy, site
 from pneumonia_fl.fl.doctor.report import examine
 from pneumonia_fl.fl.kit_processes import MODULES
@@ -25,23 +25,6 @@ from xrays import kaggle_files, prepare_small, write_folder
 
 PATIENCE = 60.0
 """Seconds for importing torch beside other tests."""
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return provision(tmp_path_factory.mktemp("kits") / "ours")
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Another federation, whose participants have the same names."""
-    return provision(tmp_path_factory.mktemp("kits") / "theirs", "stranger")
-
-
-@pytest.fixture
-def kit(project: Project, tmp_path: Path) -> Kit:
-    """The site's kit, to be spoilt."""
-    return project.copy(SITE, tmp_path)
 
 
 @pytest.fixture(scope="module")

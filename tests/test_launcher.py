@@ -105,6 +105,18 @@ def test_a_kit_may_lie_in_a_folder_with_spaces(
     assert words[-3:] == ["--set", "a=1", "b=2"]
 
 
+def test_a_site_that_is_called_like_a_number_keeps_its_name(workspace: Workspace, tmp_path: Path) -> None:
+    module, out = "shows_its_words", tmp_path / "out"
+    code = Path(workspace.get_root_dir()) / JOB / "app_site" / "custom"
+    code.mkdir(parents=True)
+    (code / f"{module}.py").write_text(
+        f"import json, sys\nfrom nvflare.fuel.utils.argument_utils import parse_vars\n"
+        f"json.dump(parse_vars(sys.argv[-2:]), open({str(out)!r}, 'w'))\n"
+    )
+    more = {JobProcessArgs.EXE_MODULE: ("-m", module), JobProcessArgs.OPTIONS: ("--set", "uid=007 org=no")}
+    assert environment_in(SiteJobLauncher(), workspace, out, more) == {"uid": "007", "org": "no"}
+
+
 @pytest.mark.parametrize("launcher", [SiteJobLauncher, ServerJobLauncher])
 def test_the_process_of_a_job_reports_its_use_to_nobody(
     launcher: type[JobLauncher], workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

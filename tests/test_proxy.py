@@ -20,7 +20,6 @@ from doctor_kits import (
     free_port,
     listening,
     plain_server,
-    provision,
     said,
     tls_server,
 )
@@ -84,11 +83,6 @@ def test_the_rules_are_grpcs_own(
             f"{host}:{server.getsockname()[1]}", {proxy.fileno(): "proxy", server.fileno(): "server"}
         )
         assert way == ("proxy" if expected else "server")
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return provision(tmp_path_factory.mktemp("kits") / "ours")
 
 
 @pytest.fixture

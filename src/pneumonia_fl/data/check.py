@@ -1,9 +1,7 @@
 """Is a prepared folder what it says it is, and can it be trained on?"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pneumonia_fl.data.manifest import (
     CLASS_NAMES,
@@ -19,17 +17,8 @@ from pneumonia_fl.data.manifest import (
 from pneumonia_fl.data.output import PARTIAL, QUARANTINE
 from pneumonia_fl.data.store import IMAGES, SiteData
 from pneumonia_fl.errors import DataError
+from pneumonia_fl.findings import Finding, Level
 from pneumonia_fl.paths import missing
-
-Level = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at, and how it is."""
-
-    level: Level
-    message: str
 
 
 def check(folder: Path) -> list[Finding]:

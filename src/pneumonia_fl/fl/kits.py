@@ -161,9 +161,10 @@ def _readable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or folder
-        cure = "start as the owner of the kit, or ask its owner"
-        raise KitError(f"{where} cannot be read ({error.strerror}); {cure}") from None
+        where, reason = error.filename or folder, error.strerror
+        raise KitError(
+            f"{where} cannot be read ({reason}); start as the owner of the kit, or ask for it"
+        ) from None
 
 
 def kit_python(kit: Kit | None) -> Path:

@@ -24,6 +24,7 @@ from nvflare.utils.process_utils import spawn_process
 
 from pneumonia_fl.environment import SERVER_JOB_VARIABLES, SITE_JOB_VARIABLES, named_environment
 from pneumonia_fl.fl.executor import TRAINER_DIED
+from pneumonia_fl.fl.start import MODULE, needs_us
 
 MAX_RESTARTS = 5
 """Per job; a site whose training dies again and again has a problem that a restart does not solve."""
@@ -48,6 +49,8 @@ class JobLauncher(ProcessJobLauncher):
     def launch_job(self, job_meta: dict[str, object], fl_ctx: FLContext) -> JobHandleSpec:
         """Start the job's process."""
         words = [sys.executable, *self._arguments(fl_ctx)]
+        if needs_us(words):
+            words.insert(words.index("-m") + 1, MODULE)
         return ProcessHandle(process_adapter=spawn_process(words, self._environment(job_meta, fl_ctx)))
 
     def _arguments(self, fl_ctx: FLContext) -> list[str]:

@@ -40,6 +40,10 @@ class Proxy:
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 
+    def way(self, host: str, port: int) -> str:
+        """What the variable does to the way to a server."""
+        return f"{self.variable} sends gRPC to {host}:{port} through the proxy {self}"
+
     def cure(self, host: str) -> str:
         """How to have gRPC go straight to `host`."""
         exception = next((name for name in EXCEPTIONS if name in proxy_variables()), "no_proxy")

@@ -1,5 +1,7 @@
 """What NVFlare's session raises, in our words: one line that says what to do, with an exit code for scripts."""
 
+import shlex
+
 from nvflare.apis.fl_exception import FLCommunicationError
 from nvflare.fuel.flare_api import api_spec as nvflare
 
@@ -84,7 +86,7 @@ def _facts(error: Exception, kit: Kit, what: str) -> dict[str, str]:
     return {
         "name": kit.name,
         "role": role(kit),
-        "kit": str(kit.folder),
+        "kit": shlex.quote(str(kit.folder)),
         "what": what,
         "where": f"the server at {kit.host}:{kit.port}",
         "text": " ".join(str(error).split()) or type(error).__name__,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from pneumonia_fl.data.check import Finding
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.kit_processes import KitProcess, kit_processes, main_of, processes_of
 from pneumonia_fl.fl.kits import Kit
 
@@ -78,7 +78,7 @@ def _pid_file(kit: Kit) -> Iterator[Finding]:
     if not pid or not psutil.pid_exists(pid):
         yield Finding("warn", f"{file} is left over: its process {text} is gone; start.sh will remove it")
     else:
-        cure = f"start.sh would not start beside it: remove {file}"
+        cure = f"start.sh would not start beside it: `rm {shlex.quote(str(file))}`"
         yield Finding("fail", f"{file} names process {pid}, which is another program; {cure}")
 
 

@@ -2,15 +2,16 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.environment import cpu_count
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor import probe
 from pneumonia_fl.fl.kits import Kit, kit_python
 
@@ -45,7 +46,7 @@ def versions(
     facts: Mapping[str, Any], pins: Mapping[str, str], kit: Kit | None, python: Path
 ) -> Iterator[Finding]:
     """Judge what the probe found; `pins` are the versions that the kit asks for."""
-    cure = f"run {kit.folder / 'install.sh'}" if kit else "install the project again"
+    cure = f"run {shlex.quote(str(kit.folder / 'install.sh'))}" if kit else "install the project again"
     errors = facts.get("errors", [])
     for error in errors:
         yield Finding("fail", f"{python} cannot import {error}; {cure}")

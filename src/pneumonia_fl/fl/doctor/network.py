@@ -11,8 +11,8 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.errors import TimeLimitError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor.certificates import common_name, days_left, fingerprint, issued, load
 from pneumonia_fl.fl.kit_processes import main_of
 from pneumonia_fl.fl.kits import Kit
@@ -98,7 +98,7 @@ def resolve(kit: Kit) -> str:
 def _proxy(kit: Kit) -> list[Finding]:
     proxy = proxy_for(kit.host)
     assert proxy is not None
-    way = f"{proxy.variable} sends gRPC to {kit.host}:{kit.port} through the proxy {proxy}"
+    way = proxy.way(kit.host, kit.port)
     try:
         with closing(_connect(kit)):
             return [Finding("ok", f"{way}, which lets it through")]

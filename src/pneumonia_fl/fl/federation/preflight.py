@@ -196,7 +196,7 @@ def _check_proxy(waiting: Sequence[Participant]) -> None:
     for kit in (one.kit for one in waiting if one.kit.kind == "site"):
         if (proxy := proxy_for(kit.host)) is None:
             continue
-        what = f"{proxy.variable} sends gRPC to {kit.host}:{kit.port} through the proxy {proxy}"
+        what = proxy.way(kit.host, kit.port)
         if kit.port in here:
             raise KitError(f"{what}, but the server is on this machine; {proxy.cure(kit.host)}")
         try:

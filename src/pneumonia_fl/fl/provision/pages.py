@@ -30,10 +30,14 @@ _INSTALL = """\
       echo "error: $PYTHON is older than Python 3.11; name a newer one: PYTHON=/path/to/python3 ./install.sh" >&2
       exit 1
     }
-    [ -x venv/bin/python ] || "$PYTHON" -m venv venv
+    [ -x venv/bin/python ] || "$PYTHON" -m venv --clear venv
     echo "Installing into $PWD/venv (a few minutes the first time) ..."
     venv/bin/python -m pip --disable-pip-version-check install --quiet --constraint requirements.txt "$@" \\
       ./pneumonia_fl-*.whl
+    # A kit that was moved: the commands in venv/bin hold the path of its Python.
+    venv/bin/pneumonia-fl --version >/dev/null 2>&1 ||
+      venv/bin/python -m pip --disable-pip-version-check install --quiet --force-reinstall --no-deps "$@" \\
+        ./pneumonia_fl-*.whl
     venv/bin/python -c 'import pneumonia_fl; print("pneumonia-fl", pneumonia_fl.__version__)'
     """
 
