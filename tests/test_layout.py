@@ -165,6 +165,14 @@ def test_of_two_splits_in_one_folder_the_test_set_wins(tmp_path: Path) -> None:
     assert {item.official_split for item in open_source(str(tmp_path)).items()} == {"train", "test"}
 
 
+def test_a_hidden_link_hides_nothing(tmp_path: Path) -> None:
+    write_folder(tmp_path, {f"all/{kind}/1.png": jpeg(1) for kind in CLASSES})
+    linked(tmp_path, ".cache/test", "all")
+    assert [item.name for item in open_source(str(tmp_path)).items()] == [
+        f"all/{kind}/1.png" for kind in CLASSES
+    ]
+
+
 def test_links_in_circles_end(tmp_path: Path) -> None:
     write_folder(tmp_path, {f"train/{kind}/1.png": jpeg(1) for kind in CLASSES})
     for number in range(6):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pneumonia_fl.data.foreign import HEAD, foreign
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Contents, Item, LeftOut
 from pneumonia_fl.data.layout import CLASSES, Classes, find_items, origin
 from pneumonia_fl.errors import ArchiveError, DataError
@@ -27,17 +28,6 @@ MAX_FILE_BYTES = 256 * 2**20
 
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 _ENCRYPTED = 0x1
-_TAR_MARK = 257
-_OTHER_KINDS = {
-    b"\x1f\x8b": "a gzip file (.tar.gz, .gz)",
-    b"BZh": "a bzip2 file (.tar.bz2, .bz2)",
-    b"\xfd7zXZ": "an xz file (.tar.xz, .xz)",
-    b"\x28\xb5\x2f\xfd": "a zstandard file (.tar.zst, .zst)",
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
-    b"Rar!": "a rar archive",
-    b"\xff\xd8\xff": "one JPEG image",
-    b"\x89PNG": "one PNG image",
-}
 
 
 @dataclass
@@ -119,22 +109,11 @@ def _open(path: Path) -> zipfile.ZipFile:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
-        other = _other_kind(path)
-        problem = (
-            f"is {other}, which is not read in place; unpack it and give the folder"
-            if other
-            else "is no zip file or is damaged; download or copy it again"
-        )
-        raise ArchiveError(f"{path.name} {problem}") from None
-
-
-def _other_kind(path: Path) -> str:
-    """Name an archive of another kind by its first bytes; a tar has its mark behind the first file's name."""
-    with path.open("rb") as file:
-        head = file.read(_TAR_MARK + len(b"ustar"))
-    if head[_TAR_MARK:] == b"ustar":
-        return "a tar archive"
-    return next((kind for mark, kind in _OTHER_KINDS.items() if head.startswith(mark)), "")
+        with path.open("rb") as file:
+            words = foreign(file.read(HEAD))
+        raise ArchiveError(
+            f"{path.name} is no zip file or is damaged{f': it is {words}' if words else '; download or copy it again'}"
+        ) from None
 
 
 def _check_name(path: Path, entry: zipfile.ZipInfo) -> None:

@@ -107,8 +107,9 @@ def _ranking(top: str, real: str, classes: Classes) -> Callable[[_Name], tuple[o
     """Sort a folder's names: the test set first, then other splits, classes, names without a link, short ones."""
 
     def rank(name: _Name) -> tuple[object, ...]:
-        said = any(part.strip().lower() in classes for part in name)
-        return _SPLIT_RANK[split_of(name)], not said, os.path.join(top, *name) != real, len(name), name
+        unsaid = not any(part.strip().lower() in classes for part in name)
+        linked = os.path.join(top, *name) != real
+        return is_system_file(name), _SPLIT_RANK[split_of(name)], unsaid, linked, len(name), name
 
     return rank
 
@@ -126,7 +127,8 @@ def _entries(root: Path, name: _Name, real: str) -> tuple[list[tuple[str, str]],
                 else:
                     files.append(entry.name)
     except OSError as error:
-        raise DataError(f"cannot read {root.joinpath(*name)}: {error.strerror}") from None
+        if not is_system_file(name):
+            raise DataError(f"cannot read {root.joinpath(*name)}: {error.strerror}") from None
     return folders, files
 
 

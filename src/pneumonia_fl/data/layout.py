@@ -37,7 +37,7 @@ _SPLIT = re.compile(
     r"(?:\d+[ _-]*)?(?:(train|training)|(val|valid|validation)|(test|testing))(?:[ _-]?(?:set|split|data|images))?"
 )
 _SPLIT_NAMES = ("train", "val", "test")
-_JUNK = {"__macosx", "thumbs.db", "desktop.ini"}
+_JUNK = {"__macosx", "thumbs.db", "desktop.ini", "lost+found"}
 _SCHEMES = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
