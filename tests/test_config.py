@@ -161,7 +161,7 @@ def test_a_number_with_a_leading_zero_is_refused(value: str, tmp_path: Path) -> 
 def test_a_word_is_no_number(word: str, tmp_path: Path) -> None:
     file = tmp_path / "job.yml"
     file.write_text("name: job\n")
-    with pytest.raises(ConfigError, match="write a number, not (true|false)"):
+    with pytest.raises(ConfigError, match=r"write a number, not (true|false)"):
         load_job(file, [word])
 
 

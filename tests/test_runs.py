@@ -136,7 +136,7 @@ def test_a_run_is_described_by_its_best_round(tmp_path: Path) -> None:
 
 def test_a_mistyped_run_is_answered_with_the_one_that_is_there(tmp_path: Path) -> None:
     started(tmp_path / "fedavg-20261122-140000")
-    with pytest.raises(RunError, match="does not exist; did you mean .*/fedavg-20261122-140000"):
+    with pytest.raises(RunError, match=r"does not exist; did you mean .*/fedavg-20261122-140000"):
         RunFolder.open(tmp_path / "fedavg-20261122-14000")
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from pneumonia_fl.cli.main import app
 from pneumonia_fl.errors import ConfigError, OutputError, RunError
 from pneumonia_fl.fl.session import Watcher
-from pneumonia_fl.cli.main import app
 from pneumonia_fl.fl.sweep import Point, SweepRequest, parse_grid, points_of, ranked, run_sweep
 
 NOBODY = "http://127.0.0.1:9"

@@ -29,8 +29,11 @@ def find_job(name: str) -> Path:
     found = jobs_folder() / f"{name}.yml"
     if not found.is_file():
         raise ConfigError(
-            f"unknown job {name!r}{did_you_mean(name, job_names())}; there are: {', '.join(job_names())}, "
-            "or give a path to a YAML file"
+            f"unknown job {name!r}"
+            + (
+                did_you_mean(name, job_names())
+                or f"; there are: {', '.join(job_names())}, or give a path to a YAML file"
+            )
         )
     return found
 
