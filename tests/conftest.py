@@ -12,7 +12,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
-pytest_plugins = ["federation", "provisioning"]
+pytest_plugins = ["federation", "provisioning", "doctor_kits"]
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -75,6 +75,16 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(folder))
     events.Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def texts(folder: Path) -> dict[str, list[str]]:
+    """Each text tag's texts in a folder of TensorBoard events."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    found = {tag: events.Tensors(tag) for tag in events.Tags()["tensors"]}
+    return {tag: [one.tensor_proto.string_val[0].decode() for one in all_] for tag, all_ in found.items()}
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,13 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
 from conftest import CLI
-from pneumonia_fl.data.check import Finding
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.kits import Kit, open_kit
 from pneumonia_fl.fl.provision.signing import sign
 
@@ -154,3 +155,21 @@ def _greet(context: ssl.SSLContext, client: socket.socket, greeting: bytes) -> N
 def said(findings: Iterator[Finding], level: str) -> str:
     """The messages of one level, in lines."""
     return "\n".join(finding.message for finding in findings if finding.level == level)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A federation's kits; do not change them."""
+    return provision(tmp_path_factory.mktemp("kits") / "ours")
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Another federation, whose participants have the same names."""
+    return provision(tmp_path_factory.mktemp("kits") / "theirs", "stranger")
+
+
+@pytest.fixture
+def kit(project: Project, tmp_path: Path) -> Kit:
+    """The site's kit, to be spoilt."""
+    return project.copy(SITE, tmp_path)

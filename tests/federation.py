@@ -44,7 +44,7 @@ class Federation:
         return pneumonia_fl("up", self.kits, "--data", self.data, *words)
 
     def down(self) -> "subprocess.CompletedProcess[str]":
-        return pneumonia_fl("down", self.kits)
+        return pneumonia_fl("down", self.kits, "--yes")
 
     def sites(self) -> list[str]:
         """Names of the sites that the server itself says are registered; none while it is away."""

@@ -13,11 +13,11 @@ from pneumonia_fl.errors import IncompleteError, KitError, PneumoniaFLError, Ref
 from pneumonia_fl.fl.admin.download import run_path
 from pneumonia_fl.fl.admin.kits import choose_kit, identity
 from pneumonia_fl.fl.admin.progress import changes, position, seconds_left, site_cells
-from pneumonia_fl.fl.admin.records import WORDS, age, find_job_id, missing_sites, record
+from pneumonia_fl.fl.admin.records import NO_WORD, WORDS, age, find_job_id, missing_sites, record
 from pneumonia_fl.fl.admin.session import keep_inside
 from pneumonia_fl.fl.admin.submit import expected_sites, resolve
 from pneumonia_fl.fl.admin.watch import ending
-from pneumonia_fl.fl.messages import RESULT_KEY
+from pneumonia_fl.fl.messages import ABORT_KEY, RESULT_KEY
 from pneumonia_fl.sections import Preprocess
 
 ID = "88479463-a828-4205-8f9f-1d5c3bb9d6f0"
@@ -58,6 +58,9 @@ def result(state: str = "finished", **more: Any) -> dict[str, Any]:
     return {RESULT_KEY: {**known, **more}}
 
 
+ABORT = {ABORT_KEY: {"by": "lead@consortium.org"}}
+
+
 def site(**more: Any) -> dict[str, Any]:
     known = {"state": "waiting", "accepted_round": None, "contributions": 0, "auroc": None, "heard": None}
     return {**known, "problem": "", **more}
@@ -92,6 +95,30 @@ def snapshot(**more: Any) -> dict[str, Any]:
         (meta("FINISHED:ABNORMAL"), "ended abnormally", ""),
         (meta("FINISHED:ABORTED", **result("stopped", reason="aborted")), "aborted", ""),
         (meta("FINISHED:ABORTED", **result("stopped", reason="no quorum")), "failed", "no quorum"),
+        (meta("RUNNING", **ABORT), "aborting", "ended by lead@consortium.org"),
+        (meta("FINISHED:ABORTED", **ABORT), "aborted", "ended by lead@consortium.org"),
+        (meta("FINISHED:ABNORMAL", **ABORT), "aborted", "ended by lead@consortium.org"),
+        (
+            meta("FINISHED:ABORTED", **ABORT, **result("stopped", reason="aborted")),
+            "aborted",
+            "ended by lead@consortium.org",
+        ),
+        (
+            meta("FINISHED:ABORTED", **ABORT, **result()),
+            "finished",
+            "all rounds were done when lead@consortium.org aborted it",
+        ),
+        (meta("FINISHED:EXECUTION_EXCEPTION", **{RESULT_KEY: {"done": 2}}), "failed", NO_WORD),
+        (
+            meta("FINISHED:COMPLETED", **result(missing=["a", "b"], why={"b": "no answer in time"})),
+            "INCOMPLETE",
+            "never contributed: a, b (no answer in time)",
+        ),
+        (
+            meta("FINISHED:COMPLETED", job_deploy_detail=["b: 'strict' forbids it"], **result(missing=["b"])),
+            "INCOMPLETE",
+            "never contributed: b ('strict' forbids it)",
+        ),
         (meta("FINISHED:ABANDONED"), "interrupted", "the server ended before the job did"),
         (
             meta(

@@ -65,7 +65,7 @@ def test_after_step_hears_the_rate_of_every_step(tmp_path: Path) -> None:
     site, rates = Hospital("a", FEDAVG, tmp_path, 1), []
     site.fit(network(), Turn("a", 1, 4), after_step=rates.append)
     steps = 2 * 3
-    assert rates == [learning_rate(TRAIN, (1 + (step + 1) / steps) / 4) for step in range(steps)]
+    assert rates == [learning_rate(TRAIN, (1 + (step + 0.5) / steps) / 4) for step in range(steps)]
     assert len(set(rates)) == steps
 
 
@@ -174,7 +174,7 @@ def test_a_real_site_keeps_its_state_below_its_kit(tmp_path: Path, monkeypatch: 
     for variable in (SITE_STATE_VARIABLE, "PNEUMONIA_FL_DATA", "PNEUMONIA_FL_THREADS", "OMP_WAIT_POLICY"):
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)
-    set_site_defaults("clinic", None, None, tmp_path / "kit")
+    set_site_defaults("clinic", None, None, tmp_path / "kit", {})
     state = SiteState.of("clinic", "b1ef")
     state.save(0, {"x": torch.ones(2)})
     assert state.folder == tmp_path / "kit" / "b1ef"

@@ -1,8 +1,10 @@
 import pickle
 import stat
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -117,6 +119,15 @@ def test_what_is_no_zip_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.zip").write_bytes(content)
     with pytest.raises(ArchiveError, match="no zip file or is damaged"):
         check_archive(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_a_tar_archive_is_named(tmp_path: Path, mode: Literal["w", "w:gz", "w:bz2", "w:xz"]) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    with tarfile.open(tmp_path / "x.tar", mode) as file:
+        file.add(tmp_path / "a.txt", "a.txt")
+    with pytest.raises(ArchiveError, match=r"x.tar is an? .*tar.*; unpack it and give the folder"):
+        open_zip(tmp_path / "x.tar")
 
 
 def test_a_truncated_zip_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
+import gzip
 import json
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from pneumonia_fl.errors import CheckpointError, OutputError
 from pneumonia_fl.model import build_model
 from pneumonia_fl.scaling import PLAIN, Scaling
 from pneumonia_fl.sections import ModelConfig, Preprocess
+from xrays import jpeg
 
 CARD_VALUE = ModelCard(
     job="smoke",
@@ -173,7 +176,113 @@ def test_damaged_weights_are_one_line(saved: Path, name: str, how: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {}, {"model": {"lr": 0.1}}, torch.zeros(2)])
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 2811364\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (LFS, "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"),
+        (b"/annex/objects/SHA256E-s28--9f\n", "a git-annex pointer"),
+        (b"\n<!DOCTYPE html>\n<html><title>Sign in</title>", "a web page, perhaps of a login"),
+        (
+            b"\xef\xbb\xbf<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+            "XML, perhaps the error",
+        ),
+        (b'{"message": "Not Found"}', "JSON, perhaps the error"),
+        (b"Entry not found", "text"),
+        (b"", "empty; download or copy it again"),
+        (gzip.compress(bytes(100)), "packed .gzip.; unpack it first"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
+        (jpeg(1), "a JPEG image"),
+    ],
+)
+@pytest.mark.parametrize("name", [WEIGHTS, "model.pt", "best.pth"])
+def test_a_file_that_is_no_model_is_called_by_its_name(
+    saved: Path, name: str, content: bytes, what: str
+) -> None:
+    (saved / name).write_bytes(content)
+    for path in (saved / name, *([saved] if name == WEIGHTS else [])):
+        with pytest.raises(CheckpointError, match=rf"{name} is no model: it is {what}") as caught:
+            load_model(path)
+        assert "could run code" not in str(caught.value)
+    (saved / CARD).unlink()
+    with pytest.raises(CheckpointError, match=what):  # and not the lack of a card
+        load_model(saved / name)
+
+
+@pytest.mark.parametrize(("content", "what"), [(LFS, "Git LFS"), (b"<html>", "a web page"), (b"", "empty")])
+def test_a_card_that_is_something_else_is_called_by_its_name(saved: Path, content: bytes, what: str) -> None:
+    (saved / CARD).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"not a model card: it is .*{what}"):
+        load_model(saved)
+
+
+def test_a_zip_that_pytorch_did_not_write_is_named(saved: Path) -> None:
+    with zipfile.ZipFile(saved / "model.pt", "w") as file:
+        file.writestr("model/model.safetensors", b"x")
+    with pytest.raises(CheckpointError, match="without PyTorch's weights; unpack it"):
+        load_model(saved / "model.pt")
+    with zipfile.ZipFile(saved / "model.pt", "a") as file:
+        file.writestr("model/constants.pkl", b"x")
+    with pytest.raises(CheckpointError, match="a TorchScript program"):
+        load_model(saved / "model.pt")
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "model.pt"])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_file_that_was_cut_off_is_to_be_copied_again(saved: Path, name: str, share: float) -> None:
+    torch.save(load_state(saved / WEIGHTS), saved / "model.pt")
+    content = (saved / name).read_bytes()
+    (saved / name).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CheckpointError, match=r"(cut off|damaged).*; download or copy it again$"):
+        load_model(saved / name)
+
+
+def test_a_folder_in_place_of_a_file_is_named(saved: Path) -> None:
+    (saved / WEIGHTS).unlink()
+    (saved / WEIGHTS).mkdir()
+    with pytest.raises(CheckpointError, match=f"{WEIGHTS} is a folder"):
+        load_model(saved)
+
+
+def test_a_pytorch_file_called_safetensors_is_not_opened(saved: Path) -> None:
+    torch.save(load_state(saved / WEIGHTS), saved / "model.pt")
+    (saved / "model.pt").replace(saved / WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"rename it to \.pt"):
+        load_model(saved)
+
+
+def test_weights_are_known_by_their_content(saved: Path) -> None:
+    (saved / WEIGHTS).rename(saved / "model.pt")
+    assert load_model(saved / "model.pt")[1] == CARD_VALUE
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module.", "model."])
+@pytest.mark.parametrize("inside", [(), ("state_dict",), ("model_state_dict",), ("model", "state_dict")])
+def test_a_checkpoint_of_a_training_loop_is_understood(
+    saved: Path, prefix: str, inside: tuple[str, ...]
+) -> None:
+    expected = load_state(saved / WEIGHTS)
+    content: dict[str, Any] = {prefix + key: value for key, value in expected.items()}
+    for key in reversed(inside):
+        content = {"epoch": 3, key: content, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}}
+    torch.save(content, saved / "best.ckpt")
+    model, _ = load_model(saved / "best.ckpt")
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+
+
+def test_a_checkpoint_inside_itself_ends(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="holds no state dict"):
+        load_state(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], {1: torch.zeros(2)}, {"a": 1}, {}, {"model": {"lr": 0.1}}, torch.zeros(2)]
+)
 def test_a_pytorch_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match="holds no state dict"):
@@ -187,8 +296,8 @@ def test_a_pytorch_file_without_a_state_dict_is_refused(tmp_path: Path, content:
         ("", "not a model card"),
         ("{}", "not a model card"),
         (
-            CARD_VALUE.model_dump_json().replace('"version":3', '"version":4'),
-            "version 4, this program reads 1 to 3",
+            CARD_VALUE.model_dump_json().replace('"version":4', '"version":5'),
+            "version 5, this program reads 1 to 4",
         ),
         (CARD_VALUE.model_dump_json().replace('"job"', '"jobs"'), "not a model card"),
         (CARD_VALUE.model_dump_json().replace('"size":32', '"size":100000'), "preprocess.size: .*1024"),

@@ -11,36 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from doctor_kits import PERSON, SERVER, SITE, Project, certify, provision, said
+from doctor_kits import PERSON, SERVER, SITE, Project, certify, said
 from pneumonia_fl import __version__
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.data.manifest import read_info, read_manifest, write_info, write_manifest
 from pneumonia_fl.environment import child_environment
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor import certificates, files, instance, machine, policy, site
 from pneumonia_fl.fl.doctor.report import examine
+from pneumonia_fl.fl.kit_processes import MODULES
 from pneumonia_fl.fl.kits import Kit
 from xrays import kaggle_files, prepare_small, write_folder
 
 PATIENCE = 60.0
 """Seconds for importing torch beside other tests."""
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return provision(tmp_path_factory.mktemp("kits") / "ours")
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Another federation, whose participants have the same names."""
-    return provision(tmp_path_factory.mktemp("kits") / "theirs", "stranger")
-
-
-@pytest.fixture
-def kit(project: Project, tmp_path: Path) -> Kit:
-    """The site's kit, to be spoilt."""
-    return project.copy(SITE, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +78,14 @@ def test_requirements_without_versions_are_a_broken_kit(kit: Kit) -> None:
 def test_a_kit_environment_that_lacks_the_package_is_named(kit: Kit) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(kit.folder / "venv")], check=True)
     failures = said(machine.software(kit, PATIENCE), "fail")
-    assert f"{kit.folder}/venv/bin/python cannot import pneumonia_fl: No module named" in failures
+    assert f"{kit.folder}/venv/bin/python3 cannot import pneumonia_fl: No module named" in failures
     assert f"run {kit.folder}/install.sh" in failures
 
 
 def test_a_kit_environment_that_does_not_run_is_named(kit: Kit) -> None:
     (kit.folder / "venv" / "bin").mkdir(parents=True)
-    (kit.folder / "venv" / "bin" / "python").write_text("#!/bin/sh\nexit 3\n")
-    (kit.folder / "venv" / "bin" / "python").chmod(0o755)
+    (kit.folder / "venv" / "bin" / "python3").write_text("#!/bin/sh\nexit 3\n")
+    (kit.folder / "venv" / "bin" / "python3").chmod(0o755)
     assert "does not run" in said(machine.software(kit, PATIENCE), "fail")
 
 
@@ -269,7 +253,7 @@ def test_a_running_site_uses_the_data_it_was_started_with(running_copy: Kit, pre
 def running_copy(project: Project, tmp_path: Path, prepared: Path) -> Iterator[Kit]:
     """The site's kit in another folder, with a process whose command is NVFlare's."""
     copy = project.copy(SITE, tmp_path / "copy")
-    words = ["-m", instance.MODULES["site"], "-m", str(copy.folder), "-s", "fed_client.json"]
+    words = ["-m", MODULES["site"], "-m", str(copy.folder), "-s", "fed_client.json"]
     waiting = "import sys; sys.stdin.read()"
     # A wrapper has the same words in its command.
     process = subprocess.Popen(

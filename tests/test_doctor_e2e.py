@@ -101,10 +101,7 @@ def test_a_machine_without_a_kit() -> None:
 def test_a_folder_that_is_no_kit_is_one_line(tmp_path: Path) -> None:
     done = pneumonia_fl("doctor", tmp_path)
     assert done.returncode == 1
-    assert (
-        done.stderr
-        == f"error: {tmp_path} is not a startup kit; give the folder that holds startup/ and local/\n"
-    )
+    assert done.stderr == f"error: no startup kits in {tmp_path}; make some with `pneumonia-fl provision`\n"
 
 
 def test_a_real_server_takes_the_kits_certificate(project: Project, server: Kit) -> None:

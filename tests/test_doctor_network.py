@@ -17,7 +17,6 @@ from doctor_kits import (
     free_port,
     listening,
     plain_server,
-    provision,
     said,
     tls_server,
 )
@@ -25,22 +24,6 @@ from pneumonia_fl.errors import ConfigError, TimeLimitError
 from pneumonia_fl.fl.doctor import network, server
 from pneumonia_fl.fl.doctor.report import DEADLINE_SECONDS, examine
 from pneumonia_fl.fl.kits import Kit, open_kit
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return provision(tmp_path_factory.mktemp("kits") / "ours")
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Another federation, whose participants have the same names."""
-    return provision(tmp_path_factory.mktemp("kits") / "theirs", "stranger")
-
-
-@pytest.fixture
-def kit(project: Project, tmp_path: Path) -> Kit:
-    return project.copy(SITE, tmp_path)
 
 
 @pytest.fixture

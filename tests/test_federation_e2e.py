@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import CLI, pneumonia_fl, read_json
+from conftest import CLI, pneumonia_fl, read_json, scalars
 from faults import submit
 from federation import (
     LEAD,
@@ -27,7 +27,7 @@ from federation import (
     running,
     until,
 )
-from pneumonia_fl.environment import TRACKING_LOGIN
+from pneumonia_fl.environment import QUIET, TRACKING_LOGIN
 from pneumonia_fl.fl.executor import SITE_STATE_FOLDER
 from pneumonia_fl.fl.federation.participant import find_participants
 
@@ -39,9 +39,9 @@ BACK_SECONDS = 40.0
 
 @pytest.fixture(scope="module")
 def kits(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Federation:
-    """Kits on a machine that has been started again (process ids of others), one in a path with a space."""
+    """Kits on a machine that has been started again (process ids of others), in a path with spaces and umlauts."""
     port = free_port()
-    folder = provision_kits(tmp_path_factory.mktemp("own"), port)
+    folder = provision_kits(tmp_path_factory.mktemp("own") / "Kits unserer Häuser", port)
     for name in ("daemon_pid.fl", "pid.fl"):
         (folder / SITE / name).write_text(f"{os.getpid()}\n")
     (folder / SITES[-1]).rename(folder / "kit of the third hospital")
@@ -144,7 +144,9 @@ def test_a_second_up_is_refused_and_harms_nothing(started: Federation) -> None:
     before = {name: entry["pid"] for name, entry in entries(started).items()}
     again = started.up()
     assert again.returncode == 1
-    assert again.stderr.strip().startswith(f"error: {SERVER} runs already")
+    assert again.stderr.startswith(
+        f"error: {SERVER} runs already, process {before[SERVER]}, {SITE} runs already"
+    )
     after = entries(started)
     assert {name: entry["pid"] for name, entry in after.items()} == before
     assert all(entry["ready"] for entry in after.values())
@@ -157,7 +159,9 @@ def test_processes_get_data_threads_and_tracking(started: Federation) -> None:
         assert environment["PNEUMONIA_FL_DATA"] == str(started.data)
         assert environment["PNEUMONIA_FL_THREADS"].startswith(f"{site}=")
         assert not {"PNEUMONIA_FL_TRACKING_URI", *TRACKING_LOGIN} & environment.keys()
+        assert QUIET.items() <= environment.items()
     server = psutil.Process(found[SERVER]["pid"]).environ()
+    assert QUIET.items() <= server.items()
     assert server["PNEUMONIA_FL_TRACKING_URI"] == found[SERVER]["mlflow"]
     assert started.mlflow_login().items() <= server.items()
 
@@ -194,11 +198,11 @@ def test_a_killed_server_comes_back_and_gets_its_sites(started: Federation) -> N
     server_knows_all_sites(started, BACK_SECONDS)
 
 
-def test_a_hospital_that_keeps_its_model_keeps_it_whatever_a_job_says(
+def test_a_hospital_that_keeps_its_model_and_its_series_keeps_them_whatever_a_job_says(
     started: Federation, tmp_path: Path
 ) -> None:
     with (started.kit(SITE) / "local" / "pneumonia_fl.yml").open("a") as file:
-        file.write("\nshare_local_model: false\n")
+        file.write("\nshare_local_model: false\ntracking: site\n")
     job = submit(started, "rounds=1", "cross_site.local_models=true")
     code, said = job.watch(120)
     assert code == 0, said
@@ -211,10 +215,13 @@ def test_a_hospital_that_keeps_its_model_keeps_it_whatever_a_job_says(
     kept = list(started.kits.glob(f"*/{SITE_STATE_FOLDER}/{job.id}/local_model"))
     assert len(kept) == len(others)
     assert not any(path.is_relative_to(started.kit(SITE)) for path in kept)
+    assert {path.name for path in (tmp_path / "run" / "tb_events").iterdir()} == {"global", *others}
+    at_home = scalars(started.kit(SITE) / SITE_STATE_FOLDER / job.id / "tensorboard")
+    assert {"train_loss", "validation_auc"} <= at_home.keys()
+    assert [step for step, _ in at_home["validation_auc"]] == [0, 1]
 
 
 def test_status_names_a_running_job_which_down_ends_with_its_trainers(started: Federation) -> None:
-    """The last test: the end of the fixture looks for processes that are left."""
     words = [
         "submit",
         "fedavg",
@@ -233,6 +240,54 @@ def test_status_names_a_running_job_which_down_ends_with_its_trainers(started: F
     assert {name: entry["jobs"] for name, entry in entries(started).items()} == {
         name: [job] for name in (SERVER, *SITES)
     }
+
+
+def test_down_asks_before_it_ends_a_job(started: Federation) -> None:
+    (job,) = entries(started)[SERVER]["jobs"]
+    refused = pneumonia_fl("down", started.kits)
+    assert refused.returncode == 1
+    assert f"error: a job runs here: fedavg ({job[:8]}, {LEAD}); --drain waits" in refused.stderr
+    assert all(entry["ready"] for entry in entries(started).values())
+
+
+def test_a_kit_that_is_renamed_while_it_runs_keeps_its_processes(started: Federation) -> None:
+    """Before the end of the fixture, which ends its processes too."""
+    before = entries(started)[SITE]
+    moved = started.kit(SITE).rename(started.kits / "Kit für Asien")
+    shutil.copytree(moved, started.kit(SITE), ignore=shutil.ignore_patterns("*.fl"))
+    after, copy = (
+        next(one for one in json.loads(pneumonia_fl("status", kit, "--json").stdout))
+        for kit in (moved, started.kit(SITE))
+    )
+    assert [after[key] for key in ("pid", "running", "jobs")] == [
+        before[k] for k in ("pid", "running", "jobs")
+    ]
+    assert (copy["pid"], copy["running"], copy["jobs"]) == (None, False, [])
+    refused = pneumonia_fl("up", moved, "--data", started.data)
+    assert f"error: {SITE} runs already, process {before['pid']}; end it first: " in refused.stderr
+    second = pneumonia_fl("up", started.kit(SITE), "--data", started.data)
+    assert (
+        f"error: {SITE} runs already from {moved}, process {before['pid']}; it may run once" in second.stderr
+    )
+    said = pneumonia_fl("doctor", moved).stdout
+    assert f"it runs from this kit, process {before['pid']}" in said
+    assert "the kit was moved while it runs" in said
+    assert "nothing was running" in pneumonia_fl("down", started.kit(SITE)).stdout
+    assert f"ended {SITE} in " in pneumonia_fl("down", moved).stdout
+    assert not psutil.pid_exists(before["pid"])
+    shutil.rmtree(moved)
+
+
+def test_up_starts_what_does_not_run(started: Federation) -> None:
+    """The last test: the end of the fixture looks for processes that are left."""
+    running = {name: entry["pid"] for name, entry in entries(started).items() if entry["running"]}
+    assert sorted(running) == sorted({SERVER, *SITES} - {SITE})
+    done = started.up()
+    assert done.returncode == 0, done.stderr
+    assert f"{SERVER} runs already, process {running[SERVER]}" in done.stderr
+    after = {name: entry["pid"] for name, entry in entries(started).items()}
+    assert after.items() >= running.items()
+    server_knows_all_sites(started, 10)
 
 
 def trainers(federation: Federation) -> int:

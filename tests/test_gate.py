@@ -84,7 +84,8 @@ def test_a_relaxed_site_that_narrows_the_right_to_bring_code_is_heard(
 
 @pytest.mark.parametrize("name", JOBS)
 @pytest.mark.parametrize(
-    "further", [[], ["min_sites=2", "grace=1", "mlflow.experiment=A b", "tracking=[mlflow]"]]
+    "further",
+    [[], ["min_sites=2", "grace=1", "mlflow.experiment=A b", "tracking=[mlflow]", "tracking_aliases=true"]],
 )
 def test_a_strict_server_and_site_take_every_shipped_job(
     name: str, further: list[str], tmp_path: Path

@@ -16,6 +16,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_launcher_spec import JobProcessArgs
 from nvflare.apis.workspace import Workspace
 
+from pneumonia_fl.environment import QUIET
 from pneumonia_fl.fl.launcher import JobLauncher, RestartingHandle, ServerJobLauncher, SiteJobLauncher
 
 JOB = "11111111-2222-3333-4444-555555555555"
@@ -27,7 +28,13 @@ SECRETS = (
     "MLFLOW_TRACKING_PASSWORD_FILE2",
 )
 TRACKING = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "PNEUMONIA_FL_TRACKING_URI")
-SITE = ("PNEUMONIA_FL_DATA", "PNEUMONIA_FL_THREADS", "PNEUMONIA_FL_SITE_STATE", "PNEUMONIA_FL_KEEP_MODEL")
+SITE = (
+    "PNEUMONIA_FL_DATA",
+    "PNEUMONIA_FL_THREADS",
+    "PNEUMONIA_FL_SITE_STATE",
+    "PNEUMONIA_FL_KEEP_MODEL",
+    "PNEUMONIA_FL_LIMITS",
+)
 BOTH = ("PNEUMONIA_FL_RUN", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LC_ALL", "https_proxy")
 TELL = (
     "import json, os, sys; found = {**os.environ, 'first': sys.path[1], 'words': sys.orig_argv}; "
@@ -42,11 +49,14 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(str(tmp_path / "kit"), "site")
 
 
-def environment_in(launcher: JobLauncher, workspace: Workspace, out: Path) -> dict[str, Any]:
+def environment_in(
+    launcher: JobLauncher, workspace: Workspace, out: Path, more: dict[str, tuple[str, str]] | None = None
+) -> dict[str, Any]:
     """What a process that the launcher starts finds in its environment, first on its module path, and as its words."""
     context = FLContext()
     program = f"{shlex.quote(TELL)} {out}"
-    context.set_prop(FLContextKey.JOB_PROCESS_ARGS, {JobProcessArgs.EXE_MODULE: ("-c", program)})
+    words = {JobProcessArgs.EXE_MODULE: ("-c", program), **(more or {})}
+    context.set_prop(FLContextKey.JOB_PROCESS_ARGS, words)
     context.get_prop(FLContextKey.JOB_PROCESS_ARGS)[JobProcessArgs.AUTH_TOKEN] = ("-t", "the-token")
     context.set_prop(FLContextKey.WORKSPACE_OBJECT, workspace)
     launcher.launch_job({JobConstants.JOB_ID: JOB}, context).wait()
@@ -82,6 +92,38 @@ def test_a_process_list_shows_no_token(
     assert found["NVFLARE_JOB_AUTH_TOKEN"] == "the-token"
     assert str(tmp_path / "out") in found["words"]
     assert not [word for word in found["words"] if "the-token" in word]
+
+
+@pytest.mark.parametrize("launcher", [SiteJobLauncher, ServerJobLauncher])
+def test_a_kit_may_lie_in_a_folder_with_spaces(
+    launcher: type[JobLauncher], workspace: Workspace, tmp_path: Path
+) -> None:
+    kit, options = "/srv/the first kit's place", "a=1 b=2"
+    more = {JobProcessArgs.WORKSPACE: ("-m", kit), JobProcessArgs.OPTIONS: ("--set", options)}
+    words = environment_in(launcher(), workspace, tmp_path / "out", more)["words"]
+    assert words[words.index(kit) - 1] == "-m"
+    assert words[-3:] == ["--set", "a=1", "b=2"]
+
+
+def test_a_site_that_is_called_like_a_number_keeps_its_name(workspace: Workspace, tmp_path: Path) -> None:
+    module, out = "shows_its_words", tmp_path / "out"
+    code = Path(workspace.get_root_dir()) / JOB / "app_site" / "custom"
+    code.mkdir(parents=True)
+    (code / f"{module}.py").write_text(
+        f"import json, sys\nfrom nvflare.fuel.utils.argument_utils import parse_vars\n"
+        f"json.dump(parse_vars(sys.argv[-2:]), open({str(out)!r}, 'w'))\n"
+    )
+    more = {JobProcessArgs.EXE_MODULE: ("-m", module), JobProcessArgs.OPTIONS: ("--set", "uid=007 org=no")}
+    assert environment_in(SiteJobLauncher(), workspace, out, more) == {"uid": "007", "org": "no"}
+
+
+@pytest.mark.parametrize("launcher", [SiteJobLauncher, ServerJobLauncher])
+def test_the_process_of_a_job_reports_its_use_to_nobody(
+    launcher: type[JobLauncher], workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
+    found = environment_in(launcher(), workspace, tmp_path / "out")
+    assert QUIET.items() <= found.items()
 
 
 def test_code_that_a_job_ships_is_found_first(workspace: Workspace, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Delivery to MLflow: a real SQLite store, and a server that is not there."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -61,6 +64,71 @@ def test_a_dead_server_blocks_nobody_and_is_named(tmp_path: Path) -> None:
     assert time.monotonic() - begun < mlflow_sink.CLOSE_SECONDS + 5
     assert status(tmp_path)["undelivered"] == 1
     assert "127.0.0.1" in str(status(tmp_path)["error"])
+
+
+def test_a_deleted_experiment_is_named_once_with_the_remedy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_sink, "RETRY_SECONDS", 0.05)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("test")
+    client.delete_experiment(experiment)
+    receiver = sink(tmp_path, uri)
+    receiver.start()
+    receiver.put("global", "global/validation_auc", 0.5, 0)
+    deadline = time.monotonic() + 60
+    while "mlflow experiments restore" not in caplog.text and time.monotonic() < deadline:
+        receiver._closing.wait(0.05)
+    receiver._closing.wait(0.5)
+    assert caplog.text.count("mlflow experiments restore") == 1
+    client.restore_experiment(experiment)
+    receiver.close()
+    assert (status(tmp_path)["undelivered"], status(tmp_path)["error"]) == (0, None)
+
+
+def test_points_of_a_deleted_run_are_kept_and_not_called_invalid(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    run = client.create_run(client.create_experiment("test")).info.run_id
+    client.delete_run(run)
+    receiver = MLflowSink(uri, "test", None, "job", [], tmp_path / "mlflow.json", {"global": run})
+    receiver.start()
+    receiver.put("global", "global/validation_auc", 0.5, 0)
+    receiver.close()
+    found = status(tmp_path)
+    assert (found["undelivered"], found["dropped"]) == (1, {})
+    assert "mlflow runs restore" in str(found["error"])
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("API request failed with error code 401", "MLFLOW_TRACKING_USERNAME"),
+        ("Max retries exceeded with url: /api", "see that MLflow runs there"),
+        ("(sqlite3.OperationalError) unable to open database file", "rights"),
+        ("Detected out-of-date database schema", "mlflow db upgrade"),
+        ("something else", "Exception: something else"),
+    ],
+)
+def test_an_error_is_told_with_its_remedy(said: str, remedy: str) -> None:
+    assert remedy in mlflow_sink.explained(Exception(said))
+
+
+def test_the_client_reports_its_use_to_nobody_whatever_its_environment_says() -> None:
+    code = (
+        "from pneumonia_fl.fl.mlflow_sink import connect; connect('sqlite://', 1);"
+        "from mlflow.telemetry.client import get_telemetry_client;"
+        "from mlflow.telemetry.utils import is_telemetry_disabled;"
+        "print(get_telemetry_client(), is_telemetry_disabled())"
+    )
+    # Without the marks by which MLflow knows a test or a build machine, where it is quiet by itself.
+    environment = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME")}
+    environment["MLFLOW_DISABLE_TELEMETRY"] = "false"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.split() == ["None", "True"]
 
 
 def test_an_error_without_words_is_still_one_line() -> None:

@@ -1,15 +1,19 @@
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from image_files import png
 from pneumonia_fl.data.check import check
 from pneumonia_fl.data.items import Item
 from pneumonia_fl.data.manifest import place_of, read_info, read_manifest
 from pneumonia_fl.data.preprocess import decode
+from pneumonia_fl.data.sources import load_split, open_source
 from pneumonia_fl.data.store import SiteData, open_site
 from pneumonia_fl.errors import DataError, LeakError
 from xrays import (
@@ -44,6 +48,27 @@ def test_every_image_lands_where_its_row_says(xrays: Path, tmp_path: Path) -> No
             decoded = decode((xrays / row.image).read_bytes(), SPEC)
             assert (image == decoded.pixels).all()
             assert (row.width, row.height) == (decoded.width, decoded.height)
+
+
+def test_the_depth_of_each_picture_is_noted_and_it_is_read_the_same_everywhere(tmp_path: Path) -> None:
+    files = {name.replace(".jpeg", ".png"): data for name, data in kaggle_files(8).items()}
+    deep = {name: of_bits(data, 10 + 2 * (index % 4)) for index, (name, data) in enumerate(files.items())}
+    source = write_folder(tmp_path / "x", deep)
+    info = prepare_small(source, tmp_path / "out")
+    assert info.bits == read_info(tmp_path / "out").bits == {"10": 8, "12": 8, "14": 8, "16": 8}
+    test = load_split(open_source(str(source)), "test", SPEC)
+    stored = SiteData.open(tmp_path / "out" / "test")
+    assert np.array_equal(stored.images, test.images)
+    for row, image in zip(stored.rows, stored.images, strict=True):
+        decoded = decode((source / row.image).read_bytes(), SPEC)  # as `predict` does
+        assert (row.bits, image.tolist()) == (decoded.bits, decoded.pixels.tolist())
+        assert np.array_equal(image, decode(of_bits(files[row.image], 8), SPEC).pixels)
+
+
+def of_bits(picture: bytes, bits: int) -> bytes:
+    """The same picture, with white somewhere, in so many bits of a 16-bit PNG."""
+    levels = np.asarray(Image.open(io.BytesIO(picture))).astype(np.uint16) << (bits - 8)
+    return png(np.where(levels == levels.max(), np.uint16((1 << bits) - 1), levels))
 
 
 def test_the_official_test_set_is_kept_apart(xrays: Path, tmp_path: Path) -> None:
@@ -166,6 +191,19 @@ def test_leaking_patients_are_left_out_on_request(tmp_path: Path) -> None:
     assert "fail" not in levels(tmp_path / "out")
 
 
+def test_whoever_shares_a_picture_with_a_leaking_patient_is_that_patient(tmp_path: Path) -> None:
+    files = kaggle_files()
+    train = "chest_xray/train/NORMAL"
+    files[f"{train}/IM-7777-0001.jpeg"] = files["chest_xray/test/NORMAL/IM-0003-0000.jpeg"]
+    files[f"{train}/IM-7777-0002.jpeg"] = files[f"{train}/IM-8888-0001.jpeg"] = jpeg(77)
+    files[f"{train}/IM-8888-0002.jpeg"] = files[f"{train}/IM-9999-0001.jpeg"] = jpeg(88)
+    files[f"{train}/IM-9999-0002.jpeg"] = jpeg(99)
+    info = prepare_small(write_folder(tmp_path / "x", files), tmp_path / "out", drop_leaks=True)
+    assert info.leaks_dropped == 6
+    kept = {row.patient for row in read_manifest(tmp_path / "out")}
+    assert not kept & {"NORMAL/IM-7777", "NORMAL/IM-8888", "NORMAL/IM-9999"}
+
+
 def test_copies_between_the_splits_of_an_npz_are_left_out(tmp_path: Path) -> None:
     images = np.random.default_rng(1).integers(0, 256, (20, 16, 16), dtype=np.uint8)
     labels = (np.arange(20, dtype=np.uint8) % 2)[:, None]
@@ -191,21 +229,31 @@ def test_patients_that_the_test_set_names_too_are_counted(tmp_path: Path) -> Non
 def test_a_hospital_prepares_its_own_folder(tmp_path: Path) -> None:
     files = {f"NORMAL/scan{i}.png": jpeg(i) for i in range(6)}
     files |= {f"PNEUMONIA/scan{i}.png": jpeg(i) for i in range(6, 12)}
-    info = prepare_small(str(write_folder(tmp_path / "x", files)), tmp_path / "out", sites=["my-hospital"])
+    info = prepare_small(
+        str(write_folder(tmp_path / "x", files)),
+        tmp_path / "out",
+        sites=["my-hospital"],
+        patients_unknown=True,
+    )
     assert not info.poolable
     assert not (tmp_path / "out" / "test").exists()
     assert open_site(tmp_path / "out" / "my-hospital", "my-hospital").name == "my-hospital"
-    assert levels(tmp_path / "out" / "my-hospital") == {"ok"}
+    warnings = [
+        finding.message for finding in check(tmp_path / "out" / "my-hospital") if finding.level == "warn"
+    ]
+    assert [warning.partition(":")[0] for warning in warnings] == [
+        "patient unknown for 12 of 12 images (100.0%)",
+        "no split recognised (train, val, test)",
+    ]
 
 
 def test_one_class_sites_are_allowed_with_a_warning(tmp_path: Path) -> None:
-    files = {f"PNEUMONIA/scan{i}.png": jpeg(i) for i in range(6)}
-    prepare_small(str(write_folder(tmp_path / "x", files)), tmp_path / "out", sites=["clinic"])
+    files = {f"PNEUMONIA/person{i}_virus_1.png": jpeg(i) for i in range(60)}
+    files |= {f"NORMAL/IM-{i:04}-0001.png": jpeg(100 + i) for i in range(6)}
+    prepare_small(write_folder(tmp_path / "x", files), tmp_path / "out", partition="dirichlet:0.01", seed=3)
     warnings = [finding.message for finding in check(tmp_path / "out") if finding.level == "warn"]
-    assert warnings == [
-        "clinic: no NORMAL images in train; it can train on one class only",
-        "clinic: no NORMAL images in val; its AUROC is n/a",
-    ]
+    assert "north: no NORMAL images in train; it can train on one class only" in warnings
+    assert "north: no NORMAL images in val; its AUROC is n/a" in warnings
 
 
 def test_synthetic_hospitals_stay_at_their_sites(tmp_path: Path) -> None:
@@ -222,6 +270,55 @@ def test_every_partition_gives_a_data_set_that_passes_the_check(
 ) -> None:
     assert prepare_small(xrays, tmp_path / "out", partition=partition).partition == partition
     assert "fail" not in levels(tmp_path / "out")
+
+
+def named_badly(files: dict[str, bytes], until: int) -> dict[str, bytes]:
+    """Give the first files names that tell no patient."""
+    return {
+        f"{name.rpartition('/')[0]}/scan {number}.jpeg" if number < until else name: data
+        for number, (name, data) in enumerate(files.items())
+    }
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+def test_unknown_patients_of_most_images_are_an_error_unless_allowed(tmp_path: Path, write: object) -> None:
+    source = str(write(tmp_path / "x", named_badly(kaggle_files(), 25)))  # type: ignore[operator]
+    with pytest.raises(DataError, match=r"the patients of 25 of 48 images are unknown: .*--patients-unknown"):
+        prepare_small(source, tmp_path / "out")
+    info = prepare_small(source, tmp_path / "out", patients_unknown=True)
+    assert info.patients_unknown == 25
+    assert sum(read_info(tmp_path / "out" / folder).patients_unknown for folder in (*SITES, "test")) == 25
+
+
+def test_half_of_the_patients_may_be_unknown_and_the_check_says_so(tmp_path: Path) -> None:
+    prepare_small(write_folder(tmp_path / "x", named_badly(kaggle_files(), 24)), tmp_path / "out")
+    messages = [finding.message for finding in check(tmp_path / "out")]
+    assert "no known patient is in two sites or in both train and val" in messages
+    assert any(message.startswith("patient unknown for 24 of 48 images (50.0%)") for message in messages)
+
+
+def test_every_file_is_in_the_manifest_or_in_quarantine(tmp_path: Path) -> None:
+    files = kaggle_files() | {
+        "chest_xray/train/COVID/1.png": b"x",
+        "readme.md": b"x",
+        "chest_xray/.DS_Store": b"x",
+    }
+    files |= {f"chest_xray/{name}": data for name, data in kaggle_files().items()}
+    info = prepare_small(write_zip(tmp_path / "x.zip", files), tmp_path / "out")
+    listed = list(csv.reader((tmp_path / "out" / "quarantine.csv").read_text().splitlines()))[1:]
+    assert {row.image for row in read_manifest(tmp_path / "out")} | {name for name, _ in listed} == set(files)
+    assert sum(info.unused.values()) == len(listed) == 51
+    assert any(
+        "2 files are not used: in no class folder" in finding.message for finding in check(tmp_path / "out")
+    )
+
+
+def test_a_source_with_one_class_is_an_error(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "x.npz", train_images=np.zeros((4, 8, 8), np.uint8), train_labels=np.zeros(4, np.uint8)
+    )
+    with pytest.raises(DataError, match="no PNEUMONIA images to train on"):
+        prepare_small(tmp_path / "x.npz", tmp_path / "out")
 
 
 @st.composite
@@ -255,8 +352,8 @@ def test_any_source_is_prepared_whole_and_apart_or_refused(
 
 
 def test_only_a_licence_or_the_owners_word_makes_images_poolable(tmp_path: Path) -> None:
-    files = {f"NORMAL/scan{i}.png": jpeg(i) for i in range(8)}
-    files |= {f"PNEUMONIA/scan{i}.png": jpeg(i) for i in range(8, 16)}
+    files = {f"NORMAL/NORMAL-{i}-1.png": jpeg(i) for i in range(8)}
+    files |= {f"PNEUMONIA/IM-{i}-1.png": jpeg(i) for i in range(8, 16)}
     folder = str(write_folder(tmp_path / "x", files))
     assert not prepare_small(folder, tmp_path / "private").poolable
     assert prepare_small(folder, tmp_path / "allowed", poolable=True).poolable

@@ -230,7 +230,7 @@ def test_the_server_takes_shipped_code_only_when_it_is_relaxed(kits: Kits, tmp_p
         (["--wheel", "no.whl"], "no such wheel"),
         (["--add-site", "mars"], "write NAME:ORG"),
         (["--approve", "no.zip"], "no request no.zip"),
-        (["--finish", "nowhere"], "is not a startup kit"),
+        (["--finish", "nowhere"], "does not exist"),
     ],
 )
 def test_a_bad_option_is_one_line(kits: Kits, words: list[str], message: str) -> None:

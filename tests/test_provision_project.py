@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conftest import ROOT, pneumonia_fl
 from pneumonia_fl.errors import ConfigError
@@ -332,3 +333,77 @@ def test_a_bad_addition_changes_nothing(tmp_path: Path, option: str, text: str, 
     assert str(caught.value).startswith(option)
     assert file.read_text() == (ROOT / "project.yml").read_text()
     assert list(tmp_path.iterdir()) == [file]
+
+
+WORDS = [
+    "no",
+    "yes",
+    "on",
+    "Off",
+    "true",
+    "null",
+    "y",
+    "n",
+    "007",
+    "12",
+    "1e3",
+    "0x1f",
+    "1_000",
+    "0b1",
+    "2026-01-01",
+]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_name_or_an_org_that_yaml_understands_is_quoted(tmp_path: Path, word: str) -> None:
+    file = tmp_path / "project.yml"
+    shutil.copy(ROOT / "project.yml", file)
+    org = word.replace("-", "_")
+    add_participants(file, [f"{word}:{org}"], [f"it@new.org:{org}:org_admin"])
+    site = load_project(file).of_type("client")[-1]
+    assert (site.name, site.org) == (word, org)
+    # NVFlare reads the file with PyYAML's own rules.
+    written = [p for p in yaml.safe_load(file.read_text())["participants"] if p["org"] == org]
+    assert [p["name"] for p in written] == [word, "it@new.org"]
+
+
+def test_line_ends_and_everything_else_stay_as_they_were(tmp_path: Path) -> None:
+    file = tmp_path / "project.yml"
+    before = (ROOT / "project.yml").read_bytes().replace(b"\n", b"\r\n")
+    file.write_bytes(before)
+    add_participants(file, ["africa-hospital:africa_hospital"], [])
+    after = file.read_bytes()
+    assert after.count(b"\n") == after.count(b"\r\n") == before.count(b"\r\n") + 3
+    new = b"  - name: africa-hospital\r\n    type: client\r\n    org: africa_hospital\r\n"
+    assert after.replace(new, b"") == before
+
+
+def test_a_file_without_a_last_line_end_takes_an_addition(tmp_path: Path) -> None:
+    text = (ROOT / "project.yml").read_text()
+    start, end = text.index("participants:"), text.index("\n# How NVFlare")
+    file = tmp_path / "project.yml"
+    file.write_text(f"{text[:start]}{text[end:].strip()}\n{text[start:end].rstrip()}")
+    add_participants(file, ["africa-hospital:africa_hospital"], ["a@b.org:africa_hospital:lead"])
+    assert load_project(file).of_type("admin")[-1].name == "a@b.org"
+
+
+def test_of_several_additions_all_are_written_or_none(tmp_path: Path) -> None:
+    file = tmp_path / "project.yml"
+    shutil.copy(ROOT / "project.yml", file)
+    before = file.read_bytes()
+    with pytest.raises(ConfigError, match="--add-site 'bad': write NAME:ORG"):
+        add_participants(file, ["africa-hospital:africa_hospital", "bad"], [])
+    assert file.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["project.yml"]
+
+
+@pytest.mark.parametrize("words", [("--policy", "king"), ("--renew", "nobody"), ("--wheel", "no.whl")])
+def test_an_addition_is_taken_back_when_the_kits_cannot_be_made(
+    tmp_path: Path, words: tuple[str, str]
+) -> None:
+    file = tmp_path / "project.yml"
+    shutil.copy(ROOT / "project.yml", file)
+    before = file.read_bytes()
+    done = pneumonia_fl("provision", file, "--out", tmp_path / "kits", "--add-site", "new:org", *words)
+    assert (done.returncode, done.stderr.count("error: ")) == (1, 1)
+    assert file.read_bytes() == before

@@ -13,8 +13,10 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.utils.analytix_utils import create_analytic_dxo
 
+from conftest import ROOT, scalars
 from pneumonia_fl.fl import receivers
 from pneumonia_fl.fl.receivers import JournalReceiver, MLflowReceiver, TensorBoardReceiver, site_point
+from pneumonia_fl.fl.tracking_names import ALIASES, GLOBAL_ALIASES, SITE_ALIASES
 from pneumonia_fl.journal import read_journal
 
 SITES = ("asia", "europe")
@@ -96,6 +98,55 @@ def journal(folder: Path, *sent: tuple[str, Shareable]) -> list[tuple[str, float
     for origin, data in sent:
         receiver.handle_event(f"fed.{ANALYTIC_EVENT_TYPE}", context(folder, data, origin))
     return [(event["site"], event["value"]) for event in read_journal(folder / "journal.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("origin", "tag", "names"),
+    [
+        ("asia", "validation_accuracy", {"val_acc", "local_accuracy", "validation_accuracy"}),
+        ("asia", "train_loss", {"Train Loss", "train_loss"}),
+        ("", "validation_accuracy", {"val_acc", "global_accuracy", "global/validation_accuracy"}),
+        ("", "round_train_loss", {"global/train_loss"}),
+    ],
+)
+def test_series_go_on_under_earlier_names_where_a_job_wants_them(
+    tmp_path: Path, origin: str, tag: str, names: set[str]
+) -> None:
+    for wanted in (True, False):
+        receiver = TensorBoardReceiver(aliases=wanted)
+        folder = tmp_path / str(wanted)
+        receiver.handle_event(EventType.START_RUN, context(folder))
+        where = context(folder, point(tag), origin) if origin else own_point(folder, tag)
+        receiver.handle_event(f"fed.{ANALYTIC_EVENT_TYPE}" if origin else ANALYTIC_EVENT_TYPE, where)
+        receiver.finalize(where)
+        found = scalars(folder / "tb_events" / (origin or "global"))
+        assert found.keys() >= names if wanted else found.keys() == {tag}
+        assert all(series == [(3, 0.5)] for series in found.values())
+
+
+def own_point(folder: Path, tag: str) -> FLContext:
+    """A point of the server itself."""
+    found = context(folder)
+    found.set_prop(FLContextKey.EVENT_DATA, point(tag), private=True, sticky=False)
+    found.set_prop(FLContextKey.EVENT_SCOPE, EventScope.LOCAL, private=True, sticky=False)
+    return found
+
+
+def test_every_earlier_name_stands_in_the_reference() -> None:
+    page = (ROOT / "docs/reference/metrics.md").read_text()
+    for table in (ALIASES, SITE_ALIASES, GLOBAL_ALIASES):
+        for tag, names in table.items():
+            assert all(f"`{name}`" in page for name in (tag, *names))
+
+
+def test_mlflow_takes_the_same_names_and_no_text(tmp_path: Path) -> None:
+    receiver = MLflowReceiver(aliases=True)
+    taken: list[str] = []
+    receiver._sink = SimpleNamespace(put=lambda origin, tag, value, step: taken.append(tag))  # type: ignore[assignment]
+    receiver.save(context(tmp_path), point("validation_auc"), "asia")
+    text = create_analytic_dxo("cross_site", "| a |", AnalyticsDataType.TEXT, global_step=1).to_shareable()
+    receiver.save(context(tmp_path), text, "global")
+    assert taken == ["validation_auc", "val_auc", "Validation AUC"]
 
 
 def test_only_sites_of_the_job_are_kept_and_no_site_is_global(tmp_path: Path) -> None:

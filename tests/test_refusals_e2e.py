@@ -192,7 +192,10 @@ def test_a_person_under_another_persons_name(federation: Federation, audit: Audi
 # Commands.
 
 
-@pytest.mark.parametrize("command", ["cells", "process_info server", "speed server server", "list_sessions"])
+@pytest.mark.parametrize(
+    "command",
+    ["cells", "process_info server", "speed server server", "list_sessions", "reset_errors 1 server"],
+)
 def test_a_member_uses_the_network_tools(federation: Federation, audit: Audit, command: str) -> None:
     (answer,) = say(federation, MEMBER, command)
     assert "is for the project admin only" in answer

@@ -5,6 +5,9 @@ import io
 import json
 import logging
 import re
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -95,6 +98,41 @@ def test_a_new_report_goes_to_the_runs_own_mlflow_and_images_never(run: Path, pr
     assert (code, json.loads(out)["mlflow"]) == (0, True)
     client, run_id = MlflowClient(uri), read_json(run / "mlflow.json")["runs"]["global"]
     assert sorted(file.path for file in client.list_artifacts(run_id)) == ["model_card.md", "report.html"]
+
+
+def test_an_evaluation_makes_the_report_again(run: Path, prepared: Path) -> None:
+    words = ["evaluate", str(run), "--source", str(prepared), "--split", "test"]
+    first = CliRunner(env={"COLUMNS": "300"}).invoke(app, words)
+    assert f"pneumonia-fl report '{run}'" in first.stdout
+    assert not (run / "report.html").exists()
+    shutil.rmtree(run / "evaluations")
+    report(run)
+    assert "Never measured on a test split" in (run / "report.html").read_text()
+    second = CliRunner(env={"COLUMNS": "300"}).invoke(app, words)
+    assert f"report: {run / 'report.html'} (made again" in second.stdout
+    assert "Never measured on a test split" not in (run / "report.html").read_text()
+    assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["split"] == "test"
+
+
+def test_a_report_needs_no_mlflow_and_writes_into_no_other_folder(run: Path) -> None:
+    with closing(sqlite3.connect(run / "mlflow.db")) as database, database:
+        database.execute("CREATE TABLE experiments (artifact_location)")
+        database.execute("CREATE TABLE runs (run_uuid, artifact_uri)")
+        database.execute("INSERT INTO runs VALUES ('a', ?)", ((run.parent / "elsewhere").as_uri(),))
+    (run / "mlflow.json").write_text(json.dumps({"runs": {"global": "a"}}))
+    code, out, _ = report(run, "--json")
+    assert (code, json.loads(out)["mlflow"]) == (0, False)
+    assert not (run.parent / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("status", ["", "[]", '{"runs": 1}', '{"runs": {"global": "a"}, "uri": "http://x"}'])
+@pytest.mark.parametrize("database", [b"", b"junk"])
+def test_damaged_mlflow_records_never_stop_a_report(run: Path, status: str, database: bytes) -> None:
+    (run / "mlflow.json").write_text(status)
+    (run / "mlflow.db").write_bytes(database)
+    code, out, _ = report(run, "--json")
+    assert (code, json.loads(out)["mlflow"]) == (0, False)
+    assert (run / "mlflow.db").read_bytes() == database
 
 
 def test_a_report_that_cannot_be_drawn_fails_no_run(run: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -153,3 +153,23 @@ def test_a_site_that_joins_while_the_book_is_read_breaks_nothing(clock: Clock) -
         rounds.waiting(), rounds.snapshot(), rounds.counts(), rounds.missing(), rounds.shortfall()
     thread.join()
     assert len(rounds.accepted) == 3000
+
+
+def test_a_site_that_is_late_has_given_no_sign_of_life(clock: Clock) -> None:
+    rounds = book(clock)
+    clock.now += 30
+    rounds.reject("us", "late", "no answer in time")
+    assert not rounds.heard("us")
+    assert rounds.silent_seconds() == 30
+    rounds.reject("us", "failed", "no data")
+    assert rounds.heard("us")
+
+
+def test_the_first_sign_is_when_the_first_trainer_is_up(clock: Clock) -> None:
+    rounds = book(clock)
+    assert rounds.first_sign is None
+    clock.now += 20
+    rounds.hear("asia")
+    clock.now += 20
+    rounds.hear("us")
+    assert rounds.first_sign == 120.0

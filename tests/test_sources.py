@@ -1,17 +1,21 @@
+import errno
 import logging
+import lzma
 import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pneumonia_fl.data.items import UNKNOWN_LICENCE
-from pneumonia_fl.data.layout import find_items, patient_of, subtype_of
+from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item
+from pneumonia_fl.data.layout import NESTED_COPY, NO_CLASS, SYSTEM_FILE, find_items, patient_of, subtype_of
 from pneumonia_fl.data.sources import load_split, open_source
-from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.errors import ConfigError, DataError, StorageError
 from pneumonia_fl.sections import Preprocess
 from test_checkpoint import Bomb
-from xrays import jpeg, kaggle_files, write_folder, write_zip
+from xrays import ListSource, jpeg, kaggle_files, prepare_small, write_folder, write_zip
 
 SPEC = Preprocess(size=16)
 PUBLIC = Path(__file__).parents[2] / "shared" / "data"
@@ -63,13 +67,18 @@ def test_junk_and_nested_copies_do_not_count() -> None:
         "chest_xray/readme.txt",
         "chest_xray/train/PNEUMONIA/person1_virus_1.jpeg",
     ]
-    items = find_items(names, [], "here")
-    assert [item.name for item in items] == [names[7], names[0], names[9]]
+    found = find_items(names, [], "here")
+    assert [item.name for item in found.items] == [names[7], names[0], names[9]]
+    assert dict(found.left_out) == {
+        names[1]: NESTED_COPY,
+        names[8]: NO_CLASS,
+        **{name: SYSTEM_FILE for name in names[2:7]},
+    }
 
 
 def test_equal_names_of_different_hospitals_are_different_images() -> None:
     names = ["north/train/NORMAL/1.png", "south/train/NORMAL/1.png", "south/south/train/NORMAL/1.png"]
-    assert [item.name for item in find_items(names, [], "here")] == names[:2]
+    assert [item.name for item in find_items(names, [], "here").items] == names[:2]
 
 
 def test_class_folders_alone_in_any_case_have_no_official_split(tmp_path: Path) -> None:
@@ -79,7 +88,7 @@ def test_class_folders_alone_in_any_case_have_no_official_split(tmp_path: Path) 
 
 
 def test_validation_folder_has_other_names_too() -> None:
-    items = find_items([r"valid\NORMAL\a.png", "TEST/x/NORMAL/b.png"], [], "here")
+    items = find_items([r"valid\NORMAL\a.png", "TEST/x/NORMAL/b.png"], [], "here").items
     assert [item.official_split for item in items] == ["test", "val"]
 
 
@@ -187,6 +196,16 @@ def test_other_arrays_are_refused(tmp_path: Path, changes: dict[str, np.ndarray]
         open_source(str(write_npz(tmp_path / "x.npz", **changes)))
 
 
+def test_the_arrays_of_an_npz_have_their_usual_names_and_others_are_counted(tmp_path: Path) -> None:
+    with np.load(write_npz(tmp_path / "x.npz")) as file:
+        arrays = {name.replace("test", "TESTING").replace("train", "Training"): file[name] for name in file}
+    np.savez(tmp_path / "y.npz", **arrays, extra_images=np.zeros((3, 28, 28), np.uint8))
+    source = open_source(str(tmp_path / "y.npz"))
+    assert {item.official_split for item in source.items()} == {"train", "val", "test"}
+    assert source.read(source.items()[0]).shape == (28, 28)  # type: ignore[union-attr]
+    assert [name for name, _ in source.left_out] == ["extra_images"]
+
+
 def test_objects_in_an_npz_are_not_made(tmp_path: Path) -> None:
     target = tmp_path / "exploded"
     with pytest.raises(DataError, match=r"x\.npz"):
@@ -242,6 +261,106 @@ def test_unreadable_images_are_left_out_with_a_warning(
     (tmp_path / "test/NORMAL/a.png").write_bytes(b"x")
     with pytest.raises(DataError, match="none of the images can be read"):
         load_split(source, "test", SPEC)
+
+
+def test_files_that_stand_for_no_class_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = open_source(
+        str(write_folder(tmp_path, {"test/NORMAL/a.png": jpeg(1), "test/VIRUS/b.png": jpeg(2)}))
+    )
+    with caplog.at_level(logging.WARNING):
+        load_split(source, "test", SPEC)
+    assert "files left out: 1 in no class folder: test/VIRUS" in caplog.text
+
+
+@dataclass(frozen=True)
+class Failing(ListSource):
+    """Images whose reading ends in an error."""
+
+    error: Exception = field(default_factory=OSError)
+
+    def read(self, item: Item) -> bytes:
+        raise self.error
+
+
+def failing(error: Exception) -> Failing:
+    images = Item("NORMAL/a.png", 0, "a", "normal", ""), Item("PNEUMONIA/a.png", 1, "b", "bacterial", "")
+    return Failing(tuple((image, b"") for image in images), error=error)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EMFILE, errno.ETIMEDOUT])
+def test_a_failing_disk_is_no_images_fault(tmp_path: Path, number: int) -> None:
+    source = failing(OSError(number, os.strerror(number)))
+    for use in (lambda: load_split(source, "all", SPEC), lambda: prepare_small(source, tmp_path / "out")):
+        with pytest.raises(StorageError, match=rf"cannot read \w+/a\.png: {os.strerror(number)}"):
+            use()
+
+
+def test_a_lack_of_memory_is_no_images_fault(tmp_path: Path) -> None:
+    for use in (
+        lambda: load_split(failing(MemoryError()), "all", SPEC),
+        lambda: prepare_small(failing(MemoryError()), tmp_path / "out"),
+    ):
+        with pytest.raises(MemoryError):
+            use()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EACCES, "Permission denied"),
+        OSError("Invalid data stream"),  # of bz2, without a number
+        lzma.LZMAError("Corrupt input data"),
+        RecursionError("too deep"),
+        ZeroDivisionError(),
+    ],
+)
+def test_what_a_file_itself_is_the_reason_for_is_its_error(error: Exception) -> None:
+    with pytest.raises(DataError, match=r"none of the images can be read; the first: NORMAL/a\.png: \S"):
+        load_split(failing(error), "all", SPEC)
+
+
+def test_a_share_that_goes_away_stops_everything(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "share", {"test/NORMAL/a.png": jpeg(1)})
+    source = open_source(str(folder))
+    items = source.items()
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="no longer there"):
+        source.read(items[0])
+
+
+def test_threads_unpack_each_split_of_an_npz_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source(str(write_npz(tmp_path / "x.npz")))
+    unpacked: list[str] = []
+    load = np.load
+
+    class Archive:
+        def __init__(self, path: Path, **options: bool) -> None:
+            self.file = load(path, **options)
+
+        def __enter__(self) -> "Archive":
+            return self
+
+        def __exit__(self, *exception: object) -> None:
+            self.file.close()
+
+        @property
+        def files(self) -> list[str]:
+            return list(self.file.files)
+
+        def __contains__(self, name: str) -> bool:
+            return name in self.file
+
+        def __getitem__(self, name: str) -> np.ndarray:
+            unpacked.append(name)
+            return self.file[name]  # type: ignore[no-any-return]
+
+    items = source.items()
+    monkeypatch.setattr(np, "load", Archive)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(source.read, [item for pair in zip(items, items[::-1], strict=True) for item in pair]))
+    assert sorted(unpacked) == ["test_images", "train_images", "val_images"]
 
 
 def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_mlflow_has_a_parent_with_a_child_per_point(sweep: Path) -> None:
     }
     first = children["point-01"]
     assert first.data.params["train.lr"] == "0.002"
-    series = client.get_metric_history(first.info.run_id, "global/validation_auc")
+    series = client.get_metric_history(first.info.run_id, "validation_auc")
     rounds = read_json(sweep / "point-01/metrics.json")["rounds"]
     assert [(point.step, point.value) for point in series] == [
         (entry["round"], pytest.approx(entry["global"]["auroc"])) for entry in rounds

@@ -1,6 +1,8 @@
 """MLflow as in a study: a real tracking server, and a tracking server that is down."""
 
 import contextlib
+import json
+import os
 import shutil
 import socket
 import sqlite3
@@ -8,13 +10,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from conftest import CLI, alive, pneumonia_fl, read_json
+from pneumonia_fl.environment import QUIET
 
 pytestmark = pytest.mark.e2e
 
@@ -78,7 +81,7 @@ def test_a_tracking_server_gets_series_parameters_and_model(
     parent = client.get_run(read_json(run / "run.json")["mlflow"]["run_id"])
     assert parent.info.status == "FINISHED"
     assert parent.data.params["algorithm.mu"] == "0.01"
-    steps = [metric.step for metric in client.get_metric_history(parent.info.run_id, "global/validation_auc")]
+    steps = [metric.step for metric in client.get_metric_history(parent.info.run_id, "validation_auc")]
     assert steps == [0, 1]
     local = client.download_artifacts(parent.info.run_id, "model/model.safetensors", str(tmp_path))
     assert Path(local).read_bytes() == (run / "model/model.safetensors").read_bytes()
@@ -98,21 +101,81 @@ def test_a_dead_tracking_server_neither_stops_nor_delays_training(demo_data: Pat
     assert state["finished"] - state["started"] < 150
 
 
-@pytest.mark.parametrize(("tool", "page"), [("tensorboard", "/data/runs"), ("mlflow", "/health")])
-def test_ui_opens_a_run_that_was_moved(finished_run: Path, tmp_path: Path, tool: str, page: str) -> None:
-    moved, port = tmp_path / "moved", free_port()
+@pytest.fixture
+def viewing() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Starts `ui`, waits for the address that it prints, and ends it."""
+    started: list[subprocess.Popen[str]] = []
+
+    def view(tool: str, run: Path) -> "subprocess.Popen[str]":
+        command = [str(CLI), "ui", tool, str(run), "--port", "0"]
+        # Without the mark by which MLflow knows a test, where it is quiet by itself.
+        environment = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        started.append(process)
+        return process
+
+    yield view
+    for process in started:
+        process.terminate()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def address_of(process: "subprocess.Popen[str]") -> str:
+    """What `ui` prints when the tool answers, and not before."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("http"):
+            return line.split()[0]
+    raise AssertionError(f"no address: {lines}")
+
+
+def get(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        return str(answer.read().decode())
+
+
+@pytest.mark.parametrize("tool", ["tensorboard", "mlflow"])
+def test_ui_prints_the_address_of_a_moved_run_when_it_answers(
+    finished_run: Path, tmp_path: Path, viewing: Callable[..., "subprocess.Popen[str]"], tool: str
+) -> None:
+    moved = tmp_path / "moved 50%?"
     shutil.copytree(finished_run, moved)
-    command = [str(CLI), "ui", tool, str(moved), "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        answer = fetch_when_up(f"http://127.0.0.1:{port}{page}", server)
-        children = psutil.Process(server.pid).children(recursive=True)
-    finally:
-        server.terminate()
-        server.wait()
-    assert not alive(children), "a server's helper stays behind"
-    assert "global" in answer if tool == "tensorboard" else answer == "OK"
-    if tool == "mlflow":
+    process = viewing(tool, moved)
+    address = address_of(process)
+    base = address.split("#")[0]
+    if tool == "tensorboard":
+        assert "global" in get(f"{base}data/runs")
+    else:
+        run_id = read_json(moved / "mlflow.json")["runs"]["global"]
+        assert address == f"{base}#/experiments/1/runs/{run_id}"
+        assert run_id in get(f"{base}api/2.0/mlflow/runs/get?run_id={run_id}")
         with contextlib.closing(sqlite3.connect(moved / "mlflow.db")) as database:
             uris = [row[0] for row in database.execute("SELECT artifact_uri FROM runs")]
         assert all(uri.startswith((moved / "mlflow_artifacts").as_uri()) for uri in uris)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert all(QUIET.items() <= child.environ().items() for child in children)
+    process.terminate()
+    process.wait()
+    assert not alive(children), "a server's helper stays behind"
+
+
+def test_ui_opens_a_read_only_run_and_leaves_it_as_it_is(
+    finished_run: Path, tmp_path: Path, viewing: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    run = tmp_path / "read-only"
+    shutil.copytree(finished_run, run)
+    (run / "mlflow.db").chmod(0o400)
+    run.chmod(0o500)
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    try:
+        base, place = address_of(viewing("mlflow", run)).split("#")
+        run_id = place.rsplit("/", 1)[1]
+        found = json.loads(get(f"{base}api/2.0/mlflow/runs/get?run_id={run_id}"))["run"]
+        assert found["info"]["artifact_uri"].startswith((run / "mlflow_artifacts").as_uri())
+        assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
+    finally:
+        run.chmod(0o700)

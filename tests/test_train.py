@@ -206,6 +206,12 @@ def test_the_rate_rises_then_falls_over_all_rounds() -> None:
     assert {learning_rate(constant, done) for done in (0.01, 0.5, 1.0)} == {0.1}
 
 
+def test_a_job_of_a_single_step_learns() -> None:
+    before = weights(network())
+    after = weights(trained(spots(8), Turn("site", 0, 1)))
+    assert any(not torch.equal(value, after[key]) for key, value in before.items() if "weight" in key)
+
+
 def test_the_last_round_changes_less_than_the_first() -> None:
     start = weights(network())
     moved = [

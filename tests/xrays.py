@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pneumonia_fl.data.check import check
-from pneumonia_fl.data.items import Item, Source
+from pneumonia_fl.data.items import Item, LeftOut, Source
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.data.prepare import prepare
 from pneumonia_fl.data.sources import open_source
@@ -67,6 +67,7 @@ class ListSource:
     kind: str = "list"
     licence: str = "unknown; ask the owner of the data"
     credit: str = ""
+    left_out: LeftOut = ()
 
     def items(self) -> list[Item]:
         return [item for item, _ in self.pairs]

@@ -4,28 +4,25 @@ Reading never executes what a file says: safetensors hold numbers only, and a Py
 `weights_only=True`. Both files are written atomically, the card last: a folder with a card is complete.
 """
 
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import torch
 from pydantic import AfterValidator, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pneumonia_fl.data.files import output_errors, private_folder, write_atomic
+from pneumonia_fl.data.foreign import foreign
 from pneumonia_fl.data.manifest import CLASS_NAMES
 from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.json_files import read_limited
 from pneumonia_fl.model import build_model
 from pneumonia_fl.scaling import Scaling
-from pneumonia_fl.sections import ModelConfig, Preprocess
+from pneumonia_fl.sections import ModelConfig, Origin, Preprocess
 from pneumonia_fl.strict import Strict
 from pneumonia_fl.text import VALUE_LIMIT, printable
+from pneumonia_fl.weights import check_kind, read_weights, unwrapped
 
 WEIGHTS = "model.safetensors"
 CARD = "model_card.json"
@@ -59,16 +56,18 @@ class DataSummary(Strict):
 class ModelCard(Strict):
     """What a person or a program must know to use the weights that lie beside it.
 
-    Version 1 had no temperature (1.0) and no operating point (its threshold is Youden's), version 2 no offset (0.0).
+    Version 1 had no temperature (1.0) and no operating point (its threshold is Youden's), version 2 no offset (0.0),
+    version 3 no origin (None).
     """
 
-    version: Literal[1, 2, 3] = 3
+    version: Literal[1, 2, 3, 4] = 4
     job: Line = Field(description="Name of the job that trained the model.")
     round: int = Field(ge=0, description="Round after which these weights were the global model, from 1.")
     averaged: int = Field(
         0, ge=0, description="Mean of so many last global models, judged as one more round; 0: none."
     )
     seed: int
+    init_from: Origin | None = Field(None, description="The saved model with which the training began.")
     model: ModelConfig
     preprocess: Preprocess
     classes: tuple[Line, Line] = Field(CLASS_NAMES, description="Meaning of the two logits.")
@@ -123,10 +122,13 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
         CheckpointError: a file is missing, broken or unsafe, or the weights do not fit the card's model.
     """
     folder, weights = (path, path / WEIGHTS) if path.is_dir() else (path.parent, path)
+    weights = folder / WEIGHTS if weights.name == CARD else weights
+    if weights.is_file():
+        check_kind(weights)  # before the lack of a card is blamed
     card = read_card(folder)
-    state = load_state(folder / WEIGHTS if weights.name == CARD else weights)
+    state = load_state(weights)
     model = build_model(card.model.name, card.model.norm, card.preprocess.size, seed=0)
-    load_into(model, state, weights.name)
+    load_into(model, unwrapped(state, model.state_dict()), weights.name)
     return model.eval(), card
 
 
@@ -138,7 +140,10 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD
     try:
-        return ModelCard.model_validate_json(read_limited(path, CARD_BYTES))
+        content = read_limited(path, CARD_BYTES)
+        if not content.lstrip().startswith(b"{") and (words := foreign(content)):
+            raise CheckpointError(f"{path} is not a model card: it is {words}")
+        return ModelCard.model_validate_json(content)
     except FileNotFoundError:
         raise CheckpointError(f"{CARD} not found in {folder}; point to the folder that a run wrote") from None
     except OSError as error:
@@ -150,17 +155,13 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from `.safetensors`, or from a PyTorch file: bare, or NVFlare's `{"model": …}`.
+    """Read a state dict from a safetensors or PyTorch file: bare, or in a checkpoint such as NVFlare's.
 
     Raises:
         CheckpointError: the file is missing, broken, or holds anything but tensors (it is not executed).
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} not found")
-    state = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
-    if not isinstance(state, Mapping) or not state:
-        raise CheckpointError(f"{path} holds no state dict")
-    wrong = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    state = read_weights(path)
+    wrong = [str(k) for k, value in state.items() if not (isinstance(k, str) and isinstance(value, Tensor))]
     if wrong:
         raise CheckpointError(f"{path} holds no state dict: {_some(wrong)} is not a tensor")
     return dict(state)
@@ -198,36 +199,9 @@ def _some(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + more
 
 
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file ({_line(error)})") from None
-
-
-def _load_torch(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            # About pickle protocols; a file that torch.save did not write fails with its own message.
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path} holds more than weights and could run code, so it was not opened; "
-            "ask for a .safetensors file"
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is damaged or no PyTorch file ({_line(error)})") from None
-    return content.get("model", content) if isinstance(content, Mapping) else content
-
-
 def _card_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     if where == "version":
-        return f"model card of version {first['input']!r}, this program reads 1 to 3; update pneumonia-fl"
+        return f"model card of version {first['input']!r}, this program reads 1 to 4; update pneumonia-fl"
     return f"not a model card ({where + ': ' if where else ''}{first['msg']})"
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

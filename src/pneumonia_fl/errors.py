@@ -9,6 +9,7 @@ A known error is shown as one line that says what to do; anything outside this t
     │   ├── ArchiveError   a zip that must not be opened
     │   ├── FetchError     Kaggle refused, is away or broke off
     │   └── LeakError      a test image stands in the training set too
+    ├── StorageError       the disk or share with the images fails, so that no image can be blamed
     ├── CheckpointError    a model file that is unsafe or does not fit
     ├── KitError           a startup kit, its certificate or its settings
     └── RunError           a federated run that did not end well
@@ -48,6 +49,10 @@ class FetchError(DataError):
 
 class LeakError(DataError):
     """A held-out test image is also a training image."""
+
+
+class StorageError(PneumoniaFLError):
+    """A disk or share does not give its files; leaving images out for that would change the data silently."""
 
 
 class CheckpointError(PneumoniaFLError):

@@ -113,14 +113,19 @@ def keep(model_path: Path, result: Evaluation) -> int | None:
     Raises:
         OutputError: the run folder cannot be written.
     """
-    path = model_path.absolute()
-    run = next((r for r in map(RunFolder, (path, *path.parents[:2])) if r.state_file.is_file()), None)
+    run = run_of(model_path)
     if run is None:
         return None
     inner_folder(run.evaluations)
     earlier = list(run.evaluations.glob(f"{result.split}-*.json"))
     _write_next(run.evaluations, result.split, earlier, json.dumps(result.to_dict(), indent=1).encode())
     return 1 + sum(_source_of(file) == result.source for file in earlier)
+
+
+def run_of(model_path: Path) -> RunFolder | None:
+    """The run in whose folder a model lies; None when it lies in none."""
+    path = model_path.absolute()
+    return next((run for run in map(RunFolder, (path, *path.parents[:2])) if run.state_file.is_file()), None)
 
 
 def _write_next(folder: Path, split: str, earlier: Iterable[Path], content: bytes) -> None:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pneumonia_fl.text import no_utf8
+
 MAX_BYTES = 1_000_000
 """Of a model card, a run's state, a kit's settings."""
 MAX_RECORD_BYTES = 200_000_000
@@ -41,6 +43,8 @@ def parse_json(content: bytes | str, limit: int = MAX_BYTES) -> Any:
         value = json.loads(content)
     except RecursionError:
         raise _too_deep() from None
+    except UnicodeDecodeError as error:
+        raise ValueError(no_utf8(error)) from None
     level, depth = [value], 0
     while level := [item for parent in level for item in _items(parent)]:
         depth += 1

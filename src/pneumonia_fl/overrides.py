@@ -31,15 +31,17 @@ def nested(words: Iterable[str]) -> dict[str, Any]:
     return _set_all({}, words, lambda key, value: value)
 
 
-def flatten(value: BaseModel, prefix: str = "") -> list[str]:
+def flatten(value: BaseModel | Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return every setting as an `a.b=value` word, without spaces or quotes: safe for any argument splitter.
 
     The reader knows from the settings' types what a value is (`config.parse_words`).
     """
     words: list[str] = []
-    for key in type(value).model_fields:
-        item = getattr(value, key)
-        if isinstance(item, BaseModel):
+    # Not `dict(value)`: of a model that has the fields in the order in which they were set.
+    keys = type(value).model_fields if isinstance(value, BaseModel) else value
+    for key in keys:
+        item = getattr(value, key) if isinstance(value, BaseModel) else value[key]
+        if isinstance(item, BaseModel | Mapping):
             words += flatten(item, f"{prefix}{key}.")
         elif item is not None:
             words.append(f"{prefix}{key}={_scalar(item)}")

@@ -5,6 +5,7 @@ run.json          state, times, versions       journal.jsonl  every event as it 
 job/              the exported NVFlare job     tb_events/     TensorBoard, one folder per site and `global`
 model/            best global model            mlflow.db      MLflow (when no server is configured)
 model_last/       last global model            figures/       curves
+initial.safetensors   the weights of `init_from`, when the run began with a saved model
 logs/             full logs of server and sites   evaluations/  what `evaluate` found, one file for each time
 cross_site.json   global and sites' own models by sites; also as .csv and in figures/
 sites/            what each site keeps for itself: its own model, where the algorithm makes one
@@ -12,7 +13,7 @@ sites/            what each site keeps for itself: its own model, where the algo
 
 import contextlib
 import json
-import sqlite3
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -24,9 +25,11 @@ import yaml
 from pneumonia_fl import __version__
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.data.files import PRIVATE_FOLDER, output_errors, private_folder, write_atomic
+from pneumonia_fl.environment import NO_TELEMETRY, QUIET
 from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.in_use import refuse_in_use
 from pneumonia_fl.json_files import MAX_BYTES, MAX_RECORD_BYTES, read_json
+from pneumonia_fl.mlflow_files import point_artifacts, read_status, sqlite_uri
 from pneumonia_fl.paths import missing
 from pneumonia_fl.provenance import git_revision
 from pneumonia_fl.text import printable_values
@@ -36,6 +39,7 @@ MLFLOW_DB = "mlflow.db"
 TB_EVENTS = "tb_events"
 MLFLOW_ARTIFACTS = "mlflow_artifacts"
 MLFLOW_STATUS = "mlflow.json"
+INITIAL_WEIGHTS = "initial.safetensors"
 SHARED = "_shared"
 """After the name of a model's folder: weights that are complete at the sites only (FedBN)."""
 STATES = ("running", "finished", "incomplete", "failed", "interrupted")
@@ -52,6 +56,7 @@ class RunFolder:
         self.journal = self.path / "journal.jsonl"
         self.cross_site = self.path / "cross_site.json"
         self.job = self.path / "job"
+        self.initial = self.path / INITIAL_WEIGHTS
         self.model = self.path / "model"
         self.model_last = self.path / "model_last"
         self.tb_events = self.path / TB_EVENTS
@@ -157,9 +162,15 @@ def ui_command(run: RunFolder, kind: str, port: int, host: str = "127.0.0.1") ->
             raise RunError(f"{run.path} has no TensorBoard records")
         return tensorboard_command(folder, port, host)
     if not run.mlflow_db.is_file():
-        raise RunError(f"{run.path} has no MLflow database; did the run log to a server, or without mlflow?")
-    uri = f"sqlite:///{run.mlflow_db}"
-    return [_script("mlflow"), "ui", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
+        raise RunError(_where_else(run))
+    command = [_script("mlflow"), "ui", "--backend-store-uri", sqlite_uri(run.mlflow_db), "--workers", "1"]
+    return [*command, "--host", host, "--port", str(port)]
+
+
+def pasted_command(command: list[str]) -> str:
+    """A command as a line for a shell; MLflow's, too, reports its use to nobody."""
+    quiet = ["env", f"{NO_TELEMETRY}={QUIET[NO_TELEMETRY]}"] if Path(command[0]).name == "mlflow" else []
+    return shlex.join([*quiet, *command])
 
 
 def tensorboard_command(folder: Path, port: int, host: str) -> list[str]:
@@ -170,22 +181,18 @@ def tensorboard_command(folder: Path, port: int, host: str) -> list[str]:
 def relocate_artifacts(run: RunFolder) -> None:
     """Point the artifact URIs of the run's own database at where the run folder is now.
 
-    MLflow pins an experiment's artifact folder when it makes it, which was inside NVFlare's workspace; without
-    this the URIs dangle as soon as the folder moves (NVFLARE-2.9 §3).
+    Raises:
+        RunError: it is no MLflow database.
     """
-    here = run.mlflow_artifacts.as_uri()
-    with contextlib.closing(sqlite3.connect(run.mlflow_db)) as database, database:
-        old = database.execute(
-            "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE '%/mlflow_artifacts'"
-        ).fetchall()
-        for (location,) in old:
-            database.execute(
-                "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (here, location)
-            )
-            database.execute(
-                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE artifact_uri LIKE ? || '/%'",
-                (here, len(location) + 1, location),
-            )
+    point_artifacts(run.mlflow_db, run.mlflow_artifacts)
+
+
+def _where_else(run: RunFolder) -> str:
+    """Why a run has no database of its own, and where its records are."""
+    with contextlib.suppress(RunError):
+        if uri := read_status(run.mlflow_status).uri:
+            return f"the MLflow records of {run.path} are on a server: {uri} (from that server's network)"
+    return f"{run.path} has no MLflow database; the job ran without mlflow in `tracking`"
 
 
 def _read(file: Path, limit: int = MAX_BYTES) -> dict[str, Any]:

@@ -1,22 +1,19 @@
 """The sections of a job that say what is trained, on what, and where its curves go; each with unit and default."""
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pneumonia_fl.names import WEIGHTS_HASH
+from pneumonia_fl.networks import NETWORKS
 from pneumonia_fl.strict import Strict
+from pneumonia_fl.text import printable
 
-MODEL_NAMES = (
-    "small_resnet",
-    "resnet18",
-    "densenet121",
-    "efficientnet_b0",
-    "mobilenet_v3_small",
-    "pneumonia_network",
-)
-ModelName = Literal[
-    "small_resnet", "resnet18", "densenet121", "efficientnet_b0", "mobilenet_v3_small", "pneumonia_network"
-]
+MODEL_NAMES = tuple(NETWORKS)
+if TYPE_CHECKING:
+    ModelName = str
+else:
+    ModelName = Literal[MODEL_NAMES]
 
 
 def no_login(uri: str | None) -> str | None:
@@ -59,10 +56,23 @@ class ModelConfig(Strict):
 
     @model_validator(mode="after")
     def _imagenet_weights_exist(self) -> Self:
-        own = self.name in ("small_resnet", "pneumonia_network")
-        if self.pretrained == "imagenet" and (own or self.norm == "group"):
+        if self.pretrained == "imagenet" and (not NETWORKS[self.name].head or self.norm == "group"):
             raise ValueError("pretrained: imagenet is for torchvision's models with norm: batch")
         return self
+
+
+class Origin(Strict):
+    """The saved model from which a job has gone on: all that a job says of it where it runs."""
+
+    name: str = Field(max_length=200, description="Run and round, or name and version; never a path.")
+    weights: str = Field(pattern=rf"^{WEIGHTS_HASH.pattern}$", description="SHA-256 of the weights.")
+
+    @field_validator("name")
+    @classmethod
+    def _no_path(cls, name: str) -> str:
+        if "/" in name or "\\" in name:
+            raise ValueError("a path says where somebody keeps models")
+        return printable(name)
 
 
 class AugmentConfig(Strict):
@@ -114,6 +124,25 @@ class TrainConfig(Strict):
         description="Mixed precision on a GPU, and on a CPU that multiplies in bfloat16; false: float32.",
     )
     seed: int = Field(7, ge=0, description="Seed of initial weights, order and augmentation.")
+
+
+class SiteTrain(Strict):
+    """Of `train`, what may differ at one site; what is not set is as everywhere."""
+
+    local_epochs: int | None = Field(None, ge=1, le=100, description="Passes per round at this site.")
+    batch_size: int | None = Field(None, ge=2, le=4096, description="Images per step at this site.")
+    lr: float | None = Field(None, gt=0, le=10, description="Peak learning rate at this site.")
+
+
+class SiteConfig(Strict):
+    """What is different for one site of a job, under its name."""
+
+    weight: float = Field(
+        1.0, ge=0.01, le=100, description="Factor of the site's images in the average; 1: what they are."
+    )
+    train: SiteTrain = Field(
+        default_factory=SiteTrain, description="`local_epochs`, `batch_size` and `lr` at this site."
+    )
 
 
 class MLflowConfig(Strict):

@@ -22,6 +22,19 @@ def printable(text: object, limit: int = TEXT_LIMIT) -> str:
     return line if len(line) <= limit and len(head) <= 4 * limit else line[: limit - 1] + "…"
 
 
+def escaped(text: object) -> str:
+    """Return `text` with a backslash escape for everything that is not printable.
+
+    A byte of a file name that is no UTF-8 (Python's half surrogate for it) becomes `\\xfc`, a line break `\\n`.
+    """
+    return "".join(char if char.isprintable() else _escape(char) for char in str(text))
+
+
+def _escape(char: str) -> str:
+    byte = ord(char) - 0xDC00
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else char.encode("unicode_escape").decode()
+
+
 def plain_cell(text: str) -> str:
     """Return `text` as a cell of a CSV file that a spreadsheet does not take for a formula: after an apostrophe."""
     return f"'{text}" if text.startswith(_FORMULA) else text
@@ -37,6 +50,24 @@ def printable_values(value: Any, depth: int = DEPTH_LIMIT) -> Any:
             return [printable_values(one, depth - 1) for one in value]
         return {printable(key): printable_values(one, depth - 1) for key, one in value.items()}
     return printable(value, VALUE_LIMIT) if isinstance(value, str | list | dict) else value
+
+
+def utf8(content: bytes) -> str:
+    """Return the text of a file that somebody may have saved with another program: with or without a byte order mark.
+
+    Raises:
+        ValueError: it is no UTF-8; the message names the line.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(no_utf8(error)) from None
+
+
+def no_utf8(error: UnicodeDecodeError) -> str:
+    """Say where a text stops being UTF-8."""
+    line = error.object.count(b"\n", 0, error.start) + 1
+    return f"no UTF-8, line {line}"
 
 
 def _as_text(value: object) -> str:

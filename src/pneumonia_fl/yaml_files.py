@@ -14,6 +14,7 @@ import yaml
 
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.json_files import MAX_DEPTH
+from pneumonia_fl.text import no_utf8
 
 MAX_BYTES = 250_000
 """Of a file: a project of a thousand hospitals has about 70,000; PyYAML needs up to 13 µs for each."""
@@ -134,8 +135,8 @@ def read_text(path: Path) -> str:
         raise _too_large(str(path))
     try:
         return content.decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8 text") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text ({no_utf8(error)}); save it as UTF-8") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

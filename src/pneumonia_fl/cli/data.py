@@ -10,8 +10,9 @@ from pneumonia_fl.cli.app import App
 from pneumonia_fl.cli.terminal import echo, terminal
 
 if TYPE_CHECKING:
-    from pneumonia_fl.data.check import Finding
+    from pneumonia_fl.data.items import Source
     from pneumonia_fl.data.manifest import DatasetInfo
+    from pneumonia_fl.findings import Finding
 
 app = App(
     no_args_is_help=True,
@@ -49,6 +50,21 @@ LeaksOption = Annotated[
         "--drop-leaks/--stop-at-leaks",
         help="Whether to leave out patients who share a picture with the test set, or to stop at the first. "
         "Else leave out for .npz, stop for the rest.",
+    ),
+]
+ClassesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CLASS=FOLDERS",
+        help="Folders that stand for a class besides NORMAL and PNEUMONIA: pneumonia=BACTERIA,VIRUS. Can be repeated.",
+    ),
+]
+PatientsOption = Annotated[
+    bool,
+    typer.Option(
+        "--patients-unknown",
+        help="Go on where the names of more than half of the files do not tell the patient; each is then a patient of "
+        "its own. Not needed for .npz, which never tells.",
     ),
 ]
 WorkersOption = Annotated[
@@ -90,6 +106,8 @@ def prepare(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partition and of the validation split.")] = 7,
     val_fraction: ValOption = 0.15,
     drop_leaks: LeaksOption = None,
+    classes: ClassesOption = None,
+    patients_unknown: PatientsOption = False,
     poolable: Annotated[
         bool,
         typer.Option(
@@ -104,10 +122,10 @@ def prepare(
 ) -> None:
     """Turn X-rays into what training reads: one folder per site, split by patient, decoded once.
 
-    Unreadable files and exact copies are left out and listed in quarantine.csv. The source's official test
-    set is kept apart in DIR/test; a copy of one of its images among the others stops the preparation. The
-    same source, seed and options give the same bytes. An interrupted preparation is completed by running it
-    again.
+    Unreadable files, exact copies and files that are no images of a class are left out and listed in quarantine.csv.
+    The source's official test set is kept apart in DIR/test; a copy of one of its images among the others stops the
+    preparation. The same source, seed and options give the same bytes. An interrupted preparation is completed by
+    running it again.
     """
     from pneumonia_fl.cli.progress import progress_bars
     from pneumonia_fl.config import parse
@@ -116,10 +134,9 @@ def prepare(
     from pneumonia_fl.data.sources import open_source
     from pneumonia_fl.sections import Preprocess
 
-    names = parse_sites(sites)
-    spec = parse(Preprocess, {"size": size}, "--size")
+    names, spec = parse_sites(sites), parse(Preprocess, {"size": size}, "--size")
     with progress_bars(quiet=as_json) as progress:
-        opened = open_source(source, len(names), progress)
+        opened = open_source(source, len(names), progress, classes or ())
         info = prepare_source(
             opened,
             out,
@@ -129,6 +146,7 @@ def prepare(
             seed=seed,
             val_fraction=val_fraction,
             drop_leaks=drop_leaks,
+            patients_unknown=patients_unknown or None,
             poolable=poolable,
             force=force,
             workers=workers,
@@ -137,7 +155,7 @@ def prepare(
     if as_json:
         echo(info.model_dump_json(indent=2))
     else:
-        _print_summary(info, out.resolve())
+        _print_summary(info, out.resolve(), opened)
 
 
 @app.command()
@@ -178,18 +196,45 @@ def show(
         echo(picture.resolve())
 
 
-def _print_summary(info: "DatasetInfo", out: Path) -> None:
+def _print_summary(info: "DatasetInfo", out: Path, source: "Source") -> None:
+    from pneumonia_fl.data.check import no_test_set, unknown_patients
+    from pneumonia_fl.data.layout import described
+    from pneumonia_fl.data.manifest import TEST
+
     terminal().print(_counts_table(info))
     echo(f"left out: {info.quarantined} not trusted, {info.duplicates} exact copies (quarantine.csv)")
+    for line in described(source.left_out):
+        echo(f"not used: {line} (quarantine.csv)")
+    if set(info.bits) - {"8"}:
+        depths = ", ".join(f"{bits} in {number:,} images" for bits, number in info.bits.items())
+        echo(
+            f"bits of a gray level: {depths}; each is scaled to 8 from its own (column bits of manifest.csv)"
+        )
     if info.leaks_dropped:
         echo(f"{info.leaks_dropped} images left out: their patients have a picture in the official test set")
+    if TEST not in info.counts:
+        echo(no_test_set(any(item.official_split for item in source.items())))
+    if info.patients_unknown:
+        images = sum(sum(classes.values()) for splits in info.counts.values() for classes in splits.values())
+        echo(unknown_patients(info.patients_unknown, images))
     if info.patient_overlap_with_test:
         echo(
             f"{info.patient_overlap_with_test} patient ids occur in the official test set too; "
             "the source numbers its folders separately, so they may be other people"
         )
     echo(f"licence: {info.licence}" + (f"\ncredit: {info.credit}" if info.credit else ""))
-    echo(f"{out}\nNext: pneumonia-fl run fedavg --data {shlex.quote(str(out))}")
+    echo(f"{out}\n{_next(info, out)}")
+
+
+def _next(info: "DatasetInfo", out: Path) -> str:
+    """What comes after; a single site is a hospital that prepares its own images for a federation."""
+    data = shlex.quote(str(out))
+    if len(info.sites) > 1:
+        return f"Next: pneumonia-fl run fedavg --data {data}"
+    return (
+        f"Next: as site {info.sites[0]}, write `data: {out}` into local/pneumonia_fl.yml of the startup kit, then run "
+        f"`pneumonia-fl doctor .` there. To train alone: pneumonia-fl run fedavg --data {data}"
+    )
 
 
 def _counts_table(info: "DatasetInfo") -> Any:

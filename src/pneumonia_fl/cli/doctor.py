@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 KitFolder = Annotated[
-    Path | None, typer.Argument(metavar="KIT", help="A startup kit; without it, this machine only.")
+    Path | None,
+    typer.Argument(metavar="KIT", help="A startup kit, or a folder of kits; without it, this machine only."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
@@ -23,31 +24,35 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, an
 def doctor(kit: KitFolder = None, as_json: Json = False) -> None:
     """Say what is wrong with this machine and a startup kit, and what to do; exit 1 when something fails.
 
-    Works on the kits of servers, sites and people, before they are started and while they run. It changes
-    nothing and ends within ten seconds, whatever the network does.
+    Works on the kits of servers, sites and people, before they are started and while they run; of a folder of kits,
+    on each. It changes nothing and takes at most ten seconds for a kit, whatever the network does.
     """
     from pneumonia_fl.cli.progress import progress_bars
     from pneumonia_fl.fl.doctor.report import examine
-    from pneumonia_fl.fl.kits import open_kit
+    from pneumonia_fl.fl.kits import find_kits
 
-    opened = open_kit(kit) if kit else None
-    with progress_bars(quiet=as_json) as progress:
-        results = examine(opened, progress)
-    good = all(finding.level != "fail" for result in results for finding in result.findings)
+    found = find_kits(kit) if kit else [None]
+    entries = []
+    for one in found:
+        with progress_bars(quiet=as_json) as progress:
+            results = examine(one, progress)
+        entries.append(_as_json(one, results))
+        if not as_json:
+            _print(results, f"{one.name}, {one.folder}" if one and len(found) > 1 else "")
+    good = all(entry["ok"] for entry in entries)
     if as_json:
-        echo(json.dumps(_as_json(opened, results, good), indent=2))
-    else:
-        _print(results)
+        echo(json.dumps(entries[0] if len(found) == 1 else {"ok": good, "kits": entries}, indent=2))
     if not good:
         raise typer.Exit(1)
 
 
-def _as_json(kit: "Kit | None", results: "list[Result]", good: bool) -> dict[str, Any]:
+def _as_json(kit: "Kit | None", results: "list[Result]") -> dict[str, Any]:
     findings = [
         {"check": result.check, "level": finding.level, "message": finding.message}
         for result in results
         for finding in result.findings
     ]
+    good = all(finding["level"] != "fail" for finding in findings)
     return {"ok": good, "kit": _describe(kit) if kit else None, "findings": findings}
 
 
@@ -61,8 +66,10 @@ def _describe(kit: "Kit") -> dict[str, Any]:
     }
 
 
-def _print(results: "list[Result]") -> None:
+def _print(results: "list[Result]", title: str) -> None:
     console = terminal()
+    if title:
+        console.print(title, style="bold", soft_wrap=True)
     for result in results:
         for finding in result.findings:
             console.print(f"{finding.level:<4}", style=COLOURS[finding.level], end=" ")

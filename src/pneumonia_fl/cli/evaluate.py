@@ -47,6 +47,27 @@ def evaluate(model: Model, source: SourceOption, split: SplitOption = "test", as
         echo(json.dumps(result.to_dict(), indent=2))
     else:
         _show(result, times)
+    if times:
+        _renew_report(model, as_json)
+
+
+def _renew_report(model: Path, as_json: bool) -> None:
+    """A report that says what was known before is made again; where there is none, how to make it is printed."""
+    import shlex
+
+    from pneumonia_fl.cli.report import refresh
+    from pneumonia_fl.evaluation import run_of
+    from pneumonia_fl.report import REPORT
+
+    run = run_of(model)
+    if run is None:
+        return
+    if (run.path / REPORT).is_file() and refresh(run.path):
+        said = f"report: {run.path / REPORT} (made again with this evaluation)"
+    else:
+        said = f"- on one page with everything else: pneumonia-fl report {shlex.quote(str(run.path))}"
+    if not as_json:
+        echo(said)
 
 
 def _show(result: "Evaluation", times: int | None) -> None:

@@ -1,16 +1,19 @@
 """`pneumonia-fl up`, `down` and `status`: the servers and sites whose kits are on this machine."""
 
+import contextlib
 import json
 import shlex
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pneumonia_fl.cli.terminal import echo, terminal
+from pneumonia_fl.cli.terminal import echo, printed, terminal
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from pneumonia_fl.fl.kits import Kit
@@ -23,11 +26,13 @@ Data = Annotated[
     ),
 ]
 Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds until everything must be ready.")]
+Yes = Annotated[bool, typer.Option("--yes", help="End jobs that run on a server here without asking.")]
+Drain = Annotated[bool, typer.Option("--drain", help="Wait until no job runs on a server here, then end it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def up(kits: Kits = Path("kits"), data: Data = None, timeout: Timeout = 120, as_json: Json = False) -> None:
-    """Start every server and site whose kit is here, until all sites are registered.
+    """Start every server and site whose kit is here and that does not run yet, until all sites are registered.
 
     Beside a server an MLflow server is started on this machine's loopback, unless the server's settings name one.
     The processes stay when this command is done; `pneumonia-fl down` ends them. Example:
@@ -42,7 +47,7 @@ def up(kits: Kits = Path("kits"), data: Data = None, timeout: Timeout = 120, as_
     console = terminal(stderr=True, quiet=as_json)
     started = time.monotonic()
     with console.status(Text(f"starting the kits in {kits}")):
-        start(kits, data, timeout, lambda text: console.print(text, soft_wrap=True))
+        start(kits, data, timeout, lambda text: _tell(console, text))
     seconds = round(time.monotonic() - started, 1)
     entries = status_of(kits)
     if as_json:
@@ -53,12 +58,22 @@ def up(kits: Kits = Path("kits"), data: Data = None, timeout: Timeout = 120, as_
         echo(f"log of {entry['name']}: {entry['log']}")
 
 
-def down(kits: Kits = Path("kits")) -> None:
-    """End every server and site whose kit is here, their jobs, and the MLflow server beside them."""
+def _tell(console: "Console", text: str) -> None:
+    """Print a line; a reader that has gone (`up | head -1`) must not end what has just been started."""
+    with contextlib.suppress(SystemExit, BrokenPipeError):
+        console.print(text, soft_wrap=True)
+
+
+def down(kits: Kits = Path("kits"), yes: Yes = False, drain: Drain = False) -> None:
+    """End every server and site whose kit is here, their jobs, and the MLflow server beside them.
+
+    Jobs that run on a server end with it, so that it asks first. A job that waits starts after the next `up`.
+    """
     from rich.text import Text
 
     from pneumonia_fl.fl.federation.status import down as stop
 
+    _let_jobs_end(kits, yes, drain)
     started = time.monotonic()
     with terminal(stderr=True).status(Text(f"ending the kits in {kits}")):
         ended = stop(kits)
@@ -66,6 +81,24 @@ def down(kits: Kits = Path("kits")) -> None:
         echo(f"nothing was running in {kits}")
         return
     echo(f"ended {', '.join(ended)} in {time.monotonic() - started:.1f} s")
+
+
+def _let_jobs_end(kits: Path, yes: bool, drain: bool) -> None:
+    """Wait for the jobs that `down` would end, or have the person agree to their end."""
+    from pneumonia_fl.errors import RunError
+    from pneumonia_fl.fl.federation.status import drain as wait
+    from pneumonia_fl.fl.federation.status import running_jobs
+
+    if drain:
+        wait(kits, lambda jobs: echo(f"waiting for {', '.join(map(str, jobs))}", err=True))
+    jobs = [] if yes else running_jobs(kits)
+    if not jobs:
+        return
+    what = f"{'a job runs' if len(jobs) == 1 else f'{len(jobs)} jobs run'} here: {', '.join(map(str, jobs))}"
+    if not sys.stdin.isatty():
+        raise RunError(f"{what}; --drain waits for the end, --yes ends now what runs")
+    if not typer.confirm(printed(f"{what}. End now?"), err=True):
+        raise RunError("nothing was ended; --drain waits until no job runs")
 
 
 def status(kits: Kits = Path("kits"), as_json: Json = False) -> None:

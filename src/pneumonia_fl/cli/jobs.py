@@ -3,11 +3,13 @@
 import json
 import shlex
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pneumonia_fl.cli.settings import InitFrom, all_overrides
 from pneumonia_fl.cli.terminal import echo, terminal
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ def submit(
     study: Study = "default",
     overrides: Overrides = None,
     rounds: Rounds = None,
+    init_from: InitFrom = None,
     min_sites: MinSites = None,
     ship_code: ShipCode = False,
     data: Data = None,
@@ -91,7 +94,8 @@ def submit(
     from pneumonia_fl.fl.admin.submit import submit as send
     from pneumonia_fl.fl.admin.watch import watch as follow
 
-    wanted = Wanted(job, all_overrides(overrides, rounds, min_sites), data, ship_code, token)
+    changes = all_overrides(overrides, rounds=rounds, min_sites=min_sites, init_from=init_from)
+    wanted = Wanted(job, changes, data, ship_code, token)
     with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
         submitted = send(admin, wanted, view.progress)
         view.on_submitted(submitted)
@@ -151,26 +155,33 @@ def logs(
     job_id: Id,
     kit: Kit = None,
     study: Study = "default",
-    site: Annotated[str | None, typer.Option("--site", help="What this site has sent of its log.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
 ) -> None:
-    """Print a job's log on the server, or what a site has sent of its own."""
+    """Print a job's log on the server. A site's log stays at the site: KIT/JOB-ID/log.txt there."""
     from pneumonia_fl.fl.admin.logs import follow_log, read_log
 
     with _login(kit, study) as admin:
         found = admin.find(job_id)
-        parts = follow_log(admin, found, site) if follow else iter([read_log(admin, found, site)])
+        parts = follow_log(admin, found) if follow else iter([read_log(admin, found)])
         for part in parts:
             echo(part, nl=False)
 
 
-def abort(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: Json = False) -> None:
-    """Stop a running job, or keep a waiting one from starting."""
-    with _login(kit, study, acts=True) as admin:
-        found = admin.find(job_id)
-        message = admin.abort(found)
+def abort(
+    job_id: Id,
+    kit: NamedKit = None,
+    study: Study = "default",
+    wait: Annotated[bool, typer.Option(help="Wait until the job has ended.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Stop a running job, or keep a waiting one from starting; what its rounds have made is kept."""
+    from pneumonia_fl.cli.jobview import JobView
+    from pneumonia_fl.fl.admin.watch import abort as end
+
+    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+        message, job = end(admin, admin.find(job_id), view if wait else None)
     if as_json:
-        _print_json({"id": found, "message": message})
+        _print_json({"id": job.id, "status": job.status, "reason": job.reason, "message": message})
     else:
         echo(message)
 
@@ -195,13 +206,19 @@ def download(
     RunView(quiet=as_json).show_result(run, as_json)
 
 
-def clone(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: Json = False) -> None:
+def clone(
+    job_id: Id,
+    kit: NamedKit = None,
+    study: Study = "default",
+    init_from: InitFrom = None,
+    as_json: Json = False,
+) -> None:
     """Run a job again with the same settings, as a new job."""
     from pneumonia_fl.cli.jobview import JobView
     from pneumonia_fl.fl.admin.submit import clone as send
 
     with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
-        submitted = send(admin, admin.find(job_id), view.progress)
+        submitted = send(admin, admin.find(job_id), init_from, view.progress)
     _show_submitted(submitted, kit, as_json)
 
 
@@ -222,7 +239,7 @@ def resume(
     from pneumonia_fl.fl.admin.submit import resume as send
 
     with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
-        changes = all_overrides(overrides, rounds, min_sites)
+        changes = all_overrides(overrides, rounds=rounds, min_sites=min_sites)
         submitted = send(admin, admin.find(job_id), changes, view.progress)
     _show_submitted(submitted, kit, as_json)
 
@@ -236,13 +253,6 @@ def delete(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: 
         _print_json({"id": found})
     else:
         echo(f"deleted job {found}")
-
-
-def all_overrides(overrides: list[str] | None, rounds: int | None, min_sites: int | None) -> list[str]:
-    """Every setting that the user changes, as `key=value`."""
-    extra = [f"rounds={rounds}"] if rounds else []
-    extra += [f"min_sites={min_sites}"] if min_sites else []
-    return [*(overrides or []), *extra]
 
 
 def _login(kit: Path | None, study: str, acts: bool = False) -> "AbstractContextManager[Admin]":
@@ -272,13 +282,8 @@ def _show_submitted(
     submitted: "Submitted", kit: Path | None, as_json: bool, ending: "Ending | None" = None
 ) -> None:
     """Print the id and the next commands; after a wait, how the job ended."""
-    known = {
-        "id": submitted.id,
-        "name": submitted.name,
-        "sites": list(submitted.sites),
-        "token": submitted.token,
-    }
     if as_json:
+        known = asdict(submitted)
         _print_json({**known, **(ending.as_dict() if ending else {})})
     elif ending is None:
         option = f" --kit {shlex.quote(str(kit))}" if kit else ""

@@ -15,7 +15,7 @@ from pneumonia_fl.cli.terminal import echo, terminal, text_column
 from pneumonia_fl.fl.plan import Plan
 from pneumonia_fl.journal import LOSS_POINTS, Event
 from pneumonia_fl.report import REPORT
-from pneumonia_fl.runs import RunFolder, ui_command
+from pneumonia_fl.runs import RunFolder, pasted_command, ui_command
 
 
 class RunView:
@@ -34,7 +34,7 @@ class RunView:
         self._tasks: dict[str, TaskID] = {}
         self._sites: dict[str, TaskID] = {}
         self._rounds = 0
-        self._first_round_at: float | None = None
+        self._trained_since: float | None = None
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -74,7 +74,6 @@ class RunView:
             handler(event)
 
     def _on_round_started(self, event: Event) -> None:
-        self._first_round_at = self._first_round_at or time.monotonic()
         number = event["round"]
         final = event["task"] == "validate"
         name = "evaluating the final model" if final else f"round {number + 1}/{self._rounds}"
@@ -95,6 +94,8 @@ class RunView:
         self._on_site(event)
 
     def _on_loss(self, event: Event) -> None:
+        # Not from the first round's start, which waits for the trainers to load PyTorch.
+        self._trained_since = self._trained_since or time.monotonic()
         self._bars.update(self._sites[event["site"]], advance=1, note=f"training loss {event['value']:.3f}")
 
     def _on_site(self, event: Event) -> None:
@@ -117,9 +118,9 @@ class RunView:
         self._console.print(event["reason"], soft_wrap=True)
 
     def _time_left(self, done: int) -> str:
-        if not done or self._first_round_at is None or done >= self._rounds:
+        if not done or self._trained_since is None or done >= self._rounds:
             return ""
-        seconds = (time.monotonic() - self._first_round_at) / done * (self._rounds - done)
+        seconds = (time.monotonic() - self._trained_since) / done * (self._rounds - done)
         return f"about {int(seconds // 60)}:{int(seconds % 60):02d} left"
 
     def _say(self, text: str) -> None:
@@ -157,17 +158,15 @@ def _print_tracking(console: Console, run: RunFolder) -> None:
         console.print(f"MLflow: {mlflow['uri']}", soft_wrap=True)
     if mlflow.get("error"):
         console.print(
-            f"MLflow at {mlflow['uri']} did not take everything ({mlflow['undelivered']} points are missing; "
-            f"why: run.json). All metrics are kept in {run.metrics_file}.",
+            f"MLflow at {mlflow['uri']} did not take everything ({mlflow['undelivered']} points are missing): "
+            f"{mlflow['error']}. All metrics are kept in {run.metrics_file}.",
             style="yellow",
             soft_wrap=True,
         )
 
 
 def _print_command(console: Console, name: str, command: list[str]) -> None:
-    import shlex
-
-    console.print(f"{name:<13}{shlex.join(command)}", soft_wrap=True)
+    console.print(f"{name:<13}{pasted_command(command)}", soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

@@ -26,7 +26,10 @@ from pneumonia_fl.cli.show import runs, ui
 from pneumonia_fl.cli.sweep import sweep
 from pneumonia_fl.cli.terminal import echo, replace_what_a_terminal_lacks
 from pneumonia_fl.data.files import keep_files_private
+from pneumonia_fl.environment import report_nothing
 from pneumonia_fl.errors import PneumoniaFLError
+
+OUT_OF_MEMORY = "out of memory; end other programs, or give fewer --workers, then run again"
 
 app = App(
     help=f"Federated learning of a chest X-ray pneumonia classifier on NVIDIA FLARE.\n\n{DISCLAIMER}",
@@ -81,6 +84,7 @@ def main() -> None:
     """Run the command line; never returns normally."""
     keep_files_private()
     replace_what_a_terminal_lacks()
+    report_nothing()
     signal.signal(signal.SIGTERM, _interrupt)
     debug = "--debug" in sys.argv[1:]
     try:
@@ -88,6 +92,9 @@ def main() -> None:
     except (PneumoniaFLError, OSError) as error:  # OSError: a full disk, a missing right; it names the file
         echo(traceback.format_exc() if debug else f"error: {_said(error)}", err=True)
         sys.exit(getattr(error, "exit_code", 1))
+    except MemoryError:
+        echo(traceback.format_exc() if debug else f"error: {OUT_OF_MEMORY}", err=True)
+        sys.exit(1)
     except Exception:  # Python itself would print what it quotes as it is, escape sequences included
         echo(traceback.format_exc(), err=True)
         sys.exit(1)

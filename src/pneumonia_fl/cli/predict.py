@@ -8,6 +8,7 @@ import typer
 
 from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.cli.terminal import echo, terminal
+from pneumonia_fl.text import escaped
 
 if TYPE_CHECKING:
     from pneumonia_fl.checkpoint import ModelCard
@@ -39,7 +40,7 @@ def predict(model: Model, images: Images, as_json: Json = False) -> None:
         _show(card, answers)
     failed = [answer for answer in answers if answer.error]
     for answer in failed:
-        echo(f"error: {answer.image}: {answer.error}", err=True)
+        echo(f"error: {escaped(answer.image)}: {answer.error}", err=True)
     if failed:
         raise typer.Exit(1)
 
@@ -49,7 +50,7 @@ def _to_dict(card: "ModelCard", answers: "list[Prediction]") -> dict[str, object
         include={"job", "round", "threshold", "temperature", "offset", "operating_point"}
     )
     images = [
-        {"image": str(a.image), "probability": a.probability, "answer": a.answer, "error": a.error}
+        {"image": escaped(a.image), "probability": a.probability, "answer": a.answer, "error": a.error}
         for a in answers
     ]
     return {**shared, "disclaimer": DISCLAIMER, "images": images}
@@ -65,7 +66,7 @@ def _show(card: "ModelCard", answers: "list[Prediction]") -> None:
     for one in answers:
         known = one.probability is not None
         table.add_row(
-            str(one.image), f"{one.probability:.3f}" if known else "–", one.answer or "cannot be read"
+            escaped(one.image), f"{one.probability:.3f}" if known else "–", one.answer or "cannot be read"
         )
     rule = card.operating_point or "as the model card says"
     table.caption = f"Pneumonia from {card.threshold:.3f} on ({rule}). {DISCLAIMER}"

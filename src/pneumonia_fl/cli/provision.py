@@ -81,11 +81,10 @@ def provision(
         return
     from pneumonia_fl.cli.progress import progress_bars
     from pneumonia_fl.fl.provision import make
-    from pneumonia_fl.fl.provision.edit import add_participants
+    from pneumonia_fl.fl.provision.edit import added
 
-    add_participants(project, add_site or [], add_user or [])
     request = make.Request(project, out, named, tuple(renew or ()), wheel)
-    with progress_bars(quiet=as_json) as progress:
+    with added(project, add_site or [], add_user or []), progress_bars(quiet=as_json) as progress:
         result = make.provision(request, progress)
     if as_json:
         echo(json.dumps(result.as_json(), indent=2))

@@ -66,13 +66,23 @@ def report(
     echo(DISCLAIMER)
 
 
+def refresh(folder: Path) -> bool:
+    """Make the report of a run once more and put it where MLflow shows it; False when it cannot be made."""
+    from pneumonia_fl.errors import PneumoniaFLError
+    from pneumonia_fl.report.build import build_report
+
+    try:
+        build_report(folder)
+    except (PneumoniaFLError, OSError) as error:
+        echo(f"warning: the report is not made again: {error}", err=True)
+        return False
+    _log(folder)
+    return True
+
+
 def _log(folder: Path) -> bool:
-    """Put the new report into the run's own MLflow database, when it has one."""
+    """Put the new report into the run's own MLflow records, when it has some."""
+    from pneumonia_fl.fl.mlflow_records import log_report
     from pneumonia_fl.runs import RunFolder
 
-    run = RunFolder(folder)
-    if not run.mlflow_db.is_file() or not run.mlflow_status.is_file():
-        return False
-    from pneumonia_fl.fl.mlflow_records import log_report
-
-    return log_report(run)
+    return log_report(RunFolder(folder))

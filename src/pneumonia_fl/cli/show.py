@@ -4,7 +4,7 @@ import json
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -58,9 +58,15 @@ def runs(root: Root = RUNS, as_json: Json = False) -> None:
 
 def ui(
     tool: Annotated[Tool, typer.Argument(help="Which program to open.")],
-    run: Annotated[Path, typer.Argument(help="A run folder; or a server's startup kit.")],
+    run: Annotated[
+        Path, typer.Argument(help="A folder of a run or a sweep; or a server's or site's startup kit.")
+    ],
     port: Annotated[
-        int | None, typer.Option(help="Port; default 6006 for TensorBoard, 5000 for MLflow.")
+        int | None,
+        typer.Option(
+            help="Port; 0: any free one. Default: 6006 for TensorBoard, 5000 for MLflow, or a free one.",
+            show_default=False,
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; the default is this machine only.")
@@ -68,17 +74,16 @@ def ui(
 ) -> None:
     """Open TensorBoard or MLflow on one run, until Ctrl-C; TensorBoard also on all jobs of a server, running or done.
 
-    A server's MLflow runs beside it: of a server's kit, print its address, and where its password lies.
+    The address is printed when it answers; looking at a run changes nothing in it. A server's MLflow runs beside it:
+    of a server's kit, print its address, and where its password lies.
     """
-    from pneumonia_fl.fl.processes import run_until_stopped
+    from pneumonia_fl.fl.viewer import show
 
-    number = port or (6006 if tool is Tool.tensorboard else 5000)
     if tool is Tool.mlflow and (run / "startup").is_dir():
         echo(_mlflow_of_server(run))
         return
-    command = _command(tool, run, number, host)
-    echo(f"http://{host}:{number}/   (Ctrl-C ends it)", err=True)
-    raise typer.Exit(run_until_stopped(command))
+    name: Literal["tensorboard", "mlflow"] = "mlflow" if tool is Tool.mlflow else "tensorboard"
+    raise typer.Exit(show(name, run, port, host, lambda text: echo(text, err=True)))
 
 
 def _mlflow_of_server(folder: Path) -> str:
@@ -88,14 +93,3 @@ def _mlflow_of_server(folder: Path) -> str:
     uri, user, password_file = address_and_login(folder)
     login = f"\nuser: {user}\npassword: in {password_file}" if password_file else ""
     return f"MLflow: {uri}{login}"
-
-
-def _command(tool: Tool, folder: Path, port: int, host: str) -> list[str]:
-    from pneumonia_fl.runs import RunFolder, relocate_artifacts, tensorboard_command, ui_command
-
-    if (folder / "startup").is_dir():
-        return tensorboard_command(folder / "tensorboard", port, host)
-    run = RunFolder.open(folder)
-    if tool is Tool.mlflow:
-        relocate_artifacts(run)
-    return ui_command(run, tool.value, port, host)

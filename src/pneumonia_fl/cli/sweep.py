@@ -75,10 +75,8 @@ def sweep(
 
 def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
     """The ranking, where everything is, and the command that opens MLflow on it."""
-    import shlex
-
     from pneumonia_fl.fl.sweep import ranked
-    from pneumonia_fl.runs import RunFolder, ui_command
+    from pneumonia_fl.runs import RunFolder, pasted_command, ui_command
 
     console.print(_table(summary["grid"], ranked(summary)))
     for row in summary["points"]:
@@ -86,8 +84,8 @@ def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
             console.print(f"{row['name']} {row['state']}: {row['reason']}", style="yellow", soft_wrap=True)
     mlflow = summary["mlflow"]
     lines = {"sweep": folder, "best point": folder / summary["best"], "MLflow": mlflow["uri"]}
-    if mlflow["uri"].startswith("sqlite:"):
-        lines["MLflow"] = shlex.join(ui_command(RunFolder(folder), "mlflow", 5000))
+    if mlflow["uri"].startswith("sqlite"):
+        lines["MLflow"] = pasted_command(ui_command(RunFolder(folder), "mlflow", 5000))
     if mlflow["error"]:
         lines["MLflow"] = f"did not take everything: {mlflow['error']}"
     for name, text in lines.items():

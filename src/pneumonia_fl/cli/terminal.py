@@ -12,13 +12,22 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from pneumonia_fl.text import escaped
+
 if TYPE_CHECKING:
     from rich.progress import TextColumn
 
 
 def printed(text: object) -> str:
-    """Return `text` with a space for everything that is neither printable nor a line break."""
-    return "".join(char if char.isprintable() or char == "\n" else " " for char in str(text))
+    """Return `text` with a space for everything that is neither printable nor a line break.
+
+    Bytes of a file name that are no UTF-8 are escaped: a reader has to recognise the file.
+    """
+    return "".join(char if char.isprintable() or char == "\n" else _shown(char) for char in str(text))
+
+
+def _shown(char: str) -> str:
+    return escaped(char) if "\ud800" <= char <= "\udfff" else " "
 
 
 def replace_what_a_terminal_lacks() -> None:

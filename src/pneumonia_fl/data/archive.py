@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item
-from pneumonia_fl.data.layout import find_items, origin
+from pneumonia_fl.data.items import UNKNOWN_LICENCE, Contents, Item, LeftOut
+from pneumonia_fl.data.layout import CLASSES, Classes, find_items, origin
 from pneumonia_fl.errors import ArchiveError, DataError
 
 # The original set is 1.2 GB (Kaggle: twice). Images hardly compress; deflate's limit: 1032.
@@ -27,6 +27,17 @@ MAX_FILE_BYTES = 256 * 2**20
 
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 _ENCRYPTED = 0x1
+_TAR_MARK = 257
+_OTHER_KINDS = {
+    b"\x1f\x8b": "a gzip file (.tar.gz, .gz)",
+    b"BZh": "a bzip2 file (.tar.bz2, .bz2)",
+    b"\xfd7zXZ": "an xz file (.tar.xz, .xz)",
+    b"\x28\xb5\x2f\xfd": "a zstandard file (.tar.zst, .zst)",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a rar archive",
+    b"\xff\xd8\xff": "one JPEG image",
+    b"\x89PNG": "one PNG image",
+}
 
 
 @dataclass
@@ -34,16 +45,20 @@ class ZipSource:
     """A zip in the Kaggle or Mendeley layout. Make it with `open_zip`."""
 
     path: Path
+    contents: Contents
     kind: str = "zip"
     licence: str = UNKNOWN_LICENCE
     credit: str = ""
     _file: zipfile.ZipFile | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def left_out(self) -> LeftOut:
+        """Entries that are no images of a class."""
+        return self.contents.left_out
+
     def items(self) -> list[Item]:
         """List the images sorted by name; nested copies count once."""
-        entries = check_archive(self.path)
-        files = [entry.filename for entry in entries if not entry.is_dir()]
-        return find_items(files, [entry.filename for entry in entries if entry.is_dir()], self.path.name)
+        return self.contents.items
 
     def read(self, item: Item) -> bytes:
         """Return one file's bytes; `DataError` when the archive is damaged there."""
@@ -64,15 +79,18 @@ class ZipSource:
         return {**self.__dict__, "_file": None}
 
 
-def open_zip(path: Path, kind: str = "zip") -> ZipSource:
+def open_zip(path: Path, kind: str = "zip", classes: Classes = CLASSES) -> ZipSource:
     """Check the zip at `path` and open it as a source.
 
     Raises:
         ArchiveError: it is not a zip, is damaged, or has entries that no honest archive has.
         DataError: it holds no class folders.
     """
-    licence, credit = origin(ZipSource(path).items())
-    return ZipSource(path, kind, licence, credit)
+    entries = check_archive(path)
+    files = {entry.filename: (entry.CRC, entry.file_size) for entry in entries if not entry.is_dir()}
+    folders = [entry.filename for entry in entries if entry.is_dir()]
+    contents = find_items(files, folders, path.name, classes, lambda one, other: files[one] == files[other])
+    return ZipSource(path, contents, kind, *origin(contents.items))
 
 
 def check_archive(path: Path) -> list[zipfile.ZipInfo]:
@@ -101,7 +119,22 @@ def _open(path: Path) -> zipfile.ZipFile:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
-        raise ArchiveError(f"{path.name} is no zip file or is damaged; download or copy it again") from None
+        other = _other_kind(path)
+        problem = (
+            f"is {other}, which is not read in place; unpack it and give the folder"
+            if other
+            else "is no zip file or is damaged; download or copy it again"
+        )
+        raise ArchiveError(f"{path.name} {problem}") from None
+
+
+def _other_kind(path: Path) -> str:
+    """Name an archive of another kind by its first bytes; a tar has its mark behind the first file's name."""
+    with path.open("rb") as file:
+        head = file.read(_TAR_MARK + len(b"ustar"))
+    if head[_TAR_MARK:] == b"ustar":
+        return "a tar archive"
+    return next((kind for mark, kind in _OTHER_KINDS.items() if head.startswith(mark)), "")
 
 
 def _check_name(path: Path, entry: zipfile.ZipInfo) -> None:

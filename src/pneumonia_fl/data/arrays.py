@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from pneumonia_fl.data.archive import check_archive
-from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item
-from pneumonia_fl.data.layout import KERMANY_CREDIT, KERMANY_LICENCE
-from pneumonia_fl.data.manifest import NORMAL, SPLITS
+from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item, LeftOut
+from pneumonia_fl.data.layout import KERMANY_CREDIT, KERMANY_LICENCE, split_of
+from pneumonia_fl.data.manifest import NORMAL
 from pneumonia_fl.data.store import Pixels
 from pneumonia_fl.errors import DataError
 
+NO_SPLIT_ARRAY = "an array that is neither images nor labels of a split"
 MEDMNIST_CREDIT = "; as PneumoniaMNIST: Yang et al. (2023), MedMNIST v2, Scientific Data 10, 41"
 
 
@@ -25,28 +27,48 @@ class NpzSource:
     licence: str = UNKNOWN_LICENCE
     credit: str = ""
     _cache: dict[str, Pixels] = field(default_factory=dict, repr=False, compare=False)
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def items(self) -> list[Item]:
         """List the images by split and number."""
-        items = [item for split in SPLITS for item in self._items_of(split)]
+        items = [item for prefix in self._prefixes() for item in self._items_of(prefix)]
         if not items:
-            raise DataError(f"{self.path.name} has no train_images, val_images or test_images")
+            raise DataError(
+                f"{self.path.name} has no train_images, val_images or test_images; it has {', '.join(self._names())}"
+            )
         return sorted(items, key=lambda item: item.name)
 
+    @property
+    def left_out(self) -> LeftOut:
+        """Arrays that are neither images nor labels of a split."""
+        used = {f"{prefix}_{what}" for prefix in self._prefixes() for what in ("images", "labels")}
+        return [(name, NO_SPLIT_ARRAY) for name in self._names() if name.lower() not in used]
+
     def read(self, item: Item) -> Pixels:
-        """Return one image, uint8 (H,W)."""
+        """Return one image, uint8 (H,W); threads may read side by side."""
         split, _, number = item.name.partition("/")
-        if split not in self._cache:
-            self._cache.clear()
-            self._cache[split] = self._array(f"{split}_images")
+        with self._lock:  # the first to need a split unpacks all of it; the others wait
+            if split not in self._cache:
+                self._cache[split] = self._array(f"{split}_images")
         image: Pixels = self._cache[split][int(number)]
         return image
 
     def hospital(self, item: Item) -> None:
         """Return None: the archive does not tell hospitals apart."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": {}}
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Each process unpacks for itself; a lock cannot travel.
+        return NpzSource, (self.path, self.kind, self.licence, self.credit)
+
+    def _names(self) -> list[str]:
+        with self._open() as file:
+            return sorted(file.files)
+
+    def _prefixes(self) -> list[str]:
+        """What stands before `_images`, in lower case, where it means a split: train, training, val, testing …"""
+        names = [name.lower() for name in self._names()]
+        prefixes = [name.removesuffix("_images") for name in names if name.endswith("_images")]
+        return [prefix for prefix in prefixes if split_of([prefix])]
 
     def _items_of(self, split: str) -> list[Item]:
         labels = self._array(f"{split}_labels").reshape(-1)
@@ -63,11 +85,18 @@ class NpzSource:
         return [_item(split, index, int(label)) for index, label in enumerate(labels)]
 
     def _array(self, name: str) -> Any:
+        with self._open() as file:
+            try:
+                found = next((there for there in file.files if there.lower() == name), None)
+                return np.empty((0,), np.uint8) if found is None else file[found]
+            except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:
+                raise DataError(f"{self.path.name}: cannot read {name} ({error})") from None
+
+    def _open(self) -> Any:
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                return file[name] if name in file else np.empty((0,), np.uint8)
-        except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:
-            raise DataError(f"{self.path.name}: cannot read {name} ({error})") from None
+            return np.load(self.path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{self.path.name}: cannot be read ({error})") from None
 
 
 def open_npz(path: Path) -> NpzSource:
@@ -87,4 +116,5 @@ def open_npz(path: Path) -> NpzSource:
 
 def _item(split: str, index: int, label: int) -> Item:
     name = f"{split}/{index:06d}"
-    return Item(name, label, name, "normal" if label == NORMAL else "unknown", split)
+    subtype = "normal" if label == NORMAL else "unknown"
+    return Item(name, label, name, subtype, split_of([split]), known=False)

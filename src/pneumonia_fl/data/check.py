@@ -1,9 +1,7 @@
 """Is a prepared folder what it says it is, and can it be trained on?"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pneumonia_fl.data.manifest import (
     CLASS_NAMES,
@@ -16,20 +14,11 @@ from pneumonia_fl.data.manifest import (
     read_info,
     read_manifest,
 )
-from pneumonia_fl.data.prepare import PARTIAL, QUARANTINE
+from pneumonia_fl.data.output import PARTIAL, QUARANTINE
 from pneumonia_fl.data.store import IMAGES, SiteData
 from pneumonia_fl.errors import DataError
+from pneumonia_fl.findings import Finding, Level
 from pneumonia_fl.paths import missing
-
-Level = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at, and how it is."""
-
-    level: Level
-    message: str
 
 
 def check(folder: Path) -> list[Finding]:
@@ -50,10 +39,29 @@ def check(folder: Path) -> list[Finding]:
     findings = [Finding("ok", f"complete: {len(rows):,} images of {len(info.sites)} sites")]
     findings += _check_manifest(folder, info, rows)
     findings += _check_stores(folder, info, rows)
-    findings += _check_separation(rows)
+    findings += _check_patients(info, rows)
+    findings += _check_test(rows)
     findings += _check_classes(info)
     findings += _check_left_out(info)
     return findings
+
+
+def unknown_patients(unknown: int, images: int) -> str:
+    """Say what it means that the patients of so many images are unknown."""
+    return (
+        f"patient unknown for {unknown:,} of {images:,} images ({unknown / images:.1%}): each name counts as a patient "
+        "of its own, so one person may be in two sites, or in both train and val"
+    )
+
+
+def no_test_set(split_up: bool) -> str:
+    """Say what it means that a source has no test set that was recognised."""
+    if split_up:
+        return "no test set recognised: the source's train and val folders are for training and validation"
+    return (
+        "no split recognised (train, val, test): all images are for training and validation; "
+        "if the source has a test set, it is trained on"
+    )
 
 
 def _finding(good: bool, ok: str, bad: str, level: Level = "fail") -> Finding:
@@ -94,20 +102,30 @@ def _check_store(folder: Path, rows: Sequence[Row]) -> Iterator[Finding]:
     yield from (finding for finding in _check_manifest(folder, data.info, data.rows) if finding.level != "ok")
 
 
-def _check_separation(rows: Sequence[Row]) -> Iterator[Finding]:
-    pool = [row for row in rows if row.split != TEST]
-    torn = _several(pool, lambda row: row.patient, lambda row: (row.site, row.split))
+def _check_patients(info: DatasetInfo, rows: Sequence[Row]) -> Iterator[Finding]:
+    torn = _several(
+        (row for row in rows if row.split != TEST), lambda row: row.patient, lambda row: (row.site, row.split)
+    )
     yield _finding(
         not torn,
-        "no patient is in two sites or in both train and val",
+        f"no {'known ' if info.patients_unknown else ''}patient is in two sites or in both train and val",
         f"{len(torn)} patients are in two sites or in both train and val; prepare the data again",
     )
+    if info.patients_unknown:
+        yield Finding("warn", unknown_patients(info.patients_unknown, len(rows)))
+
+
+def _check_test(rows: Sequence[Row]) -> Iterator[Finding]:
+    pool = [row for row in rows if row.split != TEST]
     leaks = {row.sha256 for row in pool} & {row.sha256 for row in rows if row.split == TEST}
-    yield _finding(
-        not leaks,
-        "no test image is used for training",
-        f"{len(leaks)} test images are used for training too; prepare the data again",
-    )
+    if not any(row.official_split for row in rows):
+        yield Finding("warn", no_test_set(split_up=False))
+    else:
+        yield _finding(
+            not leaks,
+            "no test image is used for training",
+            f"{len(leaks)} test images are used for training too; prepare the data again",
+        )
     named = {row.site for row in pool}
     yield _finding("" not in named, "every training image has its site", "training images without a site")
 
@@ -121,15 +139,15 @@ def _several(
 
 
 def _check_classes(info: DatasetInfo) -> Iterator[Finding]:
-    for site in info.sites:
-        for split in ("train", "val"):
-            classes = info.counts.get(site, {}).get(split, {})
-            missing = [name for name in CLASS_NAMES if not classes.get(name)]
-            if len(missing) == len(CLASS_NAMES):
-                yield Finding("fail", f"{site}: no {split} images")
-            elif missing:
-                effect = "its AUROC is n/a" if split == "val" else "it can train on one class only"
-                yield Finding("warn", f"{site}: no {missing[0]} images in {split}; {effect}")
+    wanted = [(site, split) for site in info.sites for split in ("train", "val")]
+    for site, split in [*wanted, *([(TEST, TEST)] if TEST in info.counts else [])]:
+        classes = info.counts.get(site, {}).get(split, {})
+        missing = [name for name in CLASS_NAMES if not classes.get(name)]
+        if len(missing) == len(CLASS_NAMES):
+            yield Finding("fail", f"{site}: no {split} images")
+        elif missing:
+            effect = "it can train on one class only" if split == "train" else "its AUROC is n/a"
+            yield Finding("warn", f"{site}: no {missing[0]} images in {split}; {effect}")
 
 
 def _check_left_out(info: DatasetInfo) -> Iterator[Finding]:
@@ -137,6 +155,8 @@ def _check_left_out(info: DatasetInfo) -> Iterator[Finding]:
         yield Finding(
             "warn", f"{info.quarantined} files could not be trusted and are left out, see {QUARANTINE}"
         )
+    for reason, number in info.unused.items():
+        yield Finding("ok", f"{number} files are not used: {reason}, see {QUARANTINE}")
     if info.duplicates:
         yield Finding("ok", f"{info.duplicates} exact copies are left out, see {QUARANTINE}")
     if info.leaks_dropped:

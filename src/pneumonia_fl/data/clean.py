@@ -3,7 +3,7 @@
 The official test set is left as it is. Everything else is the pool, which training and validation come from.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pneumonia_fl.data.decoding import Outcome
@@ -64,11 +64,12 @@ def clean(items: Sequence[Item], outcomes: Sequence[Outcome], drop_leaks: bool =
     if not pool:
         reason = f"; the first problem: {broken[0][0]}: {broken[0][1]}" if broken else ""
         raise DataError(f"no readable images to train on{reason}")
-    pool, leaked = _without_leaks(pool, test, drop_leaks)
+    person = _same_people(pool)
+    pool, leaked = _without_leaks(pool, test, person, drop_leaks)
     overlap = {picture.item.patient for picture in pool} & {picture.item.patient for picture in test}
     kept, disputed, copies = _without_copies(pool)
     return Cleaned(
-        pool=kept,
+        pool=[replace(p, item=replace(p.item, patient=person[p.item.patient])) for p in kept],
         test=test,
         left_out=sorted(broken + leaked + disputed + copies),
         quarantined=len(broken) + len(disputed),
@@ -78,8 +79,20 @@ def clean(items: Sequence[Item], outcomes: Sequence[Outcome], drop_leaks: bool =
     )
 
 
+def _by_content(pool: Iterable[Picture]) -> list[list[Picture]]:
+    same: dict[str, list[Picture]] = {}
+    for picture in pool:
+        same.setdefault(picture.outcome.sha256, []).append(picture)
+    return list(same.values())
+
+
+def _same_people(pool: Iterable[Picture]) -> dict[str, str]:
+    """Map every patient to the one name of all who share a picture, be it through others."""
+    return _merge([[picture.item.patient for picture in group] for group in _by_content(pool)])
+
+
 def _without_leaks(
-    pool: list[Picture], test: Sequence[Picture], drop: bool
+    pool: list[Picture], test: Sequence[Picture], person: Mapping[str, str], drop: bool
 ) -> tuple[list[Picture], list[tuple[str, str]]]:
     """Return the pool without patients who share a picture with the test set, and their files."""
     held_out = {picture.outcome.sha256: picture.item.name for picture in test}
@@ -91,30 +104,26 @@ def _without_leaks(
             f"({', '.join(pairs[:3])}{', …' if len(pairs) > 3 else ''}); "
             "--drop-leaks leaves their patients out"
         )
-    patients = {picture.item.patient for picture in leaks}
+    people = {person[picture.item.patient] for picture in leaks}
     reason = "its patient has a picture in the official test set"
-    left_out = [(picture.item.name, reason) for picture in pool if picture.item.patient in patients]
-    return [picture for picture in pool if picture.item.patient not in patients], left_out
+    gone = [(picture.item.name, reason) for picture in pool if person[picture.item.patient] in people]
+    return [picture for picture in pool if person[picture.item.patient] not in people], gone
 
 
 def _without_copies(
     pool: Sequence[Picture],
 ) -> tuple[list[Picture], list[tuple[str, str]], list[tuple[str, str]]]:
     """Return pictures to keep, pictures filed under both classes, and further copies of kept ones."""
-    same: dict[str, list[Picture]] = {}
-    for picture in pool:
-        same.setdefault(picture.outcome.sha256, []).append(picture)
-    patients = _merge([[picture.item.patient for picture in group] for group in same.values()])
     kept: list[Picture] = []
     disputed: list[tuple[str, str]] = []
     copies: list[tuple[str, str]] = []
-    for first, *others in same.values():
+    for first, *others in _by_content(pool):
         if any(other.item.label != first.item.label for other in others):
             disputed += [
                 (p.item.name, "the same picture is filed under both classes") for p in (first, *others)
             ]
             continue
-        kept.append(replace(first, item=replace(first.item, patient=patients[first.item.patient])))
+        kept.append(first)
         copies += [(other.item.name, f"exact copy of {first.item.name}") for other in others]
     return kept, disputed, copies
 

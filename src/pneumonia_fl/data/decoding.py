@@ -20,11 +20,13 @@ from pathlib import Path
 
 from pneumonia_fl.data.files import private
 from pneumonia_fl.data.items import Item, Source
+from pneumonia_fl.data.pixels import BYTE
 from pneumonia_fl.data.sources import read_image
 from pneumonia_fl.environment import cpu_count
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.progress import Progress
 from pneumonia_fl.sections import Preprocess
+from pneumonia_fl.text import printable
 
 STAGE = "decode"
 # 32 images keep a worker busy for about 30 ms; a result is a few kB.
@@ -39,12 +41,13 @@ _Chunks = dict[int, Sequence[Item]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one image: its hash and original size in pixels, or the `problem` it has."""
+    """What became of one image: hash, original size in pixels and bits of a gray level, or the `problem` it has."""
 
     sha256: str = ""
     width: int = 0
     height: int = 0
     problem: str = ""
+    bits: int = BYTE
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,11 @@ class Decoder:
     def _one(self, item: Item) -> tuple[Outcome, bytes]:
         try:
             decoded, content = read_image(self.source, item, self.spec)
-        except (
-            Exception
-        ) as error:  # Decoders raise nearly anything on damaged bytes; one file must not stop all.
-            return Outcome(problem=_one_line(error)), bytes(self.spec.size**2)
+        except DataError as error:
+            return Outcome(problem=printable(error)), bytes(self.spec.size**2)
         sha256 = hashlib.sha256(content).hexdigest()
-        return Outcome(sha256, decoded.width, decoded.height), decoded.pixels.tobytes()
+        outcome = Outcome(sha256, decoded.width, decoded.height, bits=decoded.bits)
+        return outcome, decoded.pixels.tobytes()
 
 
 def decode_all(
@@ -91,6 +93,7 @@ def decode_all(
     Raises:
         OSError: the file cannot be written.
         DataError: a worker was killed.
+        StorageError, MemoryError: images cannot be read for reasons that are not theirs.
     """
     with open(decoder.pixels, "wb", opener=private) as file:
         file.truncate(len(items) * decoder.spec.size**2)
@@ -147,8 +150,3 @@ def _follow_parent() -> None:
 def _work(start: int, items: Sequence[Item]) -> list[Outcome]:
     assert _decoder is not None
     return _decoder.chunk(start, items)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error.strerror if isinstance(error, OSError) and error.strerror else error).split())
-    return text[:200] or type(error).__name__

@@ -1,5 +1,6 @@
 """One labelled image of a source before it is read, and the protocol every source follows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,7 @@ class Item:
         patient: key that is the same for all pictures of one person.
         subtype: "normal", "bacterial", "viral" or "unknown".
         official_split: "train", "val", "test", or "" when the source has no splits.
+        known: whether the source tells the patient; if not, the image counts as a patient of its own.
     """
 
     name: str
@@ -25,6 +27,19 @@ class Item:
     patient: str
     subtype: str
     official_split: str
+    known: bool = True
+
+
+LeftOut = Sequence[tuple[str, str]]
+"""Names of files that are no images of a class, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Everything that a source holds: images of a class, and what is left out."""
+
+    items: list[Item]
+    left_out: LeftOut
 
 
 class Source(Protocol):
@@ -42,6 +57,10 @@ class Source(Protocol):
     def credit(self) -> str:
         """Whom to credit wherever results are shown."""
 
+    @property
+    def left_out(self) -> LeftOut:
+        """What the source holds besides its images."""
+
     def items(self) -> list[Item]:
         """List all images sorted by name, never in the file system's order.
 
@@ -53,7 +72,7 @@ class Source(Protocol):
         """Return the encoded file, or uint8 pixels (H,W).
 
         Raises:
-            DataError, OSError: this one image cannot be read.
+            DataError, OSError: it cannot be read.
         """
 
     def hospital(self, item: Item) -> int | None:

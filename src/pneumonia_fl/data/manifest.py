@@ -21,7 +21,7 @@ from pneumonia_fl.names import SITE_NAME
 from pneumonia_fl.paths import missing
 from pneumonia_fl.sections import Preprocess
 from pneumonia_fl.strict import Strict
-from pneumonia_fl.text import printable_values
+from pneumonia_fl.text import printable_values, utf8
 
 NORMAL, PNEUMONIA = 0, 1
 CLASS_NAMES = ("NORMAL", "PNEUMONIA")
@@ -52,6 +52,7 @@ class Row:
         width: of the source's picture, pixels.
         height: of the source's picture, pixels.
         source: kind of the source.
+        bits: of a gray level in the picture, 8 to 16: as its file says, else as its brightest pixel needs.
     """
 
     image: str
@@ -65,18 +66,22 @@ class Row:
     width: int
     height: int
     source: str
+    bits: int = 8
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+_OLD_COLUMNS = COLUMNS[:-1]
+"""Older manifests do not tell the depth."""
 
 
 class DatasetInfo(Strict):
     """What a prepared folder is: origin, preprocessing, counts and the hash of its manifest.
 
-    `quarantined`, `duplicates`, `patient_overlap_with_test` and `leaks_dropped` are about the whole
-    preparation, in a site's folder too. `source` is the kind of source and never a path. `poolable` says that
-    the images may be brought together in one place (public or simulated), which a comparison with central
-    training needs.
+    `quarantined`, `duplicates`, `patient_overlap_with_test`, `leaks_dropped` and `unused` (files that are no images
+    of a class, by reason) are about the whole preparation, in a site's folder too; `patients_unknown` counts the
+    folder's own images whose patient the source does not tell. `source` is the kind of source and never a path.
+    `poolable` says that the images may be brought together in one place (public or simulated), which a comparison
+    with central training needs.
     """
 
     version: Literal[1] = 1
@@ -93,6 +98,9 @@ class DatasetInfo(Strict):
     duplicates: int
     patient_overlap_with_test: int
     leaks_dropped: int = 0
+    patients_unknown: int = 0
+    unused: dict[str, int] = Field(default_factory=dict)
+    bits: dict[str, int] = Field({}, description="Images by the bits of their gray levels.")
     manifest_sha256: str
     poolable: bool
 
@@ -103,14 +111,12 @@ def read_manifest(folder: Path) -> list[Row]:
     Raises:
         DataError: it is missing or a line does not describe an image.
     """
-    lines = csv.reader(io.StringIO(_read(folder / MANIFEST).decode(), newline=""))
+    content = _read(folder / MANIFEST)
     try:
-        if tuple(next(lines, ())) != COLUMNS:
-            raise ValueError("unexpected columns")
-        return [_row(values) for values in lines]
+        return _rows(utf8(content))
     except (ValueError, csv.Error) as error:
         raise DataError(
-            f"{folder / MANIFEST} is damaged ({error}); run `pneumonia-fl data prepare`"
+            f"{folder / MANIFEST} is damaged ({error}); run `pneumonia-fl data prepare` again"
         ) from None
 
 
@@ -171,12 +177,22 @@ def _read(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
 
 
+def _rows(text: str) -> list[Row]:
+    lines = csv.reader(io.StringIO(text, newline=""))
+    try:
+        if tuple(next(lines, ())) not in (COLUMNS, _OLD_COLUMNS):
+            raise ValueError("unexpected columns")
+        return [_row(values) for values in lines]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{error}, line {lines.line_num}") from None
+
+
 def _row(values: list[str]) -> Row:
-    if len(values) != len(COLUMNS):
+    if len(values) not in (len(COLUMNS), len(_OLD_COLUMNS)):
         raise ValueError(f"{len(values)} columns")
-    image, label, patient, subtype, official, site, split, sha256, width, height, source = values
+    image, label, patient, subtype, official, site, split, sha256, width, height, source, *rest = values
     if label not in ("0", "1") or split not in SPLITS:
         raise ValueError(f"label {label!r}, split {split!r}")
-    return Row(
-        image, int(label), patient, subtype, official, site, split, sha256, int(width), int(height), source
-    )
+    sizes = int(width), int(height)
+    bits = [int(value) for value in rest]
+    return Row(image, int(label), patient, subtype, official, site, split, sha256, *sizes, source, *bits)

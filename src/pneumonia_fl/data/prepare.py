@@ -8,6 +8,7 @@ completes it. The same source, seed and settings give the same bytes, whatever t
 import csv
 import io
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +17,11 @@ import numpy as np
 
 from pneumonia_fl.data.clean import Cleaned, Picture, clean
 from pneumonia_fl.data.decoding import Decoder, decode_all
-from pneumonia_fl.data.files import (
-    PRIVATE_FOLDER,
-    inner_folder,
-    output_errors,
-    private,
-    private_folder,
-    write_atomic,
-)
+from pneumonia_fl.data.files import inner_folder, output_errors, private, private_folder, write_atomic
 from pneumonia_fl.data.holdout import deal_test
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Source
+from pneumonia_fl.data.layout import require_classes, summary
 from pneumonia_fl.data.manifest import (
-    INFO,
-    MANIFEST,
     TEST,
     DatasetInfo,
     Row,
@@ -37,6 +30,7 @@ from pneumonia_fl.data.manifest import (
     write_info,
     write_manifest,
 )
+from pneumonia_fl.data.output import PARTIAL, QUARANTINE, move_into_place, new_data_set
 from pneumonia_fl.data.partition import (
     Partition,
     PatientGroup,
@@ -46,15 +40,12 @@ from pneumonia_fl.data.partition import (
     split_train_val,
 )
 from pneumonia_fl.data.store import IMAGES
-from pneumonia_fl.errors import ConfigError, OutputError
+from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.sections import Preprocess
-from pneumonia_fl.text import plain_cell
+from pneumonia_fl.text import escaped, plain_cell
 
-PARTIAL = ".preparing"
 PIXELS = "pixels.raw"
-QUARANTINE = "quarantine.csv"
-_STORE_FILES = {IMAGES, MANIFEST, INFO}
 _Placed = list[tuple[Row, int]]
 """Manifest rows, each with its image's place in the decoded file."""
 
@@ -83,6 +74,7 @@ def prepare(
     seed: int,
     val_fraction: float = 0.15,
     drop_leaks: bool | None = None,
+    patients_unknown: bool | None = None,
     poolable: bool = False,
     force: bool = False,
     workers: int | None = None,
@@ -94,78 +86,54 @@ def prepare(
     split there into train and val (`val_fraction` of the patients). The official test goes to `out/test`.
     Where the pool holds a copy of a test image, preparation stops, or leaves its patient out (`drop_leaks`).
     None stops, except for npz archives: they name no patients, nobody can edit them, and the published ones
-    do hold copies. `poolable`: the owner allows bringing the images together; those with a licence are public.
+    do hold copies. Where the patients of more than half of the images are unknown, `patients_unknown` has to allow
+    it; for npz archives it need not. `poolable`: the owner allows bringing the images together; those with a licence
+    are public.
 
     Raises:
         ConfigError: sites, partition or fraction make no sense.
         OutputError: `out` is in use (see `force`), full or not writable.
-        DataError: there is too little to prepare; LeakError: a test image stands in the pool too.
+        DataError: there is too little to prepare, a class is missing, or too many patients are unknown.
+        LeakError: a test image stands in the pool too.
     """
     check_sites(sites)
     if not 0 < val_fraction <= 0.5:
         raise ConfigError(f"--val-fraction {val_fraction:g}: give a share above 0 and up to 0.5")
     drop = source.kind == "npz" if drop_leaks is None else drop_leaks
     plan = _Plan(source, tuple(sites), parse_partition(partition), spec, seed, val_fraction, drop, poolable)
-    with output_errors(out):
-        _check_out(out, force)
-        created = not out.exists()
-    try:
+    require_classes(source.items(), source.left_out)
+    _require_patients(source, patients_unknown)
+    with output_errors(out), new_data_set(out, force):
         return _prepare(plan, out, workers, progress)
-    except BaseException:
-        shutil.rmtree(out / PARTIAL, ignore_errors=True)
-        if created and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
-        raise
+
+
+def _require_patients(source: Source, unknown_allowed: bool | None) -> None:
+    """Refuse images of which most may show a person who is in another site, or in both train and val."""
+    items = source.items()
+    unknown = sum(not item.known for item in items)
+    allowed = source.kind == "npz" if unknown_allowed is None else unknown_allowed
+    if 2 * unknown > len(items) and not allowed:
+        raise DataError(
+            f"the patients of {unknown:,} of {len(items):,} images are unknown: names such as person12_virus_3.jpeg, "
+            "IM-0012-0001.jpeg or NORMAL-12-0001.jpeg tell them; rename the files, or pass --patients-unknown to take "
+            "each image for a patient of its own"
+        )
 
 
 def _prepare(plan: _Plan, out: Path, workers: int | None, progress: Progress) -> DatasetInfo:
     items = plan.source.items()
     partial = out / PARTIAL
-    with output_errors(out):
-        if partial.exists():
-            shutil.rmtree(partial)
-        private_folder(partial)
-        decoder = Decoder(plan.source, partial / PIXELS, plan.spec)
-        outcomes = decode_all(decoder, items, workers, progress)
-        cleaned = clean(items, outcomes, plan.drop_leaks)
-        placed = _place_all(plan, cleaned)
-        info = _write(plan, cleaned, placed, partial, progress)
-        (partial / PIXELS).unlink()
-        _move_into_place(partial, out)
+    if partial.exists():
+        shutil.rmtree(partial)
+    private_folder(partial)
+    decoder = Decoder(plan.source, partial / PIXELS, plan.spec)
+    outcomes = decode_all(decoder, items, workers, progress)
+    cleaned = clean(items, outcomes, plan.drop_leaks)
+    placed = _place_all(plan, cleaned)
+    info = _write(plan, cleaned, placed, partial, progress)
+    (partial / PIXELS).unlink()
+    move_into_place(out)
     return info
-
-
-def _check_out(out: Path, force: bool) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise OutputError(f"{out} is a file; choose another --out")
-    foreign = sorted(entry.name for entry in out.iterdir() if not _is_ours(entry))
-    if foreign:
-        raise OutputError(f"{out} holds other files ({foreign[0]}); choose a new or empty --out")
-    if (out / INFO).exists() and not force:
-        raise OutputError(f"{out} already holds a prepared data set; --force replaces it")
-
-
-def _is_ours(entry: Path) -> bool:
-    if not entry.is_dir() or entry.is_symlink():
-        return entry.name in {INFO, MANIFEST, QUARANTINE} or entry.name.startswith(f".{INFO}.")
-    return entry.name == PARTIAL or {child.name for child in entry.iterdir()} <= _STORE_FILES
-
-
-def _move_into_place(partial: Path, out: Path) -> None:
-    if (out / INFO).exists():  # it is ours, perhaps made by a version that left it open to others
-        out.chmod(PRIVATE_FOLDER)
-    # Without its dataset.json the old set is incomplete, whatever stops us from here on.
-    (out / INFO).unlink(missing_ok=True)
-    for entry in out.iterdir():
-        if entry.is_dir() and entry.name != PARTIAL:
-            shutil.rmtree(entry)
-        elif entry.is_file():
-            entry.unlink()
-    for entry in sorted(partial.iterdir(), key=lambda path: path.name == INFO):
-        entry.replace(out / entry.name)
-    partial.rmdir()
 
 
 def _place_all(plan: _Plan, cleaned: Cleaned) -> dict[str, _Placed]:
@@ -216,9 +184,9 @@ def _rows(plan: _Plan, pictures: Sequence[Picture], site: str, split: Split) -> 
 def _row(kind: str, picture: Picture, site: str, split: Split) -> Row:
     item, outcome = picture.item, picture.outcome
     return Row(
-        image=item.name,
+        image=escaped(item.name),
         label=item.label,
-        patient=item.patient,
+        patient=escaped(item.patient),
         subtype=item.subtype,
         official_split=item.official_split,
         site=site,
@@ -227,6 +195,7 @@ def _row(kind: str, picture: Picture, site: str, split: Split) -> Row:
         width=outcome.width,
         height=outcome.height,
         source=kind,
+        bits=outcome.bits,
     )
 
 
@@ -239,7 +208,7 @@ def _write(
         _write_images(folder / name / IMAGES, folder / PIXELS, [index for _, index in rows], plan.spec.size)
         _write_tables(plan, cleaned, folder / name, (name,) if name != TEST else (), rows)
     progress("write", len(placed), len(placed))
-    _write_quarantine(folder, cleaned.left_out)
+    _write_quarantine(folder, sorted([*plan.source.left_out, *cleaned.left_out]))
     everything = [entry for rows in placed.values() for entry in rows]
     return _write_tables(plan, cleaned, folder, plan.sites, everything)
 
@@ -248,6 +217,7 @@ def _write_tables(
     plan: _Plan, cleaned: Cleaned, folder: Path, sites: tuple[str, ...], placed: _Placed
 ) -> DatasetInfo:
     rows = [row for row, _ in placed]
+    unknown = {picture.index for picture in (*cleaned.pool, *cleaned.test) if not picture.item.known}
     source = plan.source
     info = DatasetInfo(
         source=source.kind,
@@ -262,6 +232,9 @@ def _write_tables(
         duplicates=cleaned.duplicates,
         patient_overlap_with_test=cleaned.overlap,
         leaks_dropped=cleaned.leaks,
+        patients_unknown=sum(index in unknown for _, index in placed),
+        unused=summary(source.left_out),
+        bits={str(bits): number for bits, number in sorted(Counter(row.bits for row in rows).items())},
         manifest_sha256=write_manifest(folder, rows),
         # Images of unknown licence may be private, however they are dealt out.
         poolable=source.licence != UNKNOWN_LICENCE or plan.poolable,
@@ -282,6 +255,6 @@ def _write_images(path: Path, pixels: Path, indices: Sequence[int], size: int) -
 
 def _write_quarantine(folder: Path, left_out: Sequence[tuple[str, str]]) -> None:
     text = io.StringIO(newline="")
-    rows = ([plain_cell(cell) for cell in row] for row in [("file", "reason"), *left_out])
+    rows = ([plain_cell(escaped(cell)) for cell in row] for row in [("file", "reason"), *left_out])
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_atomic(folder / QUARANTINE, text.getvalue().encode())

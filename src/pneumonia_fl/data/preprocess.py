@@ -3,27 +3,38 @@
 The same three functions serve preparation, training, evaluation, prediction and the page, so that a model
 never meets pixels made in another way. `decode` and `scale` need Pillow and NumPy only: workers start fast.
 
-Covered: JPEG, PNG, TIFF, BMP, GIF, WebP and PNM; gray, colour, palette, CMYK, alpha, 1, 8 and 16 bits.
+Covered: JPEG, PNG, TIFF, BMP, GIF, WebP and PNM; gray, colour, palette, CMYK, alpha, 1 to 16 bits, white as zero.
 Not covered: DICOM, 32-bit and floating-point pixels, keeping the aspect ratio (images are squashed to a
 square).
 """
 
+import ctypes
 import io
+import logging
+import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, _imaging
+from PIL.ImageFile import ImageFile
 
+from pneumonia_fl.data.foreign import HEAD, foreign, is_text
+from pneumonia_fl.data.pixels import BYTE, gray
+from pneumonia_fl.data.tags import with_black_as_zero, without_tags
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.sections import Preprocess
+from pneumonia_fl.text import printable
 
 if TYPE_CHECKING:
     import torch
 
 MAX_PIXELS = 100_000_000
+_TOO_LARGE = f"too large: {{}}the limit is {MAX_PIXELS // 10**6} million pixels"
+_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_PILLOW = re.compile(r"PIL\.")
 # Raster formats with a decoder inside Pillow; PostScript and the like would start other programs.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 FILTERS = {
@@ -37,11 +48,12 @@ MIN_SD = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded image: its scaled pixels, uint8 (size, size), and its original width and height in pixels."""
+    """A decoded image: pixels, uint8 (size, size); width, height and bits of a gray level as they are in the file."""
 
     pixels: NDArray[np.uint8]
     width: int
     height: int
+    bits: int = BYTE
 
 
 def decode(data: bytes, spec: Preprocess) -> Decoded:
@@ -50,18 +62,21 @@ def decode(data: bytes, spec: Preprocess) -> Decoded:
     Raises:
         DataError: the bytes are no image, are cut off, or hold more than 100 million pixels.
     """
+    _hush_pillow()
+    data, white_is_zero = with_black_as_zero(without_tags(data))
     image = _open(data)
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise DataError(f"too large: {width} x {height} pixels, the limit is {MAX_PIXELS // 10**6} million")
-    # JPEG only: decode at 1/2, 1/4 or 1/8. Twice the wanted size leaves anti-aliasing to the filter below.
-    image.draft("L", (2 * spec.size, 2 * spec.size))
+        raise DataError(_TOO_LARGE.format(f"{width} x {height} pixels, "))
     try:
-        ImageOps.exif_transpose(image, in_place=True)
-        gray = _gray(image)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise DataError(f"damaged image: {error}") from None
-    return Decoded(_squash(gray, spec), width, height)
+        # JPEG only: decode at 1/2, 1/4 or 1/8. Twice the wanted size leaves anti-aliasing to the filter below.
+        image.draft("L", (2 * spec.size, 2 * spec.size))
+        levels, bits = gray(image, data, white_is_zero)
+        return Decoded(_squash(levels, spec), width, height, bits)
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # `data` is in memory: whatever a decoder raises here, the file is the reason
+        raise DataError(f"damaged image: {printable(error) or type(error).__name__}") from None
 
 
 def scale(pixels: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.uint8]:
@@ -89,43 +104,40 @@ def normalise(batch: "torch.Tensor", spec: Preprocess) -> "torch.Tensor":
     return centred / sd.clamp_min(MIN_SD)
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes) -> ImageFile:
     if not data:
         raise DataError("the file is empty")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns from 89 and refuses from 179 million pixels; our own limit lies between.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError:
-        raise DataError(f"too large: the limit is {MAX_PIXELS // 10**6} million pixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError):
-        kind = "text, not an image" if _is_text(data) else "not a readable image"
-        raise DataError(f"{kind} (accepted: {', '.join(FORMATS)})") from None
+        raise DataError(_TOO_LARGE.format("")) from None
+    except MemoryError:
+        raise
+    except Exception:
+        raise DataError(_what_else(data)) from None
 
 
-def _is_text(data: bytes) -> bool:
-    head = data[:256]
-    return all(byte in b"\t\n\r\f" or byte >= 32 for byte in head) and b"\x00" not in head
+def _hush_pillow() -> None:
+    """Keep Pillow's and libtiff's remarks on odd files out of the terminal: a file is read, or says why it is not.
+
+    Not `warnings.catch_warnings`, which is not made for the threads that decode side by side.
+    """
+    if any(action == "ignore" and module == _PILLOW for action, _, _, module, _ in warnings.filters):
+        return
+    warnings.filterwarnings("ignore", module=_PILLOW.pattern)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    silence = getattr(ctypes.CDLL(_imaging.__file__), "TIFFSetErrorHandler", None)
+    if silence is not None:  # not where Pillow has libtiff inside itself
+        silence(None)
 
 
-def _gray(image: Image.Image) -> Image.Image:
-    """Load all pixels and return them as 8-bit gray; alpha is dropped."""
-    image.load()
-    if image.mode == "L":
-        return image
-    if image.mode.startswith("I"):
-        return _gray_from_16_bits(np.asarray(image))
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; export the image with 8 or 16 bits")
-    return image.convert("RGB").convert("L")
-
-
-def _gray_from_16_bits(levels: NDArray[np.generic]) -> Image.Image:
-    wide = levels.astype(np.int64)
-    if wide.min() < 0 or wide.max() > 0xFFFF:
-        raise ValueError("more than 16 bits per pixel; export the image with 8 or 16 bits")
-    return Image.fromarray((wide >> 8).astype(np.uint8))
+def _what_else(data: bytes) -> str:
+    if data[:4] in _TIFF:
+        return "a TIFF whose kind of pixels is not known; export the image as gray with 8 or 16 bits"
+    if not is_text(data[:HEAD]):
+        return f"not a readable image (accepted: {', '.join(FORMATS)})"
+    words = foreign(data)
+    return f"text, not an image{'' if words == 'text' else f': {words}'} (accepted: {', '.join(FORMATS)})"
 
 
 def _squash(gray: Image.Image, spec: Preprocess) -> NDArray[np.uint8]:

@@ -1,7 +1,8 @@
 """Where X-rays come from: a word or a path becomes a source; one split of a source becomes arrays."""
 
+import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,57 +13,83 @@ from pneumonia_fl.data.archive import open_zip
 from pneumonia_fl.data.arrays import open_npz
 from pneumonia_fl.data.folder import open_folder
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item, Source
+from pneumonia_fl.data.layout import Classes, described, parse_classes
 from pneumonia_fl.data.manifest import INFO, SPLITS
 from pneumonia_fl.data.preprocess import Decoded, decode, scale
 from pneumonia_fl.data.store import ImageSet, Pixels
-from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.errors import ConfigError, DataError, PneumoniaFLError, StorageError
 from pneumonia_fl.paths import expanded, missing
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.sections import Preprocess, SyntheticData
+from pneumonia_fl.text import escaped, printable
 
 __all__ = ["UNKNOWN_LICENCE", "Item", "Source", "load_split", "open_source", "read_image"]
 
 ALL = "all"
+# The file is not there, may not be read, or is none; any other number is the disk's.
+_OF_ONE_FILE = {
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.EINVAL, errno.EILSEQ, errno.ENXIO),
+}
 _log = logging.getLogger(__name__)
 
 
-def open_source(spec: str, sites: int | None = None, progress: Progress = silent) -> Source:
+def open_source(
+    spec: str, sites: int | None = None, progress: Progress = silent, classes: Sequence[str] = ()
+) -> Source:
     """Open `kaggle`, `synthetic[:images=360,size=64,seed=7,sites=3]`, a folder, a .zip or a .npz.
 
     `sites` is the number of synthetic hospitals when `spec` does not say it. `kaggle` is downloaded if it is
-    not there yet.
+    not there yet. `classes` says which folders stand for a class, see `layout.parse_classes`.
 
     Raises:
         DataError: it does not exist, or holds no X-rays in a layout that is known.
         ArchiveError: a zip that must not be opened.
         FetchError: the download failed.
-        ConfigError: a wrong `synthetic:` setting.
+        ConfigError: a wrong `synthetic:` setting, or `classes` for a source without folders.
     """
+    names = parse_classes(classes)
     kind, _, settings = spec.partition(":")
-    if kind == "synthetic":
-        return _synthetic(settings, sites)
     if spec == "kaggle":
-        return _kaggle(progress)
-    return _on_disk(expanded(spec))
+        return _kaggle(progress, names)
+    path = expanded(spec)
+    if classes and (kind == "synthetic" or path.suffix.lower() == ".npz"):
+        raise ConfigError(f"--classes is about the folders of a folder or zip, not about {spec}")
+    return _synthetic(settings, sites) if kind == "synthetic" else _on_disk(path, names)
 
 
 def read_image(source: Source, item: Item, spec: Preprocess) -> tuple[Decoded, bytes]:
     """Read and decode one image; return it with the bytes it is identified by.
 
     Raises:
-        DataError, OSError: it cannot be read or decoded.
+        DataError: this image cannot be read or decoded.
+        StorageError: the disk or share fails; MemoryError: the memory. Neither says anything about the image.
     """
-    content = source.read(item)
+    content = _content(source, item)
     if isinstance(content, bytes):
         return decode(content, spec), content
     height, width = content.shape
     return Decoded(scale(content, spec), width, height), f"{height},{width},".encode() + content.tobytes()
 
 
+def _content(source: Source, item: Item) -> bytes | Pixels:
+    try:
+        return source.read(item)
+    except (PneumoniaFLError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno is not None and error.errno not in _OF_ONE_FILE:
+            reason = f"cannot read {item.name}: {error.strerror}"
+            raise StorageError(f"{reason}; the disk or network share fails: mend it and run again") from None
+        raise DataError(error.strerror or printable(error)) from None
+    except Exception as error:  # what an archive's decompressors raise on damaged bytes
+        raise DataError(f"damaged: {printable(error) or type(error).__name__}") from None
+
+
 def load_split(source: Source, split: str, spec: Preprocess, progress: Progress = silent) -> ImageSet:
     """Decode one official split ("train", "val", "test", or "all" for every image) into memory.
 
-    Unreadable images are left out, with a warning that names them.
+    Unreadable images, and files that are no images of a class, are left out with a warning.
 
     Raises:
         DataError: there is no such split, or none of its images can be read.
@@ -76,30 +103,32 @@ def load_split(source: Source, split: str, spec: Preprocess, progress: Progress 
             zip(items, pool.map(_reader(source, spec), items), strict=True)
         ):
             if isinstance(result, str):
-                left_out.append(f"{item.name}: {result}")
+                left_out.append(f"{escaped(item.name)}: {result}")
             else:
                 images.append(result)
                 kept.append(item)
             progress(f"decode {split}", done + 1, len(items))
     _report(left_out, kept)
+    for line in described(source.left_out):
+        _log.warning("files left out: %s", line)
     labels = np.array([item.label for item in kept], dtype=np.int64)
     return ImageSet(np.stack(images), labels, [i.patient for i in kept], [i.subtype for i in kept])
 
 
-def _on_disk(path: Path) -> Source:
+def _on_disk(path: Path, classes: Classes) -> Source:
     if (path / INFO).is_file():
         raise DataError(f"{path} is a prepared data set, not a source; use it with --data")
     if path.is_dir():
-        return open_folder(path)
+        return open_folder(path, classes)
     if not path.exists():
         raise DataError(missing(path, "give a folder, a .zip, a .npz, `kaggle` or `synthetic`"))
-    return open_npz(path) if path.suffix.lower() == ".npz" else open_zip(path)
+    return open_npz(path) if path.suffix.lower() == ".npz" else open_zip(path, classes=classes)
 
 
-def _kaggle(progress: Progress) -> Source:
+def _kaggle(progress: Progress, classes: Classes) -> Source:
     from pneumonia_fl.data.kaggle import default_folder, fetch
 
-    return open_zip(fetch(default_folder(), progress), kind="kaggle")
+    return open_zip(fetch(default_folder(), progress), "kaggle", classes)
 
 
 def _synthetic(settings: str, sites: int | None) -> Source:
@@ -128,8 +157,8 @@ def _reader(source: Source, spec: Preprocess) -> Callable[[Item], Pixels | str]:
     def read(item: Item) -> Pixels | str:
         try:
             return read_image(source, item, spec)[0].pixels
-        except (DataError, OSError) as error:
-            return str(error)
+        except DataError as error:
+            return escaped(error)
 
     return read
 

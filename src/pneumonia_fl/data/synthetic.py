@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pneumonia_fl.data.items import Item
+from pneumonia_fl.data.items import Item, LeftOut
 from pneumonia_fl.data.manifest import NORMAL, PNEUMONIA
 from pneumonia_fl.data.store import Pixels
 from pneumonia_fl.data.synthetic_anatomy import Chest, Field, draw_body, draw_pose, project, smooth_noise
@@ -47,6 +47,7 @@ class SyntheticSource:
     kind: ClassVar[str] = "synthetic"
     licence: ClassVar[str] = "CC0-1.0"
     credit: ClassVar[str] = "Synthetic chest X-rays drawn by pneumonia-fl; no patient was involved."
+    left_out: ClassVar[LeftOut] = ()
 
     def __post_init__(self) -> None:
         if self.size < 16:

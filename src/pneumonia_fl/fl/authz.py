@@ -88,7 +88,8 @@ def authorizer(file: Path, org: str) -> FLAuthorizer:
     try:
         return FLAuthorizer(org, json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, SyntaxError, TypeError, AssertionError) as error:
-        raise KitError(f"{file}: {error}; copy a valid one from provisioning/sites/") from None
+        cure = "ask the Lead IT for a new local/, which `pneumonia-fl provision --policy NAME=POLICY` makes"
+        raise KitError(f"{file}: {error}; {cure}") from None
 
 
 def _authorization_file(kit: Kit) -> Path:

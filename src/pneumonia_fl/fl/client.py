@@ -4,6 +4,7 @@ This file only translates between NVFlare and the plain PyTorch of `train.py` an
 """
 
 import argparse
+import contextlib
 import logging
 import math
 import time
@@ -14,14 +15,14 @@ from typing import Any
 
 import nvflare.client as flare
 import torch
-from nvflare.client.tracking import SummaryWriter
 from torch import nn
 
 from pneumonia_fl import __version__
 from pneumonia_fl.checkpoint import DataSummary, ModelCard
 from pneumonia_fl.config import SiteSettings, parse, parse_words
+from pneumonia_fl.data.output import hold
 from pneumonia_fl.data.store import SiteData, open_site
-from pneumonia_fl.environment import data_root, site_threads
+from pneumonia_fl.environment import LIMITED, data_root, site_limits, site_threads, site_tracking
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.evaluate import evaluate
 from pneumonia_fl.fl.algorithms.keeping import SiteState
@@ -39,6 +40,8 @@ from pneumonia_fl.fl.messages import (
     series,
     without_paths,
 )
+from pneumonia_fl.fl.site_tracking import SeriesWriter, series_writers
+from pneumonia_fl.fl.tracking_names import ROUND_TRAIN_LOSS
 from pneumonia_fl.journal import LOSS_POINTS
 from pneumonia_fl.metrics import Metrics, ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
@@ -56,11 +59,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Take part in one job, until the server says that it is over."""
     flare.init()
     participant = Participant(_parse(argv), flare.get_site_name())
-    while flare.is_running():
-        message = flare.receive()
-        if message is None:
-            break
-        flare.send(participant.answer(message))
+    with contextlib.closing(participant):
+        while flare.is_running():
+            message = flare.receive()
+            if message is None:
+                break
+            flare.send(participant.answer(message))
 
 
 class Participant:
@@ -86,12 +90,18 @@ class Participant:
                 metrics={"problem": 1.0}, meta={SITE_REPORT: {"problem": without_paths(text)}}
             )
 
+    def close(self) -> None:
+        """The job is over."""
+        for writer in self._site.writers if self._site else ():
+            writer.close()
+
 
 class Site:
     """One hospital: its data, its copy of the model, and how many steps it has trained so far."""
 
-    def __init__(self, settings: SiteSettings, name: str) -> None:
-        self.settings = settings
+    def __init__(self, job: SiteSettings, name: str) -> None:
+        self.settings = settings = job.at(name, site_limits())
+        self._capped = lowered(settings, job.at(name, {}))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(site_threads(name) or torch.get_num_threads())
         data = _own_data(name)
@@ -103,7 +113,7 @@ class Site:
         ).to(self.device)
         self.algorithm = site_algorithm(settings.algorithm, name)
         self.local_models = LocalModels(name, settings, self.validation_data, self.device)
-        self.writer = SummaryWriter()
+        self.writers: list[SeriesWriter] = []
         self.total_steps = 0
         # In memory only: a site that was restarted begins with none, as in the first round.
         self._moments: dict[str, Moments] = {}
@@ -115,6 +125,7 @@ class Site:
         """Evaluate the received model and, in a training task, train it."""
         # Where another server than ours sends the model, the job's own id has to do.
         state = SiteState.of(self.name, message.meta.get(FIRST_JOB) or flare.get_job_id())
+        self.writers = self.writers or series_writers(site_tracking(), self.settings.name, state)
         if flare.is_submit_model():
             return self.local_models.submit(state)
         if CROSS_SITE in message.meta:
@@ -127,6 +138,7 @@ class Site:
         self._publish(metrics, None if PASSED_ON in message.meta else message.current_round)
         own = self._judge_own_model(state, histogram, message.current_round)
         report: dict[str, Any] = {"histogram": histogram.to_dict(), "training": {}, "data": self._facts} | own
+        report |= {"limits": self._capped} if self._capped else {}
         if not flare.is_train():
             return flare.FLModel(metrics=series(metrics), meta={SITE_REPORT: report})
         started = time.perf_counter()
@@ -137,6 +149,7 @@ class Site:
             "steps": result.steps,
             "seconds": round(time.perf_counter() - started, 3),
         }
+        self._write(ROUND_TRAIN_LOSS, result.loss, message.current_round)
         self.total_steps += result.steps
         trained = self.algorithm.own_model(self.model) or self.model
         self.local_models.note(trained, lambda scores: self._card(message.current_round + 1, scores), state)
@@ -207,14 +220,18 @@ class Site:
     def _publish(self, metrics: Metrics, number: int | None, prefix: str = "") -> None:
         if number is not None:
             for tag, value in series(metrics).items():
-                self.writer.add_scalar(prefix + tag, value, global_step=number)
+                self._write(prefix + tag, value, number)
 
     def _publish_loss(self, tag: str, step: int, loss: float) -> None:
         """Log about `LOSS_POINTS` losses per round; every point is a message to the server."""
         train = self.settings.train
         steps = train.local_epochs * math.ceil(len(self.train_data) / train.batch_size)
         if step * LOSS_POINTS // steps > (step - 1) * LOSS_POINTS // steps:
-            self.writer.add_scalar(tag, loss, global_step=self.total_steps + step)
+            self._write(tag, loss, self.total_steps + step)
+
+    def _write(self, tag: str, value: float, step: int) -> None:
+        for writer in self.writers:
+            writer.add_scalar(tag, value, step)
 
 
 def _parse(argv: Sequence[str] | None) -> SiteSettings:
@@ -223,13 +240,24 @@ def _parse(argv: Sequence[str] | None) -> SiteSettings:
     return parse_words(SiteSettings, parser.parse_args(argv).set, "job arguments")
 
 
+def lowered(used: SiteSettings, wanted: SiteSettings) -> dict[str, int]:
+    """What a site has lowered of what the job wants of it; logged."""
+    train = used.train.model_dump(include=set(LIMITED))
+    capped = {key: value for key, value in train.items() if value != getattr(wanted.train, key)}
+    for key, value in capped.items():
+        log.info("this site's own limit: %s %d in place of %d", key, value, getattr(wanted.train, key))
+    return capped
+
+
 def _own_data(name: str) -> SiteData:
     root = data_root()
     if root is None:
         raise ConfigError(
             "PNEUMONIA_FL_DATA is not set; let it name the folder with this site's prepared data"
         )
-    return open_site(root, name)
+    data = open_site(root, name)
+    hold(root)  # as long as this process lives
+    return data
 
 
 def _check_data(data: SiteData, settings: SiteSettings) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from pneumonia_fl.calibration import calibrate
 from pneumonia_fl.checkpoint import LIMITATIONS, DataSummary, ModelCard, load_state, save_model
@@ -34,6 +35,10 @@ NO_NORMALISATION = (
     "Not a complete model: FedBN leaves the normalisation layers at the sites, where each keeps a complete model of "
     "its own; the metrics are those of the sites' models on their own images. "
 )
+NOT_EVALUATED = (
+    "Not evaluated: the job ended before its sites had judged this model, so nothing is known of its quality."
+)
+NOT_CHOSEN = "not evaluated: threshold and temperature were not chosen"
 MODELS = {"best_FL_global_model.pt": "model", "FL_global_model.pt": "model_last"}
 
 
@@ -58,20 +63,27 @@ def collect(
     events = read_journal(run.journal)
     metrics = summarise_rounds(events)
     write_atomic(run.metrics_file, json.dumps(metrics, indent=2).encode())
-    pooled = {event["round"]: event for event in events if event["event"] == "global"}
-    last = max((number for number, event in pooled.items() if not event.get("averaged")), default=None)
+    _save_models(run, job, data, server / "app_server", events)
+
+
+def _save_models(
+    run: RunFolder, job: JobConfig, data: DataSummary, folder: Path, events: list[Event]
+) -> None:
+    """Save the best and the last model, each with a card of its own round, whether or not that was evaluated."""
+    judged = {event["round"]: event for event in events if event["event"] == "global"}
+    saved = [event["round"] for event in events if event["event"] == "saved"]
+    rounds = {"model": summarise_rounds(events)["best_round"], "model_last": saved[-1] if saved else None}
     partial = job.algorithm.name == "fedbn"
-    for checkpoint, folder in MODELS.items():
-        found = server / "app_server" / checkpoint
-        number = metrics["best_round"] if folder == "model" else last
+    for checkpoint, name in MODELS.items():
+        found, number = folder / checkpoint, rounds[name]
         if found.is_file() and number is not None:
-            judged = pooled[number]
-            histogram = ScoreHistogram.from_dict(judged["histogram"])
-            card = model_card(job.site_settings(), data, number, histogram)
-            note: dict[str, object] = {"averaged": judged.get("averaged", 0)}
+            pooled = ScoreHistogram.from_dict(judged[number]["histogram"]) if number in judged else None
+            card = model_card(job.site_settings(), data, number, pooled)
+            averaged = judged.get(number, {}).get("averaged", 0)
+            note: dict[str, object] = {"averaged": averaged, "init_from": job.init_from}
             if partial:
                 note["limitations"] = NO_NORMALISATION + card.limitations
-            target = run.path / (folder + SHARED if partial else folder)
+            target = run.path / (name + SHARED if partial else name)
             save_model(target, load_state(found), card.model_copy(update=note))
 
 
@@ -126,20 +138,30 @@ def _collect_logs(run: RunFolder, logs: Mapping[str, list[Path]]) -> None:
         (run.logs / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
-def model_card(settings: SiteSettings, data: DataSummary, number: int, pooled: ScoreHistogram) -> ModelCard:
-    """Describe a model, calibrated on the (pooled) validation data of its round."""
-    fitted = calibrate(pooled, settings.operating_point)
+def model_card(
+    settings: SiteSettings, data: DataSummary, number: int, pooled: ScoreHistogram | None
+) -> ModelCard:
+    """Describe a model, calibrated on the (pooled) validation data of its round; None: it was not evaluated."""
+    limitations = SYNTHETIC_LIMITATIONS if data.source == "synthetic" else LIMITATIONS
     return ModelCard(
         job=settings.name,
         round=number,
         seed=settings.train.seed,
         model=settings.model,
         preprocess=settings.preprocess,
-        **asdict(fitted.scaling),
-        threshold=fitted.threshold,
-        operating_point=fitted.operating_point,
-        metrics=asdict(summarise(pooled, fitted.threshold, fitted.scaling)),
+        **(_measured(pooled, settings) if pooled else {"operating_point": NOT_CHOSEN}),
         data=data,
-        limitations=SYNTHETIC_LIMITATIONS if data.source == "synthetic" else LIMITATIONS,
+        limitations=limitations if pooled else f"{NOT_EVALUATED} {limitations}",
         software={name: version(name) for name in ("nvflare", "torch", "torchvision", "pneumonia-fl")},
     )
+
+
+def _measured(pooled: ScoreHistogram, settings: SiteSettings) -> dict[str, Any]:
+    """What a card says by the validation data."""
+    fitted = calibrate(pooled, settings.operating_point)
+    return {
+        **asdict(fitted.scaling),
+        "threshold": fitted.threshold,
+        "operating_point": fitted.operating_point,
+        "metrics": asdict(summarise(pooled, fitted.threshold, fitted.scaling)),
+    }

@@ -24,7 +24,7 @@ from pneumonia_fl.fl.aggregator import weighted_average
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.cross_site import CrossSiteFedAvg
 from pneumonia_fl.fl.door import Door
-from pneumonia_fl.fl.messages import FIRST_JOB, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
+from pneumonia_fl.fl.messages import FIRST_JOB, SITE_STEPS, STATS_GROUP, VALIDATE_TASK, lacking
 from pneumonia_fl.fl.rounds import RoundBook
 from pneumonia_fl.fl.stopping import Patience
 from pneumonia_fl.journal import Journal
@@ -47,6 +47,7 @@ class PooledFedAvg(CrossSiteFedAvg):
         algorithm: the job's `algorithm` section.
         early_stopping: the job's `early_stopping` section.
         cross_site: the job's `cross_site` section.
+        factors: pairs of a site of the job's `sites` section and the factor of its images in the average.
         seed: the job's seed.
 
     The other arguments are those of NVFlare's FedAvg; they are named because NVFlare writes a job's configuration
@@ -69,6 +70,7 @@ class PooledFedAvg(CrossSiteFedAvg):
         algorithm: dict[str, Any] | None = None,
         early_stopping: dict[str, Any] | None = None,
         cross_site: dict[str, Any] | None = None,
+        factors: list[list[Any]] | None = None,
         seed: int = 0,
         task_check_period: float = 0.5,
     ) -> None:
@@ -86,7 +88,8 @@ class PooledFedAvg(CrossSiteFedAvg):
         self.sites, self.quorum, self.grace = tuple(sites), quorum, grace
         self.round_timeout, self.stall_timeout = round_timeout, stall_timeout
         self.resume_from, self.algorithm, self.early_stopping = resume_from, algorithm, early_stopping
-        self.cross_site, self.seed = cross_site, seed
+        self.cross_site, self.factors, self.seed = cross_site, factors, seed
+        self._factors = {str(site): float(factor) for site, factor in factors or []}
         self._matrix = parse(CrossSite, cross_site or {}, "cross_site")
         self._settings = parse(Algorithm, algorithm or {}, "algorithm")
         self.book = RoundBook(sites, quorum, grace)
@@ -107,6 +110,7 @@ class PooledFedAvg(CrossSiteFedAvg):
             self._algorithm = server_algorithm(self._settings, self._trainable())
             self._close_door()
             self.open_state()
+            self._check_named()
             self.journal.write("started", rounds=self._final_round, sites=sorted(self.book.sites))
             super().run()
             if self._latest is not None:
@@ -119,6 +123,13 @@ class PooledFedAvg(CrossSiteFedAvg):
             return
         aborted = self.abort_signal.triggered
         self._end("stopped" if aborted else "finished", "aborted" if aborted else lacking)
+
+    def _check_named(self) -> None:
+        """Refuse settings for sites that do not take part; a job that waited for its sites was sent without them."""
+        if unknown := sorted(self._factors.keys() - self.book.sites.keys()):
+            raise RunError(
+                f"sites.{unknown[0]}: no such site takes part; there are {', '.join(self.book.sites)}"
+            )
 
     def _close_door(self) -> None:
         """Bound what sites send by the size of the model; not in the simulator, where all sites are one person's."""
@@ -134,14 +145,18 @@ class PooledFedAvg(CrossSiteFedAvg):
 
     def _end(self, state: str, reason: str) -> None:
         self._ended, self._reason = state, reason
-        if missing := self.book.missing():
-            self.warning(f"INCOMPLETE: never contributed: {', '.join(missing)}")
+        missing = self.book.missing()
+        why = {site: self.problem_of(site) for site in missing}
+        if missing:
+            self.warning(f"INCOMPLETE: {lacking(missing, why, '')}")
         self.journal.write(state, reason=reason, missing=missing)
         ending = {
             "state": state,
             "reason": reason,
             "missing": missing,
+            "why": why,
             "rounds": self._final_round,
+            "done": self._done,
             "stopped_early": self._stopped_early,
             **self.best(),
         }
@@ -183,7 +198,7 @@ class PooledFedAvg(CrossSiteFedAvg):
         return {
             **self._algorithm.outgoing(number, len(self.book.sites)),
             FIRST_JOB: self.first_job,
-            SITE_STEPS: {site: record.steps for site, record in self.book.sites.items()},
+            SITE_STEPS: {site: counts["steps"] for site, counts in self.book.counts().items()},
         }
 
     def wait(self) -> bool:
@@ -211,6 +226,7 @@ class PooledFedAvg(CrossSiteFedAvg):
         self._latest = model
         self.judge_candidate()
         super().save_model(model)
+        self.journal.write("saved", round=model.current_round + 1)
         self.keep_state(model)
 
     def update_model(self, model: FLModel, aggr_result: FLModel) -> FLModel:
@@ -259,7 +275,8 @@ class PooledFedAvg(CrossSiteFedAvg):
             "state": self._ended,
             "reason": self._reason,
             "now": time.time(),
-            "started": self._started,
+            # For the time left: until the first sign, trainers load PyTorch, which no later round does.
+            "started": self.book.first_sign or self._started,
             "start_round": self.start_round,
             "rounds": self._final_round,
             "stopped_early": self._stopped_early,

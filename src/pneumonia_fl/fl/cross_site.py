@@ -15,16 +15,15 @@ from typing import Any
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 from pneumonia_fl.errors import AnswerError, RunError
-from pneumonia_fl.fl.answers import CheckingFedAvg
-from pneumonia_fl.fl.matrix import matrix_of
+from pneumonia_fl.fl.answers import NO_ANSWER, CheckingFedAvg
+from pneumonia_fl.fl.matrix import as_markdown, matrix_of
 from pneumonia_fl.fl.messages import CROSS_SITE, FIRST_JOB, SITE_REPORT, SUBMIT_MODEL_TASK, VALIDATE_TASK
 from pneumonia_fl.fl.site_report import SiteProblem
+from pneumonia_fl.fl.tracking_names import CROSS_SITE_PREFIX, CROSS_SITE_TABLE
 from pneumonia_fl.fl.updates import own_model_problem
 from pneumonia_fl.journal import read_journal
 from pneumonia_fl.learning import CrossSite
 from pneumonia_fl.metrics import summarise
-
-NO_ANSWER = "no answer in time"
 
 Parameters = dict[str, Any]
 
@@ -133,9 +132,10 @@ class CrossSiteFedAvg(CheckingFedAvg):
     def _publish_matrix(self) -> None:
         found = matrix_of(read_journal(self.journal.path))
         values = {
-            f"cross_site/{model}/{site}": cell["auroc"]
+            f"{CROSS_SITE_PREFIX}{model}/{site}": cell["auroc"]
             for model, row in found["cells"].items()
             for site, cell in row.items()
             if cell["auroc"] is not None
         }
         self.publish(values, self._done)
+        self.publish_text(CROSS_SITE_TABLE, as_markdown(found), self._done)

@@ -10,6 +10,7 @@ from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
+from pneumonia_fl.fl.answers import NO_ANSWER
 from pneumonia_fl.fl.controller import PooledFedAvg
 from pneumonia_fl.fl.messages import PASSED_ON, VALIDATE_TASK
 
@@ -63,7 +64,7 @@ class CyclicWeights(PooledFedAvg):
             if not self.wait() or self.book.hopeless():
                 return
             if site in self.book.waiting():
-                self.reject(site, "late", "no answer in time")
+                self.reject(site, "late", NO_ANSWER)
 
     def _aggregate_one_result(self, result: FLModel) -> bool:
         """An answer that counts takes the place of the one before it: nothing is averaged."""

@@ -18,11 +18,9 @@ from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
 from nvflare.client.config import ExchangeFormat
 
 from pneumonia_fl.config import SiteSettings, parse_words
-from pneumonia_fl.environment import keep_model, set_site_defaults
-from pneumonia_fl.fl.kits import read_settings
+from pneumonia_fl.environment import SiteTracking, keep_model, set_site_defaults
+from pneumonia_fl.fl.kits import SITE_STATE_FOLDER, read_settings
 
-SITE_STATE_FOLDER = "pneumonia_fl_site_state"
-"""Below a site's kit: for each job what the site keeps for itself (see `fl.algorithms.keeping`)."""
 TRAINER_DIED = 75
 """Exit code of a site's job process whose trainer is gone; `SiteJobLauncher` starts both again."""
 SHUTDOWN_SECONDS = 5.0
@@ -67,9 +65,11 @@ class TrainerExecutor(ClientAPIExecutor):
             kit = Path(workspace.get_root_dir())
             # A relative folder counts from the kit, wherever this process runs.
             data = own.data and kit / own.data
-            set_site_defaults(fl_ctx.get_identity_name(), data, own.threads, kit / SITE_STATE_FOLDER)
+            site, state = fl_ctx.get_identity_name(), kit / SITE_STATE_FOLDER
+            tracking = SiteTracking(own.tracking, own.tracking_uri)
+            set_site_defaults(site, data, own.threads, state, own.limits, tracking)
             if not own.share_local_model:
-                keep_model(fl_ctx.get_identity_name())
+                keep_model(site)
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.START_RUN and self._backend is None:
             os._exit(TRAINER_DIED)

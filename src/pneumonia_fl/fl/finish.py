@@ -18,6 +18,7 @@ from pneumonia_fl.data.files import inner_folder
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.fl.collect import collect, gather_models, summary_of_sites
 from pneumonia_fl.fl.matrix import write_matrix
+from pneumonia_fl.fl.messages import lacking
 from pneumonia_fl.fl.mlflow_records import complete_mlflow
 from pneumonia_fl.fl.mlflow_sink import one_line
 from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal
@@ -90,11 +91,12 @@ def outcome(events: list[Event]) -> tuple[str, str]:
     last = next((event for event in reversed(events) if event["event"] in ("finished", "stopped")), None)
     if last is None:
         return "interrupted", "the server ended before the job did"
-    missing, reason = last.get("missing", []), last.get("reason", "")
+    reason = last.get("reason", "")
     if last["event"] == "stopped":
         return ("interrupted" if reason == "aborted" else "failed"), reason
-    lacking = "; ".join(filter(None, (missing and f"never contributed: {', '.join(missing)}", reason)))
-    return ("incomplete", lacking) if lacking else ("finished", "")
+    why = {event["site"]: event["problem"] for event in events if event["event"] == "problem"}
+    words = lacking(last.get("missing", []), why, reason)
+    return ("incomplete", words) if words else ("finished", "")
 
 
 def draw(run: RunFolder) -> None:

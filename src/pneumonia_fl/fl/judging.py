@@ -18,9 +18,9 @@ from pneumonia_fl.evaluate import is_better
 from pneumonia_fl.fl.messages import series
 from pneumonia_fl.fl.site_report import Training
 from pneumonia_fl.fl.stopping import Patience
+from pneumonia_fl.fl.tracking_names import ROUND_TRAIN_LOSS
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.metrics import ScoreHistogram, summarise
-from pneumonia_fl.runs import GLOBAL
 
 Parameters = dict[str, Any]
 
@@ -70,7 +70,8 @@ class JudgingFedAvg(FedAvg):
 
     def judge_candidate(self) -> None:
         """Pool the sites' histograms of the model that was sent; keep it if it is the best so far."""
-        pooled = sum(self._pool.values(), ScoreHistogram.empty())
+        # A copy: a round may be closed while an answer comes in, in a thread of its own.
+        pooled = sum(self._pool.copy().values(), ScoreHistogram.empty())
         metrics = summarise(pooled)
         number = self._candidate_round
         best = number > 0 and is_better(metrics.auroc, self._best_auroc)
@@ -83,8 +84,7 @@ class JudgingFedAvg(FedAvg):
             "global", round=number, values=asdict(metrics), best=best, histogram=pooled.to_dict(), **note
         )
         self._global = series(metrics)
-        values = {**self._global, **_mean_loss(self._training)}
-        self.publish({f"{GLOBAL}/{name}": value for name, value in values.items()}, number)
+        self.publish({**self._global, **_mean_loss(self._training.copy())}, number)
 
     def _keep_best(self, parameters: dict[str, Any]) -> None:
         """Have the persistor write the best model, through NVFlare's own event."""
@@ -97,10 +97,15 @@ class JudgingFedAvg(FedAvg):
     def publish(self, values: dict[str, float], step: int) -> None:
         """Hand values by tag to the receivers, as events of the server itself."""
         for tag, value in values.items():
-            dxo = create_analytic_dxo(
-                tag=tag, value=value, data_type=AnalyticsDataType.SCALAR, global_step=step
-            )
-            send_analytic_dxo(self, dxo=dxo, fl_ctx=self.fl_ctx, event_type=ANALYTIC_EVENT_TYPE)
+            self._send_point(tag, value, AnalyticsDataType.SCALAR, step)
+
+    def publish_text(self, tag: str, text: str, step: int) -> None:
+        """Hand a text in Markdown to the receivers that show one."""
+        self._send_point(tag, text, AnalyticsDataType.TEXT, step)
+
+    def _send_point(self, tag: str, value: float | str, kind: AnalyticsDataType, step: int) -> None:
+        dxo = create_analytic_dxo(tag=tag, value=value, data_type=kind, global_step=step)
+        send_analytic_dxo(self, dxo=dxo, fl_ctx=self.fl_ctx, event_type=ANALYTIC_EVENT_TYPE)
 
 
 def _mean_loss(training: dict[str, Training]) -> dict[str, float]:
@@ -109,4 +114,4 @@ def _mean_loss(training: dict[str, Training]) -> dict[str, float]:
     if not samples:
         return {}
     total = sum(values.train_loss * values.train_samples for values in training.values())
-    return {"train_loss": total / samples}
+    return {ROUND_TRAIN_LOSS: total / samples}

@@ -49,6 +49,8 @@ class JobKeeper(FLComponent):
             threading.Thread(target=self._watch, name="job-keeper", daemon=True).start()
         elif event_type == EventType.SYSTEM_END:
             self._stop.set()
+        elif event_type == EventType.JOB_COMPLETED:
+            self._tell_rounds(fl_ctx.get_prop(FLContextKey.EVENT_DATA)[JobMetaKey.JOB_ID.value], fl_ctx)
         elif event_type == EventType.SUBMIT_JOB:
             dropped = keep_submitted(fl_ctx.get_prop(FLContextKey.JOB_META))
             if dropped:
@@ -59,6 +61,7 @@ class JobKeeper(FLComponent):
         manager = self._engine.get_component(SystemComponents.JOB_MANAGER)
         workspace = fl_ctx.get_workspace()
         for job in manager.get_jobs_by_status(RunStatus.RUNNING, fl_ctx):
+            self._tell_rounds(job.job_id, fl_ctx)
             run_dir = workspace.get_run_dir(job.job_id)
             if Path(run_dir).is_dir():
                 events = events_of(Path(workspace.get_root_dir()), job.job_id)
@@ -148,3 +151,11 @@ class JobKeeper(FLComponent):
             self._told.add(job_id)
             if result["state"] == "finished":
                 state.remove()
+
+    def _tell_rounds(self, job_id: str, fl_ctx: FLContext) -> None:
+        """Put into an ended job's meta how many rounds it had done, if it did not say so itself: it may go on."""
+        manager = self._engine.get_component(SystemComponents.JOB_MANAGER)
+        job = manager.get_job(job_id, fl_ctx)
+        if properties(job.meta) and RESULT_KEY not in job.meta:
+            state = JobState(Path(fl_ctx.get_workspace().get_root_dir()), job_id)
+            manager.update_meta(job_id, {RESULT_KEY: state.result() or {"done": state.rounds()}}, fl_ctx)

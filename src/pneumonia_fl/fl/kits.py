@@ -4,15 +4,20 @@ A kit is what NVFlare's provisioning makes for one participant: `startup/` (iden
 edited) and `local/` (the owner's own settings).
 """
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from pneumonia_fl.config import parse
+from pneumonia_fl.environment import LIMITED, SeriesPlace
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.json_files import read_json
+from pneumonia_fl.names import did_you_mean
 from pneumonia_fl.paths import expanded
 from pneumonia_fl.sections import no_login
 from pneumonia_fl.strict import Strict
@@ -25,6 +30,8 @@ STARTUP_FILES: dict[Kind, str] = {
     "admin": "fed_admin.json",
 }
 LOCAL_SETTINGS = "pneumonia_fl.yml"
+SITE_STATE_FOLDER = "pneumonia_fl_site_state"
+"""Below a site's kit: for each job what the site keeps for itself (see `fl.algorithms.keeping`)."""
 
 
 class LocalSettings(Strict):
@@ -34,10 +41,17 @@ class LocalSettings(Strict):
     """Site: folder with the prepared data; `PNEUMONIA_FL_DATA` goes before it."""
     threads: int | None = None
     """Site: threads for training; None: all cores."""
+    max_local_epochs: int | None = Field(None, ge=1)
+    """Site: the most passes over its images that it makes in a round, whatever a job wants."""
+    max_batch_size: int | None = Field(None, ge=2)
+    """Site: the most images that it takes in one step, whatever a job wants."""
     share_local_model: bool = True
     """Site: whether it sends its best local model when a job evaluates models across sites; see docs/cross-site.md."""
+    tracking: SeriesPlace = "server"
+    """Site: whether its series go to the server, stay at the `site`, or `both`; see docs/quickstart-site-it.md."""
     tracking_uri: str | None = None
-    """Server: the MLflow server that gets every job's metrics; None: a database file inside the job."""
+    """Server: the MLflow server that gets every job's metrics; None: a database file inside the job. Site: its own
+    MLflow, for series that stay there."""
 
     @field_validator("data")
     @classmethod
@@ -48,6 +62,12 @@ class LocalSettings(Strict):
     @classmethod
     def _no_secret(cls, uri: str | None) -> str | None:
         return no_login(uri)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Of `environment.LIMITED`, what this site caps."""
+        found = {key: getattr(self, f"max_{key}") for key in LIMITED}
+        return {key: most for key, most in found.items() if most is not None}
 
 
 @dataclass(frozen=True)
@@ -96,12 +116,15 @@ def open_kit(folder: Path) -> Kit:
     """Read a kit.
 
     Raises:
-        KitError: the folder is not a kit, or a file in it is broken.
+        KitError: the folder is not a kit, or a file in it is broken or somebody else's.
     """
     folder = folder.absolute()
-    for kind, file in STARTUP_FILES.items():
-        if (folder / "startup" / file).is_file():
-            return _read(folder, kind, folder / "startup" / file)
+    with _readable(folder):
+        for kind, file in STARTUP_FILES.items():
+            if (folder / "startup" / file).is_file():
+                return _read(folder, kind, folder / "startup" / file)
+        if not folder.is_dir():
+            raise KitError(f"{folder} does not exist{_meant(folder)}")
     raise KitError(f"{folder} is not a startup kit; give the folder that holds startup/ and local/")
 
 
@@ -109,14 +132,45 @@ def find_kits(folder: Path) -> list[Kit]:
     """`folder` itself when it is a kit, else the kits directly below it, by name.
 
     Raises:
-        KitError: there is none.
+        KitError: there is none, or one is broken or somebody else's.
     """
-    if (folder / "startup").is_dir():
-        return [open_kit(folder)]
-    found = [open_kit(path.parent) for path in sorted(folder.glob("*/startup")) if path.is_dir()]
+    with _readable(folder.absolute()):
+        if (folder / "startup").is_dir() or not folder.is_dir():
+            return [open_kit(folder)]
+        found = [open_kit(path) for path in sorted(folder.iterdir()) if _holds_startup(path)]
     if not found:
         raise KitError(f"no startup kits in {folder.absolute()}; make some with `pneumonia-fl provision`")
     return found
+
+
+def _holds_startup(folder: Path) -> bool:
+    """Whether a folder is a kit."""
+    return not folder.name.startswith(".") and (folder / "startup").is_dir()
+
+
+def _meant(folder: Path) -> str:
+    """What somebody may have meant who wrote a `folder` that is not there, or how to make it."""
+    missing = next(one for one in (*reversed(folder.parents), folder) if not one.is_dir())
+    beside = [one.name for one in missing.parent.iterdir() if one.is_dir()]
+    return did_you_mean(missing.name, beside) or "; `pneumonia-fl provision` makes kits"
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Turn a missing right inside the block into a line that names the folder's owner."""
+    try:
+        yield
+    except OSError as error:
+        where, reason = error.filename or folder, error.strerror
+        raise KitError(
+            f"{where} cannot be read ({reason}); start as the owner of the kit, or ask for it"
+        ) from None
+
+
+def kit_python(kit: Kit | None) -> Path:
+    """The Python that starts a kit: of its own environment when it has one (`install.sh` makes it), else ours."""
+    own = kit.folder / "venv" if kit else None
+    return own / "bin" / "python3" if own is not None and own.is_dir() else Path(sys.executable)
 
 
 def read_settings(local: Path) -> LocalSettings:
@@ -129,7 +183,7 @@ def _read(folder: Path, kind: Kind, file: Path) -> Kit:
     try:
         values = read_json(file)
         name, project, host, port = _READERS[kind](values)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise KitError(f"{file} is broken ({error}); ask for a new kit") from None
     return Kit(folder, kind, name, project, host, int(port))
 

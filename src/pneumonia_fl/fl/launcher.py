@@ -15,18 +15,21 @@ from collections.abc import Callable
 
 from nvflare.apis.fl_constant import FLContextKey, JobConstants
 from nvflare.apis.fl_context import FLContext
-from nvflare.apis.job_launcher_spec import JobHandleSpec, JobReturnCode
+from nvflare.apis.job_launcher_spec import JobHandleSpec, JobProcessArgs, JobReturnCode
 from nvflare.app_common.job_launcher.client_process_launcher import ClientProcessJobLauncher
 from nvflare.app_common.job_launcher.process_launcher import ProcessHandle, ProcessJobLauncher
 from nvflare.app_common.job_launcher.server_process_launcher import ServerProcessJobLauncher
-from nvflare.utils.job_launcher_utils import get_credential_env
+from nvflare.utils.job_launcher_utils import get_client_job_args, get_credential_env, get_server_job_args
 from nvflare.utils.process_utils import spawn_process
 
 from pneumonia_fl.environment import SERVER_JOB_VARIABLES, SITE_JOB_VARIABLES, named_environment
 from pneumonia_fl.fl.executor import TRAINER_DIED
+from pneumonia_fl.fl.start import MODULE, needs_us
 
 MAX_RESTARTS = 5
 """Per job; a site whose training dies again and again has a problem that a restart does not solve."""
+
+FOLDERS = {JobProcessArgs.WORKSPACE, JobProcessArgs.APP_ROOT, JobProcessArgs.STARTUP_DIR}
 
 log = logging.getLogger("pneumonia_fl.site")
 
@@ -40,11 +43,25 @@ class JobLauncher(ProcessJobLauncher):
 
     names: tuple[str, ...]
     """What the process may know of its parent's environment."""
+    arguments: tuple[str, ...]
+    """What NVFlare says on its command line, in this order."""
 
     def launch_job(self, job_meta: dict[str, object], fl_ctx: FLContext) -> JobHandleSpec:
         """Start the job's process."""
-        words = shlex.split(str(self.get_command(job_meta, fl_ctx)))
+        words = [sys.executable, *self._arguments(fl_ctx)]
+        if needs_us(words):
+            words.insert(words.index("-m") + 1, MODULE)
         return ProcessHandle(process_adapter=spawn_process(words, self._environment(job_meta, fl_ctx)))
+
+    def _arguments(self, fl_ctx: FLContext) -> list[str]:
+        """What NVFlare gives to Python as one line; there a space in a kit's folder would end a word."""
+        given = fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS)
+        words: list[str] = []
+        for name in self.arguments:
+            if name in given:
+                option, value = given[name]
+                words += [option, value] if name in FOLDERS else shlex.split(f"{option} {value}")
+        return words
 
     def _environment(self, job_meta: dict[str, object], fl_ctx: FLContext) -> dict[str, str]:
         environment = named_environment(self.names)
@@ -59,12 +76,14 @@ class ServerJobLauncher(JobLauncher, ServerProcessJobLauncher):
     """Starts a server's job processes."""
 
     names = SERVER_JOB_VARIABLES
+    arguments = tuple(get_server_job_args())
 
 
 class SiteJobLauncher(JobLauncher, ClientProcessJobLauncher):
     """Starts a site's job processes, and starts them again when they die."""
 
     names = SITE_JOB_VARIABLES
+    arguments = tuple(get_client_job_args())
 
     def launch_job(self, job_meta: dict[str, object], fl_ctx: FLContext) -> JobHandleSpec:
         """Start the job's process and watch over it."""

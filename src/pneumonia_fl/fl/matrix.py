@@ -59,6 +59,16 @@ def matrix_of(events: list[Event]) -> dict[str, Any]:
     return matrix(SPLIT, list(cells), list(sites), cells, missing)
 
 
+def as_markdown(found: Mapping[str, Any]) -> str:
+    """A matrix as a table of AUROC: models down, sites across."""
+    sites = found["sites"]
+    rows = [["AUROC of the model", *(f"on {site}" for site in sites)], ["---"] * (1 + len(sites))]
+    for model, row in found["cells"].items():
+        areas = [row.get(site, {}).get("auroc") for site in sites]
+        rows.append([model, *("n/a" if area is None else f"{area:.3f}" for area in areas)])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
 def _row(sites: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Cells of those sites that evaluated: in a cyclic pass some only train."""
     return {

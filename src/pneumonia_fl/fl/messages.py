@@ -1,14 +1,16 @@
 """The words that server and sites share beyond NVFlare's own."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from pneumonia_fl.fl.tracking_names import ROUND_TRAIN_LOSS
 from pneumonia_fl.metrics import Metrics
 
 SITE_REPORT = "pneumonia_fl.site_report"
-"""Key in a site's `FLModel.meta`: what it reports, {"histogram": …, "training": …, "data": …, "personal": …}, or
+"""Key in a site's `FLModel.meta`: what it reports, {"histogram": …, "training": …, "data": …, "personal": …,
+"limits": …}, or
 {"problem": "one line"} when it could not answer; `fl.site_report` has the form."""
 
 SITE_STEPS = "pneumonia_fl.steps"
@@ -42,8 +44,11 @@ ABOUT_KEY = "pneumonia_fl"
 """Key in a job's custom properties: what the job says it is (see `fl.jobs`)."""
 
 RESULT_KEY = "pneumonia_fl_result"
-"""Key in a job's meta: how it ended, {"state", "reason", "missing", "rounds", "stopped_early",
-"best_round", "best_auroc"}."""
+"""Key in a job's meta: how it ended, {"state", "reason", "missing", "why", "rounds", "done", "stopped_early",
+"best_round", "best_auroc"}; "done" alone when its process ended without a word."""
+
+ABORT_KEY = "pneumonia_fl_abort"
+"""Key in a job's meta: who asked for its end, {"by"}; the server's own word (see `fl.parent.aborts`)."""
 
 RUN_ERROR = "pneumonia-fl run error:"
 """Marks the one line in the simulator's output that says why a run could not start."""
@@ -54,6 +59,12 @@ def properties(meta: Mapping[str, Any]) -> dict[str, Any]:
     custom = meta.get("custom_props")
     ours = custom.get(ABOUT_KEY) if isinstance(custom, Mapping) else None
     return dict(ours) if isinstance(ours, Mapping) else {}
+
+
+def lacking(missing: Sequence[str], why: Mapping[str, str], reason: str) -> str:
+    """What a job that came through its rounds did without, each site with its reason; "" when nothing."""
+    named = ", ".join(f"{site} ({why[site]})" if why.get(site) else site for site in missing)
+    return "; ".join(filter(None, (named and f"never contributed: {named}", reason)))
 
 
 def series(metrics: Metrics) -> dict[str, float]:
@@ -68,7 +79,7 @@ def series(metrics: Metrics) -> dict[str, float]:
 def is_site_tag(tag: object) -> bool:
     """Whether a site may publish a series of this name."""
     names = {field.name for field in fields(Metrics)} - {"n", "positives"}
-    known = {"train_loss", *map(_tag, names)}
+    known = {"train_loss", ROUND_TRAIN_LOSS, *map(_tag, names)}
     return isinstance(tag, str) and tag.removeprefix(OWN) in known
 
 

@@ -1,12 +1,14 @@
 """What a run leaves in MLflow besides its series: parameters, tags, job file, model and figures."""
 
-import json
 import logging
 from typing import Any
 
 from pneumonia_fl import DISCLAIMER, __version__
 from pneumonia_fl.config import JobConfig
-from pneumonia_fl.fl.mlflow_sink import connect, one_line
+from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.errors import OutputError, RunError
+from pneumonia_fl.fl.mlflow_sink import connect, explained
+from pneumonia_fl.mlflow_files import MLflowStatus, artifacts_of_run, is_read_only, read_status, sqlite_uri
 from pneumonia_fl.overrides import flatten
 from pneumonia_fl.report import REPORT_FILES
 from pneumonia_fl.runs import GLOBAL, RunFolder, relocate_artifacts
@@ -23,45 +25,56 @@ def complete_mlflow(run: RunFolder, job: JobConfig, state: str, register: bool =
     Returns:
         {"uri": …, "run_id": …, "undelivered": points that did not arrive, "error": None or one line}
     """
-    status = json.loads(run.mlflow_status.read_text()) if run.mlflow_status.is_file() else {}
+    problem = None
+    try:
+        status = read_status(run.mlflow_status)
+    except RunError as error:
+        status, problem = MLflowStatus(), str(error)
     # Where the points went is the server's choice, and stands in the status.
-    remote = status.get("uri") or job.mlflow.tracking_uri
-    local = remote is None
-    uri = f"sqlite:///{run.mlflow_db}" if local else remote
-    summary = {
+    remote = status.uri or job.mlflow.tracking_uri
+    uri = remote or sqlite_uri(run.mlflow_db)
+    summary: dict[str, Any] = {
         "uri": uri,
-        "run_id": status.get("runs", {}).get(GLOBAL),
-        "undelivered": status.get("undelivered", 0),
-        "error": status.get("error"),
+        "run_id": status.runs.get(GLOBAL),
+        "undelivered": status.undelivered,
+        "error": problem or status.error,
     }
     if summary["run_id"] is None:
         return {**summary, "error": summary["error"] or "MLflow took no run"}
     try:
-        if local:
+        if remote is None:
             relocate_artifacts(run)
-        client = connect(str(uri), timeout_seconds=10)
-        _log(client, run, job, status["runs"], state)
+        client = connect(uri, timeout_seconds=10)
+        _log(client, run, job, status.runs, state)
         if register and run.model.is_dir():
             _register(client, job, summary["run_id"])
     except Exception as error:  # whatever MLflow raises: the run itself is fine and stays so
-        summary["error"] = one_line(error)
+        summary["error"] = explained(error)
     return summary
 
 
 def log_report(run: RunFolder) -> bool:
-    """Put the run's present report into its own MLflow database; False when it has none that takes it.
+    """Put the run's present report among its own MLflow run's artifacts; False when it has none that takes it.
 
-    Only `report.html` and `model_card.md`: a page with patients' images has another name.
+    Only `report.html` and `model_card.md`: a page with patients' images has another name. An artifact of a database
+    file is a file in a folder, so this needs no MLflow, which takes seconds to import.
     """
-    status = json.loads(run.mlflow_status.read_text()) if run.mlflow_status.is_file() else {}
-    run_id = status.get("runs", {}).get(GLOBAL)
-    if run_id is None or not run.mlflow_db.is_file():
+    if not run.mlflow_db.is_file():
         return False
     try:
+        status = read_status(run.mlflow_status)
+        run_id = status.runs.get(GLOBAL)
+        if run_id is None or status.uri or is_read_only(run.mlflow_db):
+            return False
         relocate_artifacts(run)
-        _log_report(connect(f"sqlite:///{run.mlflow_db}", timeout_seconds=10), run, run_id)
-    except Exception as error:  # whatever MLflow raises: the report is there
-        log.warning("MLflow did not take the report: %s", one_line(error))
+        folder = artifacts_of_run(run.mlflow_db, run_id)
+        if not folder.resolve().is_relative_to(run.mlflow_artifacts.resolve()):
+            return False  # the database is somebody else's, and says so
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in REPORT_FILES:
+            write_atomic(folder / name, (run.path / name).read_bytes())
+    except (RunError, OutputError, OSError) as error:
+        log.warning("MLflow did not take the report: %s", explained(error))
         return False
     return True
 

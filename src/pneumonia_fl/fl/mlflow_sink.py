@@ -1,7 +1,9 @@
 """Delivers metric points to MLflow from a thread of its own, so that a slow or dead tracking server costs nothing."""
 
 import json
+import logging
 import queue
+import re
 import threading
 import time
 from collections import Counter
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.environment import report_nothing
 from pneumonia_fl.runs import GLOBAL
 from pneumonia_fl.text import printable
 
@@ -20,6 +23,38 @@ BATCH_LIMIT = 1000
 """MLflow's own limit of metrics in one `log_batch`."""
 QUEUE_LIMIT = 20_000
 """Points of one origin that may wait: those of 500 rounds."""
+
+
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Has MLflow's pages open an experiment on its runs, and not on traces of language models."""
+
+REMEDIES = (
+    (
+        r"experiment .*must be in the 'active' state",
+        "somebody has deleted the experiment: restore it with `mlflow experiments restore`, or give the job another "
+        "name, --set mlflow.experiment=NAME",
+    ),
+    (
+        r"run .*must be in (?:the )?'active' state|Run .*not found",
+        "somebody has deleted the run: restore it in MLflow, `mlflow runs restore`",
+    ),
+    (
+        r"\b40[13]\b|unauthori[sz]ed|forbidden|credentials",
+        "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where the server is started",
+    ),
+    (r"out-of-date database schema|Can't locate revision", "upgrade it with `mlflow db upgrade`"),
+    (
+        r"unable to open database|readonly database|disk is full",
+        "look at the rights and the space of its folder",
+    ),
+    (
+        r"max retries|connection|timed out|resolve|refused|\b50\d\b",
+        "see that MLflow runs there and that this machine reaches it",
+    ),
+)
+"""What to do about what MLflow and its transport say."""
+
+log = logging.getLogger(__name__)
 
 
 class Point(NamedTuple):
@@ -59,6 +94,7 @@ class MLflowSink:
         self._dropped: Counter[str] = Counter()
         self._counting = threading.Lock()
         self._error: str | None = None
+        self._told: str | None = None
         self._runs = dict(runs or {})
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._deliver, name="mlflow-sink", daemon=True)
@@ -103,9 +139,15 @@ class MLflowSink:
                 self._send()
                 self._error = None
             except Exception as error:  # whatever MLflow or its transport raises: the job must go on
-                self._error = one_line(error)
+                self._note(explained(error))
             if closing and (not self._waiting or self._error):
                 return
+
+    def _note(self, problem: str) -> None:
+        """Say once what is wrong; each later try would say the same."""
+        if self._told is None:
+            log.warning("MLflow takes no metrics now; the job goes on, and they are kept: %s", problem)
+        self._error = self._told = problem
 
     def _collect(self) -> None:
         while not self._queue.empty():
@@ -135,7 +177,7 @@ class MLflowSink:
         experiment_id = (
             experiment.experiment_id
             if experiment
-            else client.create_experiment(self._experiment, artifact_location=self._artifacts)
+            else client.create_experiment(self._experiment, artifact_location=self._artifacts, tags=KIND)
         )
         if GLOBAL not in self._runs:
             self._runs[GLOBAL] = client.create_run(experiment_id, run_name=self._run_name).info.run_id
@@ -147,12 +189,20 @@ class MLflowSink:
 
 def connect(uri: str, timeout_seconds: int) -> Any:
     """An MLflow client that gives a tracking server up soon: one retry, short time-outs."""
+    report_nothing()
     from mlflow import MlflowClient
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 
     MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
     MLFLOW_HTTP_REQUEST_TIMEOUT.set(timeout_seconds)
     return MlflowClient(tracking_uri=uri)
+
+
+def explained(error: Exception) -> str:
+    """Return an error in one line, with what to do about it where that is known."""
+    said = one_line(error)
+    remedy = next((words for pattern, words in REMEDIES if re.search(pattern, str(error), re.IGNORECASE)), "")
+    return f"{said}; {remedy}" if remedy else said
 
 
 def one_line(error: Exception) -> str:
@@ -167,7 +217,7 @@ def _log(client: Any, run: str, points: list[Point]) -> int:
     try:
         client.log_batch(run, metrics=[_metric(point) for point in points])
     except MlflowException as error:
-        if error.error_code != "INVALID_PARAMETER_VALUE":
+        if error.error_code != "INVALID_PARAMETER_VALUE" or "'active' state" in str(error):
             raise
         if len(points) == 1:
             return 0

@@ -8,7 +8,8 @@ import contextlib
 import os
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO
 
 import psutil
 
@@ -32,24 +33,39 @@ def marked_processes(*marks: str) -> Iterator[psutil.Process]:
 
 def end_marked(*marks: str) -> None:
     """End all processes of these runs: politely, then for good."""
-    processes = list(marked_processes(*marks))
+    end_all(lambda: marked_processes(*marks))
+
+
+def end_all(living: Callable[[], Iterable[psutil.Process]]) -> None:
+    """End all processes that `living` finds: politely, then for good."""
+    processes = list(living())
     for process in processes:
         _quietly(process.terminate)
     psutil.wait_procs(processes, timeout=TERM_SECONDS)
     # A process may have been born in between: ask again for who is left.
-    for process in list(marked_processes(*marks)):
+    for process in list(living()):
         _quietly(process.kill)
 
 
-def run_until_stopped(command: list[str]) -> int:
+def run_until_stopped(
+    command: list[str], started: Callable[["subprocess.Popen[bytes]"], None], log: IO[bytes], **values: str
+) -> int:
     """Run a server in the foreground; when it ends or we are stopped, nothing that it started stays behind.
 
     (MLflow's server leaves its job runners running when it is ended.)
+
+    Args:
+        command: what to run.
+        started: called once the process is there; what it raises ends the process.
+        log: gets what it prints.
+        values: variables on top of this process's environment.
     """
     mark = uuid.uuid4().hex
     try:
-        environment = child_environment(**{RUN_MARK: mark})
-        return subprocess.run(command, env=environment, check=False).returncode
+        environment = child_environment(**values, **{RUN_MARK: mark})
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        started(process)
+        return process.wait()
     finally:
         end_marked(mark)
 

@@ -4,7 +4,6 @@ Sites' points arrive as federation events; the server's own events carry the poo
 receivers file under the name `global`.
 """
 
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -19,13 +18,16 @@ from nvflare.app_common.widgets.streaming import AnalyticsReceiver
 from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 
 from pneumonia_fl.environment import tracking_uri
+from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.finish import finish_on_server
 from pneumonia_fl.fl.kits import read_settings
 from pneumonia_fl.fl.messages import is_site_tag, properties
 from pneumonia_fl.fl.mlflow_sink import MLflowSink, one_line
 from pneumonia_fl.fl.site_report import MAX_VALUE
 from pneumonia_fl.fl.state import JobState
+from pneumonia_fl.fl.tracking_names import CROSS_SITE_PREFIX, aliases
 from pneumonia_fl.journal import Journal
+from pneumonia_fl.mlflow_files import read_status, sqlite_uri
 from pneumonia_fl.runs import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, TB_EVENTS, events_of
 
 EVENTS = [ANALYTIC_EVENT_TYPE, f"fed.{ANALYTIC_EVENT_TYPE}"]
@@ -96,9 +98,18 @@ class TensorBoardReceiver(_SitePoints, TBAnalyticsReceiver):
     goes on begins with the events of the earlier one.
     """
 
-    def __init__(self, resume_from: str = "") -> None:
+    def __init__(self, resume_from: str = "", aliases: bool = False) -> None:
         super().__init__()
-        self.resume_from = resume_from
+        self.resume_from, self.aliases = resume_from, aliases
+
+    def save(self, fl_ctx: FLContext, shareable: Shareable, record_origin: str) -> None:
+        """Write one point, under its earlier names as well if the job wants that."""
+        point = AnalyticsData.from_dxo(from_shareable(shareable))
+        if point is None or point.tag.startswith(CROSS_SITE_PREFIX):
+            return
+        super().save(fl_ctx, shareable, record_origin)
+        for name in aliases(point.tag, record_origin) if self.aliases else ():
+            self.writers_table[record_origin].add_scalar(name, point.value, point.step)
 
     def initialize(self, fl_ctx: FLContext) -> None:
         """Make the folder of events."""
@@ -143,12 +154,16 @@ class MLflowReceiver(_SitePoints):
     """
 
     def __init__(
-        self, tracking_uri: str | None = None, experiment: str = "pneumonia-fl", resume_from: str = ""
+        self,
+        tracking_uri: str | None = None,
+        experiment: str = "pneumonia-fl",
+        resume_from: str = "",
+        aliases: bool = False,
     ) -> None:
         super().__init__()
         self.tracking_uri = tracking_uri
         self.experiment = experiment
-        self.resume_from = resume_from
+        self.resume_from, self.aliases = resume_from, aliases
 
     def initialize(self, fl_ctx: FLContext) -> None:
         """Start delivery; returns at once."""
@@ -158,7 +173,7 @@ class MLflowReceiver(_SitePoints):
         remote = tracking_uri() or read_settings(_local(fl_ctx)).tracking_uri or self.tracking_uri
         local = remote is None
         self._sink = MLflowSink(
-            uri=f"sqlite:///{folder / MLFLOW_DB}" if local else str(remote),
+            uri=sqlite_uri(folder / MLFLOW_DB) if local else str(remote),
             experiment=self.experiment,
             artifacts=(folder / MLFLOW_ARTIFACTS).as_uri() if local else None,
             run_name=str(self._meta.get(JobMetaKey.JOB_NAME, "job")),
@@ -169,10 +184,13 @@ class MLflowReceiver(_SitePoints):
         self._sink.start()
 
     def save(self, fl_ctx: FLContext, shareable: Shareable, record_origin: str) -> None:
-        """Queue one point."""
+        """Queue one number, under its earlier names as well if the job wants that; MLflow has no series of texts."""
         point = AnalyticsData.from_dxo(from_shareable(shareable))
-        if point:
-            self._sink.put(record_origin, point.tag, float(point.value), point.step or 0)
+        if point is None or point.data_type != AnalyticsDataType.SCALAR:
+            return
+        names = aliases(point.tag, record_origin) if self.aliases else ()
+        for name in (point.tag, *names):
+            self._sink.put(record_origin, name, float(point.value), point.step or 0)
 
     def finalize(self, fl_ctx: FLContext) -> None:
         """Deliver the rest within bounded time, and leave word of how it went; then parameters and models."""
@@ -186,17 +204,11 @@ class MLflowReceiver(_SitePoints):
 
     def _earlier_runs(self, fl_ctx: FLContext) -> dict[str, str] | None:
         earlier = _earlier(fl_ctx, self.resume_from)
-        status = earlier.folder / MLFLOW_STATUS if earlier else None
-        if status is None or not status.is_file():
-            return None
         try:
-            runs: dict[str, str] = json.loads(status.read_text())["runs"]
-        except (OSError, ValueError, KeyError) as error:
-            self.log_warning(
-                fl_ctx, f"new runs in MLflow: {MLFLOW_STATUS} of the earlier job: {one_line(error)}"
-            )
+            return read_status(earlier.folder / MLFLOW_STATUS).runs if earlier else None
+        except RunError as error:
+            self.log_warning(fl_ctx, f"new runs in MLflow: {one_line(error)}")
             return None
-        return runs
 
 
 def _earlier(fl_ctx: FLContext, resume_from: str) -> JobState | None:

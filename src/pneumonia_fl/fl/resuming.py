@@ -10,6 +10,7 @@ from nvflare.app_common.abstract.fl_model import FLModel
 from pneumonia_fl.fl.algorithms.server import ServerAlgorithm
 from pneumonia_fl.fl.judging import JudgingFedAvg
 from pneumonia_fl.fl.rounds import RoundBook
+from pneumonia_fl.fl.site_report import Facts
 from pneumonia_fl.fl.state import JobState
 from pneumonia_fl.learning import Algorithm
 
@@ -28,6 +29,7 @@ class ResumableFedAvg(JudgingFedAvg):
         super().__init__(**options)
         self._latest: FLModel | None = None
         self._restored: dict[str, Any] | None = None
+        self._facts: dict[str, Facts] = {}
         self._final_round, self._done = self.num_rounds, 0
 
     def open_state(self) -> None:
@@ -47,6 +49,7 @@ class ResumableFedAvg(JudgingFedAvg):
             **self.best(),
             "patience": self._patience.state(),
             "sites": self.book.counts(),
+            "facts": {site: facts.model_dump() for site, facts in self._facts.copy().items()},
         }
         extra = self._algorithm.state()
         self._state.keep(model.params, self._done, self._settings.average_last)
@@ -73,6 +76,8 @@ class ResumableFedAvg(JudgingFedAvg):
         self.start_round = self._done = values["round"]
         self.num_rounds = 0 if self.should_stop() else self._final_round - self._done
         self.book.restore(values["sites"])
+        # What a site has said of its data set holds for all parts of a job.
+        self._facts = {site: Facts.model_validate(said) for site, said in values.get("facts", {}).items()}
         self._state.save(self._restored, best, values, run_dir, extra)
         self._state.take_kept(state)
         state.remove()

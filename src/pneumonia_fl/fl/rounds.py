@@ -48,6 +48,7 @@ class RoundBook:
         self.task, self._in_turns = "", False
         self.opened = self._quorum_since = clock()
         self.last_sign = clock()
+        self.first_sign: float | None = None
 
     def open(self, number: int, task: str, in_turns: bool = False) -> None:
         """Begin a round; nobody has answered. `in_turns`: one site after the other, so that none is late."""
@@ -60,6 +61,11 @@ class RoundBook:
         """Note a sign of life."""
         if site in self.sites:
             self.last_sign = self.sites[site].heard = self._clock()
+            self.first_sign = self.first_sign or self.last_sign
+
+    def heard(self, site: str) -> bool:
+        """Whether the site has given any sign of life in this job."""
+        return self._record(site).heard is not None
 
     def accept(self, site: str, auroc: float | None, steps: int) -> None:
         """Note an answer that counts."""
@@ -76,7 +82,8 @@ class RoundBook:
     def reject(self, site: str, state: State, problem: str) -> None:
         """Note an answer that does not count, and why; one that has counted in this round stays."""
         record = self._record(site)
-        self.hear(site)
+        if state != "late":
+            self.hear(site)
         if record.state != "answered":
             record.state, record.problem = state, problem
 

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pneumonia_fl.config import JobConfig, load_job
+from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.data.manifest import DatasetInfo, read_info
+from pneumonia_fl.data.output import held
 from pneumonia_fl.environment import cpu_count, data_root
 from pneumonia_fl.errors import ConfigError, IncompleteError
 from pneumonia_fl.fl.machine import machine
@@ -53,6 +55,14 @@ class Watcher(Protocol):
         """Something happened in the run."""
 
 
+class Checked(NamedTuple):
+    """A request that can work: its job, the weights that it begins with if those are a saved model's, its data."""
+
+    job: JobConfig
+    weights: bytes | None
+    data: Path | None
+
+
 def run_simulation(
     request: Request, watcher: Watcher, agree: Callable[[DatasetInfo], None] | None = None
 ) -> RunFolder:
@@ -68,25 +78,26 @@ def run_simulation(
     Raises:
         PneumoniaFLError: the request cannot work, or the run failed.
     """
-    job, given = check(request, agree)  # refuse before a folder is made
-    run = RunFolder.create(request.out or new_run_path(request.runs, job.name), request.force)
+    checked = check(request, agree)  # refuse before a folder is made
+    run = RunFolder.create(request.out or new_run_path(request.runs, checked.job.name), request.force)
     with in_use(run.path):
-        return _run(run, job, given, request, watcher, agree)
+        return _run(run, checked, request, watcher, agree)
 
 
 def _run(
     run: RunFolder,
-    job: JobConfig,
-    given: Path | None,
+    checked: Checked,
     request: Request,
     watcher: Watcher,
     agree: Callable[[DatasetInfo], None] | None,
 ) -> RunFolder:
     with _removed_on_error(run.path):
-        data = given or _make_synthetic(job, run.path / "data", watcher)
+        data = checked.data or _make_synthetic(checked.job, run.path / "data", watcher)
         info = read_info(data)
-        planned = _planned(job, info, request, agree)
+        planned = _planned(checked.job, info, request, agree)
     start_run(run, planned.job, planned.sites, _origin(info))
+    if checked.weights is not None:
+        write_atomic(run.initial, checked.weights)
     threads = share_cores(planned.images, cpu_count())
     run.update_state(machine=machine(), threads=threads)
     watcher.started(planned, run)
@@ -94,38 +105,44 @@ def _run(
     return run
 
 
-def check(
-    request: Request, agree: Callable[[DatasetInfo], None] | None = None
-) -> tuple[JobConfig, Path | None]:
-    """Return the job and the given data of a request that can work.
+def check(request: Request, agree: Callable[[DatasetInfo], None] | None = None) -> Checked:
+    """Return what a request that can work needs.
 
     Raises:
         PneumoniaFLError: it cannot.
     """
-    job = load_job(find_job(request.job), request.overrides)
-    given = _given_data(request)
-    if given is not None:
-        _planned(job, read_info(given), request, agree)
+    job, weights = _begun(request)
+    data = _given_data(request)
+    if data is not None:
+        _planned(job, read_info(data), request, agree)
     else:
-        choose_sites(job, _synthetic_sites(job), request.clients)
-    return job, given
+        job.check_sites(choose_sites(job, _synthetic_sites(job), request.clients))
+    return Checked(job, weights, data)
 
 
 def export_only(request: Request, folder: Path) -> Path:
     """Write the NVFlare job and return its folder; nothing runs."""
     from pneumonia_fl.fl.jobs import export_job
 
-    job = load_job(find_job(request.job), request.overrides)
+    job, weights = _begun(request)
     given = _given_data(request)
     if given is not None:
         planned = plan(job, read_info(given), request.clients)
-        return export_job(planned.job, len(planned.sites), folder)
+        return export_job(planned.job, len(planned.sites), folder, weights=weights)
     if job.preprocess is None:
         raise ConfigError("the input size is not known; pass --data DIR or --set preprocess.size=128")
     sites = request.clients or job.min_sites or DEFAULT_SITES
     if job.min_sites > sites:
         raise ConfigError(f"min_sites is {job.min_sites}, but {sites} clients wanted; lower min_sites")
-    return export_job(job, sites, folder)
+    return export_job(job, sites, folder, weights=weights)
+
+
+def _begun(request: Request) -> tuple[JobConfig, bytes | None]:
+    """The job, and the weights with which it begins when those are a saved model's."""
+    from pneumonia_fl.fl.initial import begin
+
+    file = find_job(request.job)
+    return begin(load_job(file, request.overrides), file)
 
 
 def _given_data(request: Request) -> Path | None:
@@ -178,7 +195,8 @@ def _planned(
 def _simulate(
     request: Request, run: RunFolder, planned: Plan, threads: dict[str, int], data: Path, watcher: Watcher
 ) -> None:
-    simulate(run, planned.job.name, threads, data, watcher.on_event, request.log_config)
+    with held(data):
+        simulate(run, planned.job.name, threads, data, watcher.on_event, request.log_config)
 
 
 def _guarded(

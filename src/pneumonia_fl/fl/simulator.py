@@ -110,7 +110,11 @@ def _journal_reader(run: RunFolder, job: str) -> JournalReader:
 def _command(
     run: RunFolder, environment: Path, workspace: Path, sites: list[str], mark: str, log_config: str | None
 ) -> list[str]:
-    python = environment / Path(sys.executable).absolute().relative_to(sys.prefix)
+    python = Path(sys.executable).absolute()
+    if python.is_relative_to(
+        sys.prefix
+    ):  # else it is a system's Python, which no link in place of a prefix finds
+        python = environment / python.relative_to(sys.prefix)
     command = [str(python), "-m", "pneumonia_fl.fl.simulator_process"]
     command += ["--run", str(run.path), "--workspace", str(workspace)]
     command += ["--sites", ",".join(sites), "--mark", mark, "--parent", str(os.getpid())]

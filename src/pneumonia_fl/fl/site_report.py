@@ -104,6 +104,13 @@ class Personal(_Said):
     positives: Count
 
 
+class Limits(_Said):
+    """What a site has lowered of the job's training, and to what."""
+
+    local_epochs: Annotated[int, Field(ge=1, le=MAX_PASSES)] | None = None
+    batch_size: Annotated[int, Field(ge=2, le=MAX_IMAGES)] | None = None
+
+
 class SiteReport(_Said):
     """A report that may count; see `parse_report`."""
 
@@ -111,6 +118,7 @@ class SiteReport(_Said):
     training: Annotated[Training | None, BeforeValidator(lambda value: value or None)] = None
     data: Facts | None = None
     personal: Personal | None = None
+    limits: Limits | None = None
 
     @property
     def scores(self) -> ScoreHistogram:
@@ -137,7 +145,7 @@ class Expected:
         site: who answers; authenticated, and not what the answer says.
         task: what was asked: `cross_site` is the evaluation of a model that is no global one.
         data: what the site's first valid answer in this job said of its data set; None: this may be the first.
-        passes: local epochs of the job.
+        passes: local epochs that the job wants of this site.
     """
 
     site: str

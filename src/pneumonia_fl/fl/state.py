@@ -104,6 +104,11 @@ class JobState:
         best = self.folder / "best.safetensors"
         return model, load_file(best) if best.is_file() else None, values
 
+    def rounds(self) -> int:
+        """How many rounds are done; 0 when there is nothing to go on from."""
+        file = self.folder / "state.json"
+        return int(json.loads(file.read_text(encoding="utf-8"))["round"]) if file.is_file() else 0
+
     def load_extra(self) -> Parameters:
         """The algorithm's own arrays; empty when it has none."""
         extra = self.folder / "extra.safetensors"

@@ -134,6 +134,7 @@ class SwarmJournal(JournalReceiver):
         super().finalize(fl_ctx)
 
     def _judge(self) -> None:
+        self._journal.write("saved", round=self.rounds)
         for site, histogram in self._pool[LAST].items():
             self._write_site(self.rounds, site, asdict(summarise(histogram)))
         best: float | None = None

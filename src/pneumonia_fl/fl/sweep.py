@@ -23,6 +23,7 @@ from pneumonia_fl.data.files import inner_folder, private_folder, write_atomic
 from pneumonia_fl.data.manifest import read_info
 from pneumonia_fl.environment import data_root
 from pneumonia_fl.errors import ConfigError, OutputError, PneumoniaFLError, RunError
+from pneumonia_fl.fl.initial import begin
 from pneumonia_fl.fl.session import Request, Watcher, check, run_simulation
 from pneumonia_fl.fl.sweep_records import SweepRecords
 from pneumonia_fl.in_use import in_use
@@ -81,7 +82,7 @@ def run_sweep(request: SweepRequest, show: Show) -> tuple[Path, dict[str, Any]]:
         RunError: no point has finished.
     """
     grid = parse_grid(request.grid)
-    job = load_job(find_job(request.job), _tracking(request))
+    job = _load(request.job, _tracking(request))
     about = _about(job, grid, request)
     points = points_of(request, grid)
     if len(points) > MOST_RUNS and not request.yes:
@@ -128,9 +129,18 @@ def parse_grid(words: list[str]) -> Grid:
         if key.strip() in grid or len(set(values)) < len(values):
             raise ConfigError(f"--grid {word!r}: a setting or a value stands there twice")
         grid[key.strip()] = values
+    if "init_from" in grid:
+        raise ConfigError(
+            "init_from is no setting to sweep, its paths stay here; write it into the job's file"
+        )
     if not grid:
         raise ConfigError("nothing to sweep; pass --grid key=value,value, for example train.lr=0.001,0.002")
     return grid
+
+
+def _load(job: str, overrides: list[str]) -> JobConfig:
+    """The job as it will be recorded: with the name of the model that it goes on from, not the path."""
+    return begin(load_job(find_job(job), overrides), find_job(job))[0]
 
 
 def points_of(request: SweepRequest, grid: Grid) -> list[Point]:
@@ -144,7 +154,7 @@ def points_of(request: SweepRequest, grid: Grid) -> list[Point]:
         settings = dict(zip(grid, values, strict=True))
         words = " ".join(f"{key}={value}" for key, value in settings.items())
         try:
-            job, _ = check(_wanted(request, settings, None))
+            job = check(_wanted(request, settings, None)).job
         except PneumoniaFLError as error:
             problems.append(f"{words}: {error}")
         else:

@@ -11,11 +11,12 @@ from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.environment import tracking_uri
 from pneumonia_fl.fl.messages import series
-from pneumonia_fl.fl.mlflow_sink import connect, one_line
+from pneumonia_fl.fl.mlflow_sink import KIND, connect, explained
 from pneumonia_fl.journal import JOURNAL_NAME, read_journal
 from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.mlflow_files import sqlite_uri
 from pneumonia_fl.overrides import flatten
-from pneumonia_fl.runs import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB
+from pneumonia_fl.runs import MLFLOW_ARTIFACTS, MLFLOW_DB
 
 TIMEOUT_SECONDS = 10
 
@@ -35,7 +36,7 @@ class SweepRecords:
     ) -> None:
         self._folder, self._job, self._grid = folder, job, grid
         self._remote = tracking_uri() or job.mlflow.tracking_uri
-        self.uri = self._remote or f"sqlite:///{folder / MLFLOW_DB}"
+        self.uri = self._remote or sqlite_uri(folder / MLFLOW_DB)
         self._parent: str | None = known.get("parent")
         self._children: dict[str, str] = dict(known.get("children", {}))
         self._error: str | None = None
@@ -52,7 +53,7 @@ class SweepRecords:
         try:
             self._children[row["name"]] = self._child(job, row, run)
         except Exception as error:  # whatever MLflow or its transport raises: the sweep goes on
-            self._error = one_line(error)
+            self._error = explained(error)
 
     def close(self) -> None:
         """End the parent run."""
@@ -61,7 +62,7 @@ class SweepRecords:
         try:
             self._connected().set_terminated(self._parent, status="FINISHED")
         except Exception as error:  # as above
-            self._error = one_line(error)
+            self._error = explained(error)
 
     def _child(self, job: JobConfig, row: Mapping[str, Any], run: Path) -> str:
         from mlflow.entities import Metric, Param, RunTag
@@ -89,7 +90,7 @@ class SweepRecords:
         name = self._job.mlflow.experiment
         found = client.get_experiment_by_name(name)
         artifacts = None if self._remote else (self._folder / MLFLOW_ARTIFACTS).as_uri()
-        return str(found.experiment_id if found else client.create_experiment(name, artifacts))
+        return str(found.experiment_id if found else client.create_experiment(name, artifacts, tags=KIND))
 
     @staticmethod
     def _create(client: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
@@ -100,7 +101,7 @@ class SweepRecords:
 def _series(run: Path) -> list[tuple[str, float, int, int]]:
     """The global model's metrics by round: tag, value, milliseconds, round."""
     return [
-        (f"{GLOBAL}/{tag}", value, int(event["time"] * 1000), event["round"])
+        (tag, value, int(event["time"] * 1000), event["round"])
         for event in read_journal(run / JOURNAL_NAME)
         if event["event"] == "global"
         for tag, value in series(summarise(ScoreHistogram.from_dict(event["histogram"]))).items()

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from pneumonia_fl.report.blocks import listed, number, plural
 from pneumonia_fl.report.performance import Performance
-from pneumonia_fl.report.reading import RunFiles, without_paths
+from pneumonia_fl.report.reading import RunFiles, is_drawn, without_paths
 
 SERIOUS, CAUTION, NOTE = "serious", "caution", "note"
 FEW_PATIENTS = 100
@@ -29,6 +29,7 @@ def warnings_of(run: RunFiles, test: Performance | None, validation: Performance
         *(_sample(test or validation)),
         *_calibration(test or validation),
         *_sites(run),
+        *_limits(run),
         *_training(run),
         *_records(run),
     ]
@@ -62,8 +63,19 @@ def _them(sites: list[str]) -> str:
     return "that site" if len(sites) == 1 else "those sites"
 
 
+def _limits(run: RunFiles) -> Iterator[Warning_]:
+    for event in run.events:
+        values = event.get("values")
+        if event.get("event") == "limited" and isinstance(values, dict):
+            said = ", ".join(f"{key} {most}" for key, most in sorted(values.items()))
+            yield (
+                NOTE,
+                f"{event.get('site')} trained within its own limits from round {event['round'] + 1} on: {said}.",
+            )
+
+
 def _origin(run: RunFiles) -> Iterator[Warning_]:
-    if "synthetic" in str(run.data.get("source", "")):
+    if is_drawn(run.data):
         text = "Trained on drawn images: the figures show that the software works and say nothing about real X-rays."
         yield SERIOUS, text
 

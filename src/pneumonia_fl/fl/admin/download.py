@@ -147,10 +147,16 @@ def _origin(admin: Admin, job_id: str) -> dict[str, object]:
 
 def _publish(run: RunFolder, out: Path, force: bool) -> RunFolder:
     """Move the finished run folder to its place, and its MLflow records with it."""
+    old = run.path.with_name("replaced")  # goes with the staging folder, once the new run is in its place
     with output_errors(out.parent):
         if out.exists():
-            shutil.rmtree(out) if force else out.rmdir()
-        run.path.rename(out)
+            out.rename(old) if force else out.rmdir()
+        try:
+            run.path.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
     published = RunFolder(out)
     if published.mlflow_db.is_file():
         relocate_artifacts(published)

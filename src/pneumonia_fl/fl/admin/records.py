@@ -7,18 +7,17 @@ from datetime import datetime
 from typing import Any
 
 from pneumonia_fl.errors import RefusedError
-from pneumonia_fl.fl.messages import RESULT_KEY, properties
+from pneumonia_fl.fl.messages import ABORT_KEY, RESULT_KEY, lacking, properties
 from pneumonia_fl.text import printable_values
 
-"""Our key in a job's custom properties and among a running job's statistics."""
-
+ABORTING, ABORTED = "aborting", "aborted"
 WORDS = {
     "SUBMITTED": "submitted",
     "APPROVED": "submitted",
     "DISPATCHED": "starting",
     "RUNNING": "running",
     "FINISHED:COMPLETED": "finished",
-    "FINISHED:ABORTED": "aborted",
+    "FINISHED:ABORTED": ABORTED,
     "FINISHED:EXECUTION_EXCEPTION": "failed",
     "FINISHED:ABNORMAL": "ended abnormally",
     "FINISHED:CAN_NOT_SCHEDULE": "never scheduled",
@@ -30,6 +29,7 @@ CUT_OFF = "the server ended before the job did"
 NO_WORD = "it ended before its first round; `pneumonia-fl logs ID` shows the server's log"
 LOST_AT_END = "all rounds done, but a site was lost at the end"
 WAITING = "waiting for sites"
+NEVER_RAN = {"FINISHED:CAN_NOT_SCHEDULE", "FINISHED:FAILED_TO_RUN"}
 DONE = "FINISHED"
 TOO_FEW = re.compile(r"connected sites \((\d+)\) < min_sites \((\d+)\)")
 """What NVFlare's scheduler says."""
@@ -59,6 +59,8 @@ class JobRecord:
     """Seconds since it started, or until it ended; None: it has not started."""
     rounds: int | None
     """None when the job was not made by pneumonia-fl."""
+    done: int | None
+    """Rounds that it had finished when it ended, 0 when it never ran; None: it has not ended, or nobody knows."""
     sites: tuple[str, ...]
     reason: str
     """Why it does not run, or did not; empty when there is nothing to say."""
@@ -121,6 +123,7 @@ def record(meta: Mapping[str, Any]) -> JobRecord:
         started_at=_epoch(str(meta.get("start_time") or "")),
         duration=_seconds(str(meta.get("duration", ""))),
         rounds=rounds if isinstance(rounds, int) else None,
+        done=0 if raw in NEVER_RAN else result.get("done"),
         sites=_names(ours.get("sites")) or _names(_deployed(meta)),
         reason=reason(meta),
         missing=tuple(result.get("missing", ())),
@@ -141,36 +144,54 @@ def status_words(meta: Mapping[str, Any]) -> str:
     raw, result = str(meta.get("status", "")), _result(meta)
     if raw in ("SUBMITTED", "APPROVED") and _refused_schedule(meta):
         return WAITING
+    if raw in ("DISPATCHED", "RUNNING") and _aborted_by(meta):
+        return ABORTING
     if raw.startswith(DONE) and result.get("state") == "finished":
-        return INCOMPLETE if _lacking(result) else WORDS["FINISHED:COMPLETED"]
-    if raw.startswith(DONE) and result.get("reason") not in (None, "", "aborted"):
+        return INCOMPLETE if _lacking(meta) else WORDS["FINISHED:COMPLETED"]
+    if raw.startswith(DONE) and result.get("reason") not in (None, "", ABORTED):
         return WORDS["FINISHED:EXECUTION_EXCEPTION"]
+    if raw.startswith(DONE) and _aborted_by(meta):
+        return ABORTED
     return WORDS.get(raw, raw.lower().replace("_", " ").replace("finished:", "") or "unknown")
 
 
-def _lacking(result: Mapping[str, Any]) -> str:
-    """What a job that came through its rounds did without."""
-    missing = result.get("missing")
-    absent = f"never contributed: {', '.join(missing)}" if missing else ""
-    return "; ".join(filter(None, (absent, str(result.get("reason", "")))))
+def _lacking(meta: Mapping[str, Any]) -> str:
+    """What a job that came through its rounds did without; a site that did not take the job has said why."""
+    result = _result(meta)
+    why = {**result.get("why", {}), **_refused(meta)}
+    return lacking(result.get("missing", ()), why, str(result.get("reason", "")))
+
+
+def _aborted_by(meta: Mapping[str, Any]) -> str:
+    """Who asked for the job's end; "" when nobody did, or the server is of a version that does not tell."""
+    note = meta.get(ABORT_KEY)
+    return str(note.get("by", "")) if isinstance(note, Mapping) else ""
 
 
 def reason(meta: Mapping[str, Any]) -> str:
     """Why a job waits, never ran or did not end well; empty when there is nothing to say."""
     raw, words, result = str(meta.get("status", "")), status_words(meta), _result(meta)
-    if words == INCOMPLETE:
-        return _lacking(result)
-    if words == WORDS["FINISHED:EXECUTION_EXCEPTION"] and result:
+    by = _aborted_by(meta)
+    if words in (INCOMPLETE, WORDS["FINISHED:COMPLETED"]):
+        return _lacking(meta) or _remarks(meta)
+    if words in (ABORTING, ABORTED) and by:
+        return f"ended by {by}"
+    if words == WORDS["FINISHED:EXECUTION_EXCEPTION"] and result.get("reason"):
         return str(result["reason"])
-    if words == WORDS["FINISHED:COMPLETED"]:
-        remarks = (result.get("stopped_early"), "" if raw == "FINISHED:COMPLETED" else LOST_AT_END)
-        return "; ".join(filter(None, remarks))
     if raw == "FINISHED:ABANDONED":
         return CUT_OFF
     if words in (WAITING, WORDS["FINISHED:CAN_NOT_SCHEDULE"]):
         return _refused_schedule(meta)
     last = NO_WORD if words == WORDS["FINISHED:EXECUTION_EXCEPTION"] else ""
     return "" if raw == "RUNNING" else _refusals(meta) or last
+
+
+def _remarks(meta: Mapping[str, Any]) -> str:
+    """What is to be said of a job that came through its rounds with all its sites."""
+    by = _aborted_by(meta)
+    lost = f"all rounds were done when {by} aborted it" if by else LOST_AT_END
+    whole = meta.get("status") == "FINISHED:COMPLETED"
+    return "; ".join(filter(None, (_result(meta).get("stopped_early"), "" if whole else lost)))
 
 
 def missing_sites(job: JobRecord, connected: Iterable[str]) -> list[str]:
@@ -220,11 +241,19 @@ def _refused_schedule(meta: Mapping[str, Any]) -> str:
 def _refusals(meta: Mapping[str, Any]) -> str:
     """Which sites did not take the job, and why; those that say the same together."""
     reasons: dict[str, list[str]] = {}
+    for site, words in _refused(meta).items():
+        reasons.setdefault(words, []).append(site)
+    return "; ".join(f"{', '.join(sorted(sites))}: {words}" for words, sites in reasons.items())
+
+
+def _refused(meta: Mapping[str, Any]) -> dict[str, str]:
+    """Why each site that did not take the job did not."""
+    refused = {}
     for detail in meta.get("job_deploy_detail") or []:
         site, separator, words = str(detail).partition(": ")
         if separator and words != "OK":  # without a site: a sum of what the others say
-            reasons.setdefault(words.removeprefix(NVFLARE_ERROR).strip(), []).append(site)
-    return "; ".join(f"{', '.join(sorted(sites))}: {words}" for words, sites in reasons.items())
+            refused[site] = words.removeprefix(NVFLARE_ERROR).strip()
+    return refused
 
 
 def _result(meta: Mapping[str, Any]) -> Mapping[str, Any]:

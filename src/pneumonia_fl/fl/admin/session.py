@@ -122,17 +122,13 @@ class Admin:
         """Remove a job and its result from the server."""
         self._call("delete this job", lambda session: session.delete_job(job_id))
 
-    def log(self, job_id: str, target: str, file: str) -> str | None:
-        """The job's log file of the server or of a site; None when the server has none of it."""
+    def log(self, job_id: str, file: str) -> str | None:
+        """The server's log file of a job; None when there is none."""
         found = self._call(
-            "read this job's log", lambda s: s.get_job_logs(job_id, target, log_file_name=file)
+            "read this job's log", lambda s: s.get_job_logs(job_id, "server", log_file_name=file)
         )
-        text = found.get("logs", {}).get(target)
+        text = found.get("logs", {}).get("server")
         return None if text is None else str(text)
-
-    def components(self, job_id: str) -> list[str]:
-        """Names of what the server keeps of a job besides its result, such as the sites' error logs."""
-        return list(self._call("list this job's parts", lambda s: s.list_job_components(job_id)))
 
     def download(self, job_id: str, folder: Path) -> Path:
         """Fetch a job's result into `folder` and return the folder that was made there.
@@ -143,11 +139,6 @@ class Admin:
         self._receive_in(folder)
         with self._long():
             return Path(self._call("download this job", lambda s: s.download_job_result(job_id)))
-
-    def download_components(self, job_id: str, folder: Path) -> Path:
-        """Fetch what `components` lists into `folder` and return the folder that was made there."""
-        self._receive_in(folder)
-        return Path(self._call("download this job's parts", lambda s: s.download_job_components(job_id)))
 
     def _receive_in(self, folder: Path) -> None:
         """Have NVFlare receive files there, not in the kit, and be patient with each piece."""

@@ -3,14 +3,15 @@
 import shutil
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pneumonia_fl.config import JobConfig, load_job, parse
 from pneumonia_fl.data.manifest import read_info
 from pneumonia_fl.errors import ConfigError, RefusedError, RunError, TimeLimitError
-from pneumonia_fl.fl.admin.records import record
+from pneumonia_fl.fl.admin.records import JobRecord, record
 from pneumonia_fl.fl.admin.session import Admin
 from pneumonia_fl.fl.messages import properties
 from pneumonia_fl.fl.plan import plan
@@ -18,7 +19,7 @@ from pneumonia_fl.jobfiles import find_job
 from pneumonia_fl.overrides import with_overrides
 from pneumonia_fl.paths import expanded
 from pneumonia_fl.progress import Progress, silent
-from pneumonia_fl.sections import Preprocess
+from pneumonia_fl.sections import Origin, Preprocess
 
 META_FILES = ("meta.json", "meta.yml", "meta.conf")
 EXPORTING, SENDING = "making the job", "sending"
@@ -63,20 +64,36 @@ def submit(admin: Admin, wanted: Wanted, progress: Progress = silent) -> Submitt
         if wanted.overrides or wanted.data or wanted.ship_code:
             raise ConfigError(f"{folder} is exported already; settings and --ship-code are for jobs by name")
         return _send_copy(admin, folder, (), token, progress)
-    job = resolve(load_job(find_job(wanted.job), wanted.overrides), wanted.data)
-    return _export_and_send(admin, job, wanted.ship_code, token, progress)
+    from pneumonia_fl.fl.initial import begin
+
+    file = find_job(wanted.job)
+    job, weights = begin(load_job(file, wanted.overrides), file)
+    return _export_and_send(
+        admin, resolve(job, wanted.data), wanted.ship_code, token, progress, weights=weights
+    )
 
 
-def clone(admin: Admin, job_id: str, progress: Progress = silent) -> Submitted:
+def clone(admin: Admin, job_id: str, init_from: str | None = None, progress: Progress = silent) -> Submitted:
     """Submit a job of ours anew with the same settings; have the server copy any other.
 
     (NVFlare's own copy loses the job's custom properties, with which it says what it is.)
+
+    Args:
+        admin: the login.
+        job_id: full id of the job.
+        init_from: the saved model that the job went on from; the server does not hand it out.
+        progress: told what is done.
+
+    Raises:
+        ConfigError: the job went on from another model, or from none.
     """
     meta = admin.meta(job_id)
     ours = properties(meta)
     if not ours.get("config"):
         return Submitted(admin.clone(job_id), str(meta.get("name", "")), (), "")
-    return _export_and_send(admin, _config(ours), ours.get("form") == "shipped", uuid.uuid4().hex, progress)
+    job, weights = same_model(_config(ours), init_from)
+    shipped = ours.get("form") == "shipped"
+    return _export_and_send(admin, job, shipped, uuid.uuid4().hex, progress, weights=weights)
 
 
 def resume(
@@ -85,23 +102,65 @@ def resume(
     """Submit a job that goes on from the last global model of one that did not finish.
 
     Raises:
-        RunError: the job still runs, finished, or was not made by pneumonia-fl.
+        RunError: there is nothing to go on from, or another job does so already.
         RefusedError: somebody else submitted it.
+        ConfigError: the changed settings do not fit what it has done.
     """
     meta = admin.meta(job_id)
     job, ours = record(meta), properties(meta)
-    short = job.id[:8]
-    if not ours.get("config"):
-        raise RunError(f"job {short} was not made by pneumonia-fl, so it cannot go on")
-    if not job.ended:
-        raise RunError(f"job {short} is {job.status}; there is nothing to resume")
-    if job.raw_status == "FINISHED:COMPLETED":
-        raise RunError(f"job {short} has finished; `pneumonia-fl clone {short}` runs it anew")
     if job.submitter != admin.kit.name:
-        raise RefusedError(f"job {short} is {job.submitter}'s; only they can resume it")
+        raise RefusedError(f"job {job.id[:8]} is {job.submitter}'s; only they can resume it")
+    if problem := nothing_to_resume(job, ours, admin.jobs()):
+        raise RunError(problem)
     config = _config(ours, overrides)
+    if isinstance(config.init_from, str):
+        raise ConfigError("a job that is resumed goes on from its own last round; init_from is for a new job")
+    _check_change(_config(ours), config, job.done or 0)
     shipped = ours.get("form") == "shipped"
     return _export_and_send(admin, config, shipped, uuid.uuid4().hex, progress, job.id)
+
+
+def nothing_to_resume(job: JobRecord, ours: Mapping[str, Any], others: Iterable[JobRecord]) -> str:
+    """Why a job cannot go on, and what to do instead; "" when it can.
+
+    Args:
+        job: the job.
+        ours: what it says about itself.
+        others: all jobs of the study: one of them may have taken over its state.
+    """
+    short = job.id[:8]
+    taken = [other for other in others if other.resumed_from == job.id and other.done != 0]
+    if not ours.get("config"):
+        return f"job {short} was not made by pneumonia-fl, so it cannot go on"
+    if not job.ended:
+        return f"job {short} is {job.status}; there is nothing to resume"
+    if taken:
+        later = taken[-1].id[:8]
+        return f"job {short} goes on as job {later} ({taken[-1].status}); see `pneumonia-fl watch {later}`"
+    state = _without_state(job, ours["config"])
+    return state and f"job {short} {state}; `pneumonia-fl clone {short}` runs it again from the start"
+
+
+def _without_state(job: JobRecord, config: Mapping[str, Any]) -> str:
+    """Why the server keeps nothing of an ended job to go on from; "" when it does."""
+    if job.rounds_done:
+        return f"has finished all its {job.rounds} rounds"
+    if config.get("algorithm", {}).get("name") == "swarm":
+        return "is a swarm, of which the server keeps no model to go on from"
+    never = job.done == 0 or job.started_at is None
+    return f"({job.status}) has no finished round to go on from" if never else ""
+
+
+def _check_change(old: JobConfig, new: JobConfig, done: int) -> None:
+    """Refuse settings with which a model of `done` rounds cannot go on."""
+    if new.rounds < done:
+        raise ConfigError(f"{done} rounds are done; --rounds is the number in all, and {new.rounds} is fewer")
+    changed = [name for name in ("model", "preprocess") if getattr(old, name) != getattr(new, name)]
+    changed += ["algorithm.name"] if old.algorithm.name != new.algorithm.name else []
+    if changed:
+        raise ConfigError(
+            f"a job that goes on keeps its {', '.join(changed)}; submit a new job to change that"
+        )
 
 
 def resolve(job: JobConfig, data: Path | None) -> JobConfig:
@@ -111,6 +170,24 @@ def resolve(job: JobConfig, data: Path | None) -> JobConfig:
     return job if job.preprocess else job.model_copy(update={"preprocess": Preprocess()})
 
 
+def same_model(job: JobConfig, init_from: str | None) -> tuple[JobConfig, bytes | None]:
+    """The job, and the weights that it went on from."""
+    from pneumonia_fl.fl.carried import hash_of
+    from pneumonia_fl.fl.initial import begin
+
+    origin = job.init_from
+    if not isinstance(origin, Origin):
+        if init_from is not None:
+            raise ConfigError("that job did not go on from a saved model; submit a new one with --init-from")
+        return job, None
+    if init_from is None:
+        raise ConfigError(f"that job went on from {origin.name!r}; name the model with --init-from")
+    _, weights = begin(job.model_copy(update={"init_from": init_from}), Path())
+    if weights is None or hash_of(weights) != origin.weights:
+        raise ConfigError(f"{init_from} is not the model that the job went on from, {origin.name!r}")
+    return job, weights
+
+
 def _config(ours: dict[str, object], overrides: Sequence[str] = ()) -> JobConfig:
     values = ours["config"]
     assert isinstance(values, dict)
@@ -118,7 +195,13 @@ def _config(ours: dict[str, object], overrides: Sequence[str] = ()) -> JobConfig
 
 
 def _export_and_send(
-    admin: Admin, job: JobConfig, ship_code: bool, token: str, progress: Progress, resume_from: str = ""
+    admin: Admin,
+    job: JobConfig,
+    ship_code: bool,
+    token: str,
+    progress: Progress,
+    resume_from: str = "",
+    weights: bytes | None = None,
 ) -> Submitted:
     from pneumonia_fl.fl.jobs import Form, export_job
 
@@ -129,9 +212,11 @@ def _export_and_send(
         )
     form: Form = "shipped" if ship_code else "installed"
     sites = expected_sites(job, admin.sites())
+    if sites:  # else the job waits for them, and its controller looks
+        job.check_sites(sites)
     progress(EXPORTING, 0, None)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = export_job(job, sites or job.min_sites, Path(temporary), form, resume_from)
+        folder = export_job(job, sites or job.min_sites, Path(temporary), form, resume_from, weights)
         return _send(admin, folder, sites, token, progress)
 
 

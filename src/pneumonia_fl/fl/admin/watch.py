@@ -15,7 +15,15 @@ from pneumonia_fl.errors import (
     TimeLimitError,
 )
 from pneumonia_fl.fl.admin.progress import Snapshot
-from pneumonia_fl.fl.admin.records import INCOMPLETE, NO_WORD, WAITING, JobRecord, age, missing_sites
+from pneumonia_fl.fl.admin.records import (
+    ABORTED,
+    INCOMPLETE,
+    NO_WORD,
+    WAITING,
+    JobRecord,
+    age,
+    missing_sites,
+)
 from pneumonia_fl.fl.admin.session import Admin
 
 FAILED_TO_RUN = "FINISHED:FAILED_TO_RUN"
@@ -24,6 +32,8 @@ REASON_SECONDS = 5.0
 POLL_SECONDS = 1.0
 AWAY_SECONDS = 180.0
 """How long a server may be away, for example for a restart, before nobody waits for it any more."""
+ABORT_SECONDS = 120.0
+"""How long an aborted job may take to write its records: MLflow alone gets half a minute."""
 LOG_FILE = "log.txt"
 NO_ANSWER = "no reply"
 """What NVFlare says of a site that did not answer to a job, and so refused nothing."""
@@ -64,7 +74,8 @@ class Ending:
         if self.how == "incomplete":
             return f"is INCOMPLETE: {self.reason}; what there is: `pneumonia-fl download {short}`"
         if self.how == "aborted":
-            return "was aborted"
+            more = f"; go on with `pneumonia-fl resume {short}`" if self.job.done else ""
+            return f"was aborted{f': {self.reason}' if self.reason else ''}{more}"
         if self.how == "refused":
             return f"was refused by {self.reason}"
         if self.job.interrupted:
@@ -110,6 +121,34 @@ def watch(admin: Admin, job_id: str, watcher: JobWatcher, timeout: float | None 
     return ending(follower.job, lambda: log_or_nothing(admin, job_id))
 
 
+def abort(admin: Admin, job_id: str, watcher: JobWatcher | None) -> tuple[str, JobRecord]:
+    """End a job; returns what to say of it, and the job.
+
+    Args:
+        admin: the login.
+        job_id: full id of the job.
+        watcher: told how it goes until the job has ended; None: do not wait for that.
+
+    Raises:
+        TimeLimitError: it has not ended within `ABORT_SECONDS`.
+    """
+    job = admin.job(job_id)
+    if job.ended:
+        return f"job {job_id} has ended already: {job.status}", job
+    said = admin.abort(job_id)
+    if watcher is None:
+        return said, admin.job(job_id)
+    follower, deadline = _Follower(admin, job_id, watcher), time.monotonic() + ABORT_SECONDS
+    while not (job := follower.step()).ended:
+        if time.monotonic() >= deadline:
+            raise TimeLimitError(
+                f"job {job_id[:8]} is still {job.status} after {age(ABORT_SECONDS)}; "
+                "`pneumonia-fl jobs` shows when it has ended"
+            )
+        time.sleep(POLL_SECONDS)
+    return f"job {job_id} is {job.status}{f' ({job.reason})' if job.reason else ''}", job
+
+
 def _wait_for_reason(follower: "_Follower") -> None:
     """NVFlare writes down that a job failed to start a moment before it writes down why."""
     deadline = time.monotonic() + REASON_SECONDS
@@ -131,8 +170,8 @@ def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
         return Ending(job, "incomplete" if job.status == INCOMPLETE else "complete", job.reason)
     if job.raw_status == FAILED_TO_RUN and job.reason and NO_ANSWER not in job.reason:
         return Ending(job, "refused", job.reason)
-    if job.raw_status == "FINISHED:ABORTED" and not job.reason:
-        return Ending(job, "aborted", "")
+    if job.status == ABORTED:
+        return Ending(job, "aborted", job.reason)
     said = "" if job.reason == NO_WORD else job.reason
     return Ending(job, "failed", said or _last_error(read_log()))
 
@@ -140,7 +179,7 @@ def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
 def log_or_nothing(admin: Admin, job_id: str) -> str:
     """The server's log of the job; "" when it may not be read or is gone."""
     try:
-        return admin.log(job_id, "server", LOG_FILE) or ""
+        return admin.log(job_id, LOG_FILE) or ""
     except PneumoniaFLError:
         return ""
 

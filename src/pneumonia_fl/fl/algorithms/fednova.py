@@ -43,7 +43,7 @@ MAX_COUNT = 10_000_000
 
 @dataclass(frozen=True)
 class _Answer:
-    """What counts of one site's answer; `images` are those it passed in this round."""
+    """What counts of one site's answer; `images` are those of its data set, times the job's factor for it."""
 
     params: Parameters
     images: float
@@ -109,13 +109,14 @@ class ServerFedNova(ServerAlgorithm):
 
     def update(self, previous: Parameters, average: Parameters) -> Parameters:
         """Normalised averaging, in the order of the sites' names so that a run can be repeated."""
-        answers = [self._answers[site] for site in sorted(self._answers)]
+        by_site = self._answers.copy()  # another may come in while the round is closed
+        answers = [by_site[site] for site in sorted(by_site)]
         factors = normalised([(answer.images, answer.steps) for answer in answers])
         if not self._classes and any(all(answer.classes) for answer in answers):
             factors = [f if all(answer.classes) else 0.0 for f, answer in zip(factors, answers, strict=True)]
-        self._classes |= {site: answer.classes for site, answer in self._answers.items()}
+        self._classes |= {site: answer.classes for site, answer in by_site.items()}
         squares = {
-            site: (answer.images, answer.squares) for site, answer in self._answers.items() if answer.squares
+            site: (answer.images, answer.squares) for site, answer in by_site.items() if answer.squares
         }
         self._squares = weighted_average(squares) if squares else {}
         ways = list(zip(factors, answers, strict=True))

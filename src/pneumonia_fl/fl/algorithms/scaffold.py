@@ -78,11 +78,12 @@ class ServerScaffold(ServerAlgorithm):
 
     def update(self, previous: Parameters, average: Parameters) -> Parameters:
         """Count the changes, in the order of the sites' names so that a run can be repeated."""
-        if any(result.meta.get(LOST) for result in self._answers.values()):
+        answers = self._answers.copy()  # another may come in while the round is closed
+        if any(result.meta.get(LOST) for result in answers.values()):
             self._sum, self._counted = {}, {}
             return average
-        for site in sorted(self._answers):
-            for name, value in self._answers[site].meta[CHANGE].items():
+        for site in sorted(answers):
+            for name, value in answers[site].meta[CHANGE].items():
                 self._sum[name] = self._sum.get(name, 0.0) + np.asarray(value, np.float64)
             self._counted[site] = self._round
         return average

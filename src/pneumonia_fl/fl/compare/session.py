@@ -12,6 +12,7 @@ from pneumonia_fl.comparison import RAW, SUMMARY, summarise_comparison
 from pneumonia_fl.crosssite import cross_site
 from pneumonia_fl.data.files import inner_folder, write_atomic
 from pneumonia_fl.data.manifest import TEST
+from pneumonia_fl.data.output import held
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.compare.baselines import Work, train_all
 from pneumonia_fl.fl.compare.plan import Arm, ComparePlan, plan_comparison
@@ -115,6 +116,10 @@ class _Session:
 
     def train(self, missing: list[tuple[Arm, int]]) -> None:
         """Baselines side by side, then the federated jobs one by one: each of those uses all cores."""
+        with held(self._plan.data):
+            self._train(missing)
+
+    def _train(self, missing: list[tuple[Arm, int]]) -> None:
         baselines = {_label(arm, seed): (arm, seed) for arm, seed in missing if arm.kind != "federated"}
         works = [self._work(arm, seed) for arm, seed in baselines.values()]
         for work in train_all(works, self._watcher.progress):

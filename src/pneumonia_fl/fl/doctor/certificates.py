@@ -1,7 +1,6 @@
 """Who the kit says it is: its certificate, its root, its private key, and the clock that they are read with."""
 
 import os
-import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +10,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.modes import change, open_key
 
 RENEW_DAYS = 30
 ASK_FOR_A_NEW_KIT = "ask the Lead IT for a new kit"
@@ -66,7 +66,7 @@ def key(kit: Kit) -> Iterator[Finding]:
     else:
         wrong = f"{kit.private_key.name} does not belong to {kit.certificate.name}"
         yield Finding("fail", f"{wrong}; {ASK_FOR_A_NEW_KIT}")
-    yield from _key_rights(kit.private_key)
+    yield from _key_rights(kit)
 
 
 def load(path: Path) -> x509.Certificate:
@@ -113,15 +113,12 @@ def days_left(certificate: x509.Certificate, name: str, cure: str) -> Finding:
     return Finding("warn", f"{text}; {cure}") if days <= RENEW_DAYS else Finding("ok", text)
 
 
-def _key_rights(path: Path) -> Iterator[Finding]:
-    state = path.stat()
-    mode = stat.S_IMODE(state.st_mode)
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        yield Finding("fail", f"{path} can be read by others (mode {mode:04o}); run `chmod 600 {path}`")
-    elif state.st_uid != os.getuid():
-        yield Finding(
-            "warn", f"{path} belongs to user {state.st_uid}, you are {os.getuid()}; start as its owner"
-        )
+def _key_rights(kit: Kit) -> Iterator[Finding]:
+    path, owner = kit.private_key, kit.private_key.stat().st_uid
+    if mode := open_key(kit):
+        yield Finding("fail", f"{path} can be read by others (mode {mode:04o}); run {change('600', path)}")
+    elif owner != os.getuid():
+        yield Finding("warn", f"{path} belongs to user {owner}, you are {os.getuid()}; start as its owner")
     else:
         yield Finding("ok", f"only you can read {path.name}")
 

@@ -6,13 +6,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pneumonia_fl.data.check import Finding
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.modes import change, lost_modes
 
 
 def rights(kit: Kit) -> Iterator[Finding]:
     """Whether NVFlare can write where it must, and whether others cannot write where they must not."""
-    findings = [*_writable(kit.folder), *_owner(kit), *_open_to_others(kit), *_umask()]
+    lost = [Finding("warn", text) for text in lost_modes(kit)]
+    findings = [*_writable(kit.folder), *_owner(kit), *lost, *_open_to_others(kit), *_umask()]
     yield from findings
     if not findings:
         yield Finding("ok", f"{kit.folder} is writable for you and for nobody else")
@@ -60,7 +62,7 @@ def _open_to_others(kit: Kit) -> Iterator[Finding]:
         *sorted(kit.local.iterdir()),
     ):
         if path.stat().st_mode & stat.S_IWOTH:
-            yield Finding("fail", f"every user of this machine can change {path}; run `chmod o-w {path}`")
+            yield Finding("fail", f"every user of this machine can change {path}; run {change('o-w', path)}")
 
 
 def _umask() -> Iterator[Finding]:

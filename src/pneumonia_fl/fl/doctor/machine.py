@@ -2,18 +2,18 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.environment import cpu_count
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor import probe
-from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.kits import Kit, kit_python
 
 PROBE_SECONDS = 6.5
 """Importing torch takes 2 s on a warm machine and longer when its driver is in trouble."""
@@ -42,17 +42,11 @@ def software(kit: Kit | None, seconds: float = PROBE_SECONDS) -> Iterator[Findin
         yield _gpu(facts["gpus"])
 
 
-def kit_python(kit: Kit | None) -> Path:
-    """The Python of the kit's own environment when it has one, else the one that runs now."""
-    own = kit.folder / "venv" / "bin" / "python" if kit else None
-    return own if own is not None and own.exists() else Path(sys.executable)
-
-
 def versions(
     facts: Mapping[str, Any], pins: Mapping[str, str], kit: Kit | None, python: Path
 ) -> Iterator[Finding]:
     """Judge what the probe found; `pins` are the versions that the kit asks for."""
-    cure = f"run {kit.folder / 'install.sh'}" if kit else "install the project again"
+    cure = f"run {shlex.quote(str(kit.folder / 'install.sh'))}" if kit else "install the project again"
     errors = facts.get("errors", [])
     for error in errors:
         yield Finding("fail", f"{python} cannot import {error}; {cure}")

@@ -11,11 +11,12 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.errors import TimeLimitError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor.certificates import common_name, days_left, fingerprint, issued, load
-from pneumonia_fl.fl.doctor.instance import processes_of
+from pneumonia_fl.fl.kit_processes import main_of
 from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.proxy import Proxy, ProxyRefusal, ignored, proxy_for
 
 NAME_SECONDS = 3.0
 TCP_SECONDS = 2.0
@@ -47,11 +48,12 @@ class Greeting:
 
 
 def network(kit: Kit) -> Iterator[Finding]:
-    """Name, port and TLS of the kit's server, in this order; ends at the first that does not work."""
-    if kit.kind == "server" and not processes_of(kit):
+    """Name, port (or proxy) and TLS of the kit's server, in this order; ends at the first that does not work."""
+    if kit.kind == "server" and not main_of(kit):
         yield _own_name(kit)
         return
-    for step in (_name, _port, _tls):
+    steps = (_proxy, _tls) if proxy_for(kit.host) else (_name, _port, _tls)
+    for step in steps:
         finding = step(kit)
         yield from finding
         if any(each.level != "ok" for each in finding):
@@ -65,13 +67,17 @@ def _own_name(kit: Kit) -> Finding:
         return Finding(
             "warn", f"{kit.host} is unknown on this machine; sites must find it in DNS or /etc/hosts"
         )
+    if proxy := proxy_for(kit.host):
+        what = f"{proxy.variable} sends sites and people of this machine through the proxy {proxy}"
+        return Finding("warn", f"{what}; {proxy.cure(kit.host)}")
     return Finding("ok", f"{kit.host} is {addresses}; port and TLS are checked once the server runs")
 
 
 def _name(kit: Kit) -> list[Finding]:
     cure = "add it to DNS or /etc/hosts, or ask the Lead IT for its address"
     try:
-        return [Finding("ok", f"server {kit.host} is {resolve(kit)}")]
+        note = "".join(f"; {name} does not count: gRPC reads https_proxy" for name in ignored())
+        return [Finding("ok", f"server {kit.host} is {resolve(kit)}{note}")]
     except TimeLimitError:
         return [Finding("fail", f"no answer from DNS about {kit.host} in {NAME_SECONDS:g} s; {cure}")]
     except OSError as error:
@@ -87,6 +93,17 @@ def resolve(kit: Kit) -> str:
     """
     found = within(NAME_SECONDS, lambda: socket.getaddrinfo(kit.host, kit.port, type=socket.SOCK_STREAM))
     return ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def _proxy(kit: Kit) -> list[Finding]:
+    proxy = proxy_for(kit.host)
+    assert proxy is not None
+    way = proxy.way(kit.host, kit.port)
+    try:
+        with closing(_connect(kit)):
+            return [Finding("ok", f"{way}, which lets it through")]
+    except ProxyRefusal as error:
+        return [Finding("fail", f"{way}, which {error.strerror}; {proxy.cure(kit.host)}")]
 
 
 def _port(kit: Kit) -> list[Finding]:
@@ -157,9 +174,20 @@ def _context(kit: Kit, verified: bool) -> ssl.SSLContext:
 
 
 def _connect(kit: Kit) -> socket.socket:
-    connection = socket.create_connection((kit.host, kit.port), TCP_SECONDS)
+    if proxy := proxy_for(kit.host):
+        connection = through(proxy, kit)
+    else:
+        connection = socket.create_connection((kit.host, kit.port), TCP_SECONDS)
     connection.settimeout(TLS_SECONDS)
     return connection
+
+
+def through(proxy: Proxy, kit: Kit) -> socket.socket:
+    """Have a proxy connect to the kit's server; `ProxyRefusal` when it does not, or its name is not found in time."""
+    try:
+        return within(NAME_SECONDS + TCP_SECONDS, lambda: proxy.connect(kit.host, kit.port, TCP_SECONDS))
+    except TimeLimitError as error:
+        raise ProxyRefusal(f"is not found ({error})") from None
 
 
 def _judge(kit: Kit, greeting: Greeting) -> list[Finding]:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.kits import Kit
 
 
@@ -53,5 +53,6 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise KitError(f"{file} cannot be read ({error}); restore it from the kit") from None
+        reason = getattr(error, "strerror", None) or error
+        raise KitError(f"{file} cannot be read ({reason}); restore it from the kit") from None
     return values

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.errors import PneumoniaFLError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor import (
     certificates,
     files,
@@ -86,6 +86,7 @@ def _checks_of_role(kit: Kit) -> Iterator[Check]:
         yield Check("tracking", lambda: server.tracking(kit))
     if kit.kind == "site":
         yield Check("data", lambda: site.data(kit))
+        yield Check("tracking", lambda: site.tracking(kit))
     if kit.kind == "admin":
         yield Check("runs", lambda: site.runs(Path("runs")))
     else:

@@ -9,24 +9,34 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.environment import TRACKING_VARIABLE, tracking_uri
-from pneumonia_fl.fl.doctor.instance import processes_of, started_with
+from pneumonia_fl.findings import Finding
+from pneumonia_fl.fl.doctor.instance import started_with
+from pneumonia_fl.fl.kit_processes import main_of
 from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.proxy import LOOPBACK
 
 TRACKING_SECONDS = 3.0
 
 
 def port(kit: Kit) -> Iterator[Finding]:
     """Whether the server's port is free, or taken by this very server."""
+    error = port_error(kit.port)
+    if error is None:
+        yield Finding("ok", f"port {kit.port} is free")
+    else:
+        yield _taken(kit) if error.errno == errno.EADDRINUSE else Finding("fail", _refused(kit, error))
+
+
+def port_error(number: int) -> OSError | None:
+    """Why a server cannot have a port; None when it can. Connections that are about to close do not count."""
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("", kit.port))
+            probe.bind(("", number))
     except OSError as error:
-        yield _taken(kit) if error.errno == errno.EADDRINUSE else Finding("fail", _refused(kit, error))
-        return
-    yield Finding("ok", f"port {kit.port} is free")
+        return error
+    return None
 
 
 def tracking(kit: Kit) -> Iterator[Finding]:
@@ -46,7 +56,7 @@ def tracking(kit: Kit) -> Iterator[Finding]:
 
 
 def _taken(kit: Kit) -> Finding:
-    if processes_of(kit):
+    if main_of(kit):
         return Finding("ok", f"this server listens at port {kit.port}")
     return Finding("fail", f"port {kit.port} is taken by {_listener(kit.port)}; stop that program first")
 
@@ -72,13 +82,25 @@ def _answers(uri: str) -> Finding:
     # A password in the URI must not reach the screen.
     shown = uri.replace(f"{urlsplit(uri).netloc.rpartition('@')[0]}@", "") if "@" in uri else uri
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=TRACKING_SECONDS):  # noqa: S310
-            return Finding("ok", f"MLflow answers at {shown}")
+        status = health(uri, TRACKING_SECONDS)
     except urllib.error.HTTPError as error:
-        return Finding(
-            "warn", f"{shown} answers, but not as MLflow does (HTTP {error.code}); check the address"
-        )
+        status = error.code
     except OSError as error:
         reason = getattr(error, "reason", error)
         cure = "start it or correct tracking_uri in local/pneumonia_fl.yml; jobs run without it"
         return Finding("warn", f"no MLflow server at {shown} ({reason}); {cure}")
+    if status == 200:
+        return Finding("ok", f"MLflow answers at {shown}")
+    return Finding("warn", f"{shown} answers, but not as MLflow does (HTTP {status}); check the address")
+
+
+def health(uri: str, seconds: float) -> int:
+    """HTTP status of an MLflow server's health; no proxy leads to one on this machine.
+
+    Raises:
+        OSError, ValueError: nothing answers there, or it is no address.
+    """
+    here = urlsplit(uri).hostname in LOOPBACK.split(",")
+    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if here else []))
+    with opener.open(f"{uri.rstrip('/')}/health", timeout=seconds) as response:
+        return int(response.status)

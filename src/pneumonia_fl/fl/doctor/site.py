@@ -5,13 +5,14 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pneumonia_fl.data.check import Finding, check
+from pneumonia_fl.data.check import check
 from pneumonia_fl.data.manifest import CLASS_NAMES, INFO
 from pneumonia_fl.data.store import SiteData, open_site
-from pneumonia_fl.environment import DATA_VARIABLE, data_root
+from pneumonia_fl.environment import DATA_VARIABLE, SITE_TRACKING_VARIABLE, data_root, site_tracking
 from pneumonia_fl.errors import DataError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor.instance import started_with
-from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.kits import SITE_STATE_FOLDER, Kit
 from pneumonia_fl.paths import expanded
 
 _PREPARE = "prepare it with `pneumonia-fl data prepare`"
@@ -39,6 +40,19 @@ def data(kit: Kit) -> Iterator[Finding]:
     folder = root / kit.name if (root / kit.name / INFO).is_file() else root
     yield from _open_to_others([folder, *folder.iterdir()], "X-rays and patients' ids")
     yield from check(folder)
+
+
+def tracking(kit: Kit) -> Iterator[Finding]:
+    """Where the site's own series go."""
+    where = started_with(kit, SITE_TRACKING_VARIABLE) or site_tracking().where
+    if where == "server":
+        where = kit.settings().tracking
+    places = {
+        "server": "to the server",
+        "site": f"to {kit.folder / SITE_STATE_FOLDER} only",
+        "both": "to both",
+    }
+    yield Finding("ok", f"this site's series go {places.get(where, where)}")
 
 
 def runs(folder: Path) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -21,19 +20,23 @@ from pneumonia_fl.errors import TimeLimitError
 from pneumonia_fl.fl.federation.participant import SHUTDOWN_FILE, Participant
 from pneumonia_fl.fl.federation.preflight import SitePlan
 from pneumonia_fl.fl.federation.startup import rotate
-from pneumonia_fl.fl.processes import RUN_MARK, end_marked
+from pneumonia_fl.fl.kit_processes import mark_of
+from pneumonia_fl.fl.kits import kit_python
+from pneumonia_fl.fl.processes import RUN_MARK, end_all
+from pneumonia_fl.fl.proxy import with_loopback
 
 RECORD = ".pneumonia_fl_up.json"
 """What `up` leaves in a kit for `down`: the folder with links, when the kit's path holds a space."""
 POLL_SECONDS = 0.1
-UNMARKED_SECONDS = 30.0
-"""How long processes get that somebody else has started: NVFlare's loop needs 10 s to end them."""
+FOREIGN_SECONDS = 30.0
+"""How long processes get that another account has started: NVFlare's loop needs 10 s to end them."""
 
 
 def start_server(server: Participant, tracking_uri: str, login: Mapping[str, str]) -> None:
     """Start a server; its jobs send their metrics to `tracking_uri`, with the variables of `login`."""
+    values = {TRACKING_VARIABLE: tracking_uri, "no_proxy": with_loopback(), **login}
     # gRPC then says who was refused, and `fl/handshakes.py` puts that into the audit log.
-    _start(server, {TRACKING_VARIABLE: tracking_uri, "GRPC_TRACE": "handshaker", **login})
+    _start(server, {**values, "GRPC_TRACE": "handshaker"})
 
 
 def start_site(site: Participant, plan: SitePlan) -> None:
@@ -48,36 +51,30 @@ def environment_of(participant: Participant, values: dict[str, str]) -> dict[str
     tracking = () if participant.kit.kind == "server" else TRACKING_LOGIN
     for name in ("NVFL_WORKSPACE", TRACKING_VARIABLE, *tracking):
         environment.pop(name, None)
-    binaries = _reachable(participant, "python", python_home(participant)) / "bin"
+    binaries = _reachable(participant, "python", kit_python(participant.kit).parents[1]) / "bin"
     return {
         **environment,
         "PATH": f"{binaries}:{environment.get('PATH', '/usr/bin:/bin')}",
         **SHARED_CORES,
-        RUN_MARK: participant.mark,
+        RUN_MARK: mark_of(participant.kit),
         **values,
     }
-
-
-def python_home(participant: Participant) -> Path:
-    """The kit's own virtual environment when it has one (`install.sh` makes it), else the one that runs now."""
-    own = participant.kit.folder / "venv"
-    return own if (own / "bin" / "python3").exists() else Path(sys.prefix)
 
 
 def end(participants: Iterable[Participant]) -> None:
     """End all processes of these kits and remove what would stop the next start.
 
     Raises:
-        TimeLimitError: processes that `up` has not started do not end by themselves.
+        TimeLimitError: processes of another account do not end by themselves.
     """
     everybody = list(participants)
     _forbid_restart(everybody)
-    end_marked(*(one.mark for one in everybody))
-    deadline = time.monotonic() + UNMARKED_SECONDS
+    end_all(lambda: [process for one in everybody for process in one.processes()])
+    deadline = time.monotonic() + FOREIGN_SECONDS
     while left := [one for one in everybody if one.running()]:
         if time.monotonic() > deadline:
             names = ", ".join(f"{one.name} (pid file in {one.kit.folder})" for one in left)
-            raise TimeLimitError(f"still running after {UNMARKED_SECONDS:.0f} s: {names}; end them by hand")
+            raise TimeLimitError(f"still running after {FOREIGN_SECONDS:.0f} s: {names}; end them by hand")
         _forbid_restart(left)  # again: a server or site that starts removes the file
         time.sleep(POLL_SECONDS)
     for one in everybody:
@@ -100,6 +97,7 @@ def _start(participant: Participant, values: dict[str, str]) -> None:
     with participant.startup_log.open("ab") as log:
         subprocess.run(
             ["bash", str(script)],
+            cwd=participant.kit.folder,  # by which the processes are found again, wherever the kit is moved
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,

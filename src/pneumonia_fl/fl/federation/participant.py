@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.fl.kit_processes import main_of, processes_of
 from pneumonia_fl.fl.kits import Kit, find_kits
-from pneumonia_fl.fl.processes import marked_processes
 
 LOOP_FILE, MAIN_FILE, SHUTDOWN_FILE = "daemon_pid.fl", "pid.fl", "shutdown.fl"
 CONTROL_FILES = (LOOP_FILE, MAIN_FILE, SHUTDOWN_FILE, "restart.fl")
@@ -32,14 +32,6 @@ class Participant:
         return self.kit.name
 
     @property
-    def mark(self) -> str:
-        """What every process of this kit carries in its environment (`processes.RUN_MARK`).
-
-        Made from the kit's place, so that it is known without a record, and a copy of the kit has another one.
-        """
-        return f"kit:{self.kit.folder.resolve()}"
-
-    @property
     def log(self) -> Path:
         """NVFlare's own log, which it appends to and rotates."""
         return self.kit.folder / "log.txt"
@@ -55,19 +47,26 @@ class Participant:
 
     def loop(self) -> psutil.Process | None:
         """The living restart loop, whoever started it."""
-        return self._process(LOOP_FILE, self.kit.startup / "sub_start.sh")
+        return next((one.process for one in processes_of(self.kit) if one.is_loop), None)
 
     def main(self) -> psutil.Process | None:
         """The living server or site process."""
-        return self._process(MAIN_FILE, self.kit.folder)
+        return main_of(self.kit)
 
-    def marked(self) -> list[psutil.Process]:
-        """All living processes that `up` has started from this kit."""
-        return list(marked_processes(self.mark))
+    def processes(self) -> list[psutil.Process]:
+        """All living processes of this kit, oldest first."""
+        return [one.process for one in processes_of(self.kit)]
 
     def running(self) -> bool:
         """Whether anything of this kit lives: its loop, or a process that outlived it."""
-        return self.loop() is not None or bool(self.marked())
+        return bool(processes_of(self.kit))
+
+    def starting(self) -> bool:
+        """Whether the process lives that wrote `daemon_pid.fl`: less work than to look for all."""
+        try:
+            return psutil.pid_exists(int(self.file(LOOP_FILE).read_text()))
+        except (OSError, ValueError):
+            return False
 
     def connected(self) -> bool:
         """Whether the site's process has a connection to the server's port now; gRPC drops a dead one in 20 s."""
@@ -83,23 +82,13 @@ class Participant:
 
     def jobs(self) -> list[str]:
         """Ids of the jobs that have a process here."""
-        commands = [command for process in self.marked() if (command := _command(process))]
+        commands = [one.words for one in processes_of(self.kit)]
         return sorted({words[words.index(JOB_OPTION) + 1] for words in commands if _is_job(words)})
 
     def clear(self) -> None:
         """Remove the control files of processes that are gone; a stale one would stop the next start."""
         for name in CONTROL_FILES:
             self.file(name).unlink(missing_ok=True)
-
-    def _process(self, pid_file: str, argument: Path) -> psutil.Process | None:
-        """The process named in `pid_file`, if it lives and works for this kit: after a reboot ids start again."""
-        try:
-            process = psutil.Process(int(self.file(pid_file).read_text()))
-            words = process.cmdline()
-        except (OSError, ValueError, psutil.Error):
-            return None
-        wanted = argument.resolve()
-        return process if any(Path(word).resolve() == wanted for word in words if "/" in word) else None
 
 
 def find_participants(folder: Path) -> list[Participant]:
@@ -112,13 +101,6 @@ def find_participants(folder: Path) -> list[Participant]:
     if not found:
         raise KitError(f"{folder.absolute()} holds no server's or site's kit, only a person's")
     return sorted(found, key=lambda one: (one.kit.kind != "server", one.name))
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 def _is_job(words: list[str]) -> bool:

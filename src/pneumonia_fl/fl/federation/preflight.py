@@ -1,21 +1,31 @@
 """What must be true before kits are started; the first thing that is not becomes one line that says what to do."""
 
+import os
 import shlex
 import socket
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pneumonia_fl.data.store import open_site
 from pneumonia_fl.environment import cpu_count, data_root, site_threads
-from pneumonia_fl.errors import KitError, RunError
+from pneumonia_fl.errors import KitError, RunError, TimeLimitError
 from pneumonia_fl.fl.doctor.certificates import load
 from pneumonia_fl.fl.doctor.guards import missing
+from pneumonia_fl.fl.doctor.instance import elsewhere
+from pneumonia_fl.fl.doctor.network import NAME_SECONDS, through, within
+from pneumonia_fl.fl.doctor.server import port_error
 from pneumonia_fl.fl.federation.participant import Participant
-from pneumonia_fl.fl.kits import LOCAL_SETTINGS
+from pneumonia_fl.fl.kits import LOCAL_SETTINGS, Kit, kit_python
+from pneumonia_fl.fl.modes import mend
 from pneumonia_fl.fl.plan import share_cores
 from pneumonia_fl.fl.provision.signing import verify
+from pneumonia_fl.fl.proxy import ProxyRefusal, proxy_for
+
+PYTHON_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -26,23 +36,34 @@ class SitePlan:
     threads: int
 
 
-def check(participants: Sequence[Participant]) -> None:
-    """Refuse what cannot start.
+def check(participants: Sequence[Participant], say: Callable[[str], None]) -> list[Participant]:
+    """Return those who are to be started, which are all that do not run yet; refuse what cannot start.
+
+    Lost file modes are mended, and `say` is told.
 
     Raises:
-        KitError: an incomplete or changed kit, an expired certificate, a server name that nobody knows.
-        RunError: a kit runs already, or the server's port is taken.
+        KitError: an incomplete or changed kit, an expired certificate, a server name that nobody knows, a proxy.
+        RunError: all of them run already, one of them elsewhere, or the server's port is taken.
     """
-    for one in participants:
-        _check_kit(one)
-        if one.running():
-            folder = shlex.quote(str(one.kit.folder))
-            raise RunError(f"{one.name} runs already; end it first: pneumonia-fl down {folder}")
-    for one in participants:
+    running = {one.name: where for one in participants if (where := _runs(one))}
+    waiting = [one for one in participants if one.name not in running]
+    if not waiting:
+        folder = participants[0].kit.folder
+        down = _down(folder if len(participants) == 1 else folder.parent)
+        raise RunError(
+            f"{', '.join(running.values())}; end {'it' if len(running) == 1 else 'them'} first: {down}"
+        )
+    for where in running.values():
+        say(where)
+    for one in waiting:
+        _check_kit(one, say)
+    for one in waiting:
         if one.kit.kind == "server":
             _check_port(one)
-    for host in dict.fromkeys(one.kit.host for one in participants):
+    for host in dict.fromkeys(one.kit.host for one in waiting):
         _check_name(host)
+    _check_proxy(waiting)
+    return waiting
 
 
 def site_plans(sites: Sequence[Participant], data: Path | None) -> dict[str, SitePlan]:
@@ -79,22 +100,41 @@ def _data_folder(site: Participant, data: Path | None) -> Path:
     return site.kit.folder / setting
 
 
-def _check_kit(one: Participant) -> None:
+def _runs(one: Participant) -> str:
+    """Say that a kit runs, with its process; "" when it does not.
+
+    Raises:
+        RunError: only a part of it runs, or it runs from another folder.
+    """
+    for other in elsewhere(one.kit):
+        what = f"{one.name} runs already from {other.home}, process {other.process.pid}"
+        raise RunError(f"{what}; it may run once only, end it first: {_down(other.home)}")
+    if not (living := one.main() or one.loop() or next(iter(one.processes()), None)):
+        return ""
+    what = f"{one.name} runs already, process {living.pid}"
+    if not (one.main() or one.loop()):
+        raise RunError(f"{what}, of a start that did not end well; end it first: {_down(one.kit.folder)}")
+    return what
+
+
+def _down(folder: Path) -> str:
+    return f"pneumonia-fl down {shlex.quote(str(folder))}"
+
+
+def _check_kit(one: Participant, say: Callable[[str], None]) -> None:
     for name in ("start.sh", "sub_start.sh"):
         if not (one.kit.startup / name).is_file():
             raise KitError(f"{one.kit.folder} lacks startup/{name}; ask the Lead IT for a new kit")
-    if one.kit.kind == "server" and any(c.isspace() for c in str(one.kit.folder.resolve())):
-        # NVFlare resolves links in the command lines of the server's jobs, and does not quote them.
-        raise KitError(
-            f"{one.kit.folder}: NVFlare cannot start a server's jobs in a path with a space; move the kit"
-        )
+    if not os.access(one.kit.folder, os.W_OK):
+        raise KitError(f"{one.kit.folder} is not writable for you; start as the kit's owner")
+    mend(one.kit, say)
+    _check_python(one.kit)
     if changed := verify(one.kit):
         names = ", ".join(changed)
         raise KitError(f"{one.kit.startup} is not as it was signed ({names}); ask the Lead IT for a new kit")
     if gap := next(missing(one.kit), ""):
-        raise KitError(
-            f"{one.name} is not guarded: {gap}; `pneumonia-fl doctor {one.kit.folder}` says what to do"
-        )
+        doctor = f"pneumonia-fl doctor {shlex.quote(str(one.kit.folder))}"
+        raise KitError(f"{one.name} is not guarded: {gap}; `{doctor}` says what to do")
     now = datetime.now(UTC)
     for path in (one.kit.certificate, one.kit.root_certificate):
         begin, end = load(path).not_valid_before_utc, load(path).not_valid_after_utc
@@ -109,24 +149,58 @@ def _check_kit(one: Participant) -> None:
             )
 
 
+def _check_python(kit: Kit) -> None:
+    """Whether the kit's own environment has what it needs; NVFlare's loop would try for long."""
+    python, again = kit_python(kit), shlex.quote(str(kit.folder / "install.sh"))
+    if python == Path(sys.executable):
+        return
+    code = "import importlib.util as u; print(*[n for n in ('nvflare', 'pneumonia_fl', 'torch') if not u.find_spec(n)])"
+    try:
+        done = subprocess.run(
+            [str(python), "-c", code], capture_output=True, text=True, timeout=PYTHON_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise KitError(
+            f"{python} does not run ({getattr(error, 'strerror', None) or error}); run {again}"
+        ) from None
+    if lacking := done.stdout.split():
+        raise KitError(f"{python} has no {', '.join(lacking)}; run {again}")
+
+
 def _check_port(server: Participant) -> None:
-    port = server.kit.port
-    with socket.socket() as probe:
-        # As NVFlare's server would: connections that are about to close do not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            raise RunError(
-                f"server {server.name} cannot have port {port} ({error.strerror}); end what uses it "
-                f"(`ss -ltnp 'sport = :{port}'` names it) or provision another port"
-            ) from None
+    if error := port_error(server.kit.port):
+        raise RunError(
+            f"server {server.name} cannot have port {server.kit.port} ({error.strerror}); end what uses it "
+            f"(`ss -ltnp 'sport = :{server.kit.port}'` names it) or provision another port"
+        )
 
 
 def _check_name(host: str) -> None:
+    if proxy_for(host):
+        return  # the proxy looks for it
     try:
-        socket.getaddrinfo(host, None)
+        within(NAME_SECONDS, lambda: socket.getaddrinfo(host, None))
     except OSError:
         raise KitError(
             f"the server's name {host} is unknown on this machine; add it to DNS or /etc/hosts"
         ) from None
+    except TimeLimitError:
+        raise TimeLimitError(
+            f"no answer from DNS about {host} in {NAME_SECONDS:g} s; ask your network's IT"
+        ) from None
+
+
+def _check_proxy(waiting: Sequence[Participant]) -> None:
+    """Refuse a proxy that cannot lead to the server; one whose server is down may."""
+    here = {one.kit.port for one in waiting if one.kit.kind == "server"}
+    for kit in (one.kit for one in waiting if one.kit.kind == "site"):
+        if (proxy := proxy_for(kit.host)) is None:
+            continue
+        what = proxy.way(kit.host, kit.port)
+        if kit.port in here:
+            raise KitError(f"{what}, but the server is on this machine; {proxy.cure(kit.host)}")
+        try:
+            through(proxy, kit).close()
+        except ProxyRefusal as error:
+            if error.status < 500:
+                raise KitError(f"{what}, which {error.strerror}; {proxy.cure(kit.host)}") from None

@@ -1,14 +1,20 @@
 """Reading how a participant's start went from what it has printed."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from pneumonia_fl.fl.federation.participant import Participant
+from pneumonia_fl.fl.proxy import proxy_for
 
 ATTEMPT = "new pid "
 """NVFlare's restart loop prints it each time it starts the server or site."""
 GAVE_UP = "System is in trouble"
+CHATTER = (ATTEMPT, GAVE_UP, "WORKSPACE set to", "PYTHONPATH is", "start fl because", "Gracefully shutdown")
+"""What the loop itself says."""
 READY = {"server": "Server started", "site": "Successfully registered client:"}
 NO_CONNECTION = "Not Connected] is closed"
 _LOGGED = re.compile(r" - (?:ERROR|CRITICAL) - (?:\S* - )?(?P<text>.+)")
@@ -31,11 +37,32 @@ def read_startup(participant: Participant) -> Startup:
     """What the startup log says; nothing is known before there is one."""
     text = _read(participant.startup_log)
     before, _, current = text.rpartition(ATTEMPT)
+    died = ATTEMPT in before or GAVE_UP in text or not _lives(participant, current)
     return Startup(
         ready=READY[participant.kit.kind] in current,
-        died=ATTEMPT in before or GAVE_UP in text,
-        error=last_error(text) or _obstacle(participant, text),
+        died=died,
+        error=last_error(text) or (died and last_words(text)) or _obstacle(participant, text),
     )
+
+
+def _lives(participant: Participant, current: str) -> bool:
+    """Whether the process that the log says was started, or the loop that is to start one, is there."""
+    if started := re.match(r"\d+\n", current):
+        return _is_process(int(started[0]))
+    return participant.starting() or participant.running()
+
+
+def _is_process(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def last_words(text: str) -> str:
+    """The last line of a log that says more than what NVFlare's restart loop does; "" when there is none."""
+    said = [line.strip() for line in text.splitlines() if not line.startswith(CHATTER)]
+    return next((line for line in reversed(said) if line), "")
 
 
 def last_error(text: str) -> str:
@@ -49,7 +76,9 @@ def last_error(text: str) -> str:
 def _obstacle(participant: Participant, text: str) -> str:
     kit = participant.kit
     what = f"no connection to {kit.host}:{kit.port}" if NO_CONNECTION in text else "no error so far"
-    return f"{what}; `pneumonia-fl doctor` may know why"
+    if proxy := proxy_for(kit.host):
+        what = f"{what}, through the proxy {proxy} that {proxy.variable} names; {proxy.cure(kit.host)}"
+    return f"{what}; `pneumonia-fl doctor {shlex.quote(str(kit.folder))}` may know why"
 
 
 def rotate(log: Path) -> None:

@@ -1,5 +1,8 @@
 """How the participants on this machine are."""
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,11 @@ from pneumonia_fl.fl.federation.launch import end
 from pneumonia_fl.fl.federation.participant import Participant, find_participants
 from pneumonia_fl.fl.federation.startup import read_startup
 from pneumonia_fl.fl.federation.tracking import answers, tracking_uri_of
+from pneumonia_fl.json_files import read_json
+from pneumonia_fl.text import printable
+
+DRAIN_SECONDS = 1.0
+"""Between two looks at the jobs."""
 
 
 def status(folder: Path) -> list[dict[str, Any]]:
@@ -20,6 +28,34 @@ def status(folder: Path) -> list[dict[str, Any]]:
     return [_describe(one) for one in find_participants(folder)]
 
 
+@dataclass(frozen=True)
+class RunningJob:
+    """A job that ends with its server."""
+
+    id: str
+    name: str
+    owner: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.id[:8]}, {self.owner})"
+
+
+def running_jobs(folder: Path) -> list[RunningJob]:
+    """The jobs that run on the servers at or below `folder`; a job goes on when a site leaves it."""
+    servers = [one for one in find_participants(folder) if one.kit.kind == "server"]
+    return [_running_job(server, job) for server in servers for job in server.jobs()]
+
+
+def drain(folder: Path, say: Callable[[list[RunningJob]], None]) -> None:
+    """Wait until no job runs on the servers at or below `folder`; `say` is told whenever others run than before."""
+    before: list[RunningJob] = []
+    while jobs := running_jobs(folder):
+        if jobs != before:
+            say(jobs)
+        before = jobs
+        time.sleep(DRAIN_SECONDS)
+
+
 def down(folder: Path) -> list[str]:
     """End every server and site at or below `folder` and what they have started; return who was running."""
     participants = find_participants(folder)
@@ -28,9 +64,19 @@ def down(folder: Path) -> list[str]:
     return running
 
 
+def _running_job(server: Participant, job: str) -> RunningJob:
+    """What the server's folder of a job says about it."""
+    try:
+        meta = read_json(server.kit.folder / job / "meta.json")
+        name, owner = meta.get("name"), meta.get("submitter_name")
+    except (OSError, ValueError, AttributeError):
+        name = owner = None
+    return RunningJob(job, printable(name or "a job"), printable(owner or "unknown"))
+
+
 def _describe(one: Participant) -> dict[str, Any]:
-    loop, main = one.loop(), one.main()
-    alive = loop is not None and main is not None
+    main = one.main()
+    alive = main is not None
     entry: dict[str, Any] = {
         "name": one.name,
         "kind": one.kit.kind,

@@ -1,31 +1,29 @@
 """The MLflow server beside a federation's server: on loopback; SQLite, artifacts and login lie in the server's kit."""
 
+import contextlib
 import socket
+import sqlite3
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pneumonia_fl.data.files import inner_folder
-from pneumonia_fl.environment import TRACKING_LOGIN
+from pneumonia_fl.environment import LEAN_MLFLOW, TRACKING_LOGIN
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.fl.doctor.server import health
 from pneumonia_fl.fl.federation.launch import environment_of
 from pneumonia_fl.fl.federation.mlflow_login import APP, PASSWORD_FILE, USER, make_password
 from pneumonia_fl.fl.federation.participant import Participant
-from pneumonia_fl.fl.federation.startup import last_error, rotate
+from pneumonia_fl.fl.federation.startup import last_error, last_words, rotate
 from pneumonia_fl.fl.kits import open_kit
 
 HOST = "127.0.0.1"
-FOLDER, PORT_FILE = "mlflow", "port"
+FOLDER, PORT_FILE, DATABASE = "mlflow", "port", "mlflow.db"
+SERVES = "startup complete"
+"""In the log of an MLflow server that has made its database."""
 HEALTH_SECONDS = 2.0
 """How long a health request may take."""
-LEAN = {
-    # The runner of MLflow's own jobs (evaluations of language models) is a process that nobody here needs.
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,8 @@ class Tracking:
         """Why our process has ended; None while it lives."""
         if self.process is None or self.log is None or self.process.poll() is None:
             return None
-        return last_error(self.log.read_text(encoding="utf-8", errors="replace")) or "no error in its log"
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        return last_error(text) or last_words(text) or "no error in its log"
 
 
 def start_tracking(server: Participant) -> Tracking:
@@ -56,8 +55,9 @@ def start_tracking(server: Participant) -> Tracking:
     login = dict(zip(TRACKING_LOGIN, (USER, make_password(folder)), strict=True))
     port = _choose_port(folder / PORT_FILE)
     log = folder / "log.txt"
+    _remove_half_made(folder / DATABASE, log)
     rotate(log)
-    environment = environment_of(server, {**LEAN, **login})
+    environment = environment_of(server, {**LEAN_MLFLOW, **login})
     with log.open("ab") as output:
         process = subprocess.Popen(
             _command(folder, port),
@@ -97,17 +97,32 @@ def answers(uri: str) -> bool:
     if not uri.startswith(("http://", "https://")):
         return True  # a database file is always there
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=HEALTH_SECONDS) as response:  # noqa: S310
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
+        return health(uri, HEALTH_SECONDS) == 200
+    except (OSError, ValueError):
         return False
+
+
+def _remove_half_made(database: Path, log: Path) -> None:
+    """Remove a database whose first start was cut off, which would fail every later one; it holds no run yet."""
+    served = log.is_file() and SERVES in log.read_text(encoding="utf-8", errors="replace")
+    if database.is_file() and not served and not _has_runs(database):
+        for path in database.parent.glob(f"{DATABASE}*"):
+            path.unlink()
+
+
+def _has_runs(database: Path) -> bool:
+    try:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            return connection.execute("SELECT 1 FROM runs LIMIT 1").fetchone() is not None
+    except sqlite3.OperationalError as error:
+        return "no such table" not in str(error)
 
 
 def _command(folder: Path, port: int) -> list[str]:
     """Relative paths: the command runs in `folder`, whose own path may hold what a URI cannot."""
     command = ["python3", "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--app-name", APP]
-    command += ["--backend-store-uri", "sqlite:///mlflow.db"]
+    command += ["--backend-store-uri", f"sqlite:///{DATABASE}"]
     return [*command, "--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
 
 

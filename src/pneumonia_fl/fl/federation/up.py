@@ -17,7 +17,7 @@ READY_WORDS = {"server": "server is up", "site": "registered"}
 
 
 def up(folder: Path, data: Path | None, timeout: float, say: Say) -> None:
-    """Start every server and site kit at or below `folder`, and wait until they are ready.
+    """Start every server and site kit at or below `folder` that does not run yet, and wait until they are ready.
 
     Whatever goes wrong, and on Ctrl-C, everything that was started is ended again.
 
@@ -31,8 +31,8 @@ def up(folder: Path, data: Path | None, timeout: float, say: Say) -> None:
         KitError, DataError, RunError: something is wrong before or while starting.
         TimeLimitError: not everybody was ready in time.
     """
-    participants = find_participants(folder)
-    check(participants)
+    everybody = find_participants(folder)
+    participants = check(everybody, say)
     plans = site_plans([one for one in participants if one.kit.kind == "site"], data)
     deadline = time.monotonic() + timeout
     try:
@@ -45,7 +45,7 @@ def up(folder: Path, data: Path | None, timeout: float, say: Say) -> None:
             else:
                 start_site(one, plans[one.name])
         _wait(participants, trackings, deadline, timeout, say)
-        _ask_servers(folder, participants, deadline, say)
+        _ask_servers(folder, everybody, participants, deadline, say)
         _tell_tracking(trackings, say)
     except BaseException:
         end(participants)
@@ -81,13 +81,15 @@ def _check_tracking(trackings: list[Tracking]) -> None:
             raise RunError(f"MLflow ended while it started: {problem}; see {one.log}")
 
 
-def _ask_servers(folder: Path, participants: list[Participant], deadline: float, say: Say) -> None:
-    """Hear from each server itself that it knows the sites, where the Lead IT's kit lies beside the others."""
+def _ask_servers(
+    folder: Path, everybody: list[Participant], started: list[Participant], deadline: float, say: Say
+) -> None:
+    """Hear from each server itself that it knows the new sites, where the Lead IT's kit lies beside the others."""
     from pneumonia_fl.fl.admin.kits import identity
     from pneumonia_fl.fl.federation.registered import lead_it_kit, wait_for_sites
 
-    sites = {one.name for one in participants if one.kit.kind == "site"}
-    for server in (one for one in participants if one.kit.kind == "server"):
+    sites = {one.name for one in started if one.kit.kind == "site"}
+    for server in (one for one in everybody if one.kit.kind == "server"):
         person = lead_it_kit(folder, server.kit)
         if person is None or not sites:
             continue

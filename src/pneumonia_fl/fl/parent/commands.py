@@ -6,6 +6,7 @@ and it writes nothing about a command or a login that it refuses.
 
 from typing import Any
 
+from nvflare.apis.fl_constant import AdminCommandNames
 from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
 from nvflare.fuel.hci.conn import Connection
 from nvflare.fuel.hci.proto import (
@@ -17,12 +18,14 @@ from nvflare.fuel.hci.proto import (
     make_meta,
 )
 from nvflare.fuel.hci.reg import CommandEntry
+from nvflare.fuel.hci.server.authz import AuthzFilter
 from nvflare.fuel.hci.server.builtin import BuiltInCmdModule
 from nvflare.fuel.hci.server.constants import ConnProps
 from nvflare.fuel.hci.server.login import LoginModule
 from nvflare.fuel.hci.server.reg import CommandFilter, ServerCommandRegister
 from nvflare.private.fed.server import admin
 
+from pneumonia_fl.fl.parent.aborts import NoteAborts
 from pneumonia_fl.fl.parent.audit_log import Peer, on_behalf_of, peer_of, tell_refusal
 
 OPEN = {
@@ -32,6 +35,8 @@ OPEN = {
     InternalCommands.GET_CMD_LIST,
 }
 """What a session consists of; everything else that asks for no right is the project admin's."""
+RESERVED = {AdminCommandNames.RESET_ERRORS}
+"""Commands that ask NVFlare for the right to look, and change something: they erase a running job's error counts."""
 PROJECT_ADMIN = "project_admin"
 
 
@@ -51,14 +56,16 @@ class WatchedRegister(ServerCommandRegister):
     """NVFlare's register of commands with ours around and among its filters."""
 
     def add_filter(self, cmd_filter: CommandFilter) -> None:
-        """Watch the filter; behind the one that knows who is logged in, ask for a role."""
+        """Watch the filter; behind the one that knows who is logged in, ask for a role; note who ends a job."""
         super().add_filter(Watched(cmd_filter))
         if isinstance(cmd_filter, LoginModule):
             super().add_filter(Watched(AskForARole()))
+        elif isinstance(cmd_filter, AuthzFilter):
+            super().add_filter(Watched(NoteAborts()))
 
 
 class AskForARole(CommandFilter):
-    """Leaves commands that ask for no right to the project admin."""
+    """Leaves commands that ask for no right, or for one that is too small, to the project admin."""
 
     def pre_command(self, conn: Connection, args: list[str]) -> bool:
         """Look at what the command asks for, and at the role in the session's certificate."""
@@ -71,8 +78,8 @@ class AskForARole(CommandFilter):
 
 
 def for_the_project_admin(entry: CommandEntry) -> bool:
-    """Whether NVFlare would run the command for everybody who is logged in."""
-    return entry.authz_func is None and entry.name not in OPEN
+    """Whether NVFlare would run the command for everybody who is logged in, or for all who may only look."""
+    return entry.name in RESERVED or (entry.authz_func is None and entry.name not in OPEN)
 
 
 class Watched(CommandFilter):

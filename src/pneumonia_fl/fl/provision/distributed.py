@@ -53,9 +53,8 @@ def approve(request: Path, project_file: Path, out: Path) -> Approved:
     project = load_project(project_file)
     state = State(out / STATE / project.name / "state" / "cert.json")
     if not state.values:
-        raise ConfigError(
-            f"{out} has no root yet; make the kits first: pneumonia-fl provision --out {shlex.quote(str(out))}"
-        )
+        cure = f"make the kits first: pneumonia-fl provision --out {shlex.quote(str(out))}"
+        raise ConfigError(f"{out} has no root yet; {cure}")
     if not request.is_file():
         raise ConfigError(f"no request {request}; the site makes it with `nvflare cert request`")
     _check_name(_requested_name(request), project)

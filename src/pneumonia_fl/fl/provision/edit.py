@@ -4,12 +4,36 @@
 drop the site again.)
 """
 
+import contextlib
+import re
+import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+
+import yaml
 
 from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.provision.project import Participant, Project, load_project
+
+PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.@-]+")
+"""What needs no quotes, unless YAML has another meaning for it."""
+
+
+@contextlib.contextmanager
+def added(file: Path, sites: list[str], users: list[str]) -> Iterator[None]:
+    """Write participants into project.yml; when what follows in the block fails, take them out again."""
+    if not sites and not users:
+        yield
+        return
+    before = file.read_bytes() if file.is_file() else b""
+    add_participants(file, sites, users)
+    try:
+        yield
+    except BaseException:
+        write_atomic(file, before, _mode(file))
+        raise
 
 
 def add_participants(file: Path, sites: list[str], users: list[str]) -> None:
@@ -19,26 +43,34 @@ def add_participants(file: Path, sites: list[str], users: list[str]) -> None:
         ConfigError: a text is malformed, a name is taken, or the project would not hold together; then nothing is
             written.
     """
-    for option, text in [*(("site", site) for site in sites), *(("user", user) for user in users)]:
-        _add(file, option, text)
-
-
-def _add(file: Path, option: str, text: str) -> None:
-    project = load_project(file)
-    entry = _entry(option, text)
-    if entry["name"] in {participant.name for participant in project.participants}:
-        raise ConfigError(f"--add-{option} {text}: {entry['name']} is in {file} already")
-    changed = _insert(project, entry)
+    load_project(file)
     draft = file.with_name(f".{file.name}.draft")
     try:
-        draft.write_text(changed, encoding="utf-8")
+        shutil.copyfile(file, draft)
+        for option, text in [*(("site", site) for site in sites), *(("user", user) for user in users)]:
+            _add(draft, option, text)
+        write_atomic(file, draft.read_bytes(), _mode(file))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(str(draft), str(file))) from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _add(draft: Path, option: str, text: str) -> None:
+    project = load_project(draft)
+    entry = _entry(option, text)
+    if entry["name"] in {participant.name for participant in project.participants}:
+        raise ConfigError(f"--add-{option} {text}: {entry['name']} is in {draft} already")
+    draft.write_bytes(_insert(project, entry).encode())
+    try:
         load_project(draft)
     except ConfigError as error:
         reason = str(error).partition(": ")[2]
         raise ConfigError(f"--add-{option} {text}: {reason}") from None
-    finally:
-        draft.unlink(missing_ok=True)
-    write_atomic(file, changed.encode(), stat.S_IMODE(file.stat().st_mode))
+
+
+def _mode(file: Path) -> int:
+    return stat.S_IMODE(file.stat().st_mode)
 
 
 def _entry(option: str, text: str) -> dict[str, str]:
@@ -53,7 +85,7 @@ def _entry(option: str, text: str) -> dict[str, str]:
 def _insert(project: Project, entry: dict[str, str]) -> str:
     """The file's text with `entry` after the last participant of its type."""
     after = (project.of_type(entry["type"]) or list(project.participants))[-1]
-    lines = project.file.read_text(encoding="utf-8").splitlines()
+    lines = project.file.read_bytes().decode().splitlines(keepends=True)
     if not lines[after.last_line - 1].strip() or lines[_first_line(lines, after)][after.indent] != "-":
         raise ConfigError(
             f"{project.file}: the participants are not written as a list with `-`; add it by hand"
@@ -61,9 +93,21 @@ def _insert(project: Project, entry: dict[str, str]) -> str:
     place = after.last_line
     while place < len(lines) and _belongs(lines[place], after):
         place += 1
+    end = "\r\n" if lines[0].endswith("\r\n") else "\n"
+    if not lines[place - 1].endswith(("\n", "\r")):
+        lines[place - 1] += end
     margin = " " * after.indent
-    new = [f"{margin}{'- ' if key == 'name' else '  '}{key}: {value}" for key, value in entry.items()]
-    return "\n".join([*lines[:place], *new, *lines[place:]]) + "\n"
+    new = [
+        f"{margin}{'- ' if key == 'name' else '  '}{key}: {_scalar(value)}{end}"
+        for key, value in entry.items()
+    ]
+    return "".join([*lines[:place], *new, *lines[place:]])
+
+
+def _scalar(text: str) -> str:
+    """A text as YAML: in quotes where it would be a word, a number or a date otherwise (`no`, `007`, `1e3`)."""
+    plain = PLAIN.fullmatch(text) and yaml.safe_load(text) == text
+    return text if plain else yaml.safe_dump(text, default_style="'", allow_unicode=True, width=10**6).strip()
 
 
 def _first_line(lines: list[str], participant: Participant) -> int:

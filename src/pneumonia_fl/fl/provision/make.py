@@ -27,6 +27,7 @@ from pneumonia_fl.fl.provision.project import Participant, Project, load_project
 from pneumonia_fl.fl.provision.shipped import check_wheel, find_wheel, policy_folder
 from pneumonia_fl.fl.provision.signing import SIGNATURE
 from pneumonia_fl.fl.provision.state import State, check_identities, expires
+from pneumonia_fl.fl.start import MODULE, PROGRAMS, is_misread
 from pneumonia_fl.progress import Progress, silent
 
 STATE = ".state"
@@ -190,6 +191,7 @@ def _publish_all(
             progress("kits", number, len(project.participants))
             policy = _policy(participant, request)
             target = out / participant.name
+            _keep_names(built / participant.name / "startup" / "sub_start.sh", participant)
             change = _place(built / participant.name, target)
             kit = finish(target, wheel, policy, state.root_key if change != "unchanged" else None)
             made.append(_describe(kit, participant, change))
@@ -197,6 +199,13 @@ def _publish_all(
         shutil.rmtree(built, ignore_errors=True)  # a second copy of every private key
     progress("kits", len(made), len(made))
     return made
+
+
+def _keep_names(script: Path, participant: Participant) -> None:
+    """Have NVFlare start with the names as they are, where it would read a number or a truth value."""
+    if script.is_file() and (is_misread(participant.name) or is_misread(participant.org)):
+        text = script.read_text(encoding="utf-8")
+        script.write_text(text.replace(f" -m {PROGRAMS}", f" -m {MODULE} {PROGRAMS}"), encoding="utf-8")
 
 
 def _policy(participant: Participant, request: Request) -> str | None:

@@ -10,6 +10,8 @@ _SETTINGS = {
         # What this site decides, and no job can change. Empty: the default.
         data:       # folder with this site's prepared data (PNEUMONIA_FL_DATA goes before it)
         threads:    # threads for training; default: all cores
+        max_local_epochs:    # the most passes over the images in a round; default: what a job wants
+        max_batch_size:      # the most images in one step; default: what a job wants
         """,
     "server": """\
         # What this server decides, and no job can change. Empty: the default.
@@ -28,10 +30,14 @@ _INSTALL = """\
       echo "error: $PYTHON is older than Python 3.11; name a newer one: PYTHON=/path/to/python3 ./install.sh" >&2
       exit 1
     }
-    [ -x venv/bin/python ] || "$PYTHON" -m venv venv
+    [ -x venv/bin/python ] || "$PYTHON" -m venv --clear venv
     echo "Installing into $PWD/venv (a few minutes the first time) ..."
     venv/bin/python -m pip --disable-pip-version-check install --quiet --constraint requirements.txt "$@" \\
       ./pneumonia_fl-*.whl
+    # A kit that was moved: the commands in venv/bin hold the path of its Python.
+    venv/bin/pneumonia-fl --version >/dev/null 2>&1 ||
+      venv/bin/python -m pip --disable-pip-version-check install --quiet --force-reinstall --no-deps "$@" \\
+        ./pneumonia_fl-*.whl
     venv/bin/python -c 'import pneumonia_fl; print("pneumonia-fl", pneumonia_fl.__version__)'
     """
 

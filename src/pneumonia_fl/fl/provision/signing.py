@@ -60,7 +60,12 @@ def verify(kit: Kit) -> list[str]:
         return [] if key_made_at_owner(kit) else [SIGNATURE]
     signatures, public_key = _read(kit)
     present = {path.name for path in kit.startup.iterdir()} - {SIGNATURE}
-    wrong = {name for name in present & signatures.keys() if not _fits(kit, name, signatures, public_key)}
+    try:
+        wrong = {name for name in present & signatures.keys() if not _fits(kit, name, signatures, public_key)}
+    except OSError as error:
+        raise KitError(
+            f"{error.filename} cannot be read ({error.strerror}); start as the kit's owner"
+        ) from None
     return sorted(wrong | (present ^ signatures.keys()))
 
 
