@@ -11,7 +11,6 @@ import pneumonia_fl
 from pneumonia_fl.provenance import git_revision
 
 SAY = "from pneumonia_fl.provenance import git_revision; print(git_revision())"
-FILES = ("__init__", "errors", "names", "paths", "environment", "sections", "strict", "provenance")
 
 
 def repository(folder: Path, *add: str) -> str:
@@ -28,9 +27,8 @@ def repository(folder: Path, *add: str) -> str:
 def revision_of(package: Path, **environment: str) -> str:
     """What a copy of the package in another place says."""
     package.mkdir(parents=True, exist_ok=True)
-    own = Path(pneumonia_fl.__file__).parent
-    for name in FILES:
-        shutil.copy(own / f"{name}.py", package)
+    for file in Path(pneumonia_fl.__file__).parent.glob("*.py"):
+        shutil.copy(file, package)
     env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(package.parent), **environment}
     done = subprocess.run([sys.executable, "-c", SAY], env=env, capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -146,7 +146,7 @@ def model_folder(path: Path) -> Path:
         CheckpointError: there is nothing at `path`, or nothing but what sites share of their models.
     """
     if not path.exists():
-        raise CheckpointError(f"{missing(path)}; give a run folder, a model folder or a model file")
+        raise CheckpointError(missing(path, "give a run folder, a model folder or a model file"))
     if path.name.endswith(SHARED) or (path / f"model{SHARED}").is_dir():
         raise CheckpointError(
             f"{path} holds no complete model: normalisation stays at the sites; give a site's own, in a simulator's "

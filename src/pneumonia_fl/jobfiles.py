@@ -28,10 +28,8 @@ def find_job(name: str) -> Path:
         raise ConfigError(f"no job file: {missing(as_path)}")
     found = jobs_folder() / f"{name}.yml"
     if not found.is_file():
-        raise ConfigError(
-            f"unknown job {name!r}{did_you_mean(name, job_names())}; there are: {', '.join(job_names())}, "
-            "or give a path to a YAML file"
-        )
+        known = f"; there are: {', '.join(job_names())}, or give a path to a YAML file"
+        raise ConfigError(f"unknown job {name!r}{did_you_mean(name, job_names()) or known}")
     return found
 
 

@@ -28,10 +28,13 @@ def path_word(name: str, otherwise: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean X?`, to end a message about an unknown `word`; "" when no name in `known` is like it.
+    """Return `; did you mean X?`, to end a message about an unknown `word`; "" when no name in `known` is like it."""
+    near = nearest(word, known)
+    return f"; did you mean {near}?" if near else ""
 
-    Upper and lower case count as alike.
-    """
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the name in `known` that is most like `word`, or ""; upper and lower case count as alike."""
     names = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), names, n=1)
-    return f"; did you mean {names[near[0]]}?" if near else ""
+    return names[near[0]] if near else ""

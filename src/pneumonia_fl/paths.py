@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pneumonia_fl.errors import ConfigError
-from pneumonia_fl.names import did_you_mean
+from pneumonia_fl.names import nearest
 
 MOST_NAMES = 1000
 """Of a folder that are compared with a mistyped one."""
@@ -25,14 +25,16 @@ def expanded(path: str | Path) -> Path:
         ) from None
 
 
-def missing(path: Path) -> str:
-    """Return `PATH does not exist`, with the nearest name that does: of its first part that leads nowhere."""
+def missing(path: Path, advice: str = "") -> str:
+    """Return `PATH does not exist`, with the path that was probably meant, or with `advice`.
+
+    What was meant is the nearest name beside the first part of the path that leads nowhere.
+    """
     first = next((one for one in reversed(path.parents) if not one.exists()), path)
-    near = did_you_mean(first.name, _names_in(first.parent))
-    if not near:
-        return f"{path} does not exist"
-    name = near.removeprefix("; did you mean ").removesuffix("?")
-    return f"{path} does not exist; did you mean {first.parent / name / path.relative_to(first)}?"
+    near = nearest(first.name, _names_in(first.parent))
+    if near:
+        return f"{path} does not exist; did you mean {first.parent / near / path.relative_to(first)}?"
+    return f"{path} does not exist" + (f"; {advice}" if advice else "")
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -91,7 +91,7 @@ class RunFolder:
         """An existing run; `RunError` when the folder is none."""
         run = cls(path)
         if not path.exists():
-            raise RunError(f"{missing(path)}; `pneumonia-fl runs` lists the runs")
+            raise RunError(missing(path, "`pneumonia-fl runs` lists the runs"))
         if not run.state_file.is_file():
             raise RunError(f"{path} is not a run folder; `pneumonia-fl runs` lists the runs")
         return run

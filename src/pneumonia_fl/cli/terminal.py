@@ -39,7 +39,8 @@ def replace_what_a_terminal_lacks() -> None:
 
 def echo(text: object, err: bool = False, nl: bool = True) -> None:
     """Print a line of text to stdout, or to stderr."""
-    typer.echo(printed(text), err=err, nl=nl)
+    # These very streams: of its own, Click would take one in UTF-8 where Python's is in ASCII.
+    typer.echo(printed(text), file=sys.stderr if err else sys.stdout, nl=nl)
 
 
 def terminal(stderr: bool = False, quiet: bool = False, file: IO[str] | None = None) -> Console:

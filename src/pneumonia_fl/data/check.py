@@ -30,7 +30,7 @@ def check(folder: Path) -> list[Finding]:
         DataError: `folder` does not exist.
     """
     if not folder.is_dir():
-        raise DataError(f"{missing(folder)}; `pneumonia-fl data prepare` makes a data set")
+        raise DataError(missing(folder, "run `pneumonia-fl data prepare`"))
     try:
         info, rows = read_info(folder), read_manifest(folder)
     except DataError as error:

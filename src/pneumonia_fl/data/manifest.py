@@ -171,7 +171,7 @@ def _read(path: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
         return read(path)
     except FileNotFoundError:
         if not path.parent.exists():
-            raise DataError(missing(path.parent)) from None
+            raise DataError(missing(path.parent, "`pneumonia-fl data prepare` makes it")) from None
         raise DataError(f"{path.name} not found in {path.parent}; run `pneumonia-fl data prepare`") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None

@@ -123,7 +123,7 @@ def _on_disk(path: Path, classes: Classes) -> Source:
     if path.is_dir():
         return open_folder(path, classes)
     if not path.exists():
-        raise DataError(f"{missing(path)}; give a folder, a .zip, a .npz, `kaggle` or `synthetic`")
+        raise DataError(missing(path, "give a folder, a .zip, a .npz, `kaggle` or `synthetic`"))
     return open_npz(path) if path.suffix.lower() == ".npz" else open_zip(path, classes=classes)
 
 
