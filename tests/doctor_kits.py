@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
 from conftest import CLI
-from pneumonia_fl.data.check import Finding
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.kits import Kit, open_kit
 from pneumonia_fl.fl.provision.signing import sign
 

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,9 @@ from typer.testing import CliRunner
 
 from pneumonia_fl.cli.data import app
 from pneumonia_fl.cli.progress import amount, progress_bars
+from pneumonia_fl.data.manifest import read_manifest
 from pneumonia_fl.errors import ConfigError, DataError, PneumoniaFLError
-from xrays import content, kaggle_files, write_folder
+from xrays import content, jpeg, kaggle_files, write_folder
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "prepare_data.py"
 
@@ -38,6 +40,53 @@ def test_prepare_prints_counts_and_what_to_type_next(tmp_path: Path) -> None:
         assert word in text
     assert "left out: 0 not trusted, 0 exact copies" in text
     assert text.endswith(f"Next: pneumonia-fl run fedavg --data '{out}'\n")
+
+
+def test_a_single_site_is_told_how_its_startup_kit_finds_the_data(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "x", kaggle_files())
+    words = ["--source", source, "--out", tmp_path / "out", "--sites", "asia-hospital", "--size", 16]
+    last = data("prepare", *words)[1].splitlines()[-1]
+    assert last.startswith(
+        f"Next: as site asia-hospital, write `data: {tmp_path / 'out'}` into local/pneumonia_fl.yml"
+    )
+
+
+def test_what_was_not_used_or_recognised_is_said(tmp_path: Path) -> None:
+    files = {
+        name.replace("chest_xray/train/", ""): data
+        for name, data in kaggle_files().items()
+        if "train" in name
+    }
+    source = write_folder(tmp_path / "x", files | {"COVID19/a.png": b"x", "NORMAL/scan.jpeg": jpeg(1)})
+    text = data("prepare", "--source", source, "--out", tmp_path / "out", "--sites", 2, "--size", 16)[1]
+    assert "not used: 1 in no class folder: COVID19 (quarantine.csv)" in text
+    assert "no split recognised (train, val, test)" in text
+    assert "patient unknown for 1 of 25 images (4.0%)" in text
+    assert "no split recognised" in data("check", tmp_path / "out")[1]
+
+
+def test_folders_can_be_mapped_to_classes(tmp_path: Path) -> None:
+    files = {name.replace("PNEUMONIA", "BACTERIA"): data for name, data in kaggle_files().items()}
+    source = write_folder(tmp_path / "x", files)
+    words = ["prepare", "--source", source, "--out", tmp_path / "out", "--sites", 2, "--size", 16]
+    with pytest.raises(DataError, match=r"no PNEUMONIA images .*BACTERIA: 24"):
+        data(*words)
+    assert "not used" not in data(*words, "--classes", "pneumonia=bacteria")[1]
+
+
+def test_names_that_are_no_utf8_are_escaped_everywhere(tmp_path: Path) -> None:
+    files = {os.fsencode(tmp_path / "x" / name): image for name, image in kaggle_files().items()}
+    normal = os.fsencode(tmp_path / "x/chest_xray/train/NORMAL/")
+    files |= {normal + b"/M\xfcller\r.jpeg": jpeg(1), normal + b"/kaputt\xe9.jpeg": b"no"}
+    for name, bytes_ in files.items():
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        Path(os.fsdecode(name)).write_bytes(bytes_)
+    out = tmp_path / "out"
+    code, _ = data("prepare", "--source", tmp_path / "x", "--out", out, "--sites", 2, "--size", 16)
+    assert (code, data("check", out)[0]) == (0, 0)
+    row = next(row for row in read_manifest(out) if "ller" in row.image)
+    assert (row.image, row.patient) == (r"chest_xray/train/NORMAL/M\xfcller\r.jpeg", r"M\xfcller\r")
+    assert r'kaputt\xe9.jpeg,"text' in (out / "quarantine.csv").read_text(encoding="utf-8")
 
 
 def test_prepare_as_json_prints_nothing_else(tmp_path: Path) -> None:

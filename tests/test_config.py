@@ -133,6 +133,74 @@ def test_a_broken_override_is_explained(override: str, message: str) -> None:
         with_overrides({"name": "job"}, [override])
 
 
+@pytest.mark.parametrize("text", ["on", "yes", "null", "2026", "007", "1e3", "~", "1:30", "x: y", "'2026'"])
+def test_a_text_stays_text_whatever_yaml_makes_of_it(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "job.yml"
+    file.write_text("name: job\n")
+    found = load_job(file, [f"description={text}"])
+    assert found.description == text.strip("'")
+
+
+@pytest.mark.parametrize("name", ["on", "yes", "null", "off", "y", "e1"])
+def test_a_jobs_name_travels_as_it_is(name: str) -> None:
+    settings = JobConfig(name=name, preprocess=Preprocess()).site_settings()
+    assert parse_words(SiteSettings, flatten(settings), "words") == settings
+
+
+def test_an_optional_text_can_be_unset(tmp_path: Path) -> None:
+    file = tmp_path / "job.yml"
+    file.write_text("name: job\nmlflow: {tracking_uri: http://localhost:5000}\n")
+    for word in ("null", "", "~"):
+        assert load_job(file, [f"mlflow.tracking_uri={word}"]).mlflow.tracking_uri is None
+
+
+@pytest.mark.parametrize("value", ["010", "-010", "08", "00", "0_7"])
+def test_a_number_with_a_leading_zero_is_refused(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "job.yml"
+    file.write_text("name: job\n")
+    with pytest.raises(ConfigError, match="write the number without the leading zero"):
+        load_job(file, [f"train.seed={value}"])
+    file.write_text("name: job\ntrain: {seed: 010}\n")
+    with pytest.raises(ConfigError, match=r"job\.yml:2: .*010 to the base 8"):
+        load_job(file)
+    file.write_text("name: job\ntrain: {seed: 0, lr: 0.5}\n")
+    assert load_job(file).train.lr == 0.5
+
+
+@pytest.mark.parametrize("word", ["rounds=on", "train.lr=yes", "train.seed=off", "rounds=true"])
+def test_a_word_is_no_number(word: str, tmp_path: Path) -> None:
+    file = tmp_path / "job.yml"
+    file.write_text("name: job\n")
+    with pytest.raises(ConfigError, match=r"write a number, not (true|false)"):
+        load_job(file, [word])
+
+
+def test_a_text_that_yaml_reads_as_something_else_wants_quotes(tmp_path: Path) -> None:
+    file = tmp_path / "job.yml"
+    file.write_text("name: on\n")
+    with pytest.raises(ConfigError, match="name: YAML reads this text as True; put it in quotes"):
+        load_job(file)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("train.learning_rate", "train.lr"),
+        ("lr", "train.lr"),
+        ("trian.lr", "train"),
+        ("train.batchsize", "train.batch_size"),
+        ("round", "rounds"),
+        ("epochs", "train.local_epochs"),
+        ("model.nam", "model.name"),
+    ],
+)
+def test_a_mistyped_key_is_answered_with_the_one_that_was_meant(key: str, meant: str, tmp_path: Path) -> None:
+    file = tmp_path / "job.yml"
+    file.write_text("name: job\n")
+    with pytest.raises(ConfigError, match=rf"unknown key .*; did you mean {meant}\?$"):
+        load_job(file, [f"{key}=1"])
+
+
 @pytest.mark.parametrize("override", ["rounds=[", "description={a: b", "name=@x"])
 def test_an_override_that_is_no_yaml_is_explained(override: str) -> None:
     with pytest.raises(ConfigError, match="--set"):

@@ -85,7 +85,7 @@ def test_the_matrix_stands_in_tensorboard_and_mlflow(shared: Path, matrix: dict[
     from mlflow import MlflowClient
 
     assert not [tag for tag in scalars(shared / "tb_events" / "global") if tag.startswith("cross_site")]
-    (table,) = texts(shared / "tb_events" / "global")["cross_site/text_summary"]
+    (table,) = texts(shared / "tb_events" / "global")["cross_site"]
     assert f"| site-1 | {matrix['cells']['site-1']['site-1']['auroc']:.3f} |" in table
     client = MlflowClient(f"sqlite:///{shared / 'mlflow.db'}")
     run_id = read_json(shared / "run.json")["mlflow"]["run_id"]

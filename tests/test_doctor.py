@@ -13,10 +13,10 @@ import pytest
 
 from doctor_kits import PERSON, SERVER, SITE, Project, certify, said
 from pneumonia_fl import __version__
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.data.manifest import read_info, read_manifest, write_info, write_manifest
 from pneumonia_fl.environment import child_environment
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor import certificates, files, instance, machine, policy, site
 from pneumonia_fl.fl.doctor.report import examine
 from pneumonia_fl.fl.kit_processes import MODULES

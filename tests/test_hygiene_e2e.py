@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from conftest import CLI, alive, pneumonia_fl, read_json
+from pneumonia_fl.in_use import MARK, is_in_use
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 DEADLINE = 120.0
@@ -74,9 +75,15 @@ def test_ctrl_c_leaves_no_process_and_keeps_what_there_is(
 ) -> None:
     out, process = long_run
     processes = family(process)
+    again = pneumonia_fl("run", "smoke", "--out", out, "--force")
+    assert again.returncode == 1
+    assert f"process {process.pid} (" in again.stderr
+    assert f"works in {out};" in again.stderr
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert stderr.endswith("interrupted\n")
+    assert not (out / MARK).exists()
     assert "Traceback" not in stderr
     assert alive(processes) == []
     assert read_json(out / "run.json")["state"] == "interrupted"
@@ -86,10 +93,12 @@ def test_ctrl_c_leaves_no_process_and_keeps_what_there_is(
 def test_a_killed_command_line_takes_its_processes_along(
     long_run: tuple[Path, "subprocess.Popen[str]"],
 ) -> None:
-    _, process = long_run
+    out, process = long_run
     processes = family(process)
     os.kill(process.pid, signal.SIGKILL)
     wait_for(lambda: not alive(processes), "the end of all processes", deadline=30)
+    assert (out / MARK).read_text() == str(process.pid)
+    assert not is_in_use(out), "a dead process holds nothing"
 
 
 def test_a_run_ends_whose_command_line_was_killed_before_it_could_look(tmp_path: Path) -> None:

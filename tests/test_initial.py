@@ -11,7 +11,7 @@ from conftest import ROOT, read_json
 from pneumonia_fl.checkpoint import ModelCard, load_state, save_model
 from pneumonia_fl.config import JobConfig, load_job, parse
 from pneumonia_fl.errors import CheckpointError, ConfigError, PneumoniaFLError
-from pneumonia_fl.fl.admin.submit import resolve
+from pneumonia_fl.fl.admin.submit import resolve, same_model
 from pneumonia_fl.fl.carried import hash_of
 from pneumonia_fl.fl.compare.plan import plan_comparison
 from pneumonia_fl.fl.initial import begin
@@ -111,6 +111,7 @@ def test_another_network_or_input_is_refused_by_name(overrides: list[str], probl
     ("source", "problem"),
     [
         ("nowhere", "nowhere not found"),
+        ("~nobody-at-all/x", "~nobody-at-all/x not found"),
         (str(ROOT / "jobs"), "model_card.json not found"),
         ("mlflow:http://127.0.0.1:1/x", "write mlflow:models:/NAME/VERSION or mlflow:runs:/ID/model"),
         ("mlflow:models:/x/1", "set PNEUMONIA_FL_TRACKING_URI"),
@@ -164,6 +165,20 @@ def test_a_resumed_job_needs_no_weights_and_any_other_does(run: Path, tmp_path: 
     assert not list(export_job(job, SITES, tmp_path, resume_from=earlier).rglob("*.safetensors"))
     with pytest.raises(ConfigError, match="name it with --init-from"), recipe_for(job, SITES, "installed"):
         pass
+
+
+def test_a_clone_has_to_be_given_the_same_model_again(run: Path) -> None:
+    job, weights = begin(job_of(f"init_from='{run}'"), JOB)
+    assert same_model(job, str(run)) == (job, weights)
+    assert same_model(job_of(), None) == (job_of(), None)
+    with pytest.raises(
+        ConfigError, match="went on from 'first run, round 3'; name the model with --init-from"
+    ):
+        same_model(job, None)
+    with pytest.raises(ConfigError, match="model_last is not the model that the job went on from"):
+        same_model(job, str(run / "model_last"))
+    with pytest.raises(ConfigError, match="did not go on from a saved model"):
+        same_model(job_of(), str(run))
 
 
 def test_a_swarm_begins_with_it_too(run: Path) -> None:

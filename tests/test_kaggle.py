@@ -112,6 +112,54 @@ def test_the_clients_own_file_works(tmp_path: Path, home: Path) -> None:
         assert fetch(server.environment(home), tmp_path) == [str(tmp_path / ARCHIVE)]
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "it is no JSON"),
+        (b"[]", "it holds something else"),
+        (b'["ada", "key"]', "it holds something else"),
+        (b'"ada"', "it holds something else"),
+        (f'{{"username": "ada", "key": "{KEY}"}}'.encode("utf-16"), "it is no UTF-8"),
+        (f'{{"username": "ada", "key": "{KEY}"}}'.encode("utf-8-sig"), "it is no JSON"),
+        (f'{{"user": "ada", "token": "{KEY}"}}'.encode(), "no username and no key there"),
+        (b'{"username": "ada"}', "no key there"),
+        (b'{"username": "ada", "key": null}', "no key there"),
+        (b'{"username": 3, "key": ["x"]}', "no username and no key there"),
+        (b'{"username": "ada", "ke', "it is no JSON"),
+    ],
+)
+def test_a_broken_file_is_named_with_what_it_must_hold(
+    content: bytes, problem: str, tmp_path: Path, home: Path
+) -> None:
+    (home / ".kaggle").mkdir()
+    file = home / ".kaggle" / "kaggle.json"
+    file.write_bytes(content)
+    with StandIn(Behaviour(small_zip())) as server:
+        (line,) = fetch(server.environment(home), tmp_path)
+    assert line.startswith(f'FetchError: {file} must hold {{"username": "…", "key": "…"}}')
+    assert problem in line
+
+
+def test_a_broken_file_does_not_matter_beside_a_token(tmp_path: Path, home: Path) -> None:
+    (home / ".kaggle").mkdir()
+    (home / ".kaggle" / "kaggle.json").write_bytes(b"\xff\xfe")
+    with StandIn(Behaviour(small_zip())) as server:
+        lines = fetch(server.environment(home) | {"KAGGLE_API_TOKEN": TOKEN}, tmp_path)
+    assert lines == [str(tmp_path / ARCHIVE)]
+
+
+def test_without_a_home_folder_the_message_says_so(tmp_path: Path, home: Path) -> None:
+    env = {key: value for key, value in environment(home, 9).items() if key != "HOME"}
+    nobody = "import pwd; pwd.getpwuid = lambda uid: {}[uid]\n"
+    words = ["data", "fetch", "--out", str(tmp_path / "out")]
+    for some in (words, words[:2]):
+        done = python(env, nobody + CLI, *some)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: no home folder is known")
+        assert "set HOME" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_broken_download_is_taken_up_where_it_broke(tmp_path: Path, home: Path) -> None:
     behaviour = Behaviour(small_zip(), break_after=3_000_000)
     with StandIn(behaviour) as server:

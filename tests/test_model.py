@@ -1,9 +1,16 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from conftest import ROOT
 from pneumonia_fl import model as models
 from pneumonia_fl.errors import ConfigError, FetchError
 from pneumonia_fl.model import adapt_state, build_model, count_parameters, imagenet_state
@@ -108,3 +115,36 @@ def test_a_failed_download_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) ->
 def test_models_of_our_own_have_no_imagenet_weights() -> None:
     with pytest.raises(ConfigError, match="has no ImageNet weights"):
         imagenet_state("small_resnet")
+
+
+def test_a_network_is_added_in_the_way_of_the_page(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
+    line, module, own_line = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    package = shutil.copytree(
+        Path(models.__file__).parent, tmp_path / "pneumonia_fl", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (package / "tiny.py").write_text(module)
+    table = package / "networks.py"
+    table.write_text(table.read_text().replace("NETWORKS = {\n", f"NETWORKS = {{\n{line}{own_line}"))
+    code = (
+        "import sys\n"
+        "from pneumonia_fl.config import JobConfig\n"
+        "for name in ('resnet34', 'tiny'):\n"
+        "    assert JobConfig.model_validate({'name': 'x', 'model': {'name': name}}).model.name == name\n"
+        "assert 'torch' not in sys.modules\n"
+        "import torch\n"
+        "from pneumonia_fl.model import build_model, normalisation_keys\n"
+        "for name in ('resnet34', 'tiny'):\n"
+        "    for norm in ('batch', 'group', 'none'):\n"
+        "        model = build_model(name, norm, 32, seed=1).eval()\n"
+        "        assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 2)\n"
+        "        assert bool(normalisation_keys(model)) == (norm != 'none')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

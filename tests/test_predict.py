@@ -1,5 +1,6 @@
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,20 @@ def test_a_bad_image_is_named_and_the_others_are_answered(model: Path, images: l
     bad = [*images[1:4], images[5]]
     assert [line.split(": ")[1] for line in err.splitlines()] == [str(path) for path in bad]
     assert "a Git LFS pointer" in err
+
+
+def test_names_that_are_no_utf8_are_answered_and_escaped(model: Path, images: list[Path]) -> None:
+    names = [images[0].with_name(os.fsdecode(name)) for name in (b"M\xfcller.jpeg", b"leer\xe9.jpeg")]
+    names[0].write_bytes(images[0].read_bytes())
+    names[1].touch()
+    code, out, err = run(model, *names, "--json")
+    assert code == 1
+    assert [Path(one["image"]).name for one in json.loads(out)["images"]] == [
+        r"M\xfcller.jpeg",
+        r"leer\xe9.jpeg",
+    ]
+    assert r"leer\xe9.jpeg: the file is empty" in err
+    assert r"M\xfcller.jpeg" in run(model, *names)[1]
 
 
 def test_json_says_by_which_rule_and_that_this_is_no_medical_device(model: Path, images: list[Path]) -> None:

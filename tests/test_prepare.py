@@ -191,6 +191,19 @@ def test_leaking_patients_are_left_out_on_request(tmp_path: Path) -> None:
     assert "fail" not in levels(tmp_path / "out")
 
 
+def test_whoever_shares_a_picture_with_a_leaking_patient_is_that_patient(tmp_path: Path) -> None:
+    files = kaggle_files()
+    train = "chest_xray/train/NORMAL"
+    files[f"{train}/IM-7777-0001.jpeg"] = files["chest_xray/test/NORMAL/IM-0003-0000.jpeg"]
+    files[f"{train}/IM-7777-0002.jpeg"] = files[f"{train}/IM-8888-0001.jpeg"] = jpeg(77)
+    files[f"{train}/IM-8888-0002.jpeg"] = files[f"{train}/IM-9999-0001.jpeg"] = jpeg(88)
+    files[f"{train}/IM-9999-0002.jpeg"] = jpeg(99)
+    info = prepare_small(write_folder(tmp_path / "x", files), tmp_path / "out", drop_leaks=True)
+    assert info.leaks_dropped == 6
+    kept = {row.patient for row in read_manifest(tmp_path / "out")}
+    assert not kept & {"NORMAL/IM-7777", "NORMAL/IM-8888", "NORMAL/IM-9999"}
+
+
 def test_copies_between_the_splits_of_an_npz_are_left_out(tmp_path: Path) -> None:
     images = np.random.default_rng(1).integers(0, 256, (20, 16, 16), dtype=np.uint8)
     labels = (np.arange(20, dtype=np.uint8) % 2)[:, None]
@@ -257,6 +270,55 @@ def test_every_partition_gives_a_data_set_that_passes_the_check(
 ) -> None:
     assert prepare_small(xrays, tmp_path / "out", partition=partition).partition == partition
     assert "fail" not in levels(tmp_path / "out")
+
+
+def named_badly(files: dict[str, bytes], until: int) -> dict[str, bytes]:
+    """Give the first files names that tell no patient."""
+    return {
+        f"{name.rpartition('/')[0]}/scan {number}.jpeg" if number < until else name: data
+        for number, (name, data) in enumerate(files.items())
+    }
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+def test_unknown_patients_of_most_images_are_an_error_unless_allowed(tmp_path: Path, write: object) -> None:
+    source = str(write(tmp_path / "x", named_badly(kaggle_files(), 25)))  # type: ignore[operator]
+    with pytest.raises(DataError, match=r"the patients of 25 of 48 images are unknown: .*--patients-unknown"):
+        prepare_small(source, tmp_path / "out")
+    info = prepare_small(source, tmp_path / "out", patients_unknown=True)
+    assert info.patients_unknown == 25
+    assert sum(read_info(tmp_path / "out" / folder).patients_unknown for folder in (*SITES, "test")) == 25
+
+
+def test_half_of_the_patients_may_be_unknown_and_the_check_says_so(tmp_path: Path) -> None:
+    prepare_small(write_folder(tmp_path / "x", named_badly(kaggle_files(), 24)), tmp_path / "out")
+    messages = [finding.message for finding in check(tmp_path / "out")]
+    assert "no known patient is in two sites or in both train and val" in messages
+    assert any(message.startswith("patient unknown for 24 of 48 images (50.0%)") for message in messages)
+
+
+def test_every_file_is_in_the_manifest_or_in_quarantine(tmp_path: Path) -> None:
+    files = kaggle_files() | {
+        "chest_xray/train/COVID/1.png": b"x",
+        "readme.md": b"x",
+        "chest_xray/.DS_Store": b"x",
+    }
+    files |= {f"chest_xray/{name}": data for name, data in kaggle_files().items()}
+    info = prepare_small(write_zip(tmp_path / "x.zip", files), tmp_path / "out")
+    listed = list(csv.reader((tmp_path / "out" / "quarantine.csv").read_text().splitlines()))[1:]
+    assert {row.image for row in read_manifest(tmp_path / "out")} | {name for name, _ in listed} == set(files)
+    assert sum(info.unused.values()) == len(listed) == 51
+    assert any(
+        "2 files are not used: in no class folder" in finding.message for finding in check(tmp_path / "out")
+    )
+
+
+def test_a_source_with_one_class_is_an_error(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "x.npz", train_images=np.zeros((4, 8, 8), np.uint8), train_labels=np.zeros(4, np.uint8)
+    )
+    with pytest.raises(DataError, match="no PNEUMONIA images to train on"):
+        prepare_small(tmp_path / "x.npz", tmp_path / "out")
 
 
 @st.composite

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pneumonia_fl.data.check import check
-from pneumonia_fl.data.prepare import PARTIAL
+from pneumonia_fl.data.output import PARTIAL, held
 from pneumonia_fl.errors import ConfigError, DataError, OutputError, PneumoniaFLError
 from xrays import content, kaggle_files, prepare_small, write_folder
 
@@ -120,6 +120,19 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, workers: int
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.parametrize("folder", [".", "north"])
+def test_data_that_somebody_reads_is_not_replaced(xrays: Path, tmp_path: Path, folder: str) -> None:
+    prepare_small(xrays, tmp_path / "out")
+    before = content(tmp_path / "out")
+    with held(tmp_path / "out" / folder), held(tmp_path / "out"):
+        with pytest.raises(
+            OutputError, match=r"is in use by .*; wait until that ends, or choose another --out"
+        ):
+            prepare_small(xrays, tmp_path / "out", seed=8, force=True)
+        assert content(tmp_path / "out") == before
+    prepare_small(xrays, tmp_path / "out", seed=8, force=True)
+
+
 SLOW = """
 import sys, time
 from pathlib import Path
@@ -166,6 +179,20 @@ def test_ctrl_c_leaves_no_half_data_set_and_no_process(tmp_path: Path) -> None:
     source = str(write_folder(tmp_path / "x", kaggle_files(40, 2)))
     assert interrupt(source, tmp_path / "out", tmp_path / "slow.py", signal.SIGINT) != 0
     assert not (tmp_path / "out").exists()
+
+
+def test_a_second_preparation_names_the_first_and_leaves_it_alone(tmp_path: Path) -> None:
+    source = str(write_folder(tmp_path / "x", kaggle_files(40, 2)))
+    (tmp_path / "slow.py").write_text(SLOW)
+    words = [sys.executable, str(tmp_path / "slow.py"), source, str(tmp_path / "out")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "decode\n"
+        for force in (True, False):
+            with pytest.raises(OutputError, match=rf"in use by process {process.pid} \(.*slow.py"):
+                prepare_small(source, tmp_path / "out", force=force)
+        assert (tmp_path / "out" / PARTIAL).is_dir()
+        process.terminate()
 
 
 def test_a_killed_preparation_is_completed_by_running_it_again(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from conftest import CLI, prepare
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.data.files import inner_folder, private_folder, write_atomic, write_new
 from pneumonia_fl.errors import OutputError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor import site
 from pneumonia_fl.fl.kits import Kit
 from pneumonia_fl.fl.provision.state import State

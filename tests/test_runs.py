@@ -9,11 +9,9 @@ import yaml
 
 from pneumonia_fl.config import JobConfig, load_job
 from pneumonia_fl.errors import OutputError, RunError
+from pneumonia_fl.listing import describe, list_runs
 from pneumonia_fl.runs import (
     RunFolder,
-    describe,
-    git_revision,
-    list_runs,
     new_run_path,
     relocate_artifacts,
     start_run,
@@ -113,7 +111,7 @@ def test_runs_are_listed_oldest_first_whatever_their_names(tmp_path: Path) -> No
     for name, time in (("b", 30.0), ("a", 10.0), ("c", 20.0)):
         started(tmp_path / name, started=time)
     (tmp_path / "no-run").mkdir()
-    assert [run.path.name for run in list_runs(tmp_path)] == ["a", "c", "b"]
+    assert [run["name"] for run in list_runs(tmp_path)] == ["a", "c", "b"]
     assert list_runs(tmp_path / "none") == []
 
 
@@ -136,9 +134,10 @@ def test_a_run_is_described_by_its_best_round(tmp_path: Path) -> None:
     assert (line["state"], line["best_round"], line["best_auroc"], line["sites"]) == ("finished", 1, 0.9, 2)
 
 
-def test_the_source_tree_knows_its_revision() -> None:
-    revision = git_revision()
-    assert revision is None or len(revision) == 40
+def test_a_mistyped_run_is_answered_with_the_one_that_is_there(tmp_path: Path) -> None:
+    started(tmp_path / "fedavg-20261122-140000")
+    with pytest.raises(RunError, match=r"does not exist; did you mean .*/fedavg-20261122-140000"):
+        RunFolder.open(tmp_path / "fedavg-20261122-14000")
 
 
 def test_tensorboard_opens_on_this_machine_only(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ LIVE = (
     "a configuration in another format",
     "a configuration in a sub-folder",
     "a variable of the environment",
+    "weights that nothing names",
     "a job to resume that is a path",
     "a tracking server at a site",
 )

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from pneumonia_fl.cli.main import app
 from pneumonia_fl.errors import ConfigError, OutputError, RunError
 from pneumonia_fl.fl.session import Watcher
 from pneumonia_fl.fl.sweep import Point, SweepRequest, parse_grid, points_of, ranked, run_sweep
@@ -42,12 +44,12 @@ def ended(folder: Path, auroc: float | None, state: str = "finished", **more: An
 
 
 def test_a_grid_is_all_combinations_with_the_first_setting_changing_slowest(job: str) -> None:
-    points = points_of(job, parse_grid(["train.lr=0.001,0.002", "rounds=3, 4"]), [])
+    points = points_of(request(job, [], Path()), parse_grid(["train.lr=0.001,0.002", "rounds=3, 4"]))
     assert [point.words for point in points] == [
         [f"train.lr={rate}", f"rounds={rounds}"] for rate in ("0.001", "0.002") for rounds in (3, 4)
     ]
     assert [point.name for point in points] == ["point-01", "point-02", "point-03", "point-04"]
-    assert [(p.job.train.lr, p.job.rounds) for p in points if p.job] == [
+    assert [(p.job.train.lr, p.job.rounds) for p in points] == [
         (0.001, 3),
         (0.001, 4),
         (0.002, 3),
@@ -78,10 +80,10 @@ def test_a_large_grid_wants_a_word(job: str, tmp_path: Path) -> None:
 
 
 def sweep_of(job: str, out: Path, grid: list[str]) -> dict[str, Any]:
-    """The summary of a sweep whose points have all ended, but for those the job cannot have."""
+    """The summary of a sweep whose points have all ended."""
     with pytest.raises(AssertionError, match="was started"):
         run_sweep(request(job, grid, out), nothing_runs)
-    count = len(points_of(job, parse_grid(grid), []))
+    count = len(points_of(request(job, grid, out), parse_grid(grid)))
     for number in range(1, count + 1):
         ended(out / f"point-{number:02d}", 0.9 + number / 100)
     return run_sweep(request(job, grid, out), nothing_runs)[1]
@@ -99,7 +101,7 @@ def test_points_that_have_ended_are_not_run_again_and_the_best_on_validation_win
 
 
 def test_a_failed_or_incomplete_point_keeps_its_reason_and_does_not_win(job: str, tmp_path: Path) -> None:
-    out, grid = tmp_path / "out", ["train.lr=0.001,0.002,0.003,-1"]
+    out, grid = tmp_path / "out", ["train.lr=0.001,0.002,0.003"]
     with pytest.raises(AssertionError):
         run_sweep(request(job, grid, out), nothing_runs)
     ended(out / "point-01", 0.8)
@@ -107,11 +109,58 @@ def test_a_failed_or_incomplete_point_keeps_its_reason_and_does_not_win(job: str
     ended(out / "point-03", 0.99, state="incomplete", error="never contributed: site-2")
     _, summary = run_sweep(request(job, grid, out), nothing_runs)
     assert summary["best"] == "point-01"
-    assert [row["state"] for row in summary["points"]] == ["finished", "failed", "incomplete", "failed"]
+    assert [row["state"] for row in summary["points"]] == ["finished", "failed", "incomplete"]
     reasons = [row["reason"] for row in summary["points"]]
-    assert reasons[:3] == ["", "the loss became nan", "never contributed: site-2"]
-    assert "train.lr" in reasons[3]
+    assert reasons == ["", "the loss became nan", "never contributed: site-2"]
     assert ranked(summary)[0]["name"] == "point-01"
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "010", "yes"])
+def test_every_point_is_checked_before_the_first_runs(value: str, job: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"nothing was run: train.lr={value}: .*"):
+        run_sweep(request(job, [f"train.lr=0.1,{value}"], tmp_path / "out"), nothing_runs)
+    with pytest.raises(ConfigError, match="min_sites"):
+        run_sweep(request(job, ["min_sites=2,3"], tmp_path / "out"), nothing_runs)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_point_that_did_not_finish_is_a_nonzero_exit_after_the_table(
+    job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    out = tmp_path / "out"
+    sweep_of(job, out, ["train.lr=0.001,0.002", "rounds=3"])
+    words = ["sweep", job, "--grid", "train.lr=0.001,0.002", "--grid", "rounds=3", "--out", str(out)]
+    words += ["--tracking-uri", NOBODY]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    run = json.loads((out / "point-02/run.json").read_text())
+    (out / "point-02/run.json").write_text(
+        json.dumps(run | {"state": "failed", "error": "the loss became nan"})
+    )
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert str(done.exception) == "1 of 2 points did not finish: point-02"
+    table = done.output.splitlines()
+    assert any("point-01" in line and "0.001" in line and "0.9100" in line for line in table)
+    assert "All points: rounds=3." in done.output, "what does not vary is no column"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"state": 3}', '{"state": "finished"}'])
+def test_a_point_whose_folder_is_damaged_is_run_again(content: str, job: str, tmp_path: Path) -> None:
+    out, grid = tmp_path / "out", ["train.lr=0.001,0.002"]
+    sweep_of(job, out, grid)
+    (out / "point-02/metrics.json").write_text(content)
+    with pytest.raises(AssertionError, match="point-02 was started"):
+        run_sweep(request(job, grid, out), nothing_runs)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"mlflow": 3}'])
+def test_a_damaged_record_of_a_sweep_is_named(content: str, job: str, tmp_path: Path) -> None:
+    out, grid = tmp_path / "out", ["train.lr=0.001,0.002"]
+    sweep_of(job, out, grid)
+    (out / "sweep.json").write_text(content)
+    with pytest.raises(OutputError, match=r"sweep\.json is damaged"):
+        run_sweep(request(job, grid, out), nothing_runs)
 
 
 @pytest.mark.parametrize("state", ["running", "interrupted"])

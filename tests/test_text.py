@@ -1,12 +1,14 @@
 """Text of others becomes one bounded line without anything that acts on a terminal."""
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumonia_fl.text import TEXT_LIMIT, plain_cell, printable
+from pneumonia_fl.text import TEXT_LIMIT, escaped, plain_cell, printable
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,20 @@ from pneumonia_fl.text import TEXT_LIMIT, plain_cell, printable
 )
 def test_what_is_not_printable_becomes_a_space(text: object, line: str) -> None:
     assert printable(text) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Röntgen 胸部.png", "Röntgen 胸部.png"),
+        (os.fsdecode(b"M\xfcller.jpeg"), r"M\xfcller.jpeg"),
+        ("a\r\nb\x1b[31m", r"a\r\nb\x1b[31m"),
+        ("\u202e\ud800", r"\u202e\ud800"),
+        (Path("x/y"), "x/y"),
+    ],
+)
+def test_what_is_not_printable_in_a_file_name_is_escaped(text: object, shown: str) -> None:
+    assert escaped(text) == shown
 
 
 def test_long_text_is_cut_and_says_so() -> None:

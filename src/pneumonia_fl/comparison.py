@@ -27,6 +27,10 @@ SAMPLES = 1000
 RATES = {"sensitivity": 1, "specificity": 0}
 """Measures that are a share of the images of one class."""
 FEW_PATIENTS = 100
+TOO_FEW_PATIENTS = 30
+"""Below this a bootstrap over patients is not to be believed, whatever it says."""
+WIDE = 0.05
+"""Half an interval of a difference in AUROC: wider, and it says neither that models differ nor that they do not."""
 
 Raw = Mapping[str, Any]
 
@@ -75,7 +79,7 @@ def summarise_comparison(raw: Raw, progress: Progress = silent, samples: int = S
         "best_alone": best_alone,
         "cross_site": raw["cross_site"],
         "warnings": _warnings(raw, expected),
-        "findings": _findings(described, best_alone),
+        "findings": _findings(described, best_alone, len(set(raw["test"]["patients"]))),
     }
 
 
@@ -229,12 +233,12 @@ def _warnings(raw: Raw, expected: int) -> list[str]:
     return said
 
 
-def _findings(arms: Sequence[Mapping[str, Any]], best_alone: str | None) -> list[str]:
+def _findings(arms: Sequence[Mapping[str, Any]], best_alone: str | None, patients: int) -> list[str]:
     """One sentence for each federated model and reference, in numbers."""
     names = {CENTRAL: "central training", BEST_ALONE: f"the best site alone ({best_alone})"}
     return [
         f"{arm['name']}: AUROC {_sign(value)} against {names[role]} (95 % CI {_sign(value, 'low')} to "
-        f"{_sign(value, 'high')}, paired by patient){_verdict(value)}"
+        f"{_sign(value, 'high')}, paired by patient){_verdict(value, patients)}"
         for arm in arms
         if arm["kind"] == "federated" and arm.get("differences")
         for role, difference in arm["differences"].items()
@@ -242,14 +246,26 @@ def _findings(arms: Sequence[Mapping[str, Any]], best_alone: str | None) -> list
     ]
 
 
+def too_few(difference: Mapping[str, Any], patients: int) -> bool:
+    """Whether patients are too few to say that two models differ in AUROC, or that they do not.
+
+    `difference` has `low` and `high`, the ends of its 95 % interval, which are known.
+    """
+    low, high = float(difference["low"]), float(difference["high"])
+    shown = low > 0 or high < 0
+    return patients < TOO_FEW_PATIENTS or (not shown and (patients < FEW_PATIENTS or (high - low) / 2 > WIDE))
+
+
 def _sign(value: Mapping[str, float | None], key: str = "mean") -> str:
     number = value[key]
     return "n/a" if number is None else f"{number:+.4f}".replace("-", "−")
 
 
-def _verdict(value: Mapping[str, Any]) -> str:
+def _verdict(value: Mapping[str, Any], patients: int) -> str:
     if value["low"] is None:
         return ""
+    if too_few(value, patients):
+        return ": too few patients to tell"
     if value["low"] > 0:
         return ": better"
     return ": worse" if value["high"] < 0 else ": no difference shown"

@@ -1,7 +1,8 @@
 """The typed job configuration: what a file in `jobs/` may say, with its unit and its default.
 
-Unknown keys, wrong types and contradictions are errors. Paths, credentials and anything else that belongs to
-one site never stand in a job; where a site's data lies is the site's own setting (`PNEUMONIA_FL_DATA`).
+Unknown keys, wrong types and contradictions are errors. Paths, credentials and anything else that belongs to one site
+never travel with a job: the path in `init_from` becomes a name and a hash, and where a site's data lies is the site's
+own setting (`PNEUMONIA_FL_DATA`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,6 +1,7 @@
-"""The registry of networks: gray image (N, 1, S, S) in, two logits (NORMAL, PNEUMONIA) out."""
+"""Networks: gray image (N, 1, S, S) in, two logits (NORMAL, PNEUMONIA) out; `networks.py` has their table."""
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -8,18 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pneumonia_fl.errors import ConfigError, FetchError
-from pneumonia_fl.sections import MODEL_NAMES
+from pneumonia_fl.networks import NETWORKS
 
 CLASSES = 2
-# Below this torchvision's networks would pool a feature map away.
-TORCHVISION_MIN_SIZE = 32
-# Path of the classifier's last layer, per torchvision network.
-HEADS = {
-    "resnet18": "fc",
-    "densenet121": "classifier",
-    "efficientnet_b0": "classifier.1",
-    "mobilenet_v3_small": "classifier.3",
-}
+HEADS = {name: network.head for name, network in NETWORKS.items() if network.head}
+"""Path of the classifier's last layer, per torchvision network."""
 
 
 class Block(nn.Module):
@@ -85,7 +79,7 @@ def build_model(
     """Build a network with fresh weights; equal seeds give equal weights and leave the global RNG alone.
 
     Args:
-        name: one of `sections.MODEL_NAMES`.
+        name: one of `networks.NETWORKS`.
         norm: `batch`, or `group` to replace every BatchNorm; networks without norm layers do not change.
             `none` leaves the layers out: what FedBN's server has of a model.
         size: side of the square input in pixels.
@@ -94,8 +88,10 @@ def build_model(
     Raises:
         ConfigError: an unknown name or norm, or a size that the network cannot take.
     """
-    if name not in MODEL_NAMES:
-        raise ConfigError(f"unknown model {name!r}; choose one of {', '.join(MODEL_NAMES)}")
+    if name not in NETWORKS:
+        raise ConfigError(f"unknown model {name!r}; choose one of {', '.join(NETWORKS)}")
+    if size < NETWORKS[name].smallest:
+        raise ConfigError(f"model {name} needs images of at least {NETWORKS[name].smallest} px, not {size}")
     if norm not in ("batch", "group", "none"):
         raise ConfigError(f"unknown norm {norm!r}; choose batch or group")
     with _seeded(seed):
@@ -167,18 +163,16 @@ def _seeded(seed: int | None) -> Iterator[None]:
 
 
 def _builder(name: str) -> Callable[[int], nn.Module]:
-    if name == "small_resnet":
-        return SmallResNet
-    if name == "pneumonia_network":
-        return pneumonia_network
-    return lambda size: _from_torchvision(name, size)
+    module, _, builder = NETWORKS[name].build.partition(":")
+    if not module:
+        return lambda size: _from_torchvision(name)
+    build: Callable[[int], nn.Module] = getattr(importlib.import_module(module), builder)
+    return build
 
 
-def _from_torchvision(name: str, size: int) -> nn.Module:
+def _from_torchvision(name: str) -> nn.Module:
     import torchvision.models
 
-    if size < TORCHVISION_MIN_SIZE:
-        raise ConfigError(f"model {name} needs images of at least {TORCHVISION_MIN_SIZE} px, not {size}")
     model: nn.Module = torchvision.models.get_model(name, weights=None)
     _replace_stem(model)
     head: Any = model.get_submodule(HEADS[name])

@@ -1,24 +1,19 @@
 """The sections of a job that say what is trained, on what, and where its curves go; each with unit and default."""
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from pneumonia_fl.names import WEIGHTS_HASH
+from pneumonia_fl.networks import NETWORKS
 from pneumonia_fl.strict import Strict
 from pneumonia_fl.text import printable
 
-MODEL_NAMES = (
-    "small_resnet",
-    "resnet18",
-    "densenet121",
-    "efficientnet_b0",
-    "mobilenet_v3_small",
-    "pneumonia_network",
-)
-ModelName = Literal[
-    "small_resnet", "resnet18", "densenet121", "efficientnet_b0", "mobilenet_v3_small", "pneumonia_network"
-]
+MODEL_NAMES = tuple(NETWORKS)
+if TYPE_CHECKING:
+    ModelName = str
+else:
+    ModelName = Literal[MODEL_NAMES]
 
 
 def no_login(uri: str | None) -> str | None:
@@ -61,8 +56,7 @@ class ModelConfig(Strict):
 
     @model_validator(mode="after")
     def _imagenet_weights_exist(self) -> Self:
-        own = self.name in ("small_resnet", "pneumonia_network")
-        if self.pretrained == "imagenet" and (own or self.norm == "group"):
+        if self.pretrained == "imagenet" and (not NETWORKS[self.name].head or self.norm == "group"):
             raise ValueError("pretrained: imagenet is for torchvision's models with norm: batch")
         return self
 

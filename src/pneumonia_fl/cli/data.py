@@ -10,9 +10,9 @@ from pneumonia_fl.cli.app import App
 from pneumonia_fl.cli.terminal import echo, terminal
 
 if TYPE_CHECKING:
-    from pneumonia_fl.data.check import Finding
     from pneumonia_fl.data.items import Source
     from pneumonia_fl.data.manifest import DatasetInfo
+    from pneumonia_fl.findings import Finding
 
 app = App(
     no_args_is_help=True,

@@ -49,7 +49,7 @@ class FittingTable(Table):
         kept = [column for column in self.columns if column.header not in dropped]
         shown.columns = [replace(column, _index=index, no_wrap=True) for index, column in enumerate(kept)]
         if dropped:
-            note = f"Not shown in this width: {', '.join(dropped)}."
+            note = f"Not shown in this width: {', '.join(dropped)}"
             shown.caption = f"{self.caption}\n{note}" if self.caption else note
         wide = console.options.update(max_width=UNBOUNDED)
         shown.width = Table.__rich_measure__(shown, console, wide).maximum

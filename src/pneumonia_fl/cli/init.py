@@ -1,5 +1,6 @@
 """`pneumonia-fl init`: six questions, and a project.yml."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,7 +42,7 @@ def init(file: File = Path("project.yml"), given: Given = None, yes: Yes = False
     if not yes:
         answers = _ask(answers, {word.partition("=")[0] for word in given or []})
     write_project(file, answers)
-    echo(f"{file.absolute()} is written; `pneumonia-fl provision {file}` makes the kits.")
+    echo(f"{file.absolute()} is written; `pneumonia-fl provision {shlex.quote(str(file))}` makes the kits.")
     echo(
         "Add a hospital's own people with --add-user EMAIL:ORG:org_admin (its IT) or :member (its researcher)."
     )

@@ -1,6 +1,7 @@
 """Jobs on a real server: `submit`, `jobs`, `watch`, `logs`, `abort`, `download`, `clone`, `resume`, `delete`."""
 
 import json
+import shlex
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -285,7 +286,7 @@ def _show_submitted(
         known = asdict(submitted)
         _print_json({**known, **(ending.as_dict() if ending else {})})
     elif ending is None:
-        option = f" --kit {kit}" if kit else ""
+        option = f" --kit {shlex.quote(str(kit))}" if kit else ""
         echo(submitted.id)
         for command in ("watch", "logs", "download", "abort"):
             echo(f"  pneumonia-fl {command} {submitted.id[:8]}{option}", err=True)

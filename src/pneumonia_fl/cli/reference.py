@@ -117,7 +117,7 @@ def config_page() -> str:
         "# Job configuration",
         DISCLAIMER,
         "Every key of a file in `jobs/`. Keys that are not here are errors. On the command line: "
-        "`--set train.lr=0.001`. Paths, addresses of sites and credentials never stand in a job.",
+        "`--set train.lr=0.001`. Paths, addresses of sites and credentials never travel with a job.",
         *_section("", JobConfig),
     ]
     for name, kind in _nested(JobConfig):

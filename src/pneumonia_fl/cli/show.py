@@ -43,7 +43,7 @@ def runs(root: Root = RUNS, as_json: Json = False) -> None:
     from pneumonia_fl.cli.fitting import FittingTable
 
     titles = ("Run", "Job", "Started", "State", "Rounds", "Sites", "Best AUROC")
-    table = FittingTable(*titles, drop=("Sites", "Rounds", "Started", "Job"))
+    table = FittingTable(*titles, drop=("Sites", "Rounds", "Started", "Job", "State"))
     for run in found:
         started = run["started"] and time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"]))
         best = "n/a" if run["best_auroc"] is None else f"{run['best_auroc']:.4f}"

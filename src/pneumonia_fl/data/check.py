@@ -1,9 +1,7 @@
 """Is a prepared folder what it says it is, and can it be trained on?"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pneumonia_fl.data.manifest import (
     CLASS_NAMES,
@@ -19,17 +17,8 @@ from pneumonia_fl.data.manifest import (
 from pneumonia_fl.data.output import PARTIAL, QUARANTINE
 from pneumonia_fl.data.store import IMAGES, SiteData
 from pneumonia_fl.errors import DataError
+from pneumonia_fl.findings import Finding, Level
 from pneumonia_fl.paths import missing
-
-Level = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at, and how it is."""
-
-    level: Level
-    message: str
 
 
 def check(folder: Path) -> list[Finding]:
@@ -60,8 +49,8 @@ def check(folder: Path) -> list[Finding]:
 def unknown_patients(unknown: int, images: int) -> str:
     """Say what it means that the patients of so many images are unknown."""
     return (
-        f"patient unknown for {unknown:,} of {images:,} images ({unknown / images:.1%}): each counts as a patient of "
-        "its own, so one person may be in two sites, or in both train and val"
+        f"patient unknown for {unknown:,} of {images:,} images ({unknown / images:.1%}): each name counts as a patient "
+        "of its own, so one person may be in two sites, or in both train and val"
     )
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO
 
 from pneumonia_fl.errors import OutputError
-from pneumonia_fl.paths import expanded as expanded  # noqa: PLC0414 - its first place, from which others take it
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}

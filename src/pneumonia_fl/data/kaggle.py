@@ -17,7 +17,9 @@ from typing import Any
 
 from pneumonia_fl.data.archive import check_archive
 from pneumonia_fl.data.files import output_errors, private_folder
-from pneumonia_fl.errors import ArchiveError, FetchError, OutputError
+from pneumonia_fl.errors import ArchiveError, ConfigError, FetchError, OutputError
+from pneumonia_fl.json_files import parse_json, read_limited
+from pneumonia_fl.paths import expanded
 from pneumonia_fl.progress import Progress, silent
 
 DATASET = "paultimothymooney/chest-xray-pneumonia"
@@ -46,7 +48,7 @@ _REFUSALS = {
 
 def default_folder() -> Path:
     """Return where the data set is kept unless another place is asked for."""
-    return Path.home() / ".cache" / "pneumonia-fl"
+    return _home() / ".cache" / "pneumonia-fl"
 
 
 def fetch(folder: Path, progress: Progress = silent, retries: int = RETRIES) -> Path:
@@ -57,6 +59,7 @@ def fetch(folder: Path, progress: Progress = silent, retries: int = RETRIES) -> 
         OutputError: `folder` is full or not writable.
     """
     archive = folder / ARCHIVE
+    _home()
     private_folder(folder)
     with output_errors(folder):
         if archive.exists() and not (folder / MARKER).exists():
@@ -117,17 +120,60 @@ def _download(folder: Path, total: list[int], retries: int) -> None:
     api.dataset_download_files(DATASET, path=str(folder), quiet=True)
 
 
-def _sign_in() -> Any:
-    from kaggle.api.kaggle_api_extended import KaggleApi
-    from kagglesdk.kaggle_env import get_access_token_from_env
+def _home() -> Path:
+    """The home folder; without one the client would make a folder named `~`."""
+    try:
+        return expanded("~")
+    except ConfigError:
+        raise FetchError("no home folder is known, where Kaggle's client keeps its file; set HOME") from None
 
+
+def _sign_in() -> Any:
+    try:
+        from kaggle.api.kaggle_api_extended import KaggleApi
+        from kagglesdk.kaggle_env import get_access_token_from_env
+        from requests import exceptions
+    except OSError as error:
+        raise FetchError(
+            f"Kaggle's client cannot make {error.filename} for its settings: {error.strerror}"
+        ) from None
     api = KaggleApi()
+    file = Path(api.config)
+    problem, usable = _credentials_problem(file)
+    if not usable:  # the client would stop at it, whatever the environment says
+        raise FetchError(problem)
     try:
         api.authenticate()
     except SystemExit:
         token, _ = get_access_token_from_env()
-        raise FetchError(_REFUSALS[401] if token else _NO_CREDENTIALS) from None
+        raise FetchError(_REFUSALS[401] if token else problem or _NO_CREDENTIALS) from None
+    except exceptions.RequestException:
+        raise
+    except (ValueError, TypeError, AttributeError):  # it read its files, and they hold something else
+        token_file = file.parent / "access_token"
+        raise FetchError(problem or f"{token_file} is no token; make a new one at {_TOKEN_PAGE}") from None
     return api
+
+
+def _credentials_problem(file: Path) -> tuple[str, bool]:
+    """Say what is wrong with the client's own file, and whether the client can work without it."""
+    needs = f'{file} must hold {{"username": "…", "key": "…"}} in UTF-8, as {_TOKEN_PAGE} makes it'
+    try:
+        values = parse_json(read_limited(file).decode())
+    except FileNotFoundError:
+        return "", True
+    except OSError as error:
+        return f"{needs}; it cannot be read: {error.strerror}", True
+    except UnicodeDecodeError:
+        return f"{needs}; it is no UTF-8", True
+    except ValueError:
+        return f"{needs}; it is no JSON", True
+    if not isinstance(values, dict):
+        return f"{needs}; it holds something else", not values
+    wrong = [key for key in ("username", "key") if not (isinstance(values.get(key), str) and values[key])]
+    return (f"{needs}; no {' and no '.join(wrong)} there" if wrong else ""), not (
+        wrong and values.keys() & set(wrong)
+    )
 
 
 @contextmanager

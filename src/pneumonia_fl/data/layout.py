@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Contents, Item, LeftOut
 from pneumonia_fl.data.manifest import CLASS_NAMES, NORMAL
 from pneumonia_fl.errors import ConfigError, DataError
-from pneumonia_fl.text import printable
+from pneumonia_fl.text import escaped
 
 KERMANY_LICENCE = "CC BY 4.0"
 KERMANY_CREDIT = (
@@ -145,7 +145,7 @@ def described(left_out: LeftOut) -> list[str]:
     lines = []
     for reason, count in summary(left_out).items():
         folders = Counter("/".join(_parts(name)[:-1]) or name for name, why in left_out if why == reason)
-        where = ", ".join(printable(folder) for folder, _ in folders.most_common(3))
+        where = ", ".join(escaped(folder) for folder, _ in folders.most_common(3))
         more = ", …" if len(folders) > 3 else ""
         lines.append(f"{count:,} {reason}: {where}{more}")
     return lines
@@ -254,7 +254,7 @@ def _seen(left_out: LeftOut) -> str:
     """Name the folders of files that stand for nothing, the largest first."""
     ignored = [_parts(name) for name, reason in left_out if reason in (NO_CLASS, NO_SPLIT)]
     seen = Counter(parts[-2] for parts in ignored if len(parts) > 1)
-    names = [f"{printable(name)}: {count}" for name, count in seen.most_common(_NAMES_SHOWN)]
+    names = [f"{escaped(name)}: {count}" for name, count in seen.most_common(_NAMES_SHOWN)]
     return (
         f"other folders with files: {', '.join(names)}" if names else "there are no other folders with files"
     )

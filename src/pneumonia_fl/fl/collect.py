@@ -126,7 +126,9 @@ def _copy(source: Path, target: Path) -> None:
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True)
     elif source.exists():
-        shutil.copyfile(source, target)
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.copyfile(source, partial)
+        partial.replace(target)
 
 
 def _collect_logs(run: RunFolder, logs: Mapping[str, list[Path]]) -> None:

@@ -4,6 +4,7 @@ A path stays on the machine where it was written. The job has the model's name a
 weights travel beside it (`fl/carried.py`). Calibration and threshold are not taken over: they are fitted anew.
 """
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -49,7 +50,8 @@ def _found(source: str) -> tuple[ModelCard, str, bytes]:
     """A saved model's card, a name for it that is no path, and its weights."""
     if source.startswith(MLFLOW):
         return _fetched(source.removeprefix(MLFLOW))
-    path = Path(source).expanduser().absolute()
+    # Unlike `Path.expanduser` it leaves what is nobody's home as it is: then there is no such folder.
+    path = Path(os.path.expanduser(source)).absolute()
     card, weights = _loaded(path)
     folders = (folder for folder in (path, *path.parents) if RunFolder(folder).state_file.is_file())
     run = next(folders, None)

@@ -1,7 +1,7 @@
 """What a report is made of: sections of a few kinds of blocks, which the template knows how to show."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from pneumonia_fl.report.svg import Svg
@@ -34,14 +34,6 @@ class Table:
     rows: list[list[Cell | str]]
     caption: str = ""
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Tables:
-    """Tables side by side where there is room."""
-
-    kind: ClassVar[str] = "tables"
-    items: list[Table]
 
 
 @dataclass(frozen=True)
@@ -119,7 +111,15 @@ class Pictures:
     items: list[tuple[str, str]]
 
 
-Block = Text | Table | Tables | Facts | Figures | Notes | Tiles | Voices | Commands | Folded | Pictures
+@dataclass(frozen=True)
+class Columns:
+    """Blocks side by side where there is room, each column from top to bottom."""
+
+    kind: ClassVar[str] = "columns"
+    items: list[list["Block"]]
+
+
+Block = Columns | Text | Table | Facts | Figures | Notes | Tiles | Voices | Commands | Folded | Pictures
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,33 @@ class Page:
     state: str
     sections: list[Section]
     holds_images: bool = False
+
+
+def flattened(blocks: Iterable[Block]) -> Iterator[Block]:
+    """All blocks, those in columns one after the other."""
+    for block in blocks:
+        if isinstance(block, Columns):
+            yield from flattened(one for column in block.items for one in column)
+        else:
+            yield block
+
+
+def serious_first(sections: Iterable[Section | None]) -> list[Section]:
+    """Leave out what there is not, and move serious warnings above the big numbers: nobody may miss them.
+
+    They stand in the section `warnings`, and go to the top of `summary`.
+    """
+    made = [section for section in sections if section is not None]
+    notes = [
+        block for one in made if one.key == "warnings" for block in one.blocks if isinstance(block, Notes)
+    ]
+    serious = [item for block in notes for item in block.items if item[0] == "serious"]
+    rest = [item for block in notes for item in block.items if item[0] != "serious"]
+    if not serious:
+        return made
+    others = Notes(rest or [("note", "Nothing else stood out.")])
+    moved = {"summary": lambda one: [Notes(serious), *one.blocks], "warnings": lambda one: [others]}
+    return [replace(one, blocks=moved[one.key](one)) if one.key in moved else one for one in made]
 
 
 def guarded(key: str, title: str, make: Callable[[], Section | None]) -> Section | None:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pneumonia_fl.metrics import NAMES
-from pneumonia_fl.report.blocks import Cell, Facts, Notes, Page, Section, Table, Tables, Voices
-from pneumonia_fl.report.reading import RunFiles
+from pneumonia_fl.report.blocks import Cell, Facts, Notes, Page, Section, Table, Voices, flattened
+from pneumonia_fl.report.reading import RunFiles, is_drawn
 
 Values = dict[str, Any]
 _QUANTITIES = ("performance", "results", "differences", "sites", "cross-site")
@@ -55,13 +55,18 @@ def card(page: Page, details: Mapping[str, Any], model: Mapping[str, Any], metad
         "training_tables": _tables(sections.get("data")),
         "factors": _tables(sections.get("subtypes")),
         "quantities": [(section.title, _tables(section)) for section in quantities],
-        "warnings": [line for notes in _of(sections.get("warnings"), Notes) for _, line in notes.items],
+        "warnings": [
+            line
+            for key in ("summary", "warnings")
+            for notes in _of(sections.get(key), Notes)
+            for _, line in notes.items
+        ],
         "metadata": metadata,
     }
 
 
 def _of(section: Section | None, kind: type) -> list[Any]:
-    return [block for block in section.blocks if isinstance(block, kind)] if section else []
+    return [block for block in flattened(section.blocks if section else ()) if isinstance(block, kind)]
 
 
 def _tables(section: Section | None) -> list[Values]:
@@ -77,11 +82,7 @@ def _tables(section: Section | None) -> list[Values]:
 
 
 def _flat(section: Section | None) -> Iterator[Table]:
-    for block in section.blocks if section else ():
-        if isinstance(block, Table):
-            yield block
-        elif isinstance(block, Tables):
-            yield from block.items
+    return (block for block in flattened(section.blocks if section else ()) if isinstance(block, Table))
 
 
 def _metadata(run: RunFiles) -> Values:
@@ -114,7 +115,9 @@ def _metadata(run: RunFiles) -> Values:
         "data_source": data.get("source"),
         "data_type": "jpeg, png or dicom, decoded to gray",
         "copyright": f"data: {data.get('licence')}",
-        "image_classes": "frontal chest X-ray of a child",
+        "image_classes": "drawn picture of a chest X-ray"
+        if is_drawn(data)
+        else "frontal chest X-ray of a child",
         "label_classes": "0 NORMAL, 1 PNEUMONIA",
         "pred_classes": f"P(pneumonia); pneumonia from {run.card.get('threshold')}",
         "eval_metrics": {

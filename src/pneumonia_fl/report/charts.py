@@ -164,14 +164,15 @@ def seconds_by_round(rounds: Sequence[Mapping[str, Any]], sites: Sequence[str]) 
     """How long each site worked in each round."""
     with style():
         figure, axes = panel()
-        numbers = [int(entry["round"]) for entry in rounds]
+        # The training that begins with the model of round 0 is the first one.
+        numbers = [1 + int(entry["round"]) for entry in rounds]
         for index, site in enumerate(sites):
             colour, dashes = site_look(index, len(sites))
             series = [_value(entry["sites"].get(site), "seconds") for entry in rounds]
             axes.plot(numbers, series, dashes, color=colour, linewidth=1.3, marker=".", markersize=5)
         axes.set_title("Seconds of work by round")
         axes.set_ylim(bottom=0)
-        whole_numbers(axes, numbers, "Round")
+        whole_numbers(axes, numbers, "Round of training")
         return to_svg(figure, "seconds", "Seconds that each site worked in each round")
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pneumonia_fl.comparison import too_few
 from pneumonia_fl.report.blocks import Notes, Section, Text, Tiles, Voices, number, plural
-from pneumonia_fl.report.reading import without_paths
+from pneumonia_fl.report.reading import is_drawn, without_paths
 
 REFERENCES = {"central": "central training", "best_alone": "the best site alone"}
 MARGIN = 0.010
@@ -19,7 +20,7 @@ def headline(summary: Mapping[str, Any], arms: Sequence[Arm]) -> Section:
     federated = [arm for arm in arms if arm.get("kind") == "federated" and pooled(arm, "auroc")]
     shown = [arm for arm in arms if arm.get("kind") != "alone" or arm["name"] == summary.get("best_alone")]
     values = [(str(arm["name"]), pooled(arm, "auroc")) for arm in shown]
-    tiles = [(name, number(value.get("mean")), _spread(value)) for name, value in values]
+    tiles = [(f"{name} · AUROC, test", number(value.get("mean")), _spread(value)) for name, value in values]
     if not federated:
         text = "No federated model is trained yet, so there is nothing to compare."
         return Section("summary", "In short", "", [Tiles(tiles), Text((text,))])
@@ -41,11 +42,12 @@ def _plain(summary: Mapping[str, Any], federated: Sequence[Arm]) -> list[str]:
     for role, words in REFERENCES.items():
         value = ((best.get("differences") or {}).get(role) or {}).get("auroc")
         if value:
-            lines.append(_answer(value, words))
+            lines.append(_answer(value, words, int((summary.get("test") or {}).get("patients") or 0)))
+    who = "drawn images" if is_drawn(summary.get("data")) else "children"
     sensitivity, specificity = pooled(best, "sensitivity"), pooled(best, "specificity")
     if sensitivity and specificity:
         lines.append(
-            f"At its saved threshold it finds {round(100 * sensitivity['mean'])} of 100 children with pneumonia and "
+            f"At its saved threshold it finds {round(100 * sensitivity['mean'])} of 100 {who} with pneumonia and "
             f"raises a false alarm for {round(100 - 100 * specificity['mean'])} of 100 without."
         )
     if len(federated) > 1:
@@ -55,19 +57,27 @@ def _plain(summary: Mapping[str, Any], federated: Sequence[Arm]) -> list[str]:
     return lines
 
 
-def _answer(value: Statistic, reference: str) -> str:
+def _answer(value: Statistic, reference: str, patients: int) -> str:
     low, high, mean = value.get("low"), value.get("high"), float(value["mean"])
     points = f"{abs(100 * mean):.1f} points of AUROC"
     if low is None or high is None:
         return (
             f"Against {reference}: {'+' if mean >= 0 else '-'}{points}; whether that is chance is not known."
         )
+    if too_few(value, patients):
+        way = "more" if mean >= 0 else "less"
+        return (
+            f"Too few patients ({patients}) to tell from {reference}: {points} {way}, but anything between "
+            f"{100 * low:+.1f} and {100 * high:+.1f} would fit these images."
+        )
     if low > 0:
         return f"Better than {reference}, by {points}; chance does not explain it."
     if high < 0:
         close = ", which is little" if -mean <= MARGIN else ""
         return f"Worse than {reference}, by {points}{close}; chance does not explain it."
-    return f"No real difference to {reference} ({points} {'more' if mean >= 0 else 'less'}, within chance)."
+    return (
+        f"No difference to {reference} is shown ({points} {'more' if mean >= 0 else 'less'}, within chance)."
+    )
 
 
 def pooled(arm: Arm, key: str) -> Statistic:
@@ -86,7 +96,7 @@ def comparison_warnings(summary: Mapping[str, Any], problems: Sequence[str]) -> 
     items = [("caution", without_paths(text)) for text in summary.get("warnings", [])]
     if summary.get("state") != "finished":
         items.insert(0, ("serious", "The comparison is not finished; models and seeds are missing."))
-    if "synthetic" in str((summary.get("data") or {}).get("source", "")):
+    if is_drawn(summary.get("data")):
         items.insert(0, ("serious", "Trained on drawn images: this says nothing about real X-rays."))
     items += [("note", f"Missing here: {problem}") for problem in problems]
     return Section("warnings", "Read this first", "", [Notes(items or [("note", "Nothing stood out.")])])

@@ -7,6 +7,7 @@ from pneumonia_fl.report import charts
 from pneumonia_fl.report.blocks import (
     Block,
     Cell,
+    Columns,
     Commands,
     Facts,
     Figure,
@@ -19,6 +20,7 @@ from pneumonia_fl.report.blocks import (
     listed,
     number,
     plural,
+    serious_first,
     worded,
 )
 from pneumonia_fl.report.card import card
@@ -30,7 +32,7 @@ from pneumonia_fl.report.compare_headline import (
     headline,
     pooled,
 )
-from pneumonia_fl.report.reading import ComparisonFiles
+from pneumonia_fl.report.reading import ComparisonFiles, is_drawn
 from pneumonia_fl.report.tables import area_cell, count_table, cross_site_section, duration, size
 
 _MEASURES = {
@@ -69,7 +71,7 @@ def compare_page(files: ComparisonFiles) -> Page:
         title="Is the federated model worth it?",
         subtitle=worded(lambda: _subtitle(summary, arms)),
         state=str(summary.get("state", "unknown")),
-        sections=[section for section in made if section is not None],
+        sections=serious_first(made),
     )
 
 
@@ -102,7 +104,8 @@ def _results(summary: Mapping[str, Any], arms: Sequence[Arm]) -> Section | None:
         figure = charts.estimates(lines, "models", "AUROC with 95 % CI", zero=False)
         blocks.append(Figures([Figure(figure, "Intervals: bootstrap by patient, 1,000 samples.")]))
     counted = [str(test.get(key, "?")) for key in ("n", "patients", "positives")]
-    lead = "{} images of {} patients, {} with pneumonia.".format(*counted)
+    kind = "drawn " if is_drawn(summary.get("data")) else ""
+    lead = "{} {}images of {} patients, {} with pneumonia.".format(counted[0], kind, *counted[1:])
     return Section("results", "All models on the same test images", lead, blocks)
 
 
@@ -171,7 +174,7 @@ def _site_count(count: Mapping[str, int]) -> str:
 
 def _data(summary: Mapping[str, Any]) -> Section:
     data = summary.get("data") or {}
-    blocks: list[Block] = [count_table(data["counts"])] if data.get("counts") else []
+    images: list[Block] = [count_table(data["counts"])] if data.get("counts") else []
     facts = [
         ("Source", str(data.get("source", "unknown"))),
         ("Licence", str(data.get("licence", "unknown"))),
@@ -181,7 +184,7 @@ def _data(summary: Mapping[str, Any]) -> Section:
         ("Seeds", listed(map(str, summary.get("seeds", [])))),
     ]
     lead = "Central training pools all sites' images, which is allowed on simulated hospitals only."
-    return Section("data", "What it was trained on", lead, [*blocks, Facts(facts)])
+    return Section("data", "What it was trained on", lead, [Columns([images, [Facts(facts)]])])
 
 
 def _cost(arms: Sequence[Arm]) -> Section | None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from pneumonia_fl.report.blocks import listed, number, plural
 from pneumonia_fl.report.performance import Performance
-from pneumonia_fl.report.reading import RunFiles, without_paths
+from pneumonia_fl.report.reading import RunFiles, is_drawn, without_paths
 
 SERIOUS, CAUTION, NOTE = "serious", "caution", "note"
 FEW_PATIENTS = 100
@@ -75,7 +75,7 @@ def _limits(run: RunFiles) -> Iterator[Warning_]:
 
 
 def _origin(run: RunFiles) -> Iterator[Warning_]:
-    if "synthetic" in str(run.data.get("source", "")):
+    if is_drawn(run.data):
         text = "Trained on drawn images: the figures show that the software works and say nothing about real X-rays."
         yield SERIOUS, text
 

@@ -35,7 +35,7 @@ def headline(run: RunFiles, test: Performance | None, validation: Performance | 
             [("For a clinician", _clinician(run, shown)), ("For a statistician", _statistician(run, shown))]
         ),
     ]
-    blocks += _dots(shown)
+    blocks += _dots(shown, _subjects(run))
     return Section("summary", "In short", "", blocks)
 
 
@@ -47,10 +47,16 @@ def _tile(shown: Performance, key: str) -> tuple[str, str, str]:
         "ece": "average error of a probability",
     }[key]
     ends = shown.intervals.get(key)
-    return NAMES[key], number(shown.metrics.get(key)), f"95 % CI {interval(ends)}" if ends else said
+    name = f"{NAMES[key]} · {SPLITS.get(shown.split, shown.split).lower()}"
+    return name, number(shown.metrics.get(key)), f"95 % CI {interval(ends)}" if ends else said
 
 
-def _dots(shown: Performance) -> list[Block]:
+def _subjects(run: RunFiles) -> str:
+    """Whom the numbers are about: drawn images are no children."""
+    return "drawn images" if run.drawn else "children"
+
+
+def _dots(shown: Performance, subjects: str) -> list[Block]:
     """What becomes of a hundred children, and what a hundred alarms are worth."""
     sensitivity, specificity = shown.metrics.get("sensitivity"), shown.metrics.get("specificity")
     if sensitivity is None or specificity is None:
@@ -63,7 +69,7 @@ def _dots(shown: Performance) -> list[Block]:
     figures = [
         Figure(
             charts.frequencies(
-                children, "children", "Right and wrong answers in 100 ill and 100 healthy children"
+                children, "children", f"Right and wrong answers in 100 ill and 100 healthy {subjects}"
             ),
             "Blue dots: right answers. Orange crosses: missed pneumonia (left), false alarms (right).",
         ),
@@ -77,13 +83,14 @@ def _dots(shown: Performance) -> list[Block]:
 
 def _where(run: RunFiles, shown: Performance) -> str:
     """Which images, and whether they are a fair judge."""
-    patients = f" of {plural(shown.patients, 'patient')}" if shown.patients else ""
+    kind = "drawn " if run.drawn else ""
+    patients = f" of {plural(shown.patients, kind + 'patient')}" if shown.patients else ""
     if shown.split == "test":
         unseen = (
             "training has not seen" if len(run.on("test")) > 1 else "neither training nor any choice has seen"
         )
-        return f"{plural(shown.n, 'test image')}{patients}, which {unseen}"
-    return f"{plural(shown.n, 'validation image')}{patients}, which also chose the model and its threshold"
+        return f"{plural(shown.n, kind + 'test image')}{patients}, which {unseen}"
+    return f"{plural(shown.n, kind + 'validation image')}{patients}, which also chose the model and its threshold"
 
 
 def _clinician(run: RunFiles, shown: Performance) -> list[str]:
@@ -91,9 +98,8 @@ def _clinician(run: RunFiles, shown: Performance) -> list[str]:
     lines = [f"A network trained by {sites} without sharing images was tried on {_where(run, shown)}."]
     sensitivity, specificity = shown.metrics.get("sensitivity"), shown.metrics.get("specificity")
     if sensitivity is not None:
-        lines.append(
-            f"Of 100 children with pneumonia it finds {out_of_hundred(sensitivity)}{_range(shown, 'sensitivity')}."
-        )
+        found = f"{out_of_hundred(sensitivity)}{_range(shown, 'sensitivity')}"
+        lines.append(f"Of 100 {_subjects(run)} with pneumonia it finds {found}.")
     if specificity is not None:
         alarms = out_of_hundred(1 - specificity)
         lines.append(
@@ -105,7 +111,8 @@ def _clinician(run: RunFiles, shown: Performance) -> list[str]:
             f"Here {shown.prevalence:.0%} of the images show pneumonia. Where only {RARE:.0%} do, "
             f"{out_of_hundred(rare)} of 100 alarms would be right."
         )
-    return [*lines, "It is not a medical device. How it does on patients of any other clinic is not known."]
+    unknown = "real X-rays" if run.drawn else "patients of any other clinic"
+    return [*lines, f"It is not a medical device. How it does on {unknown} is not known."]
 
 
 def _range(shown: Performance, key: str, flip: bool = False) -> str:

@@ -8,11 +8,11 @@ from pneumonia_fl.report import charts
 from pneumonia_fl.report.blocks import (
     Block,
     Cell,
+    Columns,
     Figure,
     Figures,
     Section,
     Table,
-    Tables,
     Text,
     interval,
     number,
@@ -32,10 +32,9 @@ def performance_section(
     if not shown:
         return None
     matrices = [_confusion(name, item) for name, item in shown if item.confusion]
-    blocks: list[Block] = [Tables([_metrics_table(shown), *matrices]), *_curves(shown)]
+    beside: list[Block] = [*matrices, *([_readings(run)] if run.evaluations else [])]
+    blocks: list[Block] = [Columns([[_metrics_table(shown)], beside]), *_curves(shown)]
     blocks += [_calibration(shown), Text(tuple(_footnotes(shown)), "small")]
-    if run.evaluations:
-        blocks.append(_readings(run))
     point = shown[0][1]
     rule = f", chosen by the rule “{point.operating_point}”" if point.operating_point else ""
     lead = f"The answer is “pneumonia” from a probability of {number(point.threshold)}{rule}."
@@ -62,16 +61,14 @@ def subtype_section(test: Performance | None) -> Section | None:
         rows.append(list(cells))
         if rate is not None:
             lines.append((name, rate, ends[0], ends[1]))
-    blocks: list[Block] = [
-        Table(("Subtype", "What counts", "Images", "Right", "Rate", "95 % CI"), rows),
-        Figures(
-            [Figure(charts.estimates(lines, "subtypes", "Right answers by subtype", zero=False))]
-            if lines
-            else []
-        ),
+    columns: list[list[Block]] = [
+        [Table(("Subtype", "What counts", "Images", "Right", "Rate", "95 % CI"), rows)]
     ]
+    if lines:
+        figure = charts.estimates(lines, "subtypes", "Right answers by subtype", zero=False)
+        columns.append([Figures([Figure(figure)])])
     lead = f"{SPLITS.get(test.split, test.split)} images at the saved threshold."
-    return Section("subtypes", "Bacterial and viral pneumonia", lead, blocks)
+    return Section("subtypes", "Bacterial and viral pneumonia", lead, [Columns(columns)])
 
 
 def _metrics_table(shown: Shown) -> Table:

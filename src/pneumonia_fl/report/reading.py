@@ -86,6 +86,11 @@ class RunFiles:
             found.append((str(site), ", ".join(words)))
         return found
 
+    @property
+    def drawn(self) -> bool:
+        """Whether the images that judge the model are drawn ones: those of the test split, else of training."""
+        return is_drawn(self.latest("test") or self.data)
+
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """Images by site (or "test"), split and class; from the model card, else from the sites' own words."""
         found: dict[str, dict[str, dict[str, int]]] = {}
@@ -167,6 +172,11 @@ def read_comparison(folder: Path) -> ComparisonFiles:
         )
     arms = [arm for arm in summary.get("arms", []) if isinstance(arm, dict)]
     return ComparisonFiles({**summary, "arms": arms}, problems)
+
+
+def is_drawn(data: object) -> bool:
+    """Whether images are drawn by this program and no person's; `data` says in `source` where they come from."""
+    return isinstance(data, dict) and "synthetic" in str(data.get("source", ""))
 
 
 def without_paths(text: object) -> str:

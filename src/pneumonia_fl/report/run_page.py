@@ -1,5 +1,6 @@
 """The report of one run: what it says, section by section."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from pneumonia_fl.report import charts
 from pneumonia_fl.report.blocks import (
     Block,
     Cell,
+    Columns,
     Commands,
     Facts,
     Figure,
@@ -26,6 +28,7 @@ from pneumonia_fl.report.blocks import (
     listed,
     number,
     plural,
+    serious_first,
     worded,
 )
 from pneumonia_fl.report.findings import warnings_of
@@ -41,6 +44,8 @@ _PANELS = {
     "sensitivity": "Sensitivity at .5",
     "specificity": "Specificity at .5",
 }
+_AT_HALF = ("sensitivity", "specificity", "brier", "ece")
+"""What is known of a single site, at the threshold .5 only."""
 _PRIVATE_SETTINGS = ("mlflow.", "tracking")
 
 
@@ -67,7 +72,7 @@ def run_page(run: RunFiles, gallery: Section | None = None) -> Page:
         title=f"Run of {run.state.get('job', 'an unknown job')}",
         subtitle=worded(lambda: _subtitle(run)),
         state=str(run.state.get("state", "unknown")),
-        sections=[section for section in made if section is not None],
+        sections=serious_first(made),
         holds_images=gallery is not None,
     )
 
@@ -105,7 +110,9 @@ def _subtitle(run: RunFiles) -> str:
 
 
 def _day(seconds: Any) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(float(seconds))) if seconds else ""
+    with contextlib.suppress(TypeError, ValueError, OverflowError, OSError):  # no time that there is
+        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(float(seconds))) if seconds else ""
+    return ""
 
 
 def _warnings(
@@ -121,30 +128,32 @@ def _sites(run: RunFiles) -> Section | None:
     entry = next((entry for entry in run.rounds if entry["round"] == run.best_round), None)
     if entry is None:
         return None
-    keys = [key for key in NAMES if key not in ("loss", "accuracy")]
-    rows: list[list[Cell | str]] = [
-        [site, *_site_cells(entry["sites"].get(site), keys)] for site in run.sites
+    places = [(site, entry["sites"].get(site)) for site in run.sites] + [("All pooled", entry.get("global"))]
+    areas: list[list[Cell | str]] = [
+        [Cell(name, strong=name not in run.sites), *_area_cells(values)] for name, values in places
     ]
-    pooled = entry.get("global") or {}
-    rows.append([Cell("All pooled", strong=True), *_site_cells(pooled, keys)])
-    head = ("Site", "Images", "With pneumonia", *(NAMES[key] for key in keys))
-    note = (
-        "Each site's own validation images, before calibration and at the threshold .5 (only pooled scores are "
-        "known in full). Pooled: all sites' images together, not the mean."
+    at_half: list[list[Cell | str]] = [
+        [name, *(number(values.get(key)) for key in _AT_HALF)] for name, values in places if values
+    ]
+    head = ("Site", "Images", "With pneumonia", "AUROC")
+    note = "Each site's own validation images. Pooled: all sites' images together, not the mean."
+    caption = "Another threshold: .5, before calibration"
+    why = (
+        "Not to be compared with the numbers above, which are at the saved threshold of "
+        f"{number(run.card.get('threshold'))} after calibration: of a single site only these are known."
     )
+    tables = [
+        Table(head, areas, note=note),
+        Table(("Site", *(NAMES[key] for key in _AT_HALF)), at_half, caption, why),
+    ]
     lead = f"The model that was saved ({run.model_words}) at each hospital."
-    return Section("sites", "Site by site", lead, [Table(head, rows, note=note)])
+    return Section("sites", "Site by site", lead, [Columns([[table] for table in tables])])
 
 
-def _site_cells(values: Mapping[str, Any] | None, keys: list[str]) -> list[Cell | str]:
+def _area_cells(values: Mapping[str, Any] | None) -> list[Cell | str]:
     if not values:
-        return [Cell("no answer"), *[""] * (len(keys) + 1)]
-    counts: list[Cell | str] = [f"{values.get('n', 0):,}", f"{values.get('positives', 0):,}"]
-    return counts + [_cell(key, values.get(key)) for key in keys]
-
-
-def _cell(key: str, value: float | None) -> Cell:
-    return area_cell(value) if key == "auroc" else Cell(number(value))
+        return [Cell("no answer"), "", ""]
+    return [f"{values.get('n', 0):,}", f"{values.get('positives', 0):,}", area_cell(values.get("auroc"))]
 
 
 def _training(run: RunFiles) -> Section | None:
@@ -216,11 +225,9 @@ def _data(run: RunFiles) -> Section:
         (f"Manifest of {site}", str(values.get("manifest_sha256", "unknown")))
         for site, values in sorted(run.site_data().items())
     ]
-    blocks: list[Block] = (
-        [count_table(counts)] if counts else [Text(("How many images there were is not known.",))]
-    )
+    images: Block = count_table(counts) if counts else Text(("How many images there were is not known.",))
     lead = "Images by hospital, split and class. Split by patient: nobody's images are in two splits or at two sites."
-    return Section("data", "What it was trained on", lead, [*blocks, Facts(facts)])
+    return Section("data", "What it was trained on", lead, [Columns([[images], [Facts(facts)]])])
 
 
 def _cost(run: RunFiles) -> Section | None:
@@ -241,8 +248,9 @@ def _cost(run: RunFiles) -> Section | None:
     head = ("Site", "Rounds answered", "Training steps", "Work", "Sent per round", "Sent in all")
     table = Table(head, rows, note=note)
     figure = Figures([Figure(charts.seconds_by_round(entries, sites))], charts.site_legend(sites))
+    blocks: list[Block] = [Columns([[table], [figure]])]
     lead = "Only model weights and counts travel. Images, scores and names of patients never leave a site."
-    return Section("cost", "What it cost", lead, [table, figure])
+    return Section("cost", "What it cost", lead, blocks)
 
 
 def _limits(run: RunFiles) -> Section:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pneumonia_fl.report.blocks import Block, Cell, Section, Table, Text, number
+from pneumonia_fl.report.blocks import Block, Cell, Columns, Section, Table, Text, number
 
 
 def count_table(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
@@ -31,7 +31,7 @@ def cross_site_section(matrix: Mapping[str, Any]) -> Section | None:
         return None
     models, sites, cells = matrix["models"], matrix["sites"], matrix["cells"]
     rows: list[list[Cell | str]] = [
-        [model, *(_matrix_cell(cells.get(model, {}).get(site), model == site) for site in sites)]
+        [str(model), *(_matrix_cell(cells.get(model, {}).get(site), model == site) for site in sites)]
         for model in models
     ]
     blocks: list[Block] = [Table(("Model", *(f"data of {site}" for site in sites)), rows, "AUROC")]
@@ -43,7 +43,7 @@ def cross_site_section(matrix: Mapping[str, Any]) -> Section | None:
     )
     lines += [f"{site}: {why}." for site, why in sorted(missing.items())]
     if lines:
-        blocks.append(Text(tuple(lines)))
+        blocks = [Columns([blocks, [Text(tuple(lines))]])]
     lead = f"Each row is a model, each column a hospital's {_split(matrix)} images. Own model on own data is bold."
     return Section("cross-site", "Every model on every site's data", lead, blocks)
 

@@ -91,7 +91,7 @@ def clone(admin: Admin, job_id: str, init_from: str | None = None, progress: Pro
     ours = properties(meta)
     if not ours.get("config"):
         return Submitted(admin.clone(job_id), str(meta.get("name", "")), (), "")
-    job, weights = _same_model(_config(ours), init_from)
+    job, weights = same_model(_config(ours), init_from)
     shipped = ours.get("form") == "shipped"
     return _export_and_send(admin, job, shipped, uuid.uuid4().hex, progress, weights=weights)
 
@@ -170,7 +170,7 @@ def resolve(job: JobConfig, data: Path | None) -> JobConfig:
     return job if job.preprocess else job.model_copy(update={"preprocess": Preprocess()})
 
 
-def _same_model(job: JobConfig, init_from: str | None) -> tuple[JobConfig, bytes | None]:
+def same_model(job: JobConfig, init_from: str | None) -> tuple[JobConfig, bytes | None]:
     """The job, and the weights that it went on from."""
     from pneumonia_fl.fl.carried import hash_of
     from pneumonia_fl.fl.initial import begin

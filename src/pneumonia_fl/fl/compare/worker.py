@@ -13,7 +13,7 @@ from typing import Any
 from pneumonia_fl.baseline import train_baseline
 from pneumonia_fl.checkpoint import DataSummary, save_model
 from pneumonia_fl.config import JobConfig, parse
-from pneumonia_fl.data.files import private_folder
+from pneumonia_fl.data.files import private_folder, write_atomic
 from pneumonia_fl.data.store import concatenate, open_site
 from pneumonia_fl.errors import PneumoniaFLError
 from pneumonia_fl.fl.collect import model_card
@@ -37,7 +37,7 @@ class Spec:
     def write(self, folder: Path) -> None:
         """Put it where the worker finds it."""
         private_folder(folder)
-        (folder / SPEC).write_text(json.dumps(asdict(self)), encoding="utf-8")
+        write_atomic(folder / SPEC, json.dumps(asdict(self)).encode())
 
 
 def main(folder: Path, parent: int) -> None:
@@ -64,7 +64,7 @@ def main(folder: Path, parent: int) -> None:
         on_round,
     )
     cost = {"steps": done.steps, "seconds": round(done.seconds, 1), "bytes": 0}
-    (folder / COST).write_text(json.dumps(cost), encoding="utf-8")
+    write_atomic(folder / COST, json.dumps(cost).encode())
     data = parse(DataSummary, spec.summary, SPEC)
     save_model(
         folder / "model", done.state, model_card(job.site_settings(), data, done.round, done.validation)

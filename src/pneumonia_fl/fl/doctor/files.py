@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pneumonia_fl.data.check import Finding
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.kits import Kit
 from pneumonia_fl.fl.modes import change, lost_modes
 

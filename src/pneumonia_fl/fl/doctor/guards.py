@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor.policy import local_file
 from pneumonia_fl.fl.kits import Kit
 from pneumonia_fl.fl.provision.policy import policy_in_force, server_gate

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from pneumonia_fl.data.check import Finding
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.kit_processes import KitProcess, kit_processes, main_of, processes_of
 from pneumonia_fl.fl.kits import Kit
 

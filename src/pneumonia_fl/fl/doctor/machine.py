@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.environment import cpu_count
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor import probe
 from pneumonia_fl.fl.kits import Kit, kit_python
 

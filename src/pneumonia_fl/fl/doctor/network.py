@@ -11,8 +11,8 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.errors import TimeLimitError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor.certificates import common_name, days_left, fingerprint, issued, load
 from pneumonia_fl.fl.kit_processes import main_of
 from pneumonia_fl.fl.kits import Kit

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.errors import PneumoniaFLError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor import (
     certificates,
     files,

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from pneumonia_fl.data.check import Finding
 from pneumonia_fl.environment import TRACKING_VARIABLE, tracking_uri
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor.instance import started_with
 from pneumonia_fl.fl.kit_processes import main_of
 from pneumonia_fl.fl.kits import Kit

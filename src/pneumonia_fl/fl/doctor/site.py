@@ -5,11 +5,12 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pneumonia_fl.data.check import Finding, check
+from pneumonia_fl.data.check import check
 from pneumonia_fl.data.manifest import CLASS_NAMES, INFO
 from pneumonia_fl.data.store import SiteData, open_site
 from pneumonia_fl.environment import DATA_VARIABLE, SITE_TRACKING_VARIABLE, data_root, site_tracking
 from pneumonia_fl.errors import DataError
+from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor.instance import started_with
 from pneumonia_fl.fl.kits import SITE_STATE_FOLDER, Kit
 from pneumonia_fl.paths import expanded

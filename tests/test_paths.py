@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia_fl.data.files import expanded
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.paths import expanded
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,14 @@
+"""What a check says: one line for each thing that was looked at."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at, and how it is."""
+
+    level: Level
+    message: str
