@@ -110,7 +110,7 @@ def test_a_site_that_is_called_like_a_number_keeps_its_name(workspace: Workspace
     code = Path(workspace.get_root_dir()) / JOB / "app_site" / "custom"
     code.mkdir(parents=True)
     (code / f"{module}.py").write_text(
-        f"import json, sys\nfrom nvflare.fuel.utils.argument_utils import parse_vars\n"
+        f"import json, sys\nfrom nvflare.private.fed.app.fl_conf import parse_vars\n"
         f"json.dump(parse_vars(sys.argv[-2:]), open({str(out)!r}, 'w'))\n"
     )
     more = {JobProcessArgs.EXE_MODULE: ("-m", module), JobProcessArgs.OPTIONS: ("--set", "uid=007 org=no")}

@@ -15,7 +15,7 @@ from provisioning import SITES, Kits
 @pytest.mark.parametrize("name", ["007", "no", "yes", "true", "1e3", "nan", "1_000", "y"])
 def test_a_name_arrives_as_it_is(tmp_path: Path, name: str) -> None:
     (tmp_path / "shows.py").write_text(
-        "import sys\nfrom nvflare.fuel.utils.argument_utils import parse_vars\nprint(parse_vars(sys.argv[1:]))\n"
+        "import sys\nfrom nvflare.private.fed.app.fl_conf import parse_vars\nprint(parse_vars(sys.argv[1:]))\n"
     )
     settings = ["secure_train=true", f"uid={name}", f"org={name}", "n=3"]
     assert needs_us(settings)

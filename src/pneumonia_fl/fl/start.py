@@ -36,7 +36,9 @@ def main() -> None:
         pairs = (item.partition("=") for item in items or [])
         return {**read(items), **{key: value for key, _, value in pairs if key in NAMES}}
 
-    argument_utils.parse_vars = parse_vars
+    for module in list(sys.modules.values()):  # `import nvflare` has handed it to others already
+        if getattr(module, "parse_vars", None) is read:
+            setattr(module, "parse_vars", parse_vars)  # noqa: B010 - a module has no such attribute for mypy
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
