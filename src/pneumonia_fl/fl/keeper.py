@@ -154,8 +154,9 @@ class JobKeeper(FLComponent):
 
     def _tell_rounds(self, job_id: str, fl_ctx: FLContext) -> None:
         """Put into an ended job's meta how many rounds it had done, if it did not say so itself: it may go on."""
+        self._tell_result(job_id)
         manager = self._engine.get_component(SystemComponents.JOB_MANAGER)
         job = manager.get_job(job_id, fl_ctx)
-        if properties(job.meta) and RESULT_KEY not in job.meta:
+        if job and properties(job.meta) and RESULT_KEY not in job.meta:
             state = JobState(Path(fl_ctx.get_workspace().get_root_dir()), job_id)
-            manager.update_meta(job_id, {RESULT_KEY: state.result() or {"done": state.rounds()}}, fl_ctx)
+            manager.update_meta(job_id, {RESULT_KEY: {"done": state.rounds()}}, fl_ctx)

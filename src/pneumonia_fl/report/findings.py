@@ -53,9 +53,11 @@ def _ending(run: RunFiles) -> Iterator[Warning_]:
             f"The run {'failed' if state == 'failed' else 'was interrupted'}{after}: {reason or 'no reason known'}",
         )
     if missing := run.metrics.get("missing"):
+        why = {problem.get("site"): problem.get("problem") for problem in run.metrics.get("problems") or []}
+        named = [f"{site} ({without_paths(str(why[site]))})" if why.get(site) else site for site in missing]
         yield (
             SERIOUS,
-            f"Never contributed: {listed(missing)}. The model has learned nothing from {_them(missing)}.",
+            f"Never contributed: {listed(named)}. The model has learned nothing from {_them(missing)}.",
         )
 
 
