@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.mlflow_files import (
+    TRAINING_PAGES,
     is_read_only,
     open_database,
     place_of_run,
@@ -28,8 +29,8 @@ def test_a_database_lies_where_its_folder_is_whatever_the_name(tmp_path: Path, n
     run = client.create_run(experiment).info.run_id
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert file.is_file()
-    assert place_of_run(file, run) == f"#/experiments/{experiment}/runs/{run}"
-    assert place_of_run(file, None) == f"#/experiments/{experiment}/runs"
+    assert place_of_run(file, run) == f"#/experiments/{experiment}/runs/{run}{TRAINING_PAGES}"
+    assert place_of_run(file, None) == f"#/experiments/{experiment}/runs{TRAINING_PAGES}"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no database at all, but long enough to be read as one"])

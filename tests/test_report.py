@@ -12,8 +12,10 @@ from markdown_it import MarkdownIt
 
 from conftest import read_json
 from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.comparison import _verdict
 from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.report.build import build_report, markdown
+from pneumonia_fl.report.compare_headline import _answer
 from pneumonia_fl.report.figures import learning_curves
 from pneumonia_fl.report.reading import without_paths
 from run_folders import SITES, add_cross_site, add_evaluation, write_comparison, write_json, write_run
@@ -339,9 +341,65 @@ def test_sites_that_were_late_refused_or_never_there(run: Path) -> None:
     assert "site-2 was late in 2 rounds: no answer in time" in text
 
 
-def test_drawn_images_prove_nothing(tmp_path: Path) -> None:
-    text = outline(write_run(tmp_path / "run", source="synthetic", rounds=1)).text
-    assert "Trained on drawn images" in text
+def test_drawn_images_prove_nothing_and_are_called_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", source="synthetic", rounds=1)
+    text = outline(run).text
+    assert text.index("Trained on drawn images") < text.index("AUROC · validation"), "above the big numbers"
+    assert "Of 100 drawn images with pneumonia it finds" in text
+    assert "drawn validation images" in text
+    assert "100 children" not in text
+    assert "drawn picture" in (run / "model_card.md").read_text()
+
+
+def test_a_serious_warning_stands_above_the_numbers_and_only_there(tmp_path: Path, run: Path) -> None:
+    said = "Never measured on a test split"
+    page = outline(write_run(tmp_path / "validated", rounds=1))
+    assert page.text.count(said) == 1
+    assert page.text.index("In short") < page.text.index(said) < page.text.index("AUROC · validation")
+    assert said in (tmp_path / "validated" / "model_card.md").read_text()
+    assert "AUROC · test" in outline(run).text
+
+
+def test_no_number_of_a_site_at_another_threshold_stands_unmarked(full: Path, page: Outline) -> None:
+    part = page.text.partition("Each row is a model")[0].rpartition("The model that was saved")[2]
+    assert part.index("Another threshold: .5, before calibration") < part.index("Sensitivity")
+    card = read_json(full / "model" / "model_card.json")
+    assert f"the saved threshold of {card['threshold']:.3f}" in part
+
+
+def test_seconds_are_counted_from_the_first_round_of_training(page: Outline) -> None:
+    assert "Round of training" in page.text
+
+
+@pytest.mark.parametrize("source", ["zip", "synthetic"])
+def test_a_comparison_with_few_patients_tells_nothing(tmp_path: Path, source: str) -> None:
+    folder = write_comparison(tmp_path / "compare")
+    summary = read_json(folder / "summary.json")
+    summary["test"]["patients"] = 11
+    summary["data"]["source"] = source
+    write_json(folder / "summary.json", summary)
+    text = outline(folder).text
+    assert text.count("Too few patients (11) to tell from") == 2
+    assert "No real difference" not in text
+    assert ("100 drawn images with pneumonia" in text) == (source == "synthetic")
+    assert ("100 children" in text) == (source == "zip")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "patients", "words"),
+    [
+        (-0.01, 0.02, 400, "No difference to central training is shown"),
+        (-0.01, 0.02, 60, "Too few patients (60) to tell"),
+        (-0.09, 0.05, 400, "Too few patients (400) to tell"),
+        (0.01, 0.09, 60, "Better than central training"),
+        (0.01, 0.09, 29, "Too few patients (29) to tell"),
+        (-0.03, -0.01, 400, "Worse than central training"),
+    ],
+)
+def test_an_answer_says_what_the_patients_can_say(low: float, high: float, patients: int, words: str) -> None:
+    value = {"mean": (low + high) / 2, "low": low, "high": high}
+    assert _answer(value, "central training", patients).startswith(words)
+    assert ("too few patients" in _verdict(value, patients)) == ("Too few" in words)
 
 
 def test_a_model_that_is_a_mean_of_the_last_ones_is_called_so(run: Path) -> None:

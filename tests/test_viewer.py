@@ -50,10 +50,18 @@ def test_a_run_without_mlflow_says_so(run: Path, status: str | None) -> None:
     assert not (run / "mlflow.db").exists()
 
 
-def test_an_empty_database_is_named(run: Path) -> None:
-    (run / "mlflow.db").touch()
+def test_a_database_that_is_none_is_named_and_an_empty_one_is_no_database(run: Path) -> None:
+    (run / "mlflow.db").write_text("no database")
     assert "mlflow.db is not an MLflow database" in refused("mlflow", run)
+    (run / "mlflow.db").write_text("")
+    assert "has no MLflow database" in refused("mlflow", run)
+    write_json(run / "mlflow.json", {"uri": "http://127.0.0.1:5000"})
+    assert "are on a server: http://127.0.0.1:5000" in refused("mlflow", run)
     assert (run / "mlflow.db").stat().st_size == 0
+
+
+def test_a_port_that_is_no_number_of_a_port_is_a_wrong_option(run: Path) -> None:
+    assert CliRunner().invoke(app, ["ui", "mlflow", str(run), "--port", "99999"]).exit_code == 2
 
 
 @pytest.mark.parametrize("tool", ["tensorboard", "mlflow"])

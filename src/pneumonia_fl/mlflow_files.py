@@ -16,6 +16,8 @@ from pneumonia_fl.strict import Strict
 from pneumonia_fl.text import printable
 
 WRITE_BITS = 0o222
+TRAINING_PAGES = "?workflowType=machine_learning"
+"""After the place of a page: MLflow's pages for training, and not those for language models, which are its first."""
 
 
 class MLflowStatus(Strict):
@@ -114,9 +116,9 @@ def place_of_run(file: Path, run_id: str | None) -> str:
             "SELECT experiment_id, run_uuid FROM runs WHERE run_uuid = ?", (run_id,)
         ).fetchone()
         if found:
-            return f"#/experiments/{found[0]}/runs/{found[1]}"
+            return f"#/experiments/{found[0]}/runs/{found[1]}{TRAINING_PAGES}"
         found = database.execute("SELECT experiment_id FROM runs ORDER BY start_time DESC").fetchone()
-    return f"#/experiments/{found[0]}/runs" if found else "#/experiments"
+    return f"#/experiments/{found[0]}/runs{TRAINING_PAGES}" if found else f"#/experiments{TRAINING_PAGES}"
 
 
 def artifacts_of_run(file: Path, run_id: str) -> Path:

@@ -162,7 +162,7 @@ def ui_command(run: RunFolder, kind: str, port: int, host: str = "127.0.0.1") ->
             raise RunError(f"{run.path} has no TensorBoard records")
         return tensorboard_command(folder, port, host)
     if not run.mlflow_db.is_file():
-        raise RunError(_where_else(run))
+        raise RunError(records_elsewhere(run))
     command = [_script("mlflow"), "ui", "--backend-store-uri", sqlite_uri(run.mlflow_db), "--workers", "1"]
     return [*command, "--host", host, "--port", str(port)]
 
@@ -187,7 +187,7 @@ def relocate_artifacts(run: RunFolder) -> None:
     point_artifacts(run.mlflow_db, run.mlflow_artifacts)
 
 
-def _where_else(run: RunFolder) -> str:
+def records_elsewhere(run: RunFolder) -> str:
     """Why a run has no database of its own, and where its records are."""
     with contextlib.suppress(RunError):
         if uri := read_status(run.mlflow_status).uri:

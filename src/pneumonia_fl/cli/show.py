@@ -65,6 +65,8 @@ def ui(
         int | None,
         typer.Option(
             help="Port; 0: any free one. Default: 6006 for TensorBoard, 5000 for MLflow, or a free one.",
+            min=0,
+            max=65535,
             show_default=False,
         ),
     ] = None,

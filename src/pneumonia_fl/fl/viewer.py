@@ -17,7 +17,14 @@ from pneumonia_fl.errors import ConfigError, KitError, RunError, TimeLimitError
 from pneumonia_fl.fl.kits import SITE_STATE_FOLDER
 from pneumonia_fl.fl.processes import run_until_stopped
 from pneumonia_fl.mlflow_files import is_read_only, place_of_run, point_artifacts, read_status
-from pneumonia_fl.runs import GLOBAL, RunFolder, relocate_artifacts, tensorboard_command, ui_command
+from pneumonia_fl.runs import (
+    GLOBAL,
+    RunFolder,
+    records_elsewhere,
+    relocate_artifacts,
+    tensorboard_command,
+    ui_command,
+)
 
 Tool = Literal["tensorboard", "mlflow"]
 NAMES: dict[Tool, str] = {"tensorboard": "TensorBoard", "mlflow": "MLflow"}
@@ -78,6 +85,8 @@ def _view(tool: Tool, folder: Path, port: int, host: str, say: Say) -> Iterator[
     if tool == "tensorboard" or not run.mlflow_db.is_file():
         yield View(tool, ui_command(_opened(folder), tool, port, host), url, "")
         return
+    if not run.mlflow_db.stat().st_size:  # older versions made one by looking for it
+        raise RunError(records_elsewhere(run))
     with _database(run, say) as source:
         run_id = None
         with contextlib.suppress(RunError):  # the database alone will do

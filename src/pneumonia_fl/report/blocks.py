@@ -166,8 +166,13 @@ def serious_first(sections: Iterable[Section | None]) -> list[Section]:
     if not serious:
         return made
     others = Notes(rest or [("note", "Nothing else stood out.")])
-    moved = {"summary": lambda one: [Notes(serious), *one.blocks], "warnings": lambda one: [others]}
-    return [replace(one, blocks=moved[one.key](one)) if one.key in moved else one for one in made]
+    return [_with_warnings(section, Notes(serious), others) for section in made]
+
+
+def _with_warnings(section: Section, serious: Notes, others: Notes) -> Section:
+    if section.key == "summary":
+        return replace(section, blocks=[serious, *section.blocks])
+    return replace(section, blocks=[others]) if section.key == "warnings" else section
 
 
 def guarded(key: str, title: str, make: Callable[[], Section | None]) -> Section | None:

@@ -32,9 +32,10 @@ def performance_section(
     if not shown:
         return None
     matrices = [_confusion(name, item) for name, item in shown if item.confusion]
-    beside: list[Block] = [*matrices, *([_readings(run)] if run.evaluations else [])]
-    blocks: list[Block] = [Columns([[_metrics_table(shown)], beside]), *_curves(shown)]
+    blocks: list[Block] = [Columns([[_metrics_table(shown)], [*matrices]]), *_curves(shown)]
     blocks += [_calibration(shown), Text(tuple(_footnotes(shown)), "small")]
+    if run.evaluations:
+        blocks.append(_readings(run))
     point = shown[0][1]
     rule = f", chosen by the rule “{point.operating_point}”" if point.operating_point else ""
     lead = f"The answer is “pneumonia” from a probability of {number(point.threshold)}{rule}."

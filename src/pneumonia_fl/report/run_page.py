@@ -245,7 +245,7 @@ def _cost(run: RunFiles) -> Section | None:
     wall = duration(finished - started) if started and finished else "unknown"
     total = sum(site.get("bytes") or 0 for entry in entries for site in entry["sites"].values())
     note = f"Whole run: {wall} from start to end; {size(total)} of weights sent by all sites, about as much received."
-    head = ("Site", "Rounds answered", "Training steps", "Work", "Sent per round", "Sent in all")
+    head = ("Site", "Rounds", "Steps", "Work", "Sent a round", "Sent in all")
     table = Table(head, rows, note=note)
     figure = Figures([Figure(charts.seconds_by_round(entries, sites))], charts.site_legend(sites))
     blocks: list[Block] = [Columns([[table], [figure]])]
