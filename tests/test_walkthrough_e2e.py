@@ -57,7 +57,8 @@ def typed(page: str, first: str = "", last: str = "") -> list[str]:
 
 def run(block: str, folder: Path) -> str:
     """Run commands in a shell that stops at the first failure; return what was printed."""
-    environment = {**os.environ, "PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PYTHONPATH": ""}
+    offline = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1"} if "install.sh" in block else {}
+    environment = {**os.environ, **offline}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block],

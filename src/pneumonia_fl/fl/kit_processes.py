@@ -78,9 +78,16 @@ def processes_of(kit: Kit) -> list[KitProcess]:
 
 
 def main_of(kit: Kit) -> psutil.Process | None:
-    """The process of a kit's server or site: the youngest, since `timeout` or `nohup` may stand before it."""
+    """The process of a kit's server or site: the oldest, or what it has started if that is `timeout` or `nohup`.
+
+    (In a kit that was moved, NVFlare's loop starts others, which end at once.)
+    """
     found = [one.process for one in processes_of(kit) if one.runs == kit.kind]
-    return found[-1] if found else None
+    main = found[0] if found else None
+    for one in found[1:]:
+        with contextlib.suppress(psutil.Error):
+            main = one if main and one.ppid() == main.pid else main
+    return main
 
 
 def kit_processes() -> Iterator[KitProcess]:
