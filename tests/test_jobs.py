@@ -149,12 +149,6 @@ def test_a_swarm_is_for_the_simulator_alone(tmp_path: Path) -> None:
     assert paths == ["SwarmServerController", "CrossSiteEvalServerController"]
 
 
-def test_pretrained_weights_need_shipped_code(tmp_path: Path) -> None:
-    job = job_of("fedavg", "model.name=resnet18", "model.pretrained=imagenet")
-    with pytest.raises(ConfigError, match="pass --ship-code"):
-        export_job(job, 3, tmp_path)
-
-
 @pytest.mark.parametrize("name", JOBS)
 def test_a_job_carries_no_path_and_no_secret(name: str, exported: dict[str, Path]) -> None:
     for file, data in content(exported[name]).items():

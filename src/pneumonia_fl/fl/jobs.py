@@ -17,16 +17,19 @@ from nvflare.apis.job_def import JobMetaKey
 from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
 from nvflare.recipe import set_recipe_meta
 from nvflare.recipe.spec import Recipe
+from safetensors.torch import load
 
 from pneumonia_fl import __version__
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.aggregator import SampleWeightedAverage
+from pneumonia_fl.fl.carried import carry, keep_at_server, pack
 from pneumonia_fl.fl.controller import PooledFedAvg
 from pneumonia_fl.fl.cyclic import CyclicWeights
 from pneumonia_fl.fl.executor import TrainerExecutor
 from pneumonia_fl.fl.messages import ABOUT_KEY
-from pneumonia_fl.fl.persistor import INITIAL_WEIGHTS, GlobalModel
+from pneumonia_fl.fl.parent.weights import FOLDER, INITIAL
+from pneumonia_fl.fl.persistor import GlobalModel
 from pneumonia_fl.fl.receivers import JournalReceiver, MLflowReceiver, TensorBoardReceiver
 from pneumonia_fl.fl.swarm import SwarmJournal, SwarmRecipe
 from pneumonia_fl.jobfiles import jobs_folder
@@ -37,6 +40,8 @@ Form = Literal["simulator", "installed", "shipped"]
 TRAINING_SCRIPT = "client.py"
 PACKAGE = "pneumonia_fl"
 SHIPPED_CODE = "code"
+SWARM_WEIGHTS = "initial.pt"
+"""NVFlare's own persistor, of which every site of a swarm has one, reads PyTorch's files only."""
 
 UPLOAD_BASE = 30.0
 """Seconds that an upload may take beside the time for its bytes."""
@@ -56,18 +61,24 @@ class PneumoniaRecipe(FedAvgRecipe):
         sites: names of the sites that are expected, or their number.
         form: see the module.
         resume_from: id of an earlier job to go on from; "": start anew.
+        weights: packed weights to begin with; None: those of the seed.
     """
 
     def __init__(
-        self, job: JobConfig, sites: tuple[str, ...] | int, form: Form, resume_from: str = ""
+        self,
+        job: JobConfig,
+        sites: tuple[str, ...] | int,
+        form: Form,
+        resume_from: str = "",
+        weights: bytes | None = None,
     ) -> None:
         self._source, self._form, self._resume_from = job, form, resume_from
         self._sites = () if isinstance(sites, int) else sites
         self._words = flatten(job.site_settings())
-        pretrained = job.model.pretrained == "imagenet"
+        model = GlobalModel(**_network(job))
         super().__init__(
             name=job.name,
-            model_persistor=GlobalModel(**_network(job), pretrained=pretrained),
+            model_persistor=model,
             min_clients=job.min_sites or (sites if isinstance(sites, int) else len(sites)),
             num_rounds=job.rounds,
             train_script=TRAINING_SCRIPT,
@@ -76,13 +87,13 @@ class PneumoniaRecipe(FedAvgRecipe):
             # Empty: no stock model selector; PooledFedAvg chooses the best model itself.
             key_metric="",
         )
+        if weights is not None:
+            model.weights = carry(self._job, {INITIAL: weights})[INITIAL]
         self._job.set_app_packages([PACKAGE])
         self.add_server_config({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})
         self.add_client_config({"submit_task_result_timeout": _upload_seconds(job)})
         for name, receiver in _receivers(job, resume_from).items():
             self._job.to_server(receiver, id=name)
-        if pretrained:
-            self.add_server_file(INITIAL_WEIGHTS)
         about = {"config": job.model_dump(mode="json", exclude_none=True), "version": __version__}
         props = {ABOUT_KEY: {**about, "sites": list(self._sites), "form": form, "resume_from": resume_from}}
         set_recipe_meta(self, JobMetaKey.CUSTOM_PROPS, props)
@@ -124,9 +135,13 @@ class PneumoniaRecipe(FedAvgRecipe):
 
 @contextlib.contextmanager
 def recipe_for(
-    job: JobConfig, sites: tuple[str, ...] | int, form: Form, resume_from: str = ""
+    job: JobConfig,
+    sites: tuple[str, ...] | int,
+    form: Form,
+    resume_from: str = "",
+    weights: bytes | None = None,
 ) -> Iterator[Recipe]:
-    """Yield the recipe, inside a folder with the files that travel with the job.
+    """Yield the recipe, inside a folder with the files that travel with the job; for arguments see `PneumoniaRecipe`.
 
     NVFlare copies a script or a checkpoint into the job only when it is named relative to the working directory;
     absolute names stay in the configuration as they are (NVFLARE-2.9 §1.7).
@@ -134,37 +149,35 @@ def recipe_for(
     Raises:
         ConfigError: the job cannot have this form.
     """
-    pretrained = job.model.pretrained == "imagenet"
-    if pretrained and form == "installed":
-        raise ConfigError(
-            "model.pretrained imagenet sends the weights inside the job, which a strict site refuses "
-            "like code; pass --ship-code"
-        )
+    if weights is None and job.model.pretrained == "imagenet" and not resume_from:
+        weights = pack(_pretrained(job))
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         shutil.copy(jobs_folder() / TRAINING_SCRIPT, folder)
-        if pretrained:
-            torch.save(_pretrained(job), INITIAL_WEIGHTS)
         if form == "shipped":
             own = Path(__file__).parents[1]
             shutil.copytree(own, Path(SHIPPED_CODE) / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
-        swarm = job.algorithm.name == "swarm"
-        yield _swarm(job, sites, form) if swarm else PneumoniaRecipe(job, sites, form, resume_from)
+        if job.algorithm.name == "swarm":
+            yield _swarm(job, sites, form, weights)
+        else:
+            yield PneumoniaRecipe(job, sites, form, resume_from, weights)
 
 
-def _swarm(job: JobConfig, sites: tuple[str, ...] | int, form: Form) -> SwarmRecipe:
+def _swarm(job: JobConfig, sites: tuple[str, ...] | int, form: Form, weights: bytes | None) -> SwarmRecipe:
     if form != "simulator" or isinstance(sites, int):
         raise ConfigError(
             "swarm runs in the simulator only: on real sites its model would never pass the server, which could "
             "neither check nor keep nor judge it; see docs/algorithms.md"
         )
     words = " ".join(f"--set {word}" for word in flatten(job.site_settings()))
-    weights = INITIAL_WEIGHTS if job.model.pretrained == "imagenet" else None
+    if weights is not None:
+        torch.save(load(weights), SWARM_WEIGHTS)
     network = _network(job)
     model = {
         "class_path": "pneumonia_fl.model.build_model",
         "args": {"name": network.pop("network"), **network},
     }
-    recipe = SwarmRecipe(job, len(sites), model, (TRAINING_SCRIPT, words), weights)
+    begin = None if weights is None else SWARM_WEIGHTS
+    recipe = SwarmRecipe(job, len(sites), model, (TRAINING_SCRIPT, words), begin)
     recipe._job.set_app_packages([PACKAGE])
     journal = SwarmJournal(list(sites), job.rounds)
     for name, receiver in (_receivers(job, "") | {"journal_receiver": journal}).items():
@@ -187,12 +200,15 @@ def export_job(
     folder: Path,
     form: Form = "installed",
     resume_from: str = "",
+    weights: bytes | None = None,
 ) -> Path:
     """Write the NVFlare job folder below `folder` and return it."""
-    folder = folder.absolute()
-    with recipe_for(job, sites, form, resume_from) as recipe:
-        recipe.export(str(folder))
-    return folder / job.name
+    exported = folder.absolute() / job.name
+    with recipe_for(job, sites, form, resume_from, weights) as recipe:
+        recipe.export(str(exported.parent))
+    if not isinstance(sites, int) and (exported / "app" / FOLDER).is_dir():
+        keep_at_server(exported, sites)
+    return exported
 
 
 def _upload_seconds(job: JobConfig) -> float:

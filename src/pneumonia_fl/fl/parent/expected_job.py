@@ -13,6 +13,7 @@ from pydantic import Field
 
 from pneumonia_fl.config import JobConfig, SiteSettings, parse, parse_words
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.fl.parent.weights import INITIAL, SHA256
 from pneumonia_fl.json_files import read_json
 from pneumonia_fl.names import SITE_NAME
 from pneumonia_fl.overrides import flatten
@@ -39,6 +40,7 @@ class ServerWords(Strict):
     resume_from: str = Field("", pattern=JOB_ID)
     experiment: str | None = None
     tracking: tuple[str, ...] = ()
+    weights: str = Field("", pattern=rf"^({SHA256.pattern})?$")
 
 
 class SiteWords(Strict):
@@ -47,8 +49,11 @@ class SiteWords(Strict):
     upload_timeout: float = Field(ge=30, le=1_000_000)
 
 
-def read_job(app: Path) -> tuple[JobConfig, str]:
-    """Read a deployed app's settings; return them with what is wrong with the app, or "".
+def read_job(app: Path) -> tuple[JobConfig, dict[str, str], str]:
+    """Read a deployed app's settings.
+
+    Returns:
+        The settings; the SHA-256 of the models that the server's half has beside it, by name; what is wrong, or "".
 
     Raises:
         ConfigError: it does not even look like a job of ours.
@@ -65,7 +70,8 @@ def read_job(app: Path) -> tuple[JobConfig, str]:
         raise ConfigError("its list of sites is not one")
     expected = {SERVER_FILE: server_configuration(job, server), SITE_FILE: site_configuration(job, site)}
     differing = (difference(files[name], expected[name], Path(name).name) for name in files)
-    return job, next(filter(None, differing), "")
+    models = {INITIAL: server.weights} if server.weights else {}
+    return job, models, next(filter(None, differing), "")
 
 
 def site_configuration(job: JobConfig, site: SiteWords) -> dict[str, Any]:
@@ -102,7 +108,7 @@ def server_configuration(job: JobConfig, server: ServerWords) -> dict[str, Any]:
     components = {
         "json_generator": _component(f"{widgets}.validation_json_generator.ValidationJsonGenerator", {}),
         "metrics_artifact_writer": _component(f"{widgets}.metrics_artifact_writer.MetricsArtifactWriter", {}),
-        "persistor": _component("pneumonia_fl.fl.persistor.GlobalModel", _network(job)),
+        "persistor": _component("pneumonia_fl.fl.persistor.GlobalModel", _network(job, server.weights)),
         **_receivers(job, server.resume_from),
     }
     return {
@@ -147,6 +153,7 @@ def _server_words(server: Any) -> ServerWords:
     given: Mapping[str, Any] = server["workflows"][0]["args"]
     components = {str(one["id"]): one["args"] for one in server["components"]}
     own = {name: given[name] for name in ServerWords.model_fields if name in given}
+    own["weights"] = components["persistor"].get("weights", "")
     own["tracking"] = [name for name in ("tensorboard", "mlflow") if f"{name}_receiver" in components]
     if experiment := components.get("mlflow_receiver", {}).get("experiment"):
         own["experiment"] = experiment
@@ -189,10 +196,11 @@ def _controller(job: JobConfig, server: ServerWords) -> dict[str, Any]:
     }
 
 
-def _network(job: JobConfig) -> dict[str, Any]:
+def _network(job: JobConfig, weights: str) -> dict[str, Any]:
     norm = "none" if job.algorithm.name == "fedbn" else job.model.norm
     size = job.site_settings().preprocess.size
-    return {"network": job.model.name, "norm": norm, "size": size, "seed": job.train.seed}
+    given = {"weights": weights} if weights else {}
+    return {"network": job.model.name, "norm": norm, "size": size, "seed": job.train.seed, **given}
 
 
 def _receivers(job: JobConfig, resume_from: str) -> dict[str, Any]:

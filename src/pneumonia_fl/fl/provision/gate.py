@@ -18,6 +18,7 @@ from nvflare.private.fed.app.default_app_validator import DefaultAppValidator
 
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.parent.expected_job import SERVER_FILE, SIGNATURE_FILES, SITE_FILE, read_job
+from pneumonia_fl.fl.parent.weights import FOLDER, is_weights, weights_problem
 from pneumonia_fl.text import printable
 
 SHIPS_CODE = "a job that ships code; submit it without --ship-code, or ask its IT for the policy 'relaxed'"
@@ -38,13 +39,14 @@ class SiteGate(AppValidator):
     def validate(self, app_folder: str) -> tuple[str, dict[str, Any]]:
         """Return the refusal ("" for none), and whether NVFlare shall ask for the right to bring code."""
         app = Path(app_folder)
-        reason, known = objection(app), {}
+        reason, known = objection(app, needs_weights=self.kind == SiteType.SERVER), {}
+        ours = not reason
         if reason and self.shipped_code:
             reason, known = DefaultAppValidator(self.kind).validate(app_folder)
             known = known | {AppValidationKey.BYOC: True}
         if reason:
             return f"{self.place} policy '{self.policy}' refuses {reason}", {}
-        AuditService.add_event(user="", action=ACTION, ref=app.parent.name, msg=f"sha256 {digest(app)}")
+        AuditService.add_event(user="", action=ACTION, ref=app.parent.name, msg=f"sha256 {digest(app, ours)}")
         return "", known
 
 
@@ -54,26 +56,35 @@ class ServerGate(SiteGate):
     place, kind = "server", SiteType.SERVER
 
 
-def objection(app: Path) -> str:
-    """Why a deployed app is not one of ours without code; "" when it is."""
+def objection(app: Path, needs_weights: bool = False) -> str:
+    """Why a deployed app is not one of ours without code; "" when it is.
+
+    Args:
+        app: the folder of the app.
+        needs_weights: whether the models that its configuration names must be there.
+    """
     if (app / str(WorkspaceConstants.CUSTOM_FOLDER_NAME)).exists():
         return SHIPS_CODE
     try:
         if extra := _other_files(app):
             return f"a job with more in it than a configuration: {extra}"
-        _, place = read_job(app)
+        _, models, place = read_job(app)
     except ConfigError as error:
         return f"a job that it cannot read: {printable(error)}"
     if place:
         return f"a job that is not what this version of pneumonia-fl makes: it differs at {printable(place)}"
-    return ""
+    problem = weights_problem(app, models, needs_weights)
+    return f"a job whose weights cannot be taken: {printable(problem)}" if problem else ""
 
 
-def digest(app: Path) -> str:
-    """Return the SHA-256 over the names and contents of an app's files: which configuration has run."""
+def digest(app: Path, ours: bool) -> str:
+    """Return the SHA-256 over the names and contents of an app's files: which configuration has run.
+
+    Without the weights of a job of ours: the configuration has their hash, and only the server has them.
+    """
     whole = hashlib.sha256()
     for path in sorted(path for path in app.rglob("*") if path.is_file() and not path.is_symlink()):
-        if path.name not in SIGNATURE_FILES:
+        if path.name not in SIGNATURE_FILES and not (ours and is_weights(app, path)):
             whole.update(f"{path.relative_to(app)}\n".encode(errors="surrogateescape"))
             whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()
@@ -81,10 +92,12 @@ def digest(app: Path) -> str:
 
 def _other_files(app: Path) -> str:
     """The first file, folder or link that has no business in a job without code."""
-    signatures = (f"{folder}{name}" for folder in ("", "config/") for name in SIGNATURE_FILES)
-    known = {*FILES, *signatures, "config"}
+    folders = ("config", FOLDER)
+    signatures = (str(Path(folder, name)) for folder in ("", *folders) for name in SIGNATURE_FILES)
+    known = {*FILES, *signatures, *folders}
     for path in sorted(app.rglob("*")):
         name = path.relative_to(app).as_posix()
-        if name not in known or path.is_symlink() or path.is_dir() != (name == "config"):
+        expected = name in known or is_weights(app, path)
+        if not expected or path.is_symlink() or path.is_dir() != (name in folders):
             return printable(name, 80)
     return ""
