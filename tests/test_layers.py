@@ -50,6 +50,7 @@ LAYERS = (
         "evaluation",
         "baseline",
         "comparison",
+        "pooling",
         "crosssite",
         "checkpoint",
         "predict",

@@ -11,7 +11,14 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from pneumonia_fl.errors import ConfigError
-from pneumonia_fl.learning import Algorithm, CrossSite, EarlyStopping, OperatingPoint
+from pneumonia_fl.learning import (
+    Algorithm,
+    CrossSite,
+    EarlyStopping,
+    Evaluation,
+    OperatingPoint,
+    SiteEvaluation,
+)
 from pneumonia_fl.overrides import with_overrides
 from pneumonia_fl.sections import (
     AugmentConfig,
@@ -35,6 +42,7 @@ class SiteSettings(Strict):
     algorithm: Algorithm
     operating_point: OperatingPoint
     cross_site: CrossSite = CrossSite()
+    evaluation: SiteEvaluation | None = None
     model: ModelConfig
     preprocess: Preprocess
     train: TrainConfig
@@ -68,6 +76,7 @@ class JobConfig(Strict):
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
     operating_point: OperatingPoint = Field(default_factory=OperatingPoint)
     cross_site: CrossSite = Field(default_factory=CrossSite)
+    evaluation: Evaluation | None = Field(None, description="Evaluate saved models, and train none.")
     model: ModelConfig = Field(default_factory=ModelConfig)
     preprocess: Preprocess | None = Field(
         None, description="Model input; `size` and decoding default to what the data was prepared with."
@@ -120,6 +129,7 @@ class JobConfig(Strict):
             algorithm=self.algorithm,
             operating_point=self.operating_point,
             cross_site=self.cross_site,
+            evaluation=self.evaluation and self.evaluation.for_sites(),
             model=self.model,
             preprocess=self.preprocess,
             train=self.train,

@@ -14,6 +14,7 @@ DATA_VARIABLE = "PNEUMONIA_FL_DATA"
 THREADS_VARIABLE = "PNEUMONIA_FL_THREADS"
 SITE_STATE_VARIABLE = "PNEUMONIA_FL_SITE_STATE"
 KEEP_MODEL_VARIABLE = "PNEUMONIA_FL_KEEP_MODEL"
+NO_EVALUATION_VARIABLE = "PNEUMONIA_FL_NO_EVALUATION"
 KIT_VARIABLE = "PNEUMONIA_FL_KIT"
 TRACKING_VARIABLE = "PNEUMONIA_FL_TRACKING_URI"
 RUN_VARIABLE = "PNEUMONIA_FL_RUN"
@@ -44,7 +45,7 @@ JOB_VARIABLES = (
 """What the process of a job is told of its parent's environment: a job must not find a password there."""
 SITE_JOB_VARIABLES = (
     *JOB_VARIABLES,
-    *(DATA_VARIABLE, THREADS_VARIABLE, SITE_STATE_VARIABLE, KEEP_MODEL_VARIABLE),
+    *(DATA_VARIABLE, THREADS_VARIABLE, SITE_STATE_VARIABLE, KEEP_MODEL_VARIABLE, NO_EVALUATION_VARIABLE),
 )
 SERVER_JOB_VARIABLES = (
     *JOB_VARIABLES,
@@ -94,6 +95,19 @@ def shares_model(site: str) -> bool:
     Sites named in `PNEUMONIA_FL_KEEP_MODEL` (`site-1,site-3`) do not.
     """
     return site not in os.environ.get(KEEP_MODEL_VARIABLE, "").split(",")
+
+
+def joins_evaluations(site: str) -> bool:
+    """Whether `site` evaluates saved models when a job asks for nothing else.
+
+    Sites named in `PNEUMONIA_FL_NO_EVALUATION` (`site-1,site-3`) do not.
+    """
+    return site not in os.environ.get(NO_EVALUATION_VARIABLE, "").split(",")
+
+
+def opt_out_of_evaluations(site: str) -> None:
+    """Have `joins_evaluations` be false for `site` in this process and those that it starts."""
+    os.environ[NO_EVALUATION_VARIABLE] = f"{os.environ.get(NO_EVALUATION_VARIABLE, '')},{site}"
 
 
 def keep_model(site: str) -> None:

@@ -27,6 +27,8 @@ def flatten(value: BaseModel, prefix: str = "") -> list[str]:
         item = getattr(value, key)
         if isinstance(item, BaseModel):
             words += flatten(item, f"{prefix}{key}.")
+        elif isinstance(item, Mapping):
+            words += [f"{prefix}{key}.{name}={_scalar(one)}" for name, one in item.items()]
         elif item is not None:
             words.append(f"{prefix}{key}={_scalar(item)}")
     return words

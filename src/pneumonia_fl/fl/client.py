@@ -20,14 +20,15 @@ from torch import nn
 from pneumonia_fl import __version__
 from pneumonia_fl.checkpoint import DataSummary, ModelCard
 from pneumonia_fl.config import SiteSettings, parse, parse_words
-from pneumonia_fl.data.store import SiteData, open_site
-from pneumonia_fl.environment import data_root, site_threads
-from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.data.store import open_site
+from pneumonia_fl.environment import site_threads
 from pneumonia_fl.evaluate import evaluate
 from pneumonia_fl.fl.algorithms.keeping import SiteState
 from pneumonia_fl.fl.algorithms.registry import site_algorithm
 from pneumonia_fl.fl.collect import model_card
-from pneumonia_fl.fl.local_models import LocalModels
+from pneumonia_fl.fl.local_models import LocalModels, problem
+from pneumonia_fl.fl.saved_models import SavedModels
+from pneumonia_fl.fl.site_data import check_size, own_root
 from pneumonia_fl.fl.messages import (
     CROSS_SITE,
     FIRST_JOB,
@@ -71,20 +72,21 @@ class Participant:
 
     def __init__(self, settings: SiteSettings, name: str) -> None:
         self._settings, self._name = settings, name
-        self._site: Site | None = None
+        self._site: Site | SavedModels | None = None
 
     def answer(self, message: flare.FLModel) -> flare.FLModel:
         """The site's answer, or a report of the problem without a path in it."""
         try:
-            self._site = self._site or Site(self._settings, self._name)
+            self._site = self._site or self._made()
             return self._site.answer(message)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             log.exception("%s %s", SITE_ERROR, text)
-            # NVFlare wants parameters or metrics in every answer.
-            return flare.FLModel(
-                metrics={"problem": 1.0}, meta={SITE_REPORT: {"problem": without_paths(text)}}
-            )
+            return problem(without_paths(text))
+
+    def _made(self) -> "Site | SavedModels":
+        kind = Site if self._settings.evaluation is None else SavedModels
+        return kind(self._settings, self._name)
 
 
 class Site:
@@ -94,8 +96,8 @@ class Site:
         self.settings = settings
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(site_threads(name) or torch.get_num_threads())
-        data = _own_data(name)
-        _check_data(data, settings)
+        data = open_site(own_root(), name)
+        check_size(data.info, settings)
         self.name = name
         self.train_data, self.validation_data = data.split("train"), data.split("val")
         self.model = build_model(
@@ -221,24 +223,6 @@ def _parse(argv: Sequence[str] | None) -> SiteSettings:
     parser = argparse.ArgumentParser(description="pneumonia-fl training at one site; NVFlare starts it.")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="a job setting")
     return parse_words(SiteSettings, parser.parse_args(argv).set, "job arguments")
-
-
-def _own_data(name: str) -> SiteData:
-    root = data_root()
-    if root is None:
-        raise ConfigError(
-            "PNEUMONIA_FL_DATA is not set; let it name the folder with this site's prepared data"
-        )
-    return open_site(root, name)
-
-
-def _check_data(data: SiteData, settings: SiteSettings) -> None:
-    have, want = data.info.preprocess.size, settings.preprocess.size
-    if have != want:
-        raise DataError(
-            f"the data is prepared at {have} px but the job wants {want} px; "
-            f"prepare it with --size {want}, or submit with preprocess.size={have}"
-        )
 
 
 if __name__ == "__main__":

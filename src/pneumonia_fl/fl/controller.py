@@ -108,10 +108,7 @@ class PooledFedAvg(CrossSiteFedAvg):
             self._close_door()
             self.open_state()
             self.journal.write("started", rounds=self._final_round, sites=sorted(self.book.sites))
-            super().run()
-            if self._latest is not None:
-                self._evaluate_final(self._latest.params)
-            lacking = self.evaluate_cross_site(self._matrix)
+            lacking = self._work()
         except Exception as error:
             self.cancel_all_tasks()
             self._end("stopped", str(error))
@@ -119,6 +116,13 @@ class PooledFedAvg(CrossSiteFedAvg):
             return
         aborted = self.abort_signal.triggered
         self._end("stopped" if aborted else "finished", "aborted" if aborted else lacking)
+
+    def _work(self) -> str:
+        """Do what the job is for; returns what is lacking in the end, or ""."""
+        super().run()
+        if self._latest is not None:
+            self._evaluate_final(self._latest.params)
+        return self.evaluate_cross_site(self._matrix)
 
     def _close_door(self) -> None:
         """Bound what sites send by the size of the model; not in the simulator, where all sites are one person's."""

@@ -18,7 +18,7 @@ from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
 from nvflare.client.config import ExchangeFormat
 
 from pneumonia_fl.config import SiteSettings, parse_words
-from pneumonia_fl.environment import keep_model, set_site_defaults
+from pneumonia_fl.environment import keep_model, opt_out_of_evaluations, set_site_defaults
 from pneumonia_fl.fl.kits import read_settings
 
 SITE_STATE_FOLDER = "pneumonia_fl_site_state"
@@ -70,6 +70,8 @@ class TrainerExecutor(ClientAPIExecutor):
             set_site_defaults(fl_ctx.get_identity_name(), data, own.threads, kit / SITE_STATE_FOLDER)
             if not own.share_local_model:
                 keep_model(fl_ctx.get_identity_name())
+            if not own.join_evaluations:
+                opt_out_of_evaluations(fl_ctx.get_identity_name())
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.START_RUN and self._backend is None:
             os._exit(TRAINER_DIED)

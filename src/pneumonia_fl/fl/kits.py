@@ -35,6 +35,8 @@ class LocalSettings(Strict):
     """Site: threads for training; None: all cores."""
     share_local_model: bool = True
     """Site: whether it sends its best local model when a job evaluates models across sites; see docs/cross-site.md."""
+    join_evaluations: bool = True
+    """Site: whether it evaluates saved models when a job asks for nothing else; see docs/cross-site.md."""
     tracking_uri: str | None = None
     """Server: the MLflow server that gets every job's metrics; None: a database file inside the job."""
 

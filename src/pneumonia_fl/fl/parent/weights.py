@@ -9,13 +9,16 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from pneumonia_fl.names import SITE_NAME
+
 FOLDER = "config/weights"
 """Below a deployed app."""
 INITIAL = "initial"
 """Name of the model with which the training begins."""
 SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 """How a hash is written. Bare, NVFlare would take it for a password in the job, and warn."""
-MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+MODEL_NAME = SITE_NAME
+"""A model may be a site's own."""
 MOST_BYTES = 1_000_000_000
 """All models of a job together; the largest network here has 100 MB."""
 
