@@ -132,7 +132,7 @@ class Evaluation(Strict):
 
     split: Split = Field("val", description="The split of each site that is read.")
     intervals: bool = Field(False, description="Have sites sample their patients, for pooled intervals.")
-    models: dict[ModelName, SavedModel] = Field(min_length=1, max_length=50, description="Models by name.")
+    models: dict[ModelName, SavedModel] = Field(min_length=1, max_length=10, description="Models by name.")
 
     def for_sites(self) -> SiteEvaluation:
         """The same without how the models decide."""

@@ -72,6 +72,10 @@ class SavedModelJudge(PooledFedAvg):
             self.lacks(site, "is not in this job")
         return "" if judged else f"no site evaluated a model: {self.reasons()}"
 
+    def snapshot(self) -> dict[str, Any]:
+        """How the job stands: it has no rounds."""
+        return {**super().snapshot(), "rounds": 0}
+
     def _judge(self, name: str, model: SavedModel, parameters: dict[str, Any]) -> int:
         """Have all sites evaluate a model; returns how many did."""
         found: dict[str, SiteReport] = {}
@@ -96,7 +100,7 @@ class SavedModelJudge(PooledFedAvg):
         data = FLModel(params=parameters, params_type=ParamsType.FULL, meta={CROSS_SITE: name})
         self.ask(VALIDATE_TASK, data, note)
         if sampled:
-            self._pool(name, model, found, sampled)
+            self._tell(name, model, found, sampled)
         return len(found)
 
     def _excuse(self, site: str, problem: str) -> None:
@@ -106,7 +110,7 @@ class SavedModelJudge(PooledFedAvg):
         self.book.accept(site, None, ONE)
         self.lacks(site, problem)
 
-    def _pool(
+    def _tell(
         self, name: str, model: SavedModel, found: dict[str, SiteReport], sampled: dict[str, Sampled]
     ) -> None:
         """Write down what the scores of all sites say together, and of each alone."""

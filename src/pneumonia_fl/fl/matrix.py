@@ -53,10 +53,12 @@ def matrix_of(events: list[Event]) -> dict[str, Any]:
     for site in sites:
         if unseen := [name for name, row in cells.items() if site not in row]:
             missing.setdefault(site, f"did not evaluate the global model: {', '.join(unseen)}")
+    asked = next((event for event in events if event["event"] == "evaluation_started"), None)
     for event in events:
         if event["event"] == "cross_site":
             cells.setdefault(event["model"], {}).update(_row({event["site"]: event["values"]}))
-    return matrix(SPLIT, list(cells), list(sites), cells, missing)
+    names = asked["models"] if asked else list(cells)
+    return matrix(asked["split"] if asked else SPLIT, names, list(sites), cells, missing)
 
 
 def _row(sites: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -35,7 +35,8 @@ def _run(options: argparse.Namespace) -> None:
     """Build the recipe from the run's `config.yml`, keep a copy of the job, run it."""
     run = RunFolder(options.run)
     sites = options.sites.split(",")
-    with recipe_for(load_job(run.config), tuple(sites), "simulator") as recipe:
+    models = {file.stem: file.read_bytes() for file in sorted(run.weights.glob("*.safetensors"))}
+    with recipe_for(load_job(run.config), tuple(sites), "simulator", models=models) as recipe:
         recipe.export(str(run.job))
         environment = SimEnv(
             clients=sites,
