@@ -104,9 +104,7 @@ def _rates(kind: Ints, right: Mask, rows: Ints, groups: int) -> Floats:
     return np.where(images > 0, hits / np.maximum(images, 1), np.nan)
 
 
-def _intervals(
-    metrics: Mapping[str, Any], samples: Floats, patients: Patients
-) -> dict[str, Interval | None]:
+def _intervals(metrics: Mapping[str, Any], samples: Floats, patients: Patients) -> dict[str, Interval | None]:
     found = {name: interval95(samples[:, k]) for k, name in enumerate(KEYS)}
     found["ece"] = reflected95(metrics["ece"], samples[:, KEYS.index("ece")])
     normal, ill, everybody = patients

@@ -196,7 +196,7 @@ def bins_of(margins: ArrayLike) -> Ints:
     """Number of the histogram's bin, 0 to 1023, of each margin."""
     # Divided before anything is added: a tiny negative margin must not round up to the edge at 0.
     bins = np.clip(np.floor(np.asarray(margins, np.float64) / WIDTH) + BINS // 2, 0, BINS - 1)
-    return bins.astype(np.int64)
+    return np.asarray(bins, np.int64)
 
 
 def bin_centres() -> Floats:

@@ -2,8 +2,8 @@
 
 Each site draws samples of its own patients, and tells for each how many of its images fall into a few cells: stretches
 of the score histogram of a class. A pooled sample is the sum over the sites, which is the bootstrap stratified by site.
-Inside a cell the images of a sample are drawn independently from the site's histogram. So what cells carry is how
-patients' images belong together; the spread of single images is exact whatever the cells.
+Inside a cell the images of a sample are drawn from the site's histogram, as many together as a patient has on average.
+So what cells carry is how patients' images belong together; where single images lie is exact whatever the cells.
 
 What a site reveals beside its histogram: how the numbers of images in two cells vary together, over its own samples,
 whose seed it keeps to itself. A cell holds images of at least five patients, so that no image has one of its own.
@@ -21,7 +21,7 @@ from pneumonia_fl.assessment import Patients, describe, patients_of, statistics_
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.intervals import resample
-from pneumonia_fl.metrics import BINS, Ints, ScoreHistogram, bin_centres, bins_of
+from pneumonia_fl.metrics import BINS, Floats, Ints, ScoreHistogram, bin_centres, bins_of
 from pneumonia_fl.scaling import Scaling
 
 REPLICATES = 1000
@@ -70,8 +70,11 @@ class Sampled:
             [_cell_of(starts[0], bins), len(starts[0]) + _cell_of(starts[1], bins)],
         )
         size = len(starts[0]) + len(starts[1])
-        seed = int.from_bytes(hashlib.sha256(secret).digest())
-        drawn = resample(data.patients, lambda rows: np.bincount(cell[rows], minlength=size), REPLICATES, seed)
+
+        def count(rows: Ints) -> Floats:
+            return np.bincount(cell[rows], minlength=size).astype(np.float64)
+
+        drawn = resample(data.patients, count, REPLICATES, int.from_bytes(hashlib.sha256(secret).digest()))
         histogram = ScoreHistogram.from_scores(margins, data.labels)
         return cls(histogram, patients_of(data), (starts[0], starts[1]), drawn.astype(np.int32))
 
@@ -92,21 +95,28 @@ class Sampled:
         if found.dtype.kind not in "iu" or found.shape != (REPLICATES, len(observed)):
             raise DataError(f"its samples are {found.dtype} {list(found.shape)}")
         error = FAR * found.std(0) / REPLICATES**0.5
-        if found.min() < 0 or (found > observed * everybody).any() or (abs(found.mean(0) - observed) > error).any():
+        if (
+            found.min() < 0
+            or (found > observed * everybody).any()
+            or (abs(found.mean(0) - observed) > error).any()
+        ):
             raise DataError("its samples are not those of its histogram")
 
     def spread(self, rng: np.random.Generator) -> Ints:
         """Draw histograms, int64 (REPLICATES, 2, BINS), that have as many images in each cell as the samples."""
         found = np.zeros((REPLICATES, 2, BINS), np.int64)
-        column = 0
+        columns = iter(self.replicates.T)
         for label, starts in enumerate(self.starts):
+            together = round(self.histogram.counts[label].sum() / max(self.patients[label], 1)) or 1
             for start, end in zip(starts, (*starts[1:], BINS), strict=True):
-                counts = self.histogram.counts[label, start:end]
-                if counts.any():
-                    found[:, label, start:end] = rng.multinomial(
-                        self.replicates[:, column], counts / counts.sum()
+                images, drawn = self.histogram.counts[label, start:end], next(columns)
+                if images.any():
+                    share = images / images.sum()
+                    groups, rest = (
+                        rng.multinomial(drawn // together, share),
+                        rng.multinomial(drawn % together, share),
                     )
-                column += 1
+                    found[:, label, start:end] = together * groups + rest
         return found
 
     def _observed(self) -> Ints:

@@ -27,8 +27,6 @@ from pneumonia_fl.fl.algorithms.keeping import SiteState
 from pneumonia_fl.fl.algorithms.registry import site_algorithm
 from pneumonia_fl.fl.collect import model_card
 from pneumonia_fl.fl.local_models import LocalModels, problem
-from pneumonia_fl.fl.saved_models import SavedModels
-from pneumonia_fl.fl.site_data import check_size, own_root
 from pneumonia_fl.fl.messages import (
     CROSS_SITE,
     FIRST_JOB,
@@ -40,6 +38,8 @@ from pneumonia_fl.fl.messages import (
     series,
     without_paths,
 )
+from pneumonia_fl.fl.saved_models import SavedModels
+from pneumonia_fl.fl.site_data import check_size, own_root
 from pneumonia_fl.journal import LOSS_POINTS
 from pneumonia_fl.metrics import Metrics, ScoreHistogram, summarise
 from pneumonia_fl.model import build_model

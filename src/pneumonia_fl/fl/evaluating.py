@@ -63,11 +63,13 @@ class SavedModelJudge(PooledFedAvg):
         app = Path(self.fl_ctx.get_prop(FLContextKey.APP_ROOT))
         hashes = {name: model.sha256 for name, model in self._wanted.models.items()}
         split = self._wanted.split
-        self.journal.write("evaluation_started", split=split, models=list(hashes), sites=sorted(self.book.sites))
+        self.journal.write(
+            "evaluation_started", split=split, models=list(hashes), sites=sorted(self.book.sites)
+        )
         judged = 0
         for name, model in self._wanted.models.items():
             if not self.abort_signal.triggered:
-                judged += self._judge(name, model, carried(app, name, hashes, self.persistor.model))
+                judged += self._judge(name, model, dict(carried(app, name, hashes, self.persistor.model)))
         for site in sorted(self.book.sites.keys() - {client.name for client in self.engine.get_clients()}):
             self.lacks(site, "is not in this job")
         return "" if judged else f"no site evaluated a model: {self.reasons()}"

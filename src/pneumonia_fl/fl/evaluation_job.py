@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumonia_fl.checkpoint import ModelCard, load_model
+from pneumonia_fl.checkpoint import CARD, ModelCard, load_model
 from pneumonia_fl.config import JobConfig, parse
 from pneumonia_fl.data.files import inner_folder, write_atomic
 from pneumonia_fl.data.manifest import read_info
 from pneumonia_fl.environment import cpu_count
-from pneumonia_fl.errors import CheckpointError, ConfigError
+from pneumonia_fl.errors import CheckpointError, ConfigError, RunError
 from pneumonia_fl.evaluation import Evaluation, model_folder, of_model
+from pneumonia_fl.fl.algorithms.keeping import MODEL
 from pneumonia_fl.fl.carried import pack
+from pneumonia_fl.fl.local_models import LOCAL
 from pneumonia_fl.fl.matrix import matrix_of
 from pneumonia_fl.fl.plan import plan, share_cores
 from pneumonia_fl.fl.simulator import simulate
@@ -47,6 +49,22 @@ def subject(name: str, path: Path) -> Subject:
     """
     model, card = load_model(model_folder(path))
     return Subject(name, card, pack(model.state_dict()))
+
+
+def model_paths(run: RunFolder, wanted: Sequence[str]) -> dict[str, Path]:
+    """Where a run has the models with these names: `best`, `last`, or the site whose own one it is.
+
+    Raises:
+        RunError: it has not one of them.
+    """
+    there = {"best": run.model, "last": run.model_last}
+    for name in (LOCAL, MODEL):  # a personal model, where the algorithm makes one, goes before
+        there |= {path.parent.name: path for path in sorted(run.sites.glob(f"*/{name}"))}
+    there = {name: path for name, path in there.items() if (path / CARD).is_file()}
+    if not wanted or (lacking := [name for name in wanted if name not in there]):
+        what = ", ".join(lacking) if wanted else ""
+        raise RunError(f"{run.path} has no model {what}; it has: {', '.join(there) or 'none'}")
+    return {name: there[name] for name in wanted}
 
 
 def evaluation_job(name: str, subjects: Sequence[Subject], split: str, intervals: bool) -> JobConfig:

@@ -22,6 +22,15 @@ def write_matrix(run: RunFolder) -> None:
     found = matrix_of(read_journal(run.journal))
     if not any(found["cells"].values()):
         return
+    keep_matrix(run, found)
+
+
+def keep_matrix(run: RunFolder, found: Mapping[str, Any]) -> None:
+    """Write a matrix into its run folder, in the place of an earlier one.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     write_atomic(run.cross_site, json.dumps(found, indent=2).encode())
     draw_matrix(run.path, found)
 

@@ -89,7 +89,7 @@ class SavedModels:
         file = _readings(self._name)
         private_folder(file.parent)
         earlier = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        times = 1 + sum(json.loads(line)["split"] == split for line in earlier)
+        times: int = 1 + sum(json.loads(line)["split"] == split for line in earlier)
         line = {"time": round(time.time(), 3), "split": split, "model": digest, "images": images}
         with open(file, "a", encoding="utf-8", opener=private) as lines:
             lines.write(json.dumps(line) + "\n")
