@@ -89,7 +89,8 @@ class Sampled:
                 raise DataError("its cells are not stretches of a histogram")
         normal, ill, everybody = self.patients
         images = self.histogram.counts.sum(1)
-        if not max(normal, ill) <= everybody <= normal + ill or (images < (normal, ill)).any():
+        fits = all(own <= n and (own > 0) == (n > 0) for own, n in zip((normal, ill), images, strict=True))
+        if not fits or not max(normal, ill) <= everybody <= normal + ill:
             raise DataError("its numbers of patients contradict its images")
         observed, found = self._observed(), self.replicates
         if found.dtype.kind not in "iu" or found.shape != (REPLICATES, len(observed)):

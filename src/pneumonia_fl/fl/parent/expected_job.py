@@ -111,7 +111,7 @@ def server_configuration(job: JobConfig, server: ServerWords) -> dict[str, Any]:
     components = {
         "json_generator": _component(f"{widgets}.validation_json_generator.ValidationJsonGenerator", {}),
         "metrics_artifact_writer": _component(f"{widgets}.metrics_artifact_writer.MetricsArtifactWriter", {}),
-        "persistor": _component("pneumonia_fl.fl.persistor.GlobalModel", _network(job, server.weights)),
+        "persistor": _component("pneumonia_fl.fl.persistor.GlobalModel", _network(job, "" if job.evaluation else server.weights)),
         **_receivers(job, server.resume_from),
     }
     return {
