@@ -141,6 +141,11 @@ def test_a_model_that_is_missing_changed_or_not_named_is_refused(exported: Path,
     assert "does not name 'third'" in SERVER.validate(str(app))[0]
 
 
+def test_a_job_that_evaluates_is_not_made_without_its_models(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is made by `pneumonia-fl evaluate`"):
+        export_job(*evaluation(), tmp_path)
+
+
 def test_settings_arrive_at_the_site_as_they_were_sent() -> None:
     settings = evaluation(subject("best"), subject("North-1", seed=6))[0].site_settings()
     assert parse_words(SiteSettings, flatten(settings), "the test") == settings

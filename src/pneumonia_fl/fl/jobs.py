@@ -161,8 +161,13 @@ def recipe_for(
     absolute names stay in the configuration as they are (NVFLARE-2.9 §1.7).
 
     Raises:
-        ConfigError: the job cannot have this form.
+        ConfigError: the job cannot have this form, or evaluates models that are not here.
     """
+    if models.keys() != (job.evaluation.models.keys() if job.evaluation else set()):
+        raise ConfigError(
+            "a job that evaluates saved models is made by `pneumonia-fl evaluate` or `pneumonia-fl cross-site`, which "
+            "bring the models"
+        )
     if weights is None and job.model.pretrained == "imagenet" and not resume_from:
         weights = pack(_pretrained(job))
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):

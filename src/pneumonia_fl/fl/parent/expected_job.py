@@ -108,10 +108,11 @@ def server_configuration(job: JobConfig, server: ServerWords) -> dict[str, Any]:
     """Return `config_fed_server.json` of a job."""
     path, arguments = _judge(job, server) if job.evaluation else _controller(job, server)
     widgets = "nvflare.app_common.widgets"
+    begin = "" if job.evaluation else server.weights
     components = {
         "json_generator": _component(f"{widgets}.validation_json_generator.ValidationJsonGenerator", {}),
         "metrics_artifact_writer": _component(f"{widgets}.metrics_artifact_writer.MetricsArtifactWriter", {}),
-        "persistor": _component("pneumonia_fl.fl.persistor.GlobalModel", _network(job, "" if job.evaluation else server.weights)),
+        "persistor": _component("pneumonia_fl.fl.persistor.GlobalModel", _network(job, begin)),
         **_receivers(job, server.resume_from),
     }
     return {
