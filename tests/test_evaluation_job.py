@@ -9,13 +9,15 @@ import pytest
 import torch
 from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.fuel.sec.audit import AuditService
+from typer.testing import CliRunner
 
 from job_changes import argument, edit
 from pneumonia_fl.checkpoint import save_model
+from pneumonia_fl.cli.main import app
 from pneumonia_fl.config import SiteSettings, parse_words
 from pneumonia_fl.data.store import open_split
-from pneumonia_fl.environment import DATA_VARIABLE, NO_EVALUATION_VARIABLE, SITE_STATE_VARIABLE
-from pneumonia_fl.errors import CheckpointError, ConfigError, DataError, RunError
+from pneumonia_fl.environment import DATA_VARIABLE, KIT_VARIABLE, NO_EVALUATION_VARIABLE, SITE_STATE_VARIABLE
+from pneumonia_fl.errors import CheckpointError, ConfigError, DataError, PneumoniaFLError, RunError
 from pneumonia_fl.evaluate import margins
 from pneumonia_fl.fl.evaluating import _sampled
 from pneumonia_fl.fl.evaluation_job import chosen, evaluation_job, found_of, model_paths
@@ -287,6 +289,7 @@ def test_models_of_a_run_are_found_by_name(tmp_path: Path) -> None:
     assert model_paths(run, ["site-1", "best", "last"]) == dict(
         sorted(places.items(), key=lambda p: p[0] != "site-1")
     )
+    assert list(model_paths(run, [])) == ["best", "last"]
     with pytest.raises(RunError, match="has no model worst; it has: best, last, site-1"):
         model_paths(run, ["best", "worst"])
 
@@ -305,3 +308,29 @@ def test_sites_that_are_not_there_and_splits_that_no_site_has_are_refused() -> N
         chosen(["c", "a"], ["b", "a"])
     with pytest.raises(ConfigError, match="split"):
         evaluation(split="train")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("evaluate RUN", "name the images: --source DATA, or the hospitals: --kit KIT"),
+        ("evaluate RUN --source data --sites a", "name the images"),
+        ("evaluate RUN --source data --kit kit", "give one"),
+        ("evaluate RUN --federated", "no kit selected"),
+        ("cross-site RUN", "say who evaluates: --data DIR for the simulator, or --kit KIT for the hospitals"),
+        ("cross-site RUN --data data --kit kit", "give one"),
+        ("cross-site RUN --models worst", "has no model worst; it has: best"),
+        ("cross-site RUN/model", "is not a run folder"),
+        ("cross-site 1a2b3c4d", "no kit selected"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_starts(
+    line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path / "run" / "model", build_model(size=SPEC.size, seed=5).state_dict(), CARD)
+    (tmp_path / "run" / "run.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(KIT_VARIABLE, raising=False)
+    done = CliRunner().invoke(app, line.replace("RUN", "run").split())
+    assert isinstance(done.exception, PneumoniaFLError)
+    assert said in str(done.exception)

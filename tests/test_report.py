@@ -460,5 +460,11 @@ def test_an_evaluation_at_the_sites_names_each_and_who_took_no_part(tmp_path: Pa
     values = read_json(file)
     write_json(file, values | {"sites": {"asia": alone}, "missing": {"us": "takes no part in evaluations"}})
     page = outline(run).text
-    for words in ("asia", "0.912", "0.800 to 0.970", "takes no part in evaluations", "each site drew the samples"):
+    for words in (
+        "asia",
+        "0.912",
+        "0.800 to 0.970",
+        "takes no part in evaluations",
+        "each site drew the samples",
+    ):
         assert words in page

@@ -16,7 +16,12 @@ Target = Annotated[
     str, typer.Argument(metavar="RUN|ID", help="A run folder, or the id of a job on the server.")
 ]
 Models = Annotated[
-    str, typer.Option("--models", help="best, last, or the site whose own model it is; commas between.")
+    str | None,
+    typer.Option(
+        "--models",
+        help="best, last, or the site whose own model it is; commas between. Default: best and last.",
+        show_default=False,
+    ),
 ]
 Data = Annotated[
     Path | None,
@@ -33,7 +38,7 @@ def cross_site(
     target: Target,
     kit: Kit = None,
     data: Data = None,
-    models: Models = "best,last",
+    models: Models = None,
     sites: Sites = None,
     study: Study = "default",
     out: Out = None,

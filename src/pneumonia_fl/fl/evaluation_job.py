@@ -52,7 +52,7 @@ def subject(name: str, path: Path) -> Subject:
 
 
 def model_paths(run: RunFolder, wanted: Sequence[str]) -> dict[str, Path]:
-    """Where a run has the models with these names: `best`, `last`, or the site whose own one it is.
+    """Where a run has the models with these names: `best`, `last`, or the site whose own one it is; none: best and last.
 
     Raises:
         RunError: it has not one of them.
@@ -61,9 +61,9 @@ def model_paths(run: RunFolder, wanted: Sequence[str]) -> dict[str, Path]:
     for name in (LOCAL, MODEL):  # a personal model, where the algorithm makes one, goes before
         there |= {path.parent.name: path for path in sorted(run.sites.glob(f"*/{name}"))}
     there = {name: path for name, path in there.items() if (path / CARD).is_file()}
-    if not wanted or (lacking := [name for name in wanted if name not in there]):
-        what = ", ".join(lacking) if wanted else ""
-        raise RunError(f"{run.path} has no model {what}; it has: {', '.join(there) or 'none'}")
+    wanted = wanted or [name for name in ("best", "last") if name in there] or ["best"]
+    if lacking := [name for name in wanted if name not in there]:
+        raise RunError(f"{run.path} has no model {', '.join(lacking)}; it has: {', '.join(there) or 'none'}")
     return {name: there[name] for name in wanted}
 
 
