@@ -119,7 +119,9 @@ def changed(found: Sampled, **values: object) -> Sampled:
     [
         lambda s: {"replicates": s.replicates[:-1]},
         lambda s: {"replicates": s.replicates.astype(np.float64)},
+        lambda s: {"replicates": s.replicates.astype(np.int64)},
         lambda s: {"replicates": -s.replicates},
+        lambda s: {"replicates": np.concatenate([s.replicates[:-1], 0 * s.replicates[:1]])},
         lambda s: {"replicates": s.replicates * 2},
         lambda s: {"replicates": np.full_like(s.replicates, 2**31 - 1)},
         lambda s: {"replicates": s.replicates[:, ::-1].copy()},

@@ -15,7 +15,7 @@ from pneumonia_fl.learning import (
     Algorithm,
     CrossSite,
     EarlyStopping,
-    Evaluation,
+    Evaluating,
     OperatingPoint,
     SiteEvaluation,
 )
@@ -76,7 +76,7 @@ class JobConfig(Strict):
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
     operating_point: OperatingPoint = Field(default_factory=OperatingPoint)
     cross_site: CrossSite = Field(default_factory=CrossSite)
-    evaluation: Evaluation | None = Field(None, description="Evaluate saved models, and train none.")
+    evaluation: Evaluating | None = Field(None, description="Evaluate saved models, and train none.")
     model: ModelConfig = Field(default_factory=ModelConfig)
     preprocess: Preprocess | None = Field(
         None, description="Model input; `size` and decoding default to what the data was prepared with."

@@ -120,14 +120,14 @@ class SavedModel(Strict):
 
 
 class SiteEvaluation(Strict):
-    """What sites need to know of an `Evaluation`."""
+    """What sites need to know of an `evaluation`."""
 
     split: Split
     intervals: bool
     models: dict[ModelName, Hash]
 
 
-class Evaluation(Strict):
+class Evaluating(Strict):
     """Saved models that every site evaluates; nothing is trained. `evaluate` and `cross-site` write this section."""
 
     split: Split = Field("val", description="The split of each site that is read.")

@@ -46,7 +46,7 @@ class Sampled:
         histogram: of all its images.
         patients: with a normal image, with pneumonia, and all.
         starts: first bin of each cell of both classes; the first cell begins at 0.
-        replicates: int (REPLICATES, cells of both classes), images in each cell in samples of the patients.
+        replicates: int32 (REPLICATES, cells of both classes), images in each cell in samples of the patients.
     """
 
     histogram: ScoreHistogram
@@ -93,11 +93,12 @@ class Sampled:
         if not fits or not max(normal, ill) <= everybody <= normal + ill:
             raise DataError("its numbers of patients contradict its images")
         observed, found = self._observed(), self.replicates
-        if found.dtype.kind not in "iu" or found.shape != (REPLICATES, len(observed)):
+        if found.dtype != np.int32 or found.shape != (REPLICATES, len(observed)):
             raise DataError(f"its samples are {found.dtype} {list(found.shape)}")
         error = FAR * found.std(0) / REPLICATES**0.5
         if (
             found.min() < 0
+            or not found.any(1).all()
             or (found > observed * everybody).any()
             or (abs(found.mean(0) - observed) > error).any()
         ):

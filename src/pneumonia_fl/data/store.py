@@ -109,7 +109,10 @@ def open_split(root: Path, site: str, split: str) -> tuple[DatasetInfo, ImageSet
         data = SiteData.open(root / TEST)
         images = data.split(TEST, site)
     if not len(images):
-        raise DataError(f"site {site!r} has no images in split {split}")
+        hint = (
+            "; they lie in the folder `test` beside the site's, in the folder above" if split == TEST else ""
+        )
+        raise DataError(f"site {site!r} has no images in split {split}{hint}")
     return data.info, images
 
 

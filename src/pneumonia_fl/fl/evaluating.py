@@ -17,7 +17,7 @@ from pneumonia_fl.fl.carried import carried
 from pneumonia_fl.fl.controller import PooledFedAvg
 from pneumonia_fl.fl.messages import CROSS_SITE, OPTED_OUT, REPLICATES, VALIDATE_TASK
 from pneumonia_fl.fl.site_report import SiteProblem, SiteReport
-from pneumonia_fl.learning import Evaluation, SavedModel
+from pneumonia_fl.learning import Evaluating, SavedModel
 from pneumonia_fl.metrics import summarise
 from pneumonia_fl.pooling import Sampled, assess_pooled
 from pneumonia_fl.scaling import Scaling
@@ -57,7 +57,7 @@ class SavedModelJudge(PooledFedAvg):
             task_check_period=task_check_period,
         )
         self.evaluation = evaluation
-        self._wanted = parse(Evaluation, evaluation or {}, "evaluation")
+        self._wanted = parse(Evaluating, evaluation or {}, "evaluation")
 
     def _work(self) -> str:
         app = Path(self.fl_ctx.get_prop(FLContextKey.APP_ROOT))

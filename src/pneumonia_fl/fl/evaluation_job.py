@@ -52,7 +52,9 @@ def subject(name: str, path: Path) -> Subject:
 
 
 def model_paths(run: RunFolder, wanted: Sequence[str]) -> dict[str, Path]:
-    """Where a run has the models with these names: `best`, `last`, or the site whose own one it is; none: best and last.
+    """Where a run has the models with these names: `best`, `last`, or the site whose own one it is.
+
+    Without a name best and last, as far as they are there.
 
     Raises:
         RunError: it has not one of them.

@@ -57,8 +57,9 @@ def matrix_of(events: list[Event]) -> dict[str, Any]:
     reasons: dict[str, list[str]] = {}
     for event in events:
         if event["event"] == "cross_site_missing":
-            reasons.setdefault(event["site"], []).append(event["reason"])
-    missing = {site: "; ".join(said) for site, said in reasons.items()}
+            said = reasons.setdefault(event["site"], [])
+            said += [event["reason"]] if event["reason"] not in said else []
+    missing = {site: "; ".join(all_of) for site, all_of in reasons.items()}
     for site in sites:
         if unseen := [name for name, row in cells.items() if site not in row]:
             missing.setdefault(site, f"did not evaluate the global model: {', '.join(unseen)}")
