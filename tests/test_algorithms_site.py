@@ -174,7 +174,7 @@ def test_a_real_site_keeps_its_state_below_its_kit(tmp_path: Path, monkeypatch: 
     for variable in (SITE_STATE_VARIABLE, "PNEUMONIA_FL_DATA", "PNEUMONIA_FL_THREADS", "OMP_WAIT_POLICY"):
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)
-    set_site_defaults("clinic", None, None, tmp_path / "kit")
+    set_site_defaults("clinic", None, None, tmp_path / "kit", {})
     state = SiteState.of("clinic", "b1ef")
     state.save(0, {"x": torch.ones(2)})
     assert state.folder == tmp_path / "kit" / "b1ef"

@@ -187,8 +187,8 @@ def test_a_pytorch_file_without_a_state_dict_is_refused(tmp_path: Path, content:
         ("", "not a model card"),
         ("{}", "not a model card"),
         (
-            CARD_VALUE.model_dump_json().replace('"version":3', '"version":4'),
-            "version 4, this program reads 1 to 3",
+            CARD_VALUE.model_dump_json().replace('"version":4', '"version":5'),
+            "version 5, this program reads 1 to 4",
         ),
         (CARD_VALUE.model_dump_json().replace('"job"', '"jobs"'), "not a model card"),
         (CARD_VALUE.model_dump_json().replace('"size":32', '"size":100000'), "preprocess.size: .*1024"),

@@ -10,7 +10,16 @@ from pneumonia_fl.environment import data_root, site_threads
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.learning import Algorithm, OperatingPoint
 from pneumonia_fl.overrides import flatten, with_overrides
-from pneumonia_fl.sections import AugmentConfig, MLflowConfig, ModelConfig, Preprocess, TrainConfig
+from pneumonia_fl.sections import (
+    AugmentConfig,
+    MLflowConfig,
+    ModelConfig,
+    Origin,
+    Preprocess,
+    SiteConfig,
+    SiteTrain,
+    TrainConfig,
+)
 
 LEAST: dict[str, Any] = {"name": "job", "preprocess": {"size": 64}}
 
@@ -86,6 +95,7 @@ def test_site_settings_hold_nothing_of_the_server() -> None:
         "preprocess",
         "train",
         "augment",
+        "sites",
     }
 
 
@@ -211,7 +221,17 @@ def test_yaml_cannot_make_objects(tmp_path: Path) -> None:
 
 
 def test_every_key_is_described() -> None:
-    kinds = (JobConfig, Preprocess, ModelConfig, AugmentConfig, TrainConfig, MLflowConfig)
+    kinds = (
+        JobConfig,
+        Preprocess,
+        ModelConfig,
+        Origin,
+        AugmentConfig,
+        TrainConfig,
+        SiteConfig,
+        SiteTrain,
+        MLflowConfig,
+    )
     for kind in kinds:
         for name, field in kind.model_fields.items():
             nested = hasattr(field.annotation, "model_fields")

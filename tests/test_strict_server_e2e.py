@@ -1,6 +1,10 @@
-"""A strict server, live: a job runs only if it is what the recipe makes; nothing else of it ever runs."""
+"""A strict server, live: a job runs only if it is what the recipe makes; nothing else of it ever runs.
+
+What a job may bring beside its configuration, a saved model, works there too.
+"""
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,17 +17,18 @@ from conftest import pneumonia_fl, read_json
 from federation import LEAD, SERVER, SITES, Federation, free_port, provision_kits, running
 from job_changes import MARK, REFUSED
 from pneumonia_fl.assessment import assess
-from pneumonia_fl.checkpoint import ModelCard, load_model, save_model
+from pneumonia_fl.checkpoint import ModelCard, load_model, read_card, save_model
 from pneumonia_fl.config import load_job
 from pneumonia_fl.crosssite import CELL
 from pneumonia_fl.data.store import concatenate, open_site, open_split
 from pneumonia_fl.evaluate import evaluate, margins
 from pneumonia_fl.fl import evaluation_job
 from pneumonia_fl.fl.jobs import export_job
+from pneumonia_fl.fl.parent.weights import sha256_of
 from pneumonia_fl.jobfiles import find_job
 from pneumonia_fl.metrics import summarise
 from pneumonia_fl.model import build_model
-from pneumonia_fl.sections import ModelConfig, Preprocess
+from pneumonia_fl.sections import ModelConfig, Origin, Preprocess
 from refusals import Audit, audit_from_now
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -38,6 +43,7 @@ LIVE = (
     "a configuration in another format",
     "a configuration in a sub-folder",
     "a variable of the environment",
+    "weights that nothing names",
     "a job to resume that is a path",
     "a tracking server at a site",
 )
@@ -151,3 +157,55 @@ def test_models_that_exist_are_evaluated_across_sites_on_demand(strict: Federati
     images = open_site(strict.data, SITES[0]).split("val")
     by_hand = asdict(summarise(evaluate(model, images, card.preprocess)))
     assert matrix["cells"]["best"][SITES[0]] == pytest.approx({key: by_hand[key] for key in CELL}, abs=1e-6)
+
+
+def test_a_job_goes_on_from_a_saved_model_with_settings_for_single_sites(
+    strict: Federation, tmp_path: Path
+) -> None:
+    saved, run, (capped, own, _) = tmp_path / "at home" / "mine", tmp_path / "run", SITES
+    state = build_model("small_resnet", "batch", 32, seed=3).state_dict()
+    card = ModelCard(job="x", round=3, seed=1, model=ModelConfig(), preprocess=Preprocess(size=32))
+    save_model(saved, state, card)
+    settings = strict.kit(capped) / "local" / "pneumonia_fl.yml"
+    before = settings.read_text()
+    settings.write_text(before.replace("max_batch_size:", "max_batch_size: 4"))
+    words = [
+        f"sites.{own}.weight=0.5",
+        f"sites.{own}.train.local_epochs=2",
+        "rounds=1",
+        "train.local_epochs=1",
+    ]
+    sets = [part for word in words for part in ("--set", word)]
+    try:
+        done = pneumonia_fl(
+            "run",
+            "smoke",
+            "--env",
+            "prod",
+            "--kit",
+            strict.kit(LEAD),
+            "--init-from",
+            saved,
+            *sets,
+            "--out",
+            run,
+        )
+    finally:
+        settings.write_text(before)
+    assert done.returncode == 0, done.stderr
+    began = read_json(run / "metrics.json")["rounds"][0]
+    trained = {site: (values["train_samples"], values["steps"]) for site, values in began["sites"].items()}
+    seen = read_card(run / "model")
+    assert seen.data is not None
+    images = {site: sum(counts["train"].values()) for site, counts in seen.data.counts.items()}
+    assert {site: samples for site, (samples, _) in trained.items()} == images | {own: 2 * images[own]}
+    assert trained[capped][1] == math.ceil(images[capped] / 4)
+    assert seen.init_from == Origin(name="mine, round 3", weights=sha256_of(saved / "model.safetensors"))
+    written = [file for file in run.rglob("*") if file.is_file()]
+    assert not [file for file in written if b"at home" in file.read_bytes()]
+    assert (
+        f"{capped} trained within its own limits from round 1 on: batch_size 4."
+        in (run / "report.html").read_text()
+    )
+    for site in SITES:
+        assert not [file for file in strict.kit(site).rglob("*.safetensors") if "weights" in file.parts]

@@ -23,7 +23,7 @@ from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.json_files import read_limited
 from pneumonia_fl.model import build_model
 from pneumonia_fl.scaling import Scaling
-from pneumonia_fl.sections import ModelConfig, Preprocess
+from pneumonia_fl.sections import ModelConfig, Origin, Preprocess
 from pneumonia_fl.strict import Strict
 from pneumonia_fl.text import VALUE_LIMIT, printable
 
@@ -59,16 +59,18 @@ class DataSummary(Strict):
 class ModelCard(Strict):
     """What a person or a program must know to use the weights that lie beside it.
 
-    Version 1 had no temperature (1.0) and no operating point (its threshold is Youden's), version 2 no offset (0.0).
+    Version 1 had no temperature (1.0) and no operating point (its threshold is Youden's), version 2 no offset (0.0),
+    version 3 no origin (None).
     """
 
-    version: Literal[1, 2, 3] = 3
+    version: Literal[1, 2, 3, 4] = 4
     job: Line = Field(description="Name of the job that trained the model.")
     round: int = Field(ge=0, description="Round after which these weights were the global model, from 1.")
     averaged: int = Field(
         0, ge=0, description="Mean of so many last global models, judged as one more round; 0: none."
     )
     seed: int
+    init_from: Origin | None = Field(None, description="The saved model with which the training began.")
     model: ModelConfig
     preprocess: Preprocess
     classes: tuple[Line, Line] = Field(CLASS_NAMES, description="Meaning of the two logits.")
@@ -225,7 +227,7 @@ def _card_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     if where == "version":
-        return f"model card of version {first['input']!r}, this program reads 1 to 3; update pneumonia-fl"
+        return f"model card of version {first['input']!r}, this program reads 1 to 4; update pneumonia-fl"
     return f"not a model card ({where + ': ' if where else ''}{first['msg']})"
 
 

@@ -1,14 +1,15 @@
 """The typed job configuration: what a file in `jobs/` may say, with its unit and its default.
 
-Unknown keys, wrong types and contradictions are errors. Paths, credentials and anything else that belongs to
-one site never stand in a job; where a site's data lies is the site's own setting (`PNEUMONIA_FL_DATA`).
+Unknown keys, wrong types and contradictions are errors. Paths, credentials and anything else that belongs to one site
+never travel with a job: the path in `init_from` becomes a name and a hash, and where a site's data lies is the site's
+own setting (`PNEUMONIA_FL_DATA`).
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.learning import (
@@ -19,19 +20,32 @@ from pneumonia_fl.learning import (
     OperatingPoint,
     SiteEvaluation,
 )
+from pneumonia_fl.names import site_problem
 from pneumonia_fl.overrides import with_overrides
 from pneumonia_fl.sections import (
     AugmentConfig,
     MLflowConfig,
     ModelConfig,
+    Origin,
     Preprocess,
+    SiteConfig,
     SyntheticData,
     TrainConfig,
 )
 from pneumonia_fl.strict import Strict
 from pneumonia_fl.yaml_files import read_yaml
 
+NO_WEIGHT = {"cyclic": "nothing is averaged there", "swarm": "the sites average among themselves"}
 Settings = TypeVar("Settings", bound="Strict")
+
+
+def _site_name(name: str) -> str:
+    if problem := site_problem(name):
+        raise ValueError(problem)
+    return name
+
+
+Sites = Annotated[dict[Annotated[str, AfterValidator(_site_name)], SiteConfig], Field(max_length=100)]
 
 
 class SiteSettings(Strict):
@@ -47,6 +61,14 @@ class SiteSettings(Strict):
     preprocess: Preprocess
     train: TrainConfig
     augment: AugmentConfig
+    sites: Sites = Field(default_factory=dict)
+
+    def at(self, site: str, limits: Mapping[str, int]) -> "SiteSettings":
+        """Return the settings as `site` trains with them: with what the job sets for it, within its own limits."""
+        own = self.sites.get(site, SiteConfig()).train.model_dump(exclude_none=True)
+        train = self.train.model_copy(update=own)
+        capped = {key: most for key, most in limits.items() if getattr(train, key) > most}
+        return self.model_copy(update={"train": train.model_copy(update=capped)})
 
 
 class JobConfig(Strict):
@@ -78,11 +100,20 @@ class JobConfig(Strict):
     cross_site: CrossSite = Field(default_factory=CrossSite)
     evaluation: Evaluating | None = Field(None, description="Evaluate saved models, and train none.")
     model: ModelConfig = Field(default_factory=ModelConfig)
+    init_from: str | Origin | None = Field(
+        None,
+        description="Saved model with whose weights the training begins: a run folder, a model folder or file, or "
+        "`mlflow:models:/NAME/VERSION`. A job that was made has the model's name and hash here.",
+    )
     preprocess: Preprocess | None = Field(
         None, description="Model input; `size` and decoding default to what the data was prepared with."
     )
     train: TrainConfig = Field(default_factory=TrainConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    sites: Sites = Field(
+        default_factory=dict,
+        description="What is different for single sites, by their names: weight and training.",
+    )
     tracking: tuple[Literal["tensorboard", "mlflow"], ...] = Field(
         ("tensorboard", "mlflow"), description="Receivers on the server."
     )
@@ -104,6 +135,31 @@ class JobConfig(Strict):
         if name == "fedbn" and model.pretrained != "none":
             raise ValueError(
                 "fedbn needs model.pretrained none; it sends no normalisation, not even ImageNet's"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _begins_once(self) -> Self:
+        if self.init_from is not None and self.model.pretrained != "none":
+            raise ValueError("init_from needs model.pretrained none; both say with which weights to begin")
+        if self.init_from is not None and self.algorithm.name == "fedbn":
+            raise ValueError(
+                "fedbn cannot go on from a model; it sends no normalisation, not even a saved one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sites_fit_the_algorithm(self) -> Self:
+        name = self.algorithm.name
+        if name in ("cyclic", "swarm") and any(site.weight != 1 for site in self.sites.values()):
+            raise ValueError(f"{name} has no sites.NAME.weight; {NO_WEIGHT[name]}")
+        if name == "swarm" and any(site.train.local_epochs for site in self.sites.values()):
+            raise ValueError(
+                "swarm has no sites.NAME.train.local_epochs; its sites count by the images they pass"
+            )
+        if name == "fednova" and any(site.train.lr for site in self.sites.values()):
+            raise ValueError(
+                "fednova has no sites.NAME.train.lr; it divides by the number of steps, which must be of one length"
             )
         return self
 
@@ -134,7 +190,14 @@ class JobConfig(Strict):
             preprocess=self.preprocess,
             train=self.train,
             augment=self.augment,
+            sites=self.sites,
         )
+
+    def check_sites(self, there: Iterable[str]) -> None:
+        """Raise `ConfigError` when `sites` names one that is not `there`."""
+        names = sorted(there)
+        if unknown := sorted(self.sites.keys() - set(names)):
+            raise ConfigError(f"sites.{unknown[0]}: no such site takes part; there are {', '.join(names)}")
 
 
 def parse(kind: type[Settings], values: Mapping[str, Any], source: str) -> Settings:

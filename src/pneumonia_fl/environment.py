@@ -3,7 +3,9 @@
 This module and the command line are the only readers of environment variables.
 """
 
+import math
 import os
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -15,9 +17,14 @@ THREADS_VARIABLE = "PNEUMONIA_FL_THREADS"
 SITE_STATE_VARIABLE = "PNEUMONIA_FL_SITE_STATE"
 KEEP_MODEL_VARIABLE = "PNEUMONIA_FL_KEEP_MODEL"
 NO_EVALUATION_VARIABLE = "PNEUMONIA_FL_NO_EVALUATION"
+LIMITS_VARIABLE = "PNEUMONIA_FL_LIMITS"
+LIMITED = {"local_epochs": 1, "batch_size": 2}
+"""Settings of training that a site may cap, and the least that each can be."""
 KIT_VARIABLE = "PNEUMONIA_FL_KIT"
 TRACKING_VARIABLE = "PNEUMONIA_FL_TRACKING_URI"
 RUN_VARIABLE = "PNEUMONIA_FL_RUN"
+MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
+"""MLflow's own name for what `PNEUMONIA_FL_TRACKING_URI` says to this program."""
 TRACKING_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 """MLflow's own names; its client reads them by itself."""
 
@@ -45,7 +52,8 @@ JOB_VARIABLES = (
 """What the process of a job is told of its parent's environment: a job must not find a password there."""
 SITE_JOB_VARIABLES = (
     *JOB_VARIABLES,
-    *(DATA_VARIABLE, THREADS_VARIABLE, SITE_STATE_VARIABLE, KEEP_MODEL_VARIABLE, NO_EVALUATION_VARIABLE),
+    *(DATA_VARIABLE, THREADS_VARIABLE, SITE_STATE_VARIABLE),
+    *(KEEP_MODEL_VARIABLE, NO_EVALUATION_VARIABLE, LIMITS_VARIABLE),
 )
 SERVER_JOB_VARIABLES = (
     *JOB_VARIABLES,
@@ -78,6 +86,21 @@ def site_threads(site: str) -> int | None:
     words = os.environ.get(THREADS_VARIABLE, "").split(",")
     threads = dict(word.split("=", 1) for word in words if "=" in word)
     return int(threads[site]) if site in threads else None
+
+
+def site_limits() -> dict[str, int]:
+    """What this machine allows of a job's training, from `PNEUMONIA_FL_LIMITS` (`local_epochs=1,batch_size=16`).
+
+    Raises:
+        ConfigError: it says something else. A limit that is not understood must not be lifted.
+    """
+    words = filter(None, os.environ.get(LIMITS_VARIABLE, "").split(","))
+    pairs = dict(word.partition("=")[::2] for word in words)
+    if not all(v.isdecimal() and int(v) >= LIMITED.get(key, math.inf) for key, v in pairs.items()):
+        raise ConfigError(
+            f"{LIMITS_VARIABLE} is not understood; write for example local_epochs=1,batch_size=16"
+        )
+    return {key: int(value) for key, value in pairs.items()}
 
 
 def site_state(site: str, job: str) -> Path | None:
@@ -127,6 +150,11 @@ def tracking_uri() -> str | None:
         raise ConfigError(f"{TRACKING_VARIABLE}: {error}") from None
 
 
+def model_registry() -> str | None:
+    """The MLflow server that saved models are fetched from; None when neither variable names one."""
+    return tracking_uri() or os.environ.get(MLFLOW_VARIABLE) or None
+
+
 def tracking_login() -> tuple[str, str] | None:
     """User and password for MLflow; None when one of them is not set."""
     user, password = (os.environ.get(name) for name in TRACKING_LOGIN)
@@ -148,8 +176,12 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def set_site_defaults(site: str, data: Path | None, threads: int | None, state: Path) -> None:
+def set_site_defaults(
+    site: str, data: Path | None, threads: int | None, state: Path, limits: Mapping[str, int]
+) -> None:
     """Hand a site's own settings to the processes that this one starts; the environment's own values go first."""
+    if limits:
+        os.environ.setdefault(LIMITS_VARIABLE, ",".join(f"{key}={most}" for key, most in limits.items()))
     if data is not None:
         os.environ.setdefault(DATA_VARIABLE, str(data))
     if threads is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pneumonia_fl.names import SITE_NAME
+from pneumonia_fl.names import SITE_NAME, WEIGHTS_HASH
 from pneumonia_fl.strict import Strict
 
 AlgorithmName = Literal[
@@ -106,7 +106,7 @@ class CrossSite(Strict):
 
 ModelName = Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")]
 """Of a saved model in a job: like a site's, whose own model it may be."""
-Hash = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
+Hash = Annotated[str, Field(pattern=f"^{WEIGHTS_HASH.pattern}$")]
 Split = Literal["val", "test"]
 
 

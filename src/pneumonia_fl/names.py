@@ -1,4 +1,4 @@
-"""Names from people, files and other machines: what a site may be called, and how a name becomes part of a path."""
+"""Names from people, files and other machines: what a site may be called, how a name becomes part of a path."""
 
 import re
 
@@ -7,6 +7,8 @@ SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 RESERVED_SITES = frozenset({"all", "client", "global", "server", "server_job", "test"})
 """What a site cannot be called, in any case: `all`, `client`, `server` and `server_job` are NVFlare's words, `global`
 is the series of the pooled metrics, `test` the folder of the official test set."""
+WEIGHTS_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+"""Of a model's file. Bare, NVFlare would take the digits for a password in a job, and warn."""
 _OTHER = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST = 80
 

@@ -20,12 +20,14 @@ def with_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[
     return result
 
 
-def flatten(value: BaseModel, prefix: str = "") -> list[str]:
+def flatten(value: BaseModel | Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return every setting as an `a.b=value` word, without spaces or quotes: safe for any argument splitter."""
     words: list[str] = []
-    for key in type(value).model_fields:
-        item = getattr(value, key)
-        if isinstance(item, BaseModel):
+    # Not `dict(value)`: of a model that has the fields in the order in which they were set.
+    keys = type(value).model_fields if isinstance(value, BaseModel) else value
+    for key in keys:
+        item = getattr(value, key) if isinstance(value, BaseModel) else value[key]
+        if isinstance(item, BaseModel | Mapping):
             words += flatten(item, f"{prefix}{key}.")
         elif isinstance(item, Mapping):
             words += [f"{prefix}{key}.{name}={_scalar(one)}" for name, one in item.items()]

@@ -5,6 +5,7 @@ run.json          state, times, versions       journal.jsonl  every event as it 
 job/              the exported NVFlare job     tb_events/     TensorBoard, one folder per site and `global`
 model/            best global model            mlflow.db      MLflow (when no server is configured)
 model_last/       last global model            figures/       curves
+initial.safetensors   the weights of `init_from`, when the run began with a saved model
 logs/             full logs of server and sites   evaluations/  what `evaluate` found, one file for each time
 cross_site.json   global and sites' own models by sites; also as .csv and in figures/
 sites/            what each site keeps for itself: its own model, where the algorithm makes one
@@ -34,6 +35,7 @@ MLFLOW_DB = "mlflow.db"
 TB_EVENTS = "tb_events"
 MLFLOW_ARTIFACTS = "mlflow_artifacts"
 MLFLOW_STATUS = "mlflow.json"
+INITIAL_WEIGHTS = "initial.safetensors"
 SHARED = "_shared"
 """After the name of a model's folder: weights that are complete at the sites only (FedBN)."""
 STATES = ("running", "finished", "incomplete", "failed", "interrupted")
@@ -50,6 +52,7 @@ class RunFolder:
         self.journal = self.path / "journal.jsonl"
         self.cross_site = self.path / "cross_site.json"
         self.job = self.path / "job"
+        self.initial = self.path / INITIAL_WEIGHTS
         self.model = self.path / "model"
         self.model_last = self.path / "model_last"
         self.tb_events = self.path / TB_EVENTS

@@ -4,7 +4,9 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pneumonia_fl.names import WEIGHTS_HASH
 from pneumonia_fl.strict import Strict
+from pneumonia_fl.text import printable
 
 MODEL_NAMES = (
     "small_resnet",
@@ -65,6 +67,20 @@ class ModelConfig(Strict):
         return self
 
 
+class Origin(Strict):
+    """The saved model from which a job has gone on: all that a job says of it where it runs."""
+
+    name: str = Field(max_length=200, description="Run and round, or name and version; never a path.")
+    weights: str = Field(pattern=rf"^{WEIGHTS_HASH.pattern}$", description="SHA-256 of the weights.")
+
+    @field_validator("name")
+    @classmethod
+    def _no_path(cls, name: str) -> str:
+        if "/" in name or "\\" in name:
+            raise ValueError("a path says where somebody keeps models")
+        return printable(name)
+
+
 class AugmentConfig(Strict):
     """Random changes of a training batch; each range is drawn per image. 0 switches a change off."""
 
@@ -114,6 +130,25 @@ class TrainConfig(Strict):
         description="Mixed precision on a GPU, and on a CPU that multiplies in bfloat16; false: float32.",
     )
     seed: int = Field(7, ge=0, description="Seed of initial weights, order and augmentation.")
+
+
+class SiteTrain(Strict):
+    """Of `train`, what may differ at one site; what is not set is as everywhere."""
+
+    local_epochs: int | None = Field(None, ge=1, le=100, description="Passes per round at this site.")
+    batch_size: int | None = Field(None, ge=2, le=4096, description="Images per step at this site.")
+    lr: float | None = Field(None, gt=0, le=10, description="Peak learning rate at this site.")
+
+
+class SiteConfig(Strict):
+    """What is different for one site of a job, under its name."""
+
+    weight: float = Field(
+        1.0, ge=0.01, le=100, description="Factor of the site's images in the average; 1: what they are."
+    )
+    train: SiteTrain = Field(
+        default_factory=SiteTrain, description="`local_epochs`, `batch_size` and `lr` at this site."
+    )
 
 
 class MLflowConfig(Strict):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pneumonia_fl.cli.settings import InitFrom, all_overrides
 from pneumonia_fl.cli.terminal import echo, terminal
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def submit(
     study: Study = "default",
     overrides: Overrides = None,
     rounds: Rounds = None,
+    init_from: InitFrom = None,
     min_sites: MinSites = None,
     ship_code: ShipCode = False,
     data: Data = None,
@@ -90,7 +92,8 @@ def submit(
     from pneumonia_fl.fl.admin.submit import submit as send
     from pneumonia_fl.fl.admin.watch import watch as follow
 
-    wanted = Wanted(job, all_overrides(overrides, rounds, min_sites), data, ship_code, token)
+    changes = all_overrides(overrides, rounds=rounds, min_sites=min_sites, init_from=init_from)
+    wanted = Wanted(job, changes, data, ship_code, token)
     with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
         submitted = send(admin, wanted, view.progress)
         view.on_submitted(submitted)
@@ -194,13 +197,19 @@ def download(
     RunView(quiet=as_json).show_result(run, as_json)
 
 
-def clone(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: Json = False) -> None:
+def clone(
+    job_id: Id,
+    kit: NamedKit = None,
+    study: Study = "default",
+    init_from: InitFrom = None,
+    as_json: Json = False,
+) -> None:
     """Run a job again with the same settings, as a new job."""
     from pneumonia_fl.cli.jobview import JobView
     from pneumonia_fl.fl.admin.submit import clone as send
 
     with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
-        submitted = send(admin, admin.find(job_id), view.progress)
+        submitted = send(admin, admin.find(job_id), init_from, view.progress)
     _show_submitted(submitted, kit, as_json)
 
 
@@ -221,7 +230,7 @@ def resume(
     from pneumonia_fl.fl.admin.submit import resume as send
 
     with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
-        changes = all_overrides(overrides, rounds, min_sites)
+        changes = all_overrides(overrides, rounds=rounds, min_sites=min_sites)
         submitted = send(admin, admin.find(job_id), changes, view.progress)
     _show_submitted(submitted, kit, as_json)
 
@@ -235,13 +244,6 @@ def delete(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: 
         _print_json({"id": found})
     else:
         echo(f"deleted job {found}")
-
-
-def all_overrides(overrides: list[str] | None, rounds: int | None, min_sites: int | None) -> list[str]:
-    """Every setting that the user changes, as `key=value`."""
-    extra = [f"rounds={rounds}"] if rounds else []
-    extra += [f"min_sites={min_sites}"] if min_sites else []
-    return [*(overrides or []), *extra]
 
 
 def _login(kit: Path | None, study: str, acts: bool = False) -> "AbstractContextManager[Admin]":

@@ -104,10 +104,10 @@ def _help(info: ArgumentInfo | OptionInfo, kind: Any) -> str:
 
 
 def _bare(kind: Any) -> Any:
-    """The type inside `list[…]` and `… | None`."""
+    """The type inside `list[…]`, `dict[…, …]` and `… | None`."""
     if get_origin(kind) in (Union, UnionType, list):
         return _bare(next(part for part in get_args(kind) if part is not type(None)))
-    return kind
+    return _bare(get_args(kind)[1]) if get_origin(kind) is dict else kind
 
 
 def config_page() -> str:
@@ -117,7 +117,7 @@ def config_page() -> str:
         "# Job configuration",
         DISCLAIMER,
         "Every key of a file in `jobs/`. Keys that are not here are errors. On the command line: "
-        "`--set train.lr=0.001`. Paths, addresses of sites and credentials never stand in a job.",
+        "`--set train.lr=0.001`. Paths, addresses of sites and credentials never travel with a job.",
         *_section("", JobConfig),
     ]
     for name, kind in _nested(JobConfig):

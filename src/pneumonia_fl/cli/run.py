@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pneumonia_fl.cli.settings import InitFrom, all_overrides
 from pneumonia_fl.cli.terminal import echo
 from pneumonia_fl.errors import ConfigError
 
@@ -102,6 +103,7 @@ def run(
     out: Out = None,
     rounds: Rounds = None,
     overrides: Overrides = None,
+    init_from: InitFrom = None,
     clients: Clients = None,
     job_dir: JobFolder = Path("fl_job"),
     workspace: Workspace = None,
@@ -125,7 +127,8 @@ def run(
 
         pneumonia-fl run --from runs/fedavg-20261122-140000 --data data/xray
     """
-    changes, runs = _all_overrides(overrides or [], rounds, tracking_uri), workspace or Path("runs")
+    changes = all_overrides(overrides, rounds=rounds, mlflow__tracking_uri=tracking_uri, init_from=init_from)
+    runs = workspace or Path("runs")
     _check_what(job, earlier, bool(changes or clients or export or env is Env.prod))
     if env is Env.prod:
         from pneumonia_fl.fl.admin.submit import Wanted
@@ -157,8 +160,8 @@ def _check_what(job: str | None, earlier: Path | None, changed: bool) -> None:
     """Either a job or a run to repeat, and a run is repeated as it was."""
     if earlier is not None and (job or changed):
         raise ConfigError(
-            "--from repeats a run as it was: JOB, --set, --rounds, --clients, --tracking-uri, --export and "
-            "--env prod do not go with it; to change something, run the job itself"
+            "--from repeats a run as it was: JOB, --set, --rounds, --init-from, --clients, --tracking-uri, --export "
+            "and --env prod do not go with it; to change something, run the job itself"
         )
     if earlier is None and job is None:
         raise ConfigError("name a job (pneumonia-fl run fedavg), or a run to repeat (--from RUN)")
@@ -197,9 +200,3 @@ def _run_prod(
     if done.run is not None and done.run.metrics()["rounds"]:
         RunView(quiet=as_json).show_result(done.run, as_json)
     done.ending.check()
-
-
-def _all_overrides(overrides: list[str], rounds: int | None, tracking_uri: str | None) -> list[str]:
-    extra = [f"rounds={rounds}"] if rounds else []
-    extra += [f"mlflow.tracking_uri={tracking_uri}"] if tracking_uri else []
-    return [*overrides, *extra]

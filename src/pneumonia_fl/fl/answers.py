@@ -1,5 +1,6 @@
 """Taking in what sites answer: all of it is checked before any of it counts, and what does not count is named."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +20,7 @@ from pneumonia_fl.fl.site_report import (
     MAX_PASSES,
     Expected,
     Facts,
+    Limits,
     SiteProblem,
     SiteReport,
     Task,
@@ -38,7 +40,9 @@ class CheckingFedAvg(ResumableFedAvg):
         super().__init__(**options)
         self._facts: dict[str, Facts] = {}
         self._faults: dict[str, tuple[int, State, str]] = {}
-        self._passes = MAX_PASSES
+        self._limits: dict[str, Limits] = {}
+        self._factors: dict[str, float] = {}
+        self._passes: Callable[[str], int] = lambda site: MAX_PASSES
         self._unread: dict[str, str] = {}
 
     def _get_aggregated_result(self) -> FLModel:
@@ -132,7 +136,7 @@ class CheckingFedAvg(ResumableFedAvg):
         Raises:
             AnswerError: it must not count.
         """
-        expected = Expected(site, task, self._facts.get(site), self._passes)
+        expected = Expected(site, task, self._facts.get(site), self._passes(site))
         return parse_report(result.meta.get(SITE_REPORT), expected)
 
     def _take(self, site: str, result: FLModel, report: SiteReport) -> None:
@@ -142,13 +146,25 @@ class CheckingFedAvg(ResumableFedAvg):
         values = {**(asdict(metrics) if self._judging else {}), **report.values()}
         values["bytes"] = self._algorithm.byte_count(result) if training else 0
         self.take_report(site, histogram, training)
-        if training:
+        if training and report.data:
+            # A site counts by its images (McMahan et al. 2017), however often it passed them in this round.
+            images = report.data.images(site, "train")
+            result.meta[FLMetaKey.NUM_STEPS_CURRENT_ROUND] = images * self._factors.get(site, 1.0)
             self._algorithm.accept(site, result)
         self.book.accept(site, metrics.auroc, training.steps if training else 0)
         if report.data and site not in self._facts:
             self._facts[site] = report.data
             self.journal.write("data", site=site, values=report.data.model_dump())
+        self._note_limits(site, report.limits)
         self.journal.write("site", round=self._candidate_round, site=site, values=values)
+
+    def _note_limits(self, site: str, limits: Limits | None) -> None:
+        """Say once that a site trains with less than the job wants."""
+        if limits and self._limits.get(site) != limits:
+            self._limits[site] = limits
+            values = limits.model_dump(exclude_none=True)
+            self.info(f"{site} has own limits: {', '.join(f'{key} {most}' for key, most in values.items())}")
+            self.journal.write("limited", round=self._candidate_round, site=site, values=values)
 
     def _check_update(self, site: str, result: FLModel, report: SiteReport) -> None:
         """Refuse a training answer whose arrays or numbers cannot count."""
@@ -166,7 +182,9 @@ class CheckingFedAvg(ResumableFedAvg):
         if problem:
             raise AnswerError(problem)
 
-    def _local_epochs(self) -> int:
-        """Those of the job, from what it says of itself; the most that any may have when it says nothing."""
-        about = properties(self.fl_ctx.get_prop(ReservedKey.JOB_META) or {})
-        return int(about.get("config", {}).get("train", {}).get("local_epochs", MAX_PASSES))
+    def _local_epochs(self) -> Callable[[str], int]:
+        """Those of each site, from what the job says of itself; the most that any may have when it says nothing."""
+        config = properties(self.fl_ctx.get_prop(ReservedKey.JOB_META) or {}).get("config", {})
+        usual = config.get("train", {}).get("local_epochs", MAX_PASSES)
+        own = {site: values.get("train", {}) for site, values in config.get("sites", {}).items()}
+        return lambda site: int(own.get(site, {}).get("local_epochs") or usual)

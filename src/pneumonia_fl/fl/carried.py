@@ -1,5 +1,6 @@
 """Taking models into a job, and out of it again at the server; what may travel says `fl/parent/weights.py`."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pneumonia_fl.errors import CheckpointError
-from pneumonia_fl.fl.parent.weights import FOLDER, sha256_of, weights_file, weights_problem
+from pneumonia_fl.fl.parent.weights import FOLDER, weights_file, weights_problem
 from pneumonia_fl.fl.updates import Parameters, arrays_problem, in_kind
 
 
@@ -23,20 +24,23 @@ def pack(state: Mapping[str, Tensor]) -> bytes:
     return content
 
 
+def hash_of(packed: bytes) -> str:
+    """Return the SHA-256 of packed weights, in the form of `names.WEIGHTS_HASH`."""
+    return f"sha256:{hashlib.sha256(packed).hexdigest()}"
+
+
 def carry(job: FedJob, models: Mapping[str, bytes]) -> dict[str, str]:
     """Put packed models into the server's half of a job that is exported from the working directory.
 
     Returns:
         The SHA-256 of each, by its name: for the arguments of what reads them.
     """
-    hashes = {}
     for name, content in models.items():
         file = weights_file(Path(), name)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         job.add_file_to_server(str(file), dest_dir=Path(FOLDER).name, app_folder_type="config")
-        hashes[name] = sha256_of(file)
-    return hashes
+    return {name: hash_of(content) for name, content in models.items()}
 
 
 def keep_at_server(job: Path, sites: tuple[str, ...]) -> None:

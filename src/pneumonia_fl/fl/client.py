@@ -21,7 +21,7 @@ from pneumonia_fl import __version__
 from pneumonia_fl.checkpoint import DataSummary, ModelCard
 from pneumonia_fl.config import SiteSettings, parse, parse_words
 from pneumonia_fl.data.store import open_site
-from pneumonia_fl.environment import site_threads
+from pneumonia_fl.environment import LIMITED, site_limits, site_threads
 from pneumonia_fl.evaluate import evaluate
 from pneumonia_fl.fl.algorithms.keeping import SiteState
 from pneumonia_fl.fl.algorithms.registry import site_algorithm
@@ -92,8 +92,9 @@ class Participant:
 class Site:
     """One hospital: its data, its copy of the model, and how many steps it has trained so far."""
 
-    def __init__(self, settings: SiteSettings, name: str) -> None:
-        self.settings = settings
+    def __init__(self, job: SiteSettings, name: str) -> None:
+        self.settings = settings = job.at(name, site_limits())
+        self._capped = lowered(settings, job.at(name, {}))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(site_threads(name) or torch.get_num_threads())
         data = open_site(own_root(), name)
@@ -129,6 +130,7 @@ class Site:
         self._publish(metrics, None if PASSED_ON in message.meta else message.current_round)
         own = self._judge_own_model(state, histogram, message.current_round)
         report: dict[str, Any] = {"histogram": histogram.to_dict(), "training": {}, "data": self._facts} | own
+        report |= {"limits": self._capped} if self._capped else {}
         if not flare.is_train():
             return flare.FLModel(metrics=series(metrics), meta={SITE_REPORT: report})
         started = time.perf_counter()
@@ -223,6 +225,15 @@ def _parse(argv: Sequence[str] | None) -> SiteSettings:
     parser = argparse.ArgumentParser(description="pneumonia-fl training at one site; NVFlare starts it.")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="a job setting")
     return parse_words(SiteSettings, parser.parse_args(argv).set, "job arguments")
+
+
+def lowered(used: SiteSettings, wanted: SiteSettings) -> dict[str, int]:
+    """What a site has lowered of what the job wants of it; logged."""
+    train = used.train.model_dump(include=set(LIMITED))
+    capped = {key: value for key, value in train.items() if value != getattr(wanted.train, key)}
+    for key, value in capped.items():
+        log.info("this site's own limit: %s %d in place of %d", key, value, getattr(wanted.train, key))
+    return capped
 
 
 if __name__ == "__main__":

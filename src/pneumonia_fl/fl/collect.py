@@ -68,7 +68,7 @@ def collect(
             judged = pooled[number]
             histogram = ScoreHistogram.from_dict(judged["histogram"])
             card = model_card(job.site_settings(), data, number, histogram)
-            note: dict[str, object] = {"averaged": judged.get("averaged", 0)}
+            note: dict[str, object] = {"averaged": judged.get("averaged", 0), "init_from": job.init_from}
             if partial:
                 note["limitations"] = NO_NORMALISATION + card.limitations
             target = run.path / (folder + SHARED if partial else folder)

@@ -47,6 +47,7 @@ class PooledFedAvg(CrossSiteFedAvg):
         algorithm: the job's `algorithm` section.
         early_stopping: the job's `early_stopping` section.
         cross_site: the job's `cross_site` section.
+        factors: pairs of a site of the job's `sites` section and the factor of its images in the average.
         seed: the job's seed.
 
     The other arguments are those of NVFlare's FedAvg; they are named because NVFlare writes a job's configuration
@@ -69,6 +70,7 @@ class PooledFedAvg(CrossSiteFedAvg):
         algorithm: dict[str, Any] | None = None,
         early_stopping: dict[str, Any] | None = None,
         cross_site: dict[str, Any] | None = None,
+        factors: list[list[Any]] | None = None,
         seed: int = 0,
         task_check_period: float = 0.5,
     ) -> None:
@@ -86,7 +88,8 @@ class PooledFedAvg(CrossSiteFedAvg):
         self.sites, self.quorum, self.grace = tuple(sites), quorum, grace
         self.round_timeout, self.stall_timeout = round_timeout, stall_timeout
         self.resume_from, self.algorithm, self.early_stopping = resume_from, algorithm, early_stopping
-        self.cross_site, self.seed = cross_site, seed
+        self.cross_site, self.factors, self.seed = cross_site, factors, seed
+        self._factors = {str(site): float(factor) for site, factor in factors or []}
         self._matrix = parse(CrossSite, cross_site or {}, "cross_site")
         self._settings = parse(Algorithm, algorithm or {}, "algorithm")
         self.book = RoundBook(sites, quorum, grace)
@@ -107,6 +110,7 @@ class PooledFedAvg(CrossSiteFedAvg):
             self._algorithm = server_algorithm(self._settings, self._trainable())
             self._close_door()
             self.open_state()
+            self._check_named()
             self.journal.write("started", rounds=self._final_round, sites=sorted(self.book.sites))
             lacking = self._work()
         except Exception as error:
@@ -123,6 +127,13 @@ class PooledFedAvg(CrossSiteFedAvg):
         if self._latest is not None:
             self._evaluate_final(self._latest.params)
         return self.evaluate_cross_site(self._matrix)
+
+    def _check_named(self) -> None:
+        """Refuse settings for sites that do not take part; a job that waited for its sites was sent without them."""
+        if unknown := sorted(self._factors.keys() - self.book.sites.keys()):
+            raise RunError(
+                f"sites.{unknown[0]}: no such site takes part; there are {', '.join(self.book.sites)}"
+            )
 
     def _close_door(self) -> None:
         """Bound what sites send by the size of the model; not in the simulator, where all sites are one person's."""

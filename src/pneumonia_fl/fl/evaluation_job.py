@@ -1,6 +1,5 @@
 """A job that evaluates saved models at every site: made from model files, run in the simulator, and what it found."""
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from pneumonia_fl.environment import cpu_count
 from pneumonia_fl.errors import CheckpointError, ConfigError, RunError
 from pneumonia_fl.evaluation import Evaluation, model_folder, of_model
 from pneumonia_fl.fl.algorithms.keeping import MODEL
-from pneumonia_fl.fl.carried import pack
+from pneumonia_fl.fl.carried import hash_of, pack
 from pneumonia_fl.fl.local_models import LOCAL
 from pneumonia_fl.fl.matrix import matrix_of
 from pneumonia_fl.fl.plan import plan, share_cores
@@ -38,7 +37,7 @@ class Subject:
     @property
     def sha256(self) -> str:
         """Hash of the weights: in the job, in audit logs."""
-        return f"sha256:{hashlib.sha256(self.weights).hexdigest()}"
+        return hash_of(self.weights)
 
 
 def subject(name: str, path: Path) -> Subject:

@@ -67,11 +67,12 @@ class TrainerExecutor(ClientAPIExecutor):
             kit = Path(workspace.get_root_dir())
             # A relative folder counts from the kit, wherever this process runs.
             data = own.data and kit / own.data
-            set_site_defaults(fl_ctx.get_identity_name(), data, own.threads, kit / SITE_STATE_FOLDER)
+            site = fl_ctx.get_identity_name()
+            set_site_defaults(site, data, own.threads, kit / SITE_STATE_FOLDER, own.limits)
             if not own.share_local_model:
-                keep_model(fl_ctx.get_identity_name())
+                keep_model(site)
             if not own.join_evaluations:
-                opt_out_of_evaluations(fl_ctx.get_identity_name())
+                opt_out_of_evaluations(site)
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.START_RUN and self._backend is None:
             os._exit(TRAINER_DIED)

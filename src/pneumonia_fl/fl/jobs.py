@@ -141,6 +141,8 @@ class PneumoniaRecipe(FedAvgRecipe):
             algorithm=job.algorithm.model_dump(exclude_defaults=True),
             early_stopping=job.early_stopping.model_dump(exclude_defaults=True),
             cross_site=job.cross_site.model_dump(exclude_defaults=True),
+            # Pairs: NVFlare would take a mapping with a site called `path` for a component.
+            factors=[[name, site.weight] for name, site in job.sites.items()] or None,
             seed=job.train.seed,
             task_check_period=TASK_CHECK_PERIOD,
         )
@@ -170,6 +172,8 @@ def recipe_for(
         )
     if weights is None and job.model.pretrained == "imagenet" and not resume_from:
         weights = pack(_pretrained(job))
+    if weights is None and job.init_from is not None and not resume_from:
+        raise ConfigError("the model of init_from is not here; name it with --init-from")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         shutil.copy(jobs_folder() / TRAINING_SCRIPT, folder)
         if form == "shipped":

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from pneumonia_fl.config import parse
+from pneumonia_fl.environment import LIMITED
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.json_files import read_json
 from pneumonia_fl.sections import no_login
@@ -33,6 +34,10 @@ class LocalSettings(Strict):
     """Site: folder with the prepared data; `PNEUMONIA_FL_DATA` goes before it."""
     threads: int | None = None
     """Site: threads for training; None: all cores."""
+    max_local_epochs: int | None = Field(None, ge=1)
+    """Site: the most passes over its images that it makes in a round, whatever a job wants."""
+    max_batch_size: int | None = Field(None, ge=2)
+    """Site: the most images that it takes in one step, whatever a job wants."""
     share_local_model: bool = True
     """Site: whether it sends its best local model when a job evaluates models across sites; see docs/cross-site.md."""
     join_evaluations: bool = True
@@ -44,6 +49,12 @@ class LocalSettings(Strict):
     @classmethod
     def _no_secret(cls, uri: str | None) -> str | None:
         return no_login(uri)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Of `environment.LIMITED`, what this site caps."""
+        found = {key: getattr(self, f"max_{key}") for key in LIMITED}
+        return {key: most for key, most in found.items() if most is not None}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 from pneumonia_fl.metrics import Metrics
 
 SITE_REPORT = "pneumonia_fl.site_report"
-"""Key in a site's `FLModel.meta`: what it reports, {"histogram": …, "training": …, "data": …, "personal": …}, or
+"""Key in a site's `FLModel.meta`: what it reports, {"histogram": …, "training": …, "data": …, "personal": …,
+"limits": …}, or
 {"problem": "one line"} when it could not answer; `fl.site_report` has the form."""
 
 SITE_STEPS = "pneumonia_fl.steps"

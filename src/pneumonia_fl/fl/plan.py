@@ -29,6 +29,7 @@ def plan(job: JobConfig, info: DatasetInfo, clients: int | None = None) -> Plan:
         ConfigError: more sites wanted than there are, or data prepared for another input.
     """
     sites = choose_sites(job, info.sites, clients)
+    job.check_sites(sites)
     images = {site: sum(info.counts[site].get("train", {}).values()) for site in sites}
     return Plan(job.model_copy(update={"preprocess": _input(job, info)}), sites, images)
 

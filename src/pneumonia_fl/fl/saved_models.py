@@ -20,7 +20,7 @@ from pneumonia_fl.data.store import ImageSet, open_split
 from pneumonia_fl.environment import joins_evaluations, site_state, site_threads
 from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.evaluate import margins
-from pneumonia_fl.fl.carried import pack
+from pneumonia_fl.fl.carried import hash_of, pack
 from pneumonia_fl.fl.local_models import problem
 from pneumonia_fl.fl.messages import CROSS_SITE, OPTED_OUT, REPLICATES, SITE_REPORT, series
 from pneumonia_fl.fl.site_data import check_size, own_root
@@ -58,7 +58,7 @@ class SavedModels:
         if not joins_evaluations(self._name):
             return problem(OPTED_OUT)
         which = str(message.meta[CROSS_SITE])
-        model, digest = self._model(message, which)
+        model = self._model(message, which)
         info, data = open_split(own_root(), self._name, self._wanted.split)
         check_size(info, self._settings)
         scores = margins(model, data.images, self._settings.preprocess)
@@ -66,7 +66,7 @@ class SavedModels:
         report: dict[str, Any] = {"histogram": histogram.to_dict(), "readings": self._note(which, len(data))}
         params = None
         if self._wanted.intervals:
-            sampled = Sampled.draw(scores, data, _secret(data) + digest)
+            sampled = Sampled.draw(scores, data, _secret(data) + self._wanted.models[which].encode())
             report["sample"] = {
                 "patients": list(sampled.patients),
                 "starts": [list(row) for row in sampled.starts],
@@ -74,14 +74,13 @@ class SavedModels:
             params = {REPLICATES: torch.from_numpy(sampled.replicates)}
         return FLModel(params=params, metrics=series(summarise(histogram)), meta={SITE_REPORT: report})
 
-    def _model(self, message: FLModel, which: str) -> tuple[torch.nn.Module, bytes]:
+    def _model(self, message: FLModel, which: str) -> torch.nn.Module:
         settings = self._settings
         model = build_model(settings.model.name, norm=settings.model.norm, size=settings.preprocess.size)
         load_into(model, message.params or {}, f"the model {which!r}")
-        digest = hashlib.sha256(pack(model.state_dict()))
-        if f"sha256:{digest.hexdigest()}" != self._wanted.models.get(which):
+        if hash_of(pack(model.state_dict())) != self._wanted.models.get(which):
             raise CheckpointError(f"the model {which!r} that came is not the one that the job names")
-        return model.to(self._device), digest.digest()
+        return model.to(self._device)
 
     def _note(self, which: str, images: int) -> int:
         """Write down that the split is read; returns how often it has been, this time included."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pneumonia_fl.config import JobConfig, load_job
+from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.data.manifest import DatasetInfo, read_info
 from pneumonia_fl.environment import cpu_count, data_root
 from pneumonia_fl.errors import ConfigError, IncompleteError
@@ -65,19 +66,21 @@ def run_simulation(
     Raises:
         PneumoniaFLError: the request cannot work, or the run failed.
     """
-    job = load_job(find_job(request.job), request.overrides)
+    job, weights = _begun(request)
     given = _given_data(request)
     if given is not None:
         # Refuse before a folder is made.
         _planned(job, read_info(given), request, agree)
     else:
-        choose_sites(job, _synthetic_sites(job), request.clients)
+        job.check_sites(choose_sites(job, _synthetic_sites(job), request.clients))
     run = RunFolder.create(request.out or new_run_path(request.runs, job.name), request.force)
     with _removed_on_error(run.path):
         data = given or _make_synthetic(job, run.path / "data", watcher)
         info = read_info(data)
         planned = _planned(job, info, request, agree)
     start_run(run, planned.job, planned.sites, _origin(info))
+    if weights is not None:
+        write_atomic(run.initial, weights)
     threads = share_cores(planned.images, cpu_count())
     run.update_state(machine=machine(), threads=threads)
     watcher.started(planned, run)
@@ -89,17 +92,25 @@ def export_only(request: Request, folder: Path) -> Path:
     """Write the NVFlare job and return its folder; nothing runs."""
     from pneumonia_fl.fl.jobs import export_job
 
-    job = load_job(find_job(request.job), request.overrides)
+    job, weights = _begun(request)
     given = _given_data(request)
     if given is not None:
         planned = plan(job, read_info(given), request.clients)
-        return export_job(planned.job, len(planned.sites), folder)
+        return export_job(planned.job, len(planned.sites), folder, weights=weights)
     if job.preprocess is None:
         raise ConfigError("the input size is not known; pass --data DIR or --set preprocess.size=128")
     sites = request.clients or job.min_sites or DEFAULT_SITES
     if job.min_sites > sites:
         raise ConfigError(f"min_sites is {job.min_sites}, but {sites} clients wanted; lower min_sites")
-    return export_job(job, sites, folder)
+    return export_job(job, sites, folder, weights=weights)
+
+
+def _begun(request: Request) -> tuple[JobConfig, bytes | None]:
+    """The job, and the weights with which it begins when those are a saved model's."""
+    from pneumonia_fl.fl.initial import begin
+
+    file = find_job(request.job)
+    return begin(load_job(file, request.overrides), file)
 
 
 def _given_data(request: Request) -> Path | None:

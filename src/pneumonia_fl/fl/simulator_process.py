@@ -35,8 +35,10 @@ def _run(options: argparse.Namespace) -> None:
     """Build the recipe from the run's `config.yml`, keep a copy of the job, run it."""
     run = RunFolder(options.run)
     sites = options.sites.split(",")
+    weights = run.initial.read_bytes() if run.initial.is_file() else None
     models = {file.stem: file.read_bytes() for file in sorted(run.weights.glob("*.safetensors"))}
-    with recipe_for(load_job(run.config), tuple(sites), "simulator", models=models) as recipe:
+    job = load_job(run.config)
+    with recipe_for(job, tuple(sites), "simulator", weights=weights, models=models) as recipe:
         recipe.export(str(run.job))
         environment = SimEnv(
             clients=sites,

@@ -113,6 +113,13 @@ class Sample(_Said):
     starts: Annotated[list[list[Count]], Field(min_length=2, max_length=2)]
 
 
+class Limits(_Said):
+    """What a site has lowered of the job's training, and to what."""
+
+    local_epochs: Annotated[int, Field(ge=1, le=MAX_PASSES)] | None = None
+    batch_size: Annotated[int, Field(ge=2, le=MAX_IMAGES)] | None = None
+
+
 class SiteReport(_Said):
     """A report that may count; see `parse_report`."""
 
@@ -123,6 +130,7 @@ class SiteReport(_Said):
     sample: Sample | None = None
     readings: Count | None = None
     """How often the site has had this split read, this time included."""
+    limits: Limits | None = None
 
     @property
     def scores(self) -> ScoreHistogram:
@@ -149,7 +157,7 @@ class Expected:
         site: who answers; authenticated, and not what the answer says.
         task: what was asked: `cross_site` is the evaluation of another site's model, `evaluate` of a saved one.
         data: what the site's first valid answer in this job said of its data set; None: this may be the first.
-        passes: local epochs of the job.
+        passes: local epochs that the job wants of this site.
     """
 
     site: str

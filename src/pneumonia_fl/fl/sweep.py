@@ -22,7 +22,8 @@ from pneumonia_fl.config import JobConfig, load_job
 from pneumonia_fl.data.files import inner_folder, private_folder, write_atomic
 from pneumonia_fl.data.manifest import read_info
 from pneumonia_fl.environment import data_root
-from pneumonia_fl.errors import ConfigError, OutputError, PneumoniaFLError, RunError
+from pneumonia_fl.errors import CheckpointError, ConfigError, OutputError, PneumoniaFLError, RunError
+from pneumonia_fl.fl.initial import begin
 from pneumonia_fl.fl.session import Request, Watcher, run_simulation
 from pneumonia_fl.fl.sweep_records import SweepRecords
 from pneumonia_fl.jobfiles import find_job
@@ -79,7 +80,7 @@ def run_sweep(request: SweepRequest, show: Show) -> tuple[Path, dict[str, Any]]:
         RunError: no point has finished.
     """
     grid = parse_grid(request.grid)
-    job = load_job(find_job(request.job), _tracking(request))
+    job = _load(request.job, _tracking(request))
     points = points_of(request.job, grid, _tracking(request))
     if len(points) > MOST_RUNS and not request.yes:
         raise ConfigError(f"the grid has {len(points)} points, each a whole run; pass --yes to run them all")
@@ -114,9 +115,18 @@ def parse_grid(words: list[str]) -> Grid:
         if key.strip() in grid or len(set(values)) < len(values):
             raise ConfigError(f"--grid {word!r}: a setting or a value stands there twice")
         grid[key.strip()] = values
+    if "init_from" in grid:
+        raise ConfigError(
+            "init_from is no setting to sweep, its paths stay here; write it into the job's file"
+        )
     if not grid:
         raise ConfigError("nothing to sweep; pass --grid key=value,value, for example train.lr=0.001,0.002")
     return grid
+
+
+def _load(job: str, overrides: list[str]) -> JobConfig:
+    """The job as it will be recorded: with the name of the model that it goes on from, not the path."""
+    return begin(load_job(find_job(job), overrides), find_job(job))[0]
 
 
 def points_of(job: str, grid: Grid, more: list[str]) -> list[Point]:
@@ -126,8 +136,8 @@ def points_of(job: str, grid: Grid, more: list[str]) -> list[Point]:
         settings = dict(zip(grid, values, strict=True))
         point = Point(f"point-{number:02d}", settings, None)
         try:
-            points.append(Point(point.name, settings, load_job(find_job(job), [*point.words, *more])))
-        except ConfigError as error:
+            points.append(Point(point.name, settings, _load(job, [*point.words, *more])))
+        except (ConfigError, CheckpointError) as error:
             points.append(Point(point.name, settings, None, str(error)))
     return points
 

@@ -19,7 +19,9 @@ def run_card(run: RunFiles, page: Page) -> Values:
     details = {
         "Job": run.state.get("job"),
         "Network": (run.config.get("model") or {}).get("name"),
+        "Went on from": (run.config.get("init_from") or {}).get("name"),
         "Algorithm": (run.config.get("algorithm") or {}).get("name"),
+        **{f"At {site} only": words for site, words in run.own_settings()},
         "Round": run.best_round,
         "Seed": run.card.get("seed"),
         "Threshold on P(pneumonia)": run.card.get("threshold"),

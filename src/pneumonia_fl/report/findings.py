@@ -29,6 +29,7 @@ def warnings_of(run: RunFiles, test: Performance | None, validation: Performance
         *(_sample(test or validation)),
         *_calibration(test or validation),
         *_sites(run),
+        *_limits(run),
         *_training(run),
         *_records(run),
     ]
@@ -60,6 +61,17 @@ def _ending(run: RunFiles) -> Iterator[Warning_]:
 
 def _them(sites: list[str]) -> str:
     return "that site" if len(sites) == 1 else "those sites"
+
+
+def _limits(run: RunFiles) -> Iterator[Warning_]:
+    for event in run.events:
+        values = event.get("values")
+        if event.get("event") == "limited" and isinstance(values, dict):
+            said = ", ".join(f"{key} {most}" for key, most in sorted(values.items()))
+            yield (
+                NOTE,
+                f"{event.get('site')} trained within its own limits from round {event['round'] + 1} on: {said}.",
+            )
 
 
 def _origin(run: RunFiles) -> Iterator[Warning_]:

@@ -15,7 +15,14 @@ EVALUATIONS = "evaluations"
 SUMMARY = "summary.json"
 _SHAPES: dict[str, dict[str, type]] = {
     "run.json": {"sites": list, "data": dict, "mlflow": dict, "rounds": int},
-    "config.yml": {"model": dict, "train": dict, "algorithm": dict, "preprocess": dict},
+    "config.yml": {
+        "model": dict,
+        "train": dict,
+        "algorithm": dict,
+        "preprocess": dict,
+        "init_from": dict,
+        "sites": dict,
+    },
     "metrics.json": {"best_round": int, "rounds": list, "sites": list, "problems": list, "missing": list},
     "model_card.json": {"data": dict, "preprocess": dict, "metrics": dict, "software": dict, "round": int},
     SUMMARY: {"arms": list, "sites": list, "seeds": list, "test": dict, "data": dict, "findings": list},
@@ -69,6 +76,15 @@ class RunFiles:
     def data(self) -> Values:
         """Origin of the images: what the model card says, else what the run noted when it started."""
         return {**(self.state.get("data") or {}), **(self.card.get("data") or {})}
+
+    def own_settings(self) -> list[tuple[str, str]]:
+        """What the job sets for single sites, in words."""
+        found = []
+        for site, values in sorted((self.config.get("sites") or {}).items()):
+            told = {"weight": values.get("weight"), **(values.get("train") or {})}
+            words = [f"{key} {value}" for key, value in told.items() if value is not None]
+            found.append((str(site), ", ".join(words)))
+        return found
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """Images by site (or "test"), split and class; from the model card, else from the sites' own words."""

@@ -178,6 +178,7 @@ def _settings(run: RunFiles) -> list[tuple[str, str]]:
     return [
         ("Algorithm", ", ".join([str(algorithm["name"]), *words])),
         ("Network", f"{model['name']}, {model['norm']} normalisation, pretrained: {model['pretrained']}"),
+        *_origin(run),
         ("Input", f"{spec['size']} x {spec['size']} px, {spec['mode']}, normalised {spec['normalisation']}"),
         (
             "Rounds",
@@ -185,7 +186,14 @@ def _settings(run: RunFiles) -> list[tuple[str, str]]:
         ),
         ("Optimiser", f"{train['optimizer']}, learning rate {train['lr']}, batch {train['batch_size']}"),
         ("Seed", str(train["seed"])),
+        *((f"At {site} only", words) for site, words in run.own_settings()),
     ]
+
+
+def _origin(run: RunFiles) -> list[tuple[str, str]]:
+    """The saved model that the run went on from, where there is one."""
+    origin = run.config.get("init_from") or {}
+    return [("Went on from", f"{origin.get('name')} ({origin.get('weights')})")] if origin else []
 
 
 class _Known(dict[str, Any]):

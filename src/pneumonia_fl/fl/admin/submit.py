@@ -17,7 +17,7 @@ from pneumonia_fl.fl.plan import plan
 from pneumonia_fl.jobfiles import find_job
 from pneumonia_fl.overrides import with_overrides
 from pneumonia_fl.progress import Progress, silent
-from pneumonia_fl.sections import Preprocess
+from pneumonia_fl.sections import Origin, Preprocess
 
 META_FILES = ("meta.json", "meta.yml", "meta.conf")
 EXPORTING, SENDING = "making the job", "sending"
@@ -62,20 +62,36 @@ def submit(admin: Admin, wanted: Wanted, progress: Progress = silent) -> Submitt
         if wanted.overrides or wanted.data or wanted.ship_code:
             raise ConfigError(f"{folder} is exported already; settings and --ship-code are for jobs by name")
         return _send_copy(admin, folder, (), token, progress)
-    job = resolve(load_job(find_job(wanted.job), wanted.overrides), wanted.data)
-    return _export_and_send(admin, job, wanted.ship_code, token, progress)
+    from pneumonia_fl.fl.initial import begin
+
+    file = find_job(wanted.job)
+    job, weights = begin(load_job(file, wanted.overrides), file)
+    return _export_and_send(
+        admin, resolve(job, wanted.data), wanted.ship_code, token, progress, weights=weights
+    )
 
 
-def clone(admin: Admin, job_id: str, progress: Progress = silent) -> Submitted:
+def clone(admin: Admin, job_id: str, init_from: str | None = None, progress: Progress = silent) -> Submitted:
     """Submit a job of ours anew with the same settings; have the server copy any other.
 
     (NVFlare's own copy loses the job's custom properties, with which it says what it is.)
+
+    Args:
+        admin: the login.
+        job_id: full id of the job.
+        init_from: the saved model that the job went on from; the server does not hand it out.
+        progress: told what is done.
+
+    Raises:
+        ConfigError: the job went on from another model, or from none.
     """
     meta = admin.meta(job_id)
     ours = properties(meta)
     if not ours.get("config"):
         return Submitted(admin.clone(job_id), str(meta.get("name", "")), (), "")
-    return _export_and_send(admin, _config(ours), ours.get("form") == "shipped", uuid.uuid4().hex, progress)
+    job, weights = same_model(_config(ours), init_from)
+    shipped = ours.get("form") == "shipped"
+    return _export_and_send(admin, job, shipped, uuid.uuid4().hex, progress, weights=weights)
 
 
 def resume(
@@ -99,6 +115,8 @@ def resume(
     if job.submitter != admin.kit.name:
         raise RefusedError(f"job {short} is {job.submitter}'s; only they can resume it")
     config = _config(ours, overrides)
+    if isinstance(config.init_from, str):
+        raise ConfigError("a job that is resumed goes on from its own last round; init_from is for a new job")
     shipped = ours.get("form") == "shipped"
     return _export_and_send(admin, config, shipped, uuid.uuid4().hex, progress, job.id)
 
@@ -110,6 +128,24 @@ def resolve(job: JobConfig, data: Path | None) -> JobConfig:
     return job if job.preprocess else job.model_copy(update={"preprocess": Preprocess()})
 
 
+def same_model(job: JobConfig, init_from: str | None) -> tuple[JobConfig, bytes | None]:
+    """The job, and the weights that it went on from."""
+    from pneumonia_fl.fl.carried import hash_of
+    from pneumonia_fl.fl.initial import begin
+
+    origin = job.init_from
+    if not isinstance(origin, Origin):
+        if init_from is not None:
+            raise ConfigError("that job did not go on from a saved model; submit a new one with --init-from")
+        return job, None
+    if init_from is None:
+        raise ConfigError(f"that job went on from {origin.name!r}; name the model with --init-from")
+    _, weights = begin(job.model_copy(update={"init_from": init_from}), Path())
+    if weights is None or hash_of(weights) != origin.weights:
+        raise ConfigError(f"{init_from} is not the model that the job went on from, {origin.name!r}")
+    return job, weights
+
+
 def _config(ours: dict[str, object], overrides: Sequence[str] = ()) -> JobConfig:
     values = ours["config"]
     assert isinstance(values, dict)
@@ -117,7 +153,13 @@ def _config(ours: dict[str, object], overrides: Sequence[str] = ()) -> JobConfig
 
 
 def _export_and_send(
-    admin: Admin, job: JobConfig, ship_code: bool, token: str, progress: Progress, resume_from: str = ""
+    admin: Admin,
+    job: JobConfig,
+    ship_code: bool,
+    token: str,
+    progress: Progress,
+    resume_from: str = "",
+    weights: bytes | None = None,
 ) -> Submitted:
     from pneumonia_fl.fl.jobs import Form, export_job
 
@@ -128,9 +170,11 @@ def _export_and_send(
         )
     form: Form = "shipped" if ship_code else "installed"
     sites = expected_sites(job, admin.sites())
+    if sites:  # else the job waits for them, and its controller looks
+        job.check_sites(sites)
     progress(EXPORTING, 0, None)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = export_job(job, sites or job.min_sites, Path(temporary), form, resume_from)
+        folder = export_job(job, sites or job.min_sites, Path(temporary), form, resume_from, weights)
         return send_folder(admin, folder, sites, token, progress)
 
 

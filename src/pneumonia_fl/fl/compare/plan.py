@@ -72,11 +72,16 @@ def plan_comparison(
             "(folders train and test), or use `pneumonia-fl run`"
         )
     loaded = [(name, plan_run(load_job(find_job(name), overrides), info).job) for name in jobs]
+    if begun := [job.name for _, job in loaded if job.init_from is not None]:
+        raise ConfigError(
+            f"{begun[0]} has init_from; a comparison needs arms that all begin alike, so take it out"
+        )
     planned = {job.name: job for _, job in loaded}
     if not planned or len(planned) < len(loaded):
         raise ConfigError(f"--jobs {','.join(jobs)}: name at least one job, and each once")
     base = next(iter(planned.values()))
-    images = [sum(info.counts[site].get("train", {}).values()) for site in info.sites]
+    images = {site: sum(info.counts[site].get("train", {}).values()) for site in info.sites}
+    settings = base.site_settings()
     return ComparePlan(
         data=data,
         info=info,
@@ -84,7 +89,7 @@ def plan_comparison(
         files={job.name: name for name, job in loaded},
         arms=(Arm(CENTRAL, "central", info.sites), *_alone(info, alone), *_federated(info, planned)),
         seeds=tuple(range(base.train.seed, base.train.seed + seeds)),
-        steps=federated_steps(images, base.train),
+        steps=sum(federated_steps([images[site]], settings.at(site, {}).train) for site in images),
     )
 
 

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from pneumonia_fl.config import JobConfig, SiteSettings, parse, parse_words
 from pneumonia_fl.errors import ConfigError
-from pneumonia_fl.fl.parent.weights import INITIAL, SHA256
+from pneumonia_fl.fl.parent.weights import INITIAL
 from pneumonia_fl.json_files import read_json
-from pneumonia_fl.names import SITE_NAME
+from pneumonia_fl.names import SITE_NAME, WEIGHTS_HASH
 from pneumonia_fl.overrides import flatten
 from pneumonia_fl.strict import Strict
 
@@ -40,7 +40,7 @@ class ServerWords(Strict):
     resume_from: str = Field("", pattern=JOB_ID)
     experiment: str | None = None
     tracking: tuple[str, ...] = ()
-    weights: str = Field("", pattern=rf"^({SHA256.pattern})?$")
+    weights: str = Field("", pattern=rf"^({WEIGHTS_HASH.pattern})?$")
     evaluation: dict[str, Any] | None = None
 
 
@@ -213,6 +213,7 @@ def _controller(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any
         "algorithm": job.algorithm.model_dump(exclude_defaults=True),
         "early_stopping": job.early_stopping.model_dump(exclude_defaults=True),
         "cross_site": job.cross_site.model_dump(exclude_defaults=True),
+        **({"factors": [[name, site.weight] for name, site in job.sites.items()]} if job.sites else {}),
         "seed": job.train.seed,
         "task_check_period": 0.1,
     }

@@ -5,7 +5,6 @@ Here stands what a parent process, which has no PyTorch, must know of them.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,8 +14,6 @@ FOLDER = "config/weights"
 """Below a deployed app."""
 INITIAL = "initial"
 """Name of the model with which the training begins."""
-SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
-"""How a hash is written. Bare, NVFlare would take it for a password in the job, and warn."""
 MODEL_NAME = SITE_NAME
 """A model may be a site's own."""
 MOST_BYTES = 1_000_000_000
@@ -53,6 +50,6 @@ def weights_problem(app: Path, models: Mapping[str, str], needed: bool) -> str:
 
 
 def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file's content, as `SHA256` wants it."""
+    """Return the SHA-256 of a file's content, in the form of `names.WEIGHTS_HASH`."""
     with file.open("rb") as content:
         return f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"

@@ -10,6 +10,8 @@ _SETTINGS = {
         # What this site decides, and no job can change. Empty: the default.
         data:       # folder with this site's prepared data (PNEUMONIA_FL_DATA goes before it)
         threads:    # threads for training; default: all cores
+        max_local_epochs:    # the most passes over the images in a round; default: what a job wants
+        max_batch_size:      # the most images in one step; default: what a job wants
         # share_local_model: false   # send no model of this site alone, for evaluation at other sites
         # join_evaluations: false    # evaluate no saved models when a job asks for nothing else
         """,
