@@ -82,7 +82,7 @@ def test_the_server_and_all_sites_have_run_the_same_configuration(exported: Path
 
 def test_the_weights_arrive_bit_by_bit(exported: Path, network: torch.nn.Module) -> None:
     app = exported / "app_server"
-    found = carried(app, INITIAL, named(app), build_model("small_resnet", "batch", 32, seed=9))
+    found = carried(app, INITIAL, {INITIAL: named(app)}, build_model("small_resnet", "batch", 32, seed=9))
     assert named(app) == sha256_of(weights_file(app, INITIAL))
     state = network.state_dict()
     assert found.keys() == state.keys()
@@ -108,7 +108,7 @@ def test_weights_that_are_missing_changed_or_not_named_are_refused(
     file.unlink()
     assert "'initial' is missing" in SERVER.validate(str(app))[0]
     with pytest.raises(CheckpointError, match="'initial' is missing"):
-        carried(app, INITIAL, named(app), torch.nn.Identity())
+        carried(app, INITIAL, {INITIAL: named(app)}, torch.nn.Identity())
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_what_is_not_the_networks_weights_is_refused(
     file = weights_file(job / "app_server", INITIAL)
     file.write_bytes(content)
     with pytest.raises(CheckpointError, match=problem):
-        carried(job / "app_server", INITIAL, sha256_of(file), network)
+        carried(job / "app_server", INITIAL, {INITIAL: sha256_of(file)}, network)
 
 
 def test_weights_that_are_no_numbers_are_refused(job: Path, network: torch.nn.Module) -> None:
@@ -175,7 +175,7 @@ def test_weights_that_are_no_numbers_are_refused(job: Path, network: torch.nn.Mo
     file = weights_file(job / "app_server", INITIAL)
     file.write_bytes(pack(state))
     with pytest.raises(CheckpointError, match="do not fit"):
-        carried(job / "app_server", INITIAL, sha256_of(file), network)
+        carried(job / "app_server", INITIAL, {INITIAL: sha256_of(file)}, network)
 
 
 def test_imagenet_weights_travel_to_strict_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

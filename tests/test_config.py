@@ -88,6 +88,7 @@ def test_site_settings_hold_nothing_of_the_server() -> None:
         "name",
         "operating_point",
         "cross_site",
+        "evaluation",
         "rounds",
         "algorithm",
         "model",

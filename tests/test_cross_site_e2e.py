@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 
 from conftest import pneumonia_fl, read_json, scalars, texts
+from pneumonia_fl.assessment import assess
 from pneumonia_fl.checkpoint import load_model
 from pneumonia_fl.crosssite import CELL
-from pneumonia_fl.data.store import open_site
-from pneumonia_fl.environment import KEEP_MODEL_VARIABLE
-from pneumonia_fl.evaluate import evaluate
+from pneumonia_fl.data.store import concatenate, open_site, open_split
+from pneumonia_fl.environment import KEEP_MODEL_VARIABLE, NO_EVALUATION_VARIABLE
+from pneumonia_fl.evaluate import evaluate, margins
+from pneumonia_fl.fl.messages import OPTED_OUT
 from pneumonia_fl.metrics import summarise
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -108,3 +111,50 @@ def test_when_no_site_shares_its_model_the_run_is_incomplete_and_says_so(tmp_pat
         "no site's own model was evaluated",
     )
     assert read_json(out / "cross_site.json")["models"] == ["best", "last"]
+
+
+@pytest.fixture(scope="module")
+def again(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run that a test may change."""
+    return Path(shutil.copytree(shared, tmp_path_factory.mktemp("again") / "run"))
+
+
+def test_models_that_exist_are_evaluated_on_demand(again: Path, matrix: dict[str, Any]) -> None:
+    done = pneumonia_fl("cross-site", again, "--models", "last,site-1", "--sites", "site-1,site-3")
+    assert done.returncode == 0, done.stderr
+    found = read_json(again / "cross_site.json")
+    assert (found["models"], found["sites"], found["missing"]) == (
+        ["last", "site-1"],
+        ["site-1", "site-3"],
+        {},
+    )
+    for model, row in found["cells"].items():
+        for site, cell in row.items():
+            assert cell == pytest.approx(matrix["cells"][model][site], abs=1e-6)
+    assert (again / "cross_site.csv").read_text().count("\n") == 1 + 2 * 2
+
+
+def test_the_sites_evaluate_a_model_on_their_test_images(again: Path) -> None:
+    environment = {**os.environ, NO_EVALUATION_VARIABLE: "site-3"}
+    words = ("--source", again / "data", "--federated", "--json")
+    done = pneumonia_fl("evaluate", again, *words, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["missing"] == {"site-3": OPTED_OUT}
+    model, card = load_model(again / "model")
+    data = concatenate([open_split(again / "data", site, "test")[1] for site in ("site-1", "site-2")])
+    exact = assess(margins(model, data.images, card.preprocess), data, card.threshold, card.scaling)
+    for key in ("n", "positives", "patients", "confusion"):
+        assert found[key] == exact[key]
+    for name in ("sensitivity", "specificity", "accuracy"):
+        assert found["metrics"][name] == pytest.approx(exact["metrics"][name], abs=1e-6)
+    assert read_json(again / "evaluations" / "test-01.json") == found
+
+
+def test_when_no_site_takes_part_the_evaluation_is_incomplete_and_says_so(again: Path) -> None:
+    environment = {**os.environ, NO_EVALUATION_VARIABLE: "site-1"}
+    words = ("--source", again / "data", "--federated", "--sites", "site-1", "--split", "val")
+    done = pneumonia_fl("evaluate", again, *words, env=environment)
+    assert done.returncode == 5
+    assert f"INCOMPLETE: no site evaluated a model: site-1: {OPTED_OUT}" in done.stderr
+    assert not list((again / "evaluations").glob("val-*.json"))

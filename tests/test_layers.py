@@ -58,6 +58,7 @@ LAYERS = (
         "evaluation",
         "baseline",
         "comparison",
+        "pooling",
         "crosssite",
         "checkpoint",
         "predict",

@@ -21,6 +21,7 @@ from pneumonia_fl.fl.provision.gate import ServerGate
 from pneumonia_fl.fl.provision.shipped import POLICIES, provisioning_folder
 from pneumonia_fl.fl.provision.signing import verify
 from provisioning import SERVER, SITES, Kits
+from saved_models import evaluation, subject
 
 PEOPLE = (
     "lead-it@consortium.org",
@@ -97,6 +98,8 @@ def test_a_kit_allows_what_our_own_jobs_use_and_nothing_else(
         settings = resolve(load_job(ROOT / "jobs" / f"{job}.yml"), None)
         folder = export_job(settings, ("a", "b"), tmp_path)
         used |= classes_of(read_json(folder / "app" / "config" / f"config_fed_{half}.json"))
+    folder = export_job(*evaluation(), tmp_path, models={"best": subject().weights})
+    used |= classes_of(read_json(folder / "app" / "config" / f"config_fed_{half}.json"))
     assert allowed == used
     assert read_json(local / "resources.json")["class_list_enforcement_mode"] == "enforce"
 

@@ -505,3 +505,24 @@ def test_a_report_that_cannot_be_written_is_an_output_error(full: Path, tmp_path
 
 def test_sites_of_the_report_are_those_of_the_run(page: Outline) -> None:
     assert all(f"Manifest of {site}" in page.text for site in SITES)
+
+
+def test_an_evaluation_at_the_sites_names_each_and_who_took_no_part(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    add_evaluation(run)
+    file = run / "evaluations" / "test-01.json"
+    alone = {
+        "n": 20, "positives": 12, "patients": 9, "metrics": {"auroc": 0.912, "sensitivity": 0.75},
+        "intervals": {"auroc": [0.8, 0.97]}, "readings": 3,
+    }  # fmt: skip
+    values = read_json(file)
+    write_json(file, values | {"sites": {"asia": alone}, "missing": {"us": "takes no part in evaluations"}})
+    page = outline(run).text
+    for words in (
+        "asia",
+        "0.912",
+        "0.800 to 0.970",
+        "takes no part in evaluations",
+        "each site drew the samples",
+    ):
+        assert words in page

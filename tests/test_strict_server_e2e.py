@@ -7,6 +7,8 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,17 @@ import pytest
 from conftest import pneumonia_fl, read_json
 from federation import LEAD, SERVER, SITES, Federation, free_port, provision_kits, running
 from job_changes import MARK, REFUSED
-from pneumonia_fl.checkpoint import ModelCard, read_card, save_model
+from pneumonia_fl.assessment import assess
+from pneumonia_fl.checkpoint import ModelCard, load_model, read_card, save_model
 from pneumonia_fl.config import load_job
+from pneumonia_fl.crosssite import CELL
+from pneumonia_fl.data.store import concatenate, open_site, open_split
+from pneumonia_fl.evaluate import evaluate, margins
+from pneumonia_fl.fl import evaluation_job
 from pneumonia_fl.fl.jobs import export_job
 from pneumonia_fl.fl.parent.weights import sha256_of
 from pneumonia_fl.jobfiles import find_job
+from pneumonia_fl.metrics import summarise
 from pneumonia_fl.model import build_model
 from pneumonia_fl.sections import ModelConfig, Origin, Preprocess
 from refusals import Audit, audit_from_now
@@ -78,6 +86,77 @@ def test_the_job_that_the_recipe_makes_runs_and_is_in_the_audit_logs(
     hashes = {text.partition("sha256 ")[2][:64] for text in told}
     assert all(f"[R:{job_id}]" in text and "[A:job_configuration]" in text for text in told)
     assert len(hashes) == 1, "the server and all sites have run the same configuration"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with an untrained model."""
+    run = tmp_path_factory.mktemp("runs") / "saved"
+    state = build_model(size=32, seed=5).state_dict()
+    card = ModelCard(job="smoke", round=1, seed=5, model=ModelConfig(), preprocess=Preprocess(size=32))
+    save_model(run / "model", state, card.model_copy(update={"threshold": 0.48, "offset": 0.1}))
+    (run / "run.json").write_text("{}")
+    return run
+
+
+@contextmanager
+def opted_out(kit: Path) -> Iterator[None]:
+    """A site whose owner takes part in no evaluation."""
+    settings = kit / "local" / "pneumonia_fl.yml"
+    before = settings.read_text()
+    settings.write_text(f"{before}\njoin_evaluations: false\n")
+    try:
+        yield
+    finally:
+        settings.write_text(before)
+
+
+def test_hospitals_evaluate_a_saved_model_on_their_own_test_images_and_only_counts_come_back(
+    strict: Federation, saved: Path, hospital_data: Path
+) -> None:
+    asia, europe, us = SITES
+    logs = [strict.kit(name) / "audit.log" for name in (SERVER, *SITES)]
+    with opted_out(strict.kit(us)):
+        done = pneumonia_fl("evaluate", saved, "--kit", strict.kit(LEAD), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (list(found["sites"]), found["missing"]) == ([asia, europe], {us: "takes no part in evaluations"})
+    assert read_json(saved / "evaluations" / "test-01.json") == found
+    assert all(site["readings"] == 1 for site in found["sites"].values())
+
+    model, card = load_model(saved / "model")
+    data = concatenate([open_split(hospital_data, site, "test")[1] for site in (asia, europe)])
+    exact = assess(margins(model, data.images, card.preprocess), data, card.threshold, card.scaling)
+    assert {key: found[key] for key in ("n", "positives", "patients")} == {
+        key: exact[key] for key in ("n", "positives", "patients")
+    }
+    for name in ("brier", "loss"):
+        assert found["metrics"][name] == pytest.approx(exact["metrics"][name], abs=1 / 64)
+    for interval in found["intervals"].values():
+        assert interval is None or interval[0] <= interval[1]
+
+    subject = evaluation_job.subject("model", saved)
+    for log in logs:
+        assert f"evaluates on split test: model {subject.sha256}" in log.read_text()
+    for site in (asia, europe):
+        kept = strict.kit(site) / "pneumonia_fl_site_state" / "readings.jsonl"
+        (line,) = map(json.loads, kept.read_text().splitlines())
+        assert (line["split"], line["model"], line["images"]) == (
+            "test", subject.sha256, found["sites"][site]["n"],
+        )  # fmt: skip
+
+
+def test_models_that_exist_are_evaluated_across_sites_on_demand(strict: Federation, saved: Path) -> None:
+    words = ("--kit", strict.kit(LEAD), "--models", "best", "--sites", SITES[0], "--json")
+    done = pneumonia_fl("cross-site", saved, *words)
+    assert done.returncode == 0, done.stderr
+    matrix = json.loads(done.stdout)
+    assert matrix == read_json(saved / "cross_site.json")
+    assert (matrix["models"], matrix["sites"], matrix["split"]) == (["best"], [SITES[0]], "val")
+    model, card = load_model(saved / "model")
+    images = open_site(strict.data, SITES[0]).split("val")
+    by_hand = asdict(summarise(evaluate(model, images, card.preprocess)))
+    assert matrix["cells"]["best"][SITES[0]] == pytest.approx({key: by_hand[key] for key in CELL}, abs=1e-6)
 
 
 def test_a_job_goes_on_from_a_saved_model_with_settings_for_single_sites(

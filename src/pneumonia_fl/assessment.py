@@ -10,12 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 from pneumonia_fl import curves
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.intervals import TAILS, Interval, all_or_none, interval95, reflected95, resample
-from pneumonia_fl.metrics import NAMES, Floats, Ints, Scores
+from pneumonia_fl.metrics import NAMES, Floats, Ints, Scores, metrics_of_counts
 from pneumonia_fl.scaling import PLAIN, Scaling
 
 KEYS = tuple(NAMES)
 CURVES = 2 * curves.GRID
+STATISTICS = len(KEYS) + CURVES
 Mask = NDArray[np.bool_]
+Patients = tuple[int, int, int]
 
 
 def assess(margins: ArrayLike, data: ImageSet, threshold: float, scaling: Scaling) -> dict[str, Any]:
@@ -25,36 +27,66 @@ def assess(margins: ArrayLike, data: ImageSet, threshold: float, scaling: Scalin
         DataError: no images, a margin that is not finite, or a threshold outside (0, 1).
     """
     scores = Scores.of(margins, data.labels)
-    metrics, raw = scores.metrics(threshold, scaling), scores.metrics(threshold)
-    called = scaling.decided(margins, threshold)
-    right = called == (data.labels == 1)
+    right = scaling.decided(margins, threshold) == (data.labels == 1)
     subtypes, kind = np.unique(np.asarray(data.subtypes), return_inverse=True)
 
     def statistic(rows: Ints) -> Floats:
-        values = scores.metrics(threshold, scaling, rows)
-        named = np.array([getattr(values, name) for name in KEYS], dtype=np.float64)
-        return np.concatenate([named, _drawn(scores.counts(rows)), _rates(kind, right, rows, len(subtypes))])
+        both = statistics_of(scores.values, scores.counts(rows), threshold, scaling)
+        return np.concatenate([both, _rates(kind, right, rows, len(subtypes))])
 
-    samples = resample(data.patients, statistic)
-    named, drawn, rates = np.split(samples, (len(KEYS), len(KEYS) + CURVES), axis=1)
-    return {
-        "n": metrics.n,
-        "positives": metrics.positives,
-        "patients": len(set(data.patients)),
-        "floor_accuracy": metrics.floor,
-        "metrics": {name: getattr(metrics, name) for name in KEYS},
-        "intervals": _intervals(asdict(metrics), named, data),
-        **_curves(scores.counts(), drawn),
-        "confusion": _confusion(data.labels, called),
-        "reliability": curves.reliability(scores.values, scores.counts(), scaling),
-        "uncalibrated": {
-            "ece": raw.ece,
-            "brier": raw.brier,
-            "reliability": curves.reliability(scores.values, scores.counts(), PLAIN),
-        },
+    samples, rates = np.split(resample(data.patients, statistic), (STATISTICS,), axis=1)
+    found = describe(scores.values, scores.counts(), threshold, scaling, samples, patients_of(data))
+    return found | {
         "subtypes": {
             str(name): _subtype(right[kind == k], rates[:, k], _owners(data, kind == k))
             for k, name in enumerate(subtypes)
+        },
+    }
+
+
+def patients_of(data: ImageSet) -> Patients:
+    """Count patients with a normal image, with pneumonia, and all."""
+    ill = data.labels == 1
+    return _owners(data, ~ill), _owners(data, ill), len(set(data.patients))
+
+
+def statistics_of(values: Floats, counts: Ints, threshold: float, scaling: Scaling) -> Floats:
+    """Compute what is resampled, float64 (STATISTICS,): metrics and both curves of `counts` (2, K) margins (K,)."""
+    metrics = metrics_of_counts(values, counts, threshold, scaling)
+    named = np.array([getattr(metrics, name) for name in KEYS], dtype=np.float64)
+    return np.concatenate([named, _drawn(counts)])
+
+
+def describe(
+    values: Floats, counts: Ints, threshold: float, scaling: Scaling, samples: Floats, patients: Patients
+) -> dict[str, Any]:
+    """Everything but subtypes that follows from margins and their resamples.
+
+    Args:
+        values: margins (K,), rising.
+        counts: images (2, K) of both classes that have them.
+        threshold: on P(pneumonia).
+        scaling: how margins become probabilities.
+        samples: float64 (n, STATISTICS), one row of `statistics_of` for each resample.
+        patients: with a normal image, with pneumonia, and all.
+    """
+    metrics = metrics_of_counts(values, counts, threshold, scaling)
+    raw = metrics_of_counts(values, counts, 0.5, PLAIN)
+    named, drawn = np.split(samples, (len(KEYS),), axis=1)
+    return {
+        "n": metrics.n,
+        "positives": metrics.positives,
+        "patients": patients[2],
+        "floor_accuracy": metrics.floor,
+        "metrics": {name: getattr(metrics, name) for name in KEYS},
+        "intervals": _intervals(asdict(metrics), named, patients),
+        **_curves(counts, drawn),
+        "confusion": _confusion(counts, scaling.decided(values, threshold)),
+        "reliability": curves.reliability(values, counts, scaling),
+        "uncalibrated": {
+            "ece": raw.ece,
+            "brier": raw.brier,
+            "reliability": curves.reliability(values, counts, PLAIN),
         },
     }
 
@@ -72,13 +104,13 @@ def _rates(kind: Ints, right: Mask, rows: Ints, groups: int) -> Floats:
     return np.where(images > 0, hits / np.maximum(images, 1), np.nan)
 
 
-def _intervals(metrics: Mapping[str, Any], samples: Floats, data: ImageSet) -> dict[str, Interval | None]:
+def _intervals(metrics: Mapping[str, Any], samples: Floats, patients: Patients) -> dict[str, Interval | None]:
     found = {name: interval95(samples[:, k]) for k, name in enumerate(KEYS)}
     found["ece"] = reflected95(metrics["ece"], samples[:, KEYS.index("ece")])
-    ill = data.labels == 1
-    for name, mask in {"sensitivity": ill, "specificity": ~ill, "accuracy": ill | True}.items():
+    normal, ill, everybody = patients
+    for name, owners in {"sensitivity": ill, "specificity": normal, "accuracy": everybody}.items():
         if metrics[name] in (0, 1):
-            found[name] = all_or_none(metrics[name], _owners(data, mask))
+            found[name] = all_or_none(metrics[name], owners)
     return found
 
 
@@ -95,8 +127,8 @@ def _curves(counts: Ints, samples: Floats) -> dict[str, Any]:
     }
 
 
-def _confusion(labels: Ints, called: Mask) -> dict[str, int]:
-    tn, fp, fn, tp = np.bincount(2 * labels + called, minlength=4).tolist()
+def _confusion(counts: Ints, called: Mask) -> dict[str, int]:
+    (tn, fp), (fn, tp) = ((int(row[~called].sum()), int(row[called].sum())) for row in counts)
     return {"tn": tn, "fp": fp, "fn": fn, "tp": tp}
 
 

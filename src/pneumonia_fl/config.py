@@ -13,7 +13,14 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from pneumonia_fl.errors import ConfigError
-from pneumonia_fl.learning import Algorithm, CrossSite, EarlyStopping, OperatingPoint
+from pneumonia_fl.learning import (
+    Algorithm,
+    CrossSite,
+    EarlyStopping,
+    Evaluating,
+    OperatingPoint,
+    SiteEvaluation,
+)
 from pneumonia_fl.names import did_you_mean, site_problem
 from pneumonia_fl.overrides import fields_of, nested, with_overrides
 from pneumonia_fl.sections import (
@@ -50,6 +57,7 @@ class SiteSettings(Strict):
     algorithm: Algorithm
     operating_point: OperatingPoint
     cross_site: CrossSite = CrossSite()
+    evaluation: SiteEvaluation | None = None
     model: ModelConfig
     preprocess: Preprocess
     train: TrainConfig
@@ -91,6 +99,7 @@ class JobConfig(Strict):
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
     operating_point: OperatingPoint = Field(default_factory=OperatingPoint)
     cross_site: CrossSite = Field(default_factory=CrossSite)
+    evaluation: Evaluating | None = Field(None, description="Evaluate saved models, and train none.")
     model: ModelConfig = Field(default_factory=ModelConfig)
     init_from: str | Origin | None = Field(
         None,
@@ -181,6 +190,7 @@ class JobConfig(Strict):
             algorithm=self.algorithm,
             operating_point=self.operating_point,
             cross_site=self.cross_site,
+            evaluation=self.evaluation and self.evaluation.for_sites(),
             model=self.model,
             preprocess=self.preprocess,
             train=self.train,

@@ -22,6 +22,7 @@ KEEP_MODEL_VARIABLE = "PNEUMONIA_FL_KEEP_MODEL"
 SITE_TRACKING_VARIABLE = "PNEUMONIA_FL_SITE_TRACKING"
 SITE_TRACKING_URI_VARIABLE = "PNEUMONIA_FL_SITE_TRACKING_URI"
 SeriesPlace = Literal["server", "site", "both"]
+NO_EVALUATION_VARIABLE = "PNEUMONIA_FL_NO_EVALUATION"
 LIMITS_VARIABLE = "PNEUMONIA_FL_LIMITS"
 LIMITED = {"local_epochs": 1, "batch_size": 2}
 """Settings of training that a site may cap, and the least that each can be."""
@@ -70,7 +71,8 @@ JOB_VARIABLES = (
 """What the process of a job is told of its parent's environment: a job must not find a password there."""
 SITE_JOB_VARIABLES = (
     *JOB_VARIABLES,
-    *(DATA_VARIABLE, THREADS_VARIABLE, SITE_STATE_VARIABLE, KEEP_MODEL_VARIABLE, LIMITS_VARIABLE),
+    *(DATA_VARIABLE, THREADS_VARIABLE, SITE_STATE_VARIABLE),
+    *(KEEP_MODEL_VARIABLE, NO_EVALUATION_VARIABLE, LIMITS_VARIABLE),
     *(SITE_TRACKING_VARIABLE, SITE_TRACKING_URI_VARIABLE),
 )
 SERVER_JOB_VARIABLES = (
@@ -169,6 +171,19 @@ def site_tracking() -> SiteTracking:
     if said not in places:
         raise ConfigError(f"{SITE_TRACKING_VARIABLE} must be server, site or both")
     return SiteTracking(places[said], _address(SITE_TRACKING_URI_VARIABLE))
+
+
+def joins_evaluations(site: str) -> bool:
+    """Whether `site` evaluates saved models when a job asks for nothing else.
+
+    Sites named in `PNEUMONIA_FL_NO_EVALUATION` (`site-1,site-3`) do not.
+    """
+    return site not in os.environ.get(NO_EVALUATION_VARIABLE, "").split(",")
+
+
+def opt_out_of_evaluations(site: str) -> None:
+    """Have `joins_evaluations` be false for `site` in this process and those that it starts."""
+    os.environ[NO_EVALUATION_VARIABLE] = f"{os.environ.get(NO_EVALUATION_VARIABLE, '')},{site}"
 
 
 def keep_model(site: str) -> None:

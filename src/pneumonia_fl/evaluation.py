@@ -4,15 +4,15 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pneumonia_fl.assessment import assess
-from pneumonia_fl.checkpoint import load_model
+from pneumonia_fl.checkpoint import ModelCard, load_model
 from pneumonia_fl.data.files import inner_folder, write_new
 from pneumonia_fl.data.manifest import INFO, read_info
 from pneumonia_fl.data.sources import load_split, open_source
@@ -44,6 +44,9 @@ class Evaluation:
         reliability: mean prediction, observed share and images of each bin of the ECE.
         uncalibrated: {"ece", "brier", "reliability"} without temperature and offset.
         subtypes: {"n", "detected": rightly answered, "rate", "ci"} by subtype; of "normal" it is the specificity.
+        sites: of an evaluation at the sites the same of each alone, without curves, and "readings": how often the site
+            has had this split read.
+        missing: sites that did not evaluate, and why.
     """
 
     model: str
@@ -69,6 +72,8 @@ class Evaluation:
     reliability: list[dict[str, Any]]
     uncalibrated: dict[str, Any]
     subtypes: dict[str, dict[str, Any]]
+    sites: dict[str, dict[str, Any]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, under the names above."""
@@ -89,18 +94,23 @@ def evaluate_source(model_path: Path, source: str, split: str, progress: Progres
         scores.append(margins(model, data.images[start : start + BATCH], card.preprocess, BATCH))
         progress("score", min(start + BATCH, len(data)), len(data))
     score = np.concatenate(scores) if scores else np.empty(0, np.float32)
+    found = origin | assess(score, data, card.threshold, card.scaling)
+    return of_model(card, split, round(time.time(), 3), found)
+
+
+def of_model(card: ModelCard, split: str, when: float, found: Mapping[str, Any]) -> Evaluation:
+    """Put together what a model's card says, and what has been found: the other fields of an `Evaluation`."""
     return Evaluation(
         model=card.job,
         round=card.round,
         split=split,
-        time=round(time.time(), 3),
+        time=when,
         threshold=card.threshold,
         temperature=card.temperature,
         offset=card.offset,
         operating_point=card.operating_point,
         validation={name: card.metrics.get(name) for name in ("sensitivity", "specificity", "ece")},
-        **origin,
-        **assess(score, data, card.threshold, card.scaling),
+        **found,
     )
 
 

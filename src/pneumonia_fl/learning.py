@@ -1,13 +1,14 @@
-"""Settings of learning together: the algorithm, when to stop, how the model decides, what sites share.
+"""Settings of learning together: the algorithm, when to stop, how the model decides, what sites share and evaluate.
 
 Sources: FedAvg McMahan et al. 2017; FedProx Li et al. 2020; FedAvgM Hsu et al. 2019; FedAdam and FedYogi Reddi et al.
 2021; SCAFFOLD Karimireddy et al. 2020; FedNova Wang et al. 2020; FedBN Li et al. 2021; Ditto Li et al. 2021.
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pneumonia_fl.names import SITE_NAME, WEIGHTS_HASH
 from pneumonia_fl.strict import Strict
 
 AlgorithmName = Literal[
@@ -101,3 +102,39 @@ class CrossSite(Strict):
         description="Also the sites' own best models. They pass through the server to all sites and say more about "
         "a site's patients than an average does; a site can refuse.",
     )
+
+
+ModelName = Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")]
+"""Of a saved model in a job: like a site's, whose own model it may be."""
+Hash = Annotated[str, Field(pattern=f"^{WEIGHTS_HASH.pattern}$")]
+Split = Literal["val", "test"]
+
+
+class SavedModel(Strict):
+    """A saved model, by its weights, and how it decides."""
+
+    sha256: Hash = Field(description="Hash of its weights as they travel.")
+    threshold: float = Field(0.5, gt=0, lt=1, description="P(pneumonia) from which the answer is pneumonia.")
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="Of its probabilities.")
+    offset: float = Field(0.0, allow_inf_nan=False, description="Of its probabilities.")
+
+
+class SiteEvaluation(Strict):
+    """What sites need to know of an `evaluation`."""
+
+    split: Split
+    intervals: bool
+    models: dict[ModelName, Hash]
+
+
+class Evaluating(Strict):
+    """Saved models that every site evaluates; nothing is trained. `evaluate` and `cross-site` write this section."""
+
+    split: Split = Field("val", description="The split of each site that is read.")
+    intervals: bool = Field(False, description="Have sites sample their patients, for pooled intervals.")
+    models: dict[ModelName, SavedModel] = Field(min_length=1, max_length=10, description="Models by name.")
+
+    def for_sites(self) -> SiteEvaluation:
+        """The same without how the models decide."""
+        hashes = {name: model.sha256 for name, model in self.models.items()}
+        return SiteEvaluation(split=self.split, intervals=self.intervals, models=hashes)

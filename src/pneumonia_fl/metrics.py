@@ -93,9 +93,7 @@ class ScoreHistogram:
             DataError: a margin is not finite, a label is neither 0 nor 1, or the lengths differ.
         """
         z, y = _checked(margins, labels)
-        # Divided before anything is added: a tiny negative margin must not round up to the edge at 0.
-        bins = np.clip(np.floor(z / WIDTH) + BINS // 2, 0, BINS - 1).astype(np.int64)
-        counts = np.bincount(y * BINS + bins, minlength=2 * BINS).reshape(2, BINS)
+        counts = np.bincount(y * BINS + bins_of(z), minlength=2 * BINS).reshape(2, BINS)
         losses = np.round(np.logaddexp(0.0, np.where(y == 1, -z, z)) / LOSS_UNIT) * LOSS_UNIT
         return cls(counts.astype(np.int64), float(losses.sum()))
 
@@ -163,7 +161,7 @@ class Scores:
 
     def metrics(self, threshold: float = 0.5, scaling: Scaling = PLAIN, rows: Ints | None = None) -> Metrics:
         """Compute all metrics of all images, or of those in `rows`, which may repeat."""
-        return _metrics(self.values, self.counts(rows), threshold, scaling)
+        return metrics_of_counts(self.values, self.counts(rows), threshold, scaling)
 
 
 def summarise(histogram: ScoreHistogram, threshold: float = 0.5, scaling: Scaling = PLAIN) -> Metrics:
@@ -174,7 +172,7 @@ def summarise(histogram: ScoreHistogram, threshold: float = 0.5, scaling: Scalin
     Raises:
         DataError: the histogram is empty, or the threshold is outside (0, 1).
     """
-    metrics = _metrics(bin_centres(), histogram.counts, threshold, scaling)
+    metrics = metrics_of_counts(bin_centres(), histogram.counts, threshold, scaling)
     return replace(metrics, loss=histogram.loss_sum / histogram.n) if scaling == PLAIN else metrics
 
 
@@ -192,6 +190,13 @@ def exact_metrics(
 def calibration_bin(p: Floats) -> Ints:
     """Number of the calibration bin, 0 to 14, of each probability."""
     return np.minimum((p * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+
+
+def bins_of(margins: ArrayLike) -> Ints:
+    """Number of the histogram's bin, 0 to 1023, of each margin."""
+    # Divided before anything is added: a tiny negative margin must not round up to the edge at 0.
+    bins = np.clip(np.floor(np.asarray(margins, np.float64) / WIDTH) + BINS // 2, 0, BINS - 1)
+    return np.asarray(bins, np.int64)
 
 
 def bin_centres() -> Floats:
@@ -225,8 +230,12 @@ def auroc_error_bound(histogram: ScoreHistogram) -> float:
     return float((exact[0] * exact[1]).sum()) / 2 / negatives / positives
 
 
-def _metrics(values: Floats, counts: Ints, threshold: float, scaling: Scaling) -> Metrics:
-    """Metrics of margins `values` (K,) that `counts` (2, K) images of both classes have."""
+def metrics_of_counts(values: Floats, counts: Ints, threshold: float, scaling: Scaling) -> Metrics:
+    """Compute all metrics of margins `values` (K,) that `counts` (2, K) images of both classes have.
+
+    Raises:
+        DataError: there are no images, or the threshold is outside (0, 1).
+    """
     n, positives = int(counts.sum()), int(counts[1].sum())
     if n == 0:
         raise DataError("no images to score")

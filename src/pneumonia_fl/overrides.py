@@ -43,6 +43,8 @@ def flatten(value: BaseModel | Mapping[str, Any], prefix: str = "") -> list[str]
         item = getattr(value, key) if isinstance(value, BaseModel) else value[key]
         if isinstance(item, BaseModel | Mapping):
             words += flatten(item, f"{prefix}{key}.")
+        elif isinstance(item, Mapping):
+            words += [f"{prefix}{key}.{name}={_scalar(one)}" for name, one in item.items()]
         elif item is not None:
             words.append(f"{prefix}{key}={_scalar(item)}")
     return words

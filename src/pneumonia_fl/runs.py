@@ -68,6 +68,7 @@ class RunFolder:
         self.logs = self.path / "logs"
         self.sites = self.path / "sites"
         self.workspace = self.path / "nvflare"
+        self.weights = self.path / "weights"  # of models that a job only evaluates
 
     @classmethod
     def create(cls, path: Path, force: bool = False) -> "RunFolder":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pneumonia_fl.cli.options import Study, Timeout
 from pneumonia_fl.cli.settings import InitFrom, all_overrides
 from pneumonia_fl.cli.terminal import echo, terminal
 
@@ -34,7 +35,6 @@ NamedKit = Annotated[
     Path | None,
     typer.Option("--kit", help="Your startup kit; default: $PNEUMONIA_FL_KIT.", show_default=False),
 ]
-Study = Annotated[str, typer.Option("--study", help="NVFlare study.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the job; repeatable."),
@@ -55,10 +55,6 @@ Token = Annotated[
 ]
 Wait = Annotated[
     bool, typer.Option("--wait", help="Follow the job to its end; the exit code says how it ended.")
-]
-Timeout = Annotated[
-    float | None,
-    typer.Option("--timeout", min=0, help="Minutes after which to stop watching; the job goes on."),
 ]
 Out = Annotated[
     Path | None,

@@ -12,6 +12,7 @@ from pneumonia_fl import DISCLAIMER, __version__
 from pneumonia_fl.cli.app import App
 from pneumonia_fl.cli.clean import clean
 from pneumonia_fl.cli.compare import compare
+from pneumonia_fl.cli.cross_site import cross_site
 from pneumonia_fl.cli.data import app as data_app
 from pneumonia_fl.cli.doctor import doctor
 from pneumonia_fl.cli.evaluate import evaluate
@@ -41,6 +42,7 @@ app.add_typer(data_app, name="data")
 app.command()(run)
 app.command()(sweep)
 app.command()(evaluate)
+app.command()(cross_site)
 app.command()(predict)
 app.command()(compare)
 app.command()(report)

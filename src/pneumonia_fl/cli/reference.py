@@ -154,7 +154,13 @@ def _section(name: str, kind: type[Strict]) -> Iterator[str]:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    names = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+    names = {
+        "string": "text",
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "true or false",
+        "object": "by name",
+    }
     variants = [part for part in schema.get("anyOf", [schema]) if part.get("type") != "null"]
     return "list" if variants[0].get("type") == "array" else names[variants[0].get("type", "string")]
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.table import Table
 
 from pneumonia_fl import DISCLAIMER
@@ -70,6 +71,34 @@ def evaluation_table(result: "Evaluation") -> Table:
     table.add_row("Always “pneumonia”", _cell(result.floor_accuracy), "")
     rule = result.operating_point or "as the model card says"
     table.caption = f"Threshold {result.threshold:.3f} on P(pneumonia): {rule}. {DISCLAIMER}"
+    return table
+
+
+def sites_table(result: "Evaluation") -> Table:
+    """Each site alone, AUROC with its interval by the site's patients."""
+    table = Table(title=f"Site by site, split {result.split}", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("Site", overflow="fold")
+    shown = ("auroc", "sensitivity", "specificity")
+    for title in ("Images", "Patients", "AUROC", "95 % CI", "Sensitivity", "Specificity"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for site, values in result.sites.items():
+        area, *rates = (_cell(values["metrics"][name]) for name in shown)
+        ends = _range(values["intervals"]["auroc"])
+        table.add_row(site, str(values["n"]), str(values["patients"]), area, ends, *rates)
+    return table
+
+
+def matrix_table(found: Mapping[str, Any]) -> Table:
+    """AUROC of models (rows) on the sites' images (columns)."""
+    table = Table(title=f"AUROC on split {found['split']}", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("Model", overflow="fold")
+    for site in found["sites"]:
+        table.add_column(site, justify="right", overflow="fold")
+    for model in found["models"]:
+        row = found["cells"][model]
+        cells = (_cell(row[site]["auroc"]) if site in row else "–" for site in found["sites"])
+        table.add_row(model, *cells)
+    table.caption = "n/a: one class only; –: not evaluated."
     return table
 
 

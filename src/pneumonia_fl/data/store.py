@@ -51,9 +51,16 @@ class SiteData:
         labels = np.array([row.label for row in rows], dtype=np.int64)
         return cls(info.sites[0] if info.sites else TEST, info, rows, images, labels)
 
-    def split(self, name: str) -> ImageSet:
-        """Return the images whose split is `name`: a view where they lie side by side, else a copy."""
-        indices = [index for index, row in enumerate(self.rows) if row.split == name]
+    def split(self, name: str, site: str = "") -> ImageSet:
+        """Return the images whose split is `name`: a view where they lie side by side, else a copy.
+
+        `site`: of the common test images only those that stand for this site.
+        """
+        indices = [
+            index
+            for index, row in enumerate(self.rows)
+            if row.split == name and (not site or row.site == site)
+        ]
         return ImageSet(
             self.images[_as_slice(indices)],
             self.labels[indices],
@@ -88,6 +95,25 @@ def open_site(root: Path, site: str) -> SiteData:
     if data.name != site:
         raise DataError(f"{root} holds the data of site {data.name!r}, not of {site!r}")
     return data
+
+
+def open_split(root: Path, site: str, split: str) -> tuple[DatasetInfo, ImageSet]:
+    """One split of a site below a data set's root; test images lie in the set's common folder, each for one site.
+
+    Raises:
+        DataError: there is no prepared data of that site, or no image in the split.
+    """
+    data = open_site(root, site)
+    images = data.split(split)
+    if split == TEST and not len(images) and (root / TEST / INFO).is_file():
+        data = SiteData.open(root / TEST)
+        images = data.split(TEST, site)
+    if not len(images):
+        hint = (
+            "; they lie in the folder `test` beside the site's, in the folder above" if split == TEST else ""
+        )
+        raise DataError(f"site {site!r} has no images in split {split}{hint}")
+    return data.info, images
 
 
 def _map_images(path: Path, count: int, size: int) -> Pixels:

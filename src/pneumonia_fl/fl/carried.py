@@ -57,13 +57,19 @@ def keep_at_server(job: Path, sites: tuple[str, ...]) -> None:
     (job / "meta.json").write_text(json.dumps(meta, indent=4), encoding="utf-8")
 
 
-def carried(app: Path, name: str, sha256: str, network: nn.Module) -> Parameters:
+def carried(app: Path, name: str, models: Mapping[str, str], network: nn.Module) -> Parameters:
     """Read a model that came with a job, in the kinds of number of the network.
+
+    Args:
+        app: the folder of the deployed app.
+        name: which of its models.
+        models: hash of each, by its name.
+        network: what the weights are for.
 
     Raises:
         CheckpointError: it is missing, changed on the way, damaged, or not the weights of this network.
     """
-    if problem := weights_problem(app, {name: sha256}, needed=True):
+    if problem := weights_problem(app, models, needed=True):
         raise CheckpointError(f"the weights of this job: {problem}")
     try:
         arrays = load(weights_file(app, name).read_bytes())

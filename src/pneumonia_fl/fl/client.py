@@ -20,15 +20,13 @@ from torch import nn
 from pneumonia_fl import __version__
 from pneumonia_fl.checkpoint import DataSummary, ModelCard
 from pneumonia_fl.config import SiteSettings, parse, parse_words
-from pneumonia_fl.data.output import hold
-from pneumonia_fl.data.store import SiteData, open_site
-from pneumonia_fl.environment import LIMITED, data_root, site_limits, site_threads, site_tracking
-from pneumonia_fl.errors import ConfigError, DataError
+from pneumonia_fl.data.store import open_site
+from pneumonia_fl.environment import LIMITED, site_limits, site_threads, site_tracking
 from pneumonia_fl.evaluate import evaluate
 from pneumonia_fl.fl.algorithms.keeping import SiteState
 from pneumonia_fl.fl.algorithms.registry import site_algorithm
 from pneumonia_fl.fl.collect import model_card
-from pneumonia_fl.fl.local_models import LocalModels
+from pneumonia_fl.fl.local_models import LocalModels, problem
 from pneumonia_fl.fl.messages import (
     CROSS_SITE,
     FIRST_JOB,
@@ -40,6 +38,8 @@ from pneumonia_fl.fl.messages import (
     series,
     without_paths,
 )
+from pneumonia_fl.fl.saved_models import SavedModels
+from pneumonia_fl.fl.site_data import check_size, own_root
 from pneumonia_fl.fl.site_tracking import SeriesWriter, series_writers
 from pneumonia_fl.fl.tracking_names import ROUND_TRAIN_LOSS
 from pneumonia_fl.journal import LOSS_POINTS
@@ -75,24 +75,25 @@ class Participant:
 
     def __init__(self, settings: SiteSettings, name: str) -> None:
         self._settings, self._name = settings, name
-        self._site: Site | None = None
+        self._site: Site | SavedModels | None = None
 
     def answer(self, message: flare.FLModel) -> flare.FLModel:
         """The site's answer, or a report of the problem without a path in it."""
         try:
-            self._site = self._site or Site(self._settings, self._name)
+            self._site = self._site or self._made()
             return self._site.answer(message)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             log.exception("%s %s", SITE_ERROR, text)
-            # NVFlare wants parameters or metrics in every answer.
-            return flare.FLModel(
-                metrics={"problem": 1.0}, meta={SITE_REPORT: {"problem": without_paths(text)}}
-            )
+            return problem(without_paths(text))
+
+    def _made(self) -> "Site | SavedModels":
+        kind = Site if self._settings.evaluation is None else SavedModels
+        return kind(self._settings, self._name)
 
     def close(self) -> None:
         """The job is over."""
-        for writer in self._site.writers if self._site else ():
+        for writer in self._site.writers if isinstance(self._site, Site) else ():
             writer.close()
 
 
@@ -104,8 +105,8 @@ class Site:
         self._capped = lowered(settings, job.at(name, {}))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.set_num_threads(site_threads(name) or torch.get_num_threads())
-        data = _own_data(name)
-        _check_data(data, settings)
+        data = open_site(own_root(), name)
+        check_size(data.info, settings)
         self.name = name
         self.train_data, self.validation_data = data.split("train"), data.split("val")
         self.model = build_model(
@@ -247,26 +248,6 @@ def lowered(used: SiteSettings, wanted: SiteSettings) -> dict[str, int]:
     for key, value in capped.items():
         log.info("this site's own limit: %s %d in place of %d", key, value, getattr(wanted.train, key))
     return capped
-
-
-def _own_data(name: str) -> SiteData:
-    root = data_root()
-    if root is None:
-        raise ConfigError(
-            "PNEUMONIA_FL_DATA is not set; let it name the folder with this site's prepared data"
-        )
-    data = open_site(root, name)
-    hold(root)  # as long as this process lives
-    return data
-
-
-def _check_data(data: SiteData, settings: SiteSettings) -> None:
-    have, want = data.info.preprocess.size, settings.preprocess.size
-    if have != want:
-        raise DataError(
-            f"the data is prepared at {have} px but the job wants {want} px; "
-            f"prepare it with --size {want}, or submit with preprocess.size={have}"
-        )
 
 
 if __name__ == "__main__":

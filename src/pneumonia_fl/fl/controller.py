@@ -112,10 +112,7 @@ class PooledFedAvg(CrossSiteFedAvg):
             self.open_state()
             self._check_named()
             self.journal.write("started", rounds=self._final_round, sites=sorted(self.book.sites))
-            super().run()
-            if self._latest is not None:
-                self._evaluate_final(self._latest.params)
-            lacking = self.evaluate_cross_site(self._matrix)
+            lacking = self._work()
         except Exception as error:
             self.cancel_all_tasks()
             self._end("stopped", str(error))
@@ -123,6 +120,13 @@ class PooledFedAvg(CrossSiteFedAvg):
             return
         aborted = self.abort_signal.triggered
         self._end("stopped" if aborted else "finished", "aborted" if aborted else lacking)
+
+    def _work(self) -> str:
+        """Do what the job is for; returns what is lacking in the end, or ""."""
+        super().run()
+        if self._latest is not None:
+            self._evaluate_final(self._latest.params)
+        return self.evaluate_cross_site(self._matrix)
 
     def _check_named(self) -> None:
         """Refuse settings for sites that do not take part; a job that waited for its sites was sent without them."""

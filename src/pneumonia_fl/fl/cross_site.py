@@ -39,7 +39,7 @@ class CrossSiteFedAvg(CheckingFedAvg):
         if wanted.local_models and not self.abort_signal.triggered:
             models = self._collect_models()
             filled = sum(self._evaluate_everywhere(owner, models[owner]) for owner in sorted(models))
-            lacking = "" if filled else f"no site's own model was evaluated: {self._reasons()}"
+            lacking = "" if filled else f"no site's own model was evaluated: {self.reasons()}"
         self._publish_matrix()
         return lacking
 
@@ -48,13 +48,13 @@ class CrossSiteFedAvg(CheckingFedAvg):
         models: dict[str, Parameters] = {}
 
         def take(answer: FLModel) -> None:
-            site = self._heard(answer)
+            site = self.heard(answer)
             try:
                 models[site] = self._submitted(site, answer)
             except AnswerError as fault:
-                self._lacks(site, str(fault))
+                self.lacks(site, str(fault))
 
-        self._ask(SUBMIT_MODEL_TASK, FLModel(metrics={SUBMIT_MODEL_TASK: 1.0}), take)
+        self.ask(SUBMIT_MODEL_TASK, FLModel(metrics={SUBMIT_MODEL_TASK: 1.0}), take)
         return models
 
     def _evaluate_everywhere(self, owner: str, parameters: Parameters) -> int:
@@ -62,13 +62,13 @@ class CrossSiteFedAvg(CheckingFedAvg):
         filled: list[str] = []
 
         def note(answer: FLModel) -> None:
-            site = self._heard(answer)
+            site = self.heard(answer)
             try:
                 report = self.read_report(site, answer, "cross_site")
                 if isinstance(report, SiteProblem):
                     raise AnswerError(report.problem)
             except AnswerError as fault:
-                self._lacks(site, f"could not evaluate the model of {owner}: {fault}")
+                self.lacks(site, f"could not evaluate the model of {owner}: {fault}")
                 return
             filled.append(site)
             values = asdict(summarise(report.scores))
@@ -76,10 +76,10 @@ class CrossSiteFedAvg(CheckingFedAvg):
 
         self.journal.write("cross_site_started", model=owner)
         data = FLModel(params=parameters, params_type=ParamsType.FULL, meta={CROSS_SITE: owner})
-        self._ask(VALIDATE_TASK, data, note)
+        self.ask(VALIDATE_TASK, data, note)
         return len(filled)
 
-    def _ask(self, task: str, data: FLModel, callback: Callable[[FLModel], None]) -> None:
+    def ask(self, task: str, data: FLModel, callback: Callable[[FLModel], None]) -> None:
         """Send a task to all sites and wait for them; a site that stays silent is named and ends nothing."""
         data.current_round, data.total_rounds = self._done, self._final_round
         data.meta[FIRST_JOB] = self.first_job
@@ -99,9 +99,9 @@ class CrossSiteFedAvg(CheckingFedAvg):
             self.warning(str(error))
             self.cancel_all_tasks()
         for site in sorted(set(targets) - set(self.book.accepted)):
-            self._lacks(site, self.book.sites[site].problem or NO_ANSWER)
+            self.lacks(site, self.book.sites[site].problem or NO_ANSWER)
 
-    def _heard(self, answer: FLModel) -> str:
+    def heard(self, answer: FLModel) -> str:
         """Who answered. The book counts answers here, whatever is in them."""
         site = str(answer.meta["client_name"])
         self.book.accept(site, self.book.sites[site].auroc, 0)
@@ -121,11 +121,13 @@ class CrossSiteFedAvg(CheckingFedAvg):
             raise AnswerError(problem)
         return dict(answer.params)
 
-    def _lacks(self, site: str, reason: str) -> None:
+    def lacks(self, site: str, reason: str) -> None:
+        """Note that something of a site is not there, and why."""
         self.warning(f"cross-site evaluation: {site}: {reason}")
         self.journal.write("cross_site_missing", site=site, reason=reason)
 
-    def _reasons(self) -> str:
+    def reasons(self) -> str:
+        """Why something is not there, site by site."""
         lacking = matrix_of(read_journal(self.journal.path))["missing"]
         return "; ".join(f"{site}: {reason}" for site, reason in lacking.items())
 

@@ -18,7 +18,12 @@ from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
 from nvflare.client.config import ExchangeFormat
 
 from pneumonia_fl.config import SiteSettings, parse_words
-from pneumonia_fl.environment import SiteTracking, keep_model, set_site_defaults
+from pneumonia_fl.environment import (
+    SiteTracking,
+    keep_model,
+    opt_out_of_evaluations,
+    set_site_defaults,
+)
 from pneumonia_fl.fl.kits import SITE_STATE_FOLDER, read_settings
 
 TRAINER_DIED = 75
@@ -70,6 +75,8 @@ class TrainerExecutor(ClientAPIExecutor):
             set_site_defaults(site, data, own.threads, state, own.limits, tracking)
             if not own.share_local_model:
                 keep_model(site)
+            if not own.join_evaluations:
+                opt_out_of_evaluations(site)
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.START_RUN and self._backend is None:
             os._exit(TRAINER_DIED)

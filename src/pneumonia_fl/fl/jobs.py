@@ -8,8 +8,9 @@ shipped     the package travels with the job; sites with a strict policy refuse 
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,7 @@ from pneumonia_fl.fl.aggregator import SampleWeightedAverage
 from pneumonia_fl.fl.carried import carry, keep_at_server, pack
 from pneumonia_fl.fl.controller import PooledFedAvg
 from pneumonia_fl.fl.cyclic import CyclicWeights
+from pneumonia_fl.fl.evaluating import SavedModelJudge
 from pneumonia_fl.fl.executor import TrainerExecutor
 from pneumonia_fl.fl.messages import ABOUT_KEY
 from pneumonia_fl.fl.parent.weights import FOLDER, INITIAL
@@ -62,6 +64,7 @@ class PneumoniaRecipe(FedAvgRecipe):
         form: see the module.
         resume_from: id of an earlier job to go on from; "": start anew.
         weights: packed weights to begin with; None: those of the seed.
+        models: packed weights of the models that the job's `evaluation` names.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class PneumoniaRecipe(FedAvgRecipe):
         form: Form,
         resume_from: str = "",
         weights: bytes | None = None,
+        models: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
         self._source, self._form, self._resume_from = job, form, resume_from
         self._sites = () if isinstance(sites, int) else sites
@@ -89,6 +93,7 @@ class PneumoniaRecipe(FedAvgRecipe):
         )
         if weights is not None:
             model.weights = carry(self._job, {INITIAL: weights})[INITIAL]
+        carry(self._job, models)
         self._job.set_app_packages([PACKAGE])
         self.add_server_config({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})
         self.add_client_config({"submit_task_result_timeout": _upload_seconds(job)})
@@ -111,6 +116,14 @@ class PneumoniaRecipe(FedAvgRecipe):
         self, persistor_id: str, model_params: dict[str, Any] | None, model_aggregator: object
     ) -> PooledFedAvg:
         job = self._source
+        if job.evaluation is not None:
+            return SavedModelJudge(
+                sites=self._sites,
+                round_timeout=job.round_timeout,
+                persistor_id=persistor_id,
+                evaluation=job.evaluation.model_dump(),
+                task_check_period=TASK_CHECK_PERIOD,
+            )
         controller = CyclicWeights if job.algorithm.name == "cyclic" else PooledFedAvg
         return controller(
             sites=self._sites,
@@ -142,6 +155,7 @@ def recipe_for(
     form: Form,
     resume_from: str = "",
     weights: bytes | None = None,
+    models: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Iterator[Recipe]:
     """Yield the recipe, inside a folder with the files that travel with the job; for arguments see `PneumoniaRecipe`.
 
@@ -149,8 +163,13 @@ def recipe_for(
     absolute names stay in the configuration as they are (NVFLARE-2.9 §1.7).
 
     Raises:
-        ConfigError: the job cannot have this form.
+        ConfigError: the job cannot have this form, or evaluates models that are not here.
     """
+    if models.keys() != (job.evaluation.models.keys() if job.evaluation else set()):
+        raise ConfigError(
+            "a job that evaluates saved models is made by `pneumonia-fl evaluate` or `pneumonia-fl cross-site`, which "
+            "bring the models"
+        )
     if weights is None and job.model.pretrained == "imagenet" and not resume_from:
         weights = pack(_pretrained(job))
     if weights is None and job.init_from is not None and not resume_from:
@@ -163,7 +182,7 @@ def recipe_for(
         if job.algorithm.name == "swarm":
             yield _swarm(job, sites, form, weights)
         else:
-            yield PneumoniaRecipe(job, sites, form, resume_from, weights)
+            yield PneumoniaRecipe(job, sites, form, resume_from, weights, models)
 
 
 def _swarm(job: JobConfig, sites: tuple[str, ...] | int, form: Form, weights: bytes | None) -> SwarmRecipe:
@@ -205,10 +224,11 @@ def export_job(
     form: Form = "installed",
     resume_from: str = "",
     weights: bytes | None = None,
+    models: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Path:
     """Write the NVFlare job folder below `folder` and return it."""
     exported = folder.absolute() / job.name
-    with recipe_for(job, sites, form, resume_from, weights) as recipe:
+    with recipe_for(job, sites, form, resume_from, weights, models) as recipe:
         recipe.export(str(exported.parent))
     if not isinstance(sites, int) and (exported / "app" / FOLDER).is_dir():
         keep_at_server(exported, sites)

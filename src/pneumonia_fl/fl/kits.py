@@ -49,6 +49,8 @@ class LocalSettings(Strict):
     """Site: whether it sends its best local model when a job evaluates models across sites; see docs/cross-site.md."""
     tracking: SeriesPlace = "server"
     """Site: whether its series go to the server, stay at the `site`, or `both`; see docs/quickstart-site-it.md."""
+    join_evaluations: bool = True
+    """Site: whether it evaluates saved models when a job asks for nothing else; see docs/cross-site.md."""
     tracking_uri: str | None = None
     """Server: the MLflow server that gets every job's metrics; None: a database file inside the job. Site: its own
     MLflow, for series that stay there."""

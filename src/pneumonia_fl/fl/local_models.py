@@ -44,9 +44,9 @@ class LocalModels:
     def submit(self, state: SiteState) -> FLModel:
         """Answer the task `submit_model`: the best local model, or why there is none."""
         if not self._shares:
-            return _no_model("does not share its model")
+            return problem("does not share its model")
         parameters = state.kept_model(LOCAL) if self._wanted else None
-        return FLModel(params=parameters) if parameters else _no_model("has trained no model in this job")
+        return FLModel(params=parameters) if parameters else problem("has trained no model in this job")
 
     def evaluate(self, message: FLModel) -> FLModel:
         """Evaluate another site's complete model on the own validation split."""
@@ -58,5 +58,7 @@ class LocalModels:
         return FLModel(metrics=series(summarise(histogram)), meta={SITE_REPORT: report})
 
 
-def _no_model(reason: str) -> FLModel:
-    return FLModel(metrics={"shared": 0.0}, meta={SITE_REPORT: {"problem": reason}})
+def problem(reason: str) -> FLModel:
+    """Answer a task with why it cannot be done."""
+    # NVFlare wants parameters or metrics in every answer.
+    return FLModel(metrics={"problem": 1.0}, meta={SITE_REPORT: {"problem": reason}})

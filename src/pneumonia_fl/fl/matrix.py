@@ -22,6 +22,15 @@ def write_matrix(run: RunFolder) -> None:
     found = matrix_of(read_journal(run.journal))
     if not any(found["cells"].values()):
         return
+    keep_matrix(run, found)
+
+
+def keep_matrix(run: RunFolder, found: Mapping[str, Any]) -> None:
+    """Write a matrix into its run folder, in the place of an earlier one.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     write_atomic(run.cross_site, json.dumps(found, indent=2).encode())
     draw_matrix(run.path, found)
 
@@ -48,15 +57,18 @@ def matrix_of(events: list[Event]) -> dict[str, Any]:
     reasons: dict[str, list[str]] = {}
     for event in events:
         if event["event"] == "cross_site_missing":
-            reasons.setdefault(event["site"], []).append(event["reason"])
-    missing = {site: "; ".join(said) for site, said in reasons.items()}
+            said = reasons.setdefault(event["site"], [])
+            said += [event["reason"]] if event["reason"] not in said else []
+    missing = {site: "; ".join(all_of) for site, all_of in reasons.items()}
     for site in sites:
         if unseen := [name for name, row in cells.items() if site not in row]:
             missing.setdefault(site, f"did not evaluate the global model: {', '.join(unseen)}")
+    asked = next((event for event in events if event["event"] == "evaluation_started"), None)
     for event in events:
         if event["event"] == "cross_site":
             cells.setdefault(event["model"], {}).update(_row({event["site"]: event["values"]}))
-    return matrix(SPLIT, list(cells), list(sites), cells, missing)
+    names = asked["models"] if asked else list(cells)
+    return matrix(asked["split"] if asked else SPLIT, names, list(sites), cells, missing)
 
 
 def as_markdown(found: Mapping[str, Any]) -> str:

@@ -26,7 +26,14 @@ PASSED_ON = "pneumonia_fl.passed_on"
 """Key in the server's `FLModel.meta`: the model comes from another site in the middle of a round; nobody judges it."""
 
 CROSS_SITE = "pneumonia_fl.cross_site"
-"""Key in the server's `FLModel.meta`: the model is the own one of the site of this name, to be evaluated only."""
+"""Key in the server's `FLModel.meta`: the model has this name, that of the site whose own it is or of a saved one, and
+is to be evaluated only."""
+
+REPLICATES = "replicates"
+"""Key in a site's `FLModel.params`: its samples of patients (see `pooling`)."""
+
+OPTED_OUT = "takes no part in evaluations"
+"""What a site reports as its problem whose owner has said so."""
 
 SUBMIT_MODEL_TASK = "submit_model"
 """Task in which a site sends its best local model; NVFlare's client API calls it so."""

@@ -45,5 +45,5 @@ class GlobalModel(PTFileModelPersistor):
 
     def _take_weights(self, app: Path) -> None:
         if self.weights:
-            found = carried(app, INITIAL, self.weights, self.model)
+            found = carried(app, INITIAL, {INITIAL: self.weights}, self.model)
             self.model.load_state_dict({key: torch.as_tensor(value) for key, value in found.items()})

@@ -36,7 +36,9 @@ def _run(options: argparse.Namespace) -> None:
     run = RunFolder(options.run)
     sites = options.sites.split(",")
     weights = run.initial.read_bytes() if run.initial.is_file() else None
-    with recipe_for(load_job(run.config), tuple(sites), "simulator", weights=weights) as recipe:
+    models = {file.stem: file.read_bytes() for file in sorted(run.weights.glob("*.safetensors"))}
+    job = load_job(run.config)
+    with recipe_for(job, tuple(sites), "simulator", weights=weights, models=models) as recipe:
         recipe.export(str(run.job))
         environment = SimEnv(
             clients=sites,

@@ -35,7 +35,9 @@ Citation = Annotated[
     str, BeforeValidator(lambda text: printable(text, MAX_CITATION) if isinstance(text, str) else text)
 ]
 
-Task = Literal["train", "validate", "cross_site"]
+Task = Literal["train", "validate", "cross_site", "evaluate"]
+TELLING = ("train", "validate")
+"""Tasks whose answers say what the model card tells of a site's data set."""
 
 
 class _Said(BaseModel):
@@ -104,6 +106,13 @@ class Personal(_Said):
     positives: Count
 
 
+class Sample(_Said):
+    """What a site's samples of patients refer to; `pooling.Sampled` has the meaning, and checks it."""
+
+    patients: Annotated[list[Count], Field(min_length=3, max_length=3)]
+    starts: Annotated[list[list[Count]], Field(min_length=2, max_length=2)]
+
+
 class Limits(_Said):
     """What a site has lowered of the job's training, and to what."""
 
@@ -118,6 +127,9 @@ class SiteReport(_Said):
     training: Annotated[Training | None, BeforeValidator(lambda value: value or None)] = None
     data: Facts | None = None
     personal: Personal | None = None
+    sample: Sample | None = None
+    readings: Count | None = None
+    """How often the site has had this split read, this time included."""
     limits: Limits | None = None
 
     @property
@@ -143,7 +155,7 @@ class Expected:
 
     Args:
         site: who answers; authenticated, and not what the answer says.
-        task: what was asked: `cross_site` is the evaluation of a model that is no global one.
+        task: what was asked: `cross_site` is the evaluation of another site's model, `evaluate` of a saved one.
         data: what the site's first valid answer in this job said of its data set; None: this may be the first.
         passes: local epochs that the job wants of this site.
     """
@@ -207,8 +219,12 @@ def _check_task(report: SiteReport, expected: Expected) -> None:
     """Training, and facts about the data, must be there when they were asked for, and only then."""
     if (report.training is not None) != (expected.task == "train"):
         raise AnswerError(f"its report is broken: training does not belong to a task {expected.task}")
-    if (report.data is not None) != (expected.task != "cross_site"):
+    if (report.data is not None) != (expected.task in TELLING):
         raise AnswerError(f"its report is broken: data does not belong to a task {expected.task}")
+    if (report.readings is not None) != (expected.task == "evaluate"):
+        raise AnswerError(f"its report is broken: readings do not belong to a task {expected.task}")
+    if report.sample is not None and expected.task != "evaluate":
+        raise AnswerError(f"its report is broken: a sample does not belong to a task {expected.task}")
     if report.data and expected.data and report.data != expected.data:
         raise AnswerError("its data set is not that of its first answer in this job")
 

@@ -25,7 +25,8 @@ class Performance:
     """Metrics, curves and counts; None or empty where something is not known.
 
     `roc`, `pr` have the keys of `evaluations/*.json`; `reliability` a list of {predicted, observed, n}, and
-    `uncalibrated` the same before calibration; `scores` the number of images by class and twentieth of P.
+    `uncalibrated` the same before calibration; `scores` the number of images by class and twentieth of P; `sites` and
+    `missing` are those of an evaluation at the sites.
     """
 
     split: str
@@ -45,6 +46,8 @@ class Performance:
     uncalibrated: Sequence[Curve] = field(default_factory=list)
     uncalibrated_metrics: Mapping[str, float] = field(default_factory=dict)
     subtypes: Mapping[str, Any] = field(default_factory=dict)
+    sites: Mapping[str, Any] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
     scores: Floats | None = None
 
     @property
@@ -75,6 +78,8 @@ def of_evaluation(values: Mapping[str, Any]) -> Performance:
         uncalibrated=before.get("reliability") or [],
         uncalibrated_metrics={key: before[key] for key in ("ece", "brier") if before.get(key) is not None},
         subtypes=values.get("subtypes") or {},
+        sites={str(site): dict(alone) for site, alone in (values.get("sites") or {}).items()},
+        missing=dict(values.get("missing") or {}),
     )
 
 

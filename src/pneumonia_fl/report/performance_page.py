@@ -34,6 +34,7 @@ def performance_section(
     matrices = [_confusion(name, item) for name, item in shown if item.confusion]
     blocks: list[Block] = [Columns([[_metrics_table(shown)], [*matrices]]), *_curves(shown)]
     blocks += [_calibration(shown), Text(tuple(_footnotes(shown)), "small")]
+    blocks += [_by_site(name, item) for name, item in shown if item.sites]
     if run.evaluations:
         blocks.append(_readings(run))
     point = shown[0][1]
@@ -151,11 +152,39 @@ def _footnotes(shown: Shown) -> list[str]:
         lines.append(
             "Intervals and bands: 95 %, from 1,000 samples of patients (images of one patient are alike)."
         )
+    if any(item.sites for _, item in shown):
+        lines.append(
+            "Evaluated at the sites: counts of scores were pooled, each site drew the samples of its own patients."
+        )
     if any(not item.exact for _, item in shown):
         lines.append(
             "Validation: only pooled counts of scores leave the sites, so there are no intervals and no patients here."
         )
     return lines
+
+
+def _by_site(name: str, item: Performance) -> Table:
+    """What each site found on its own images, and who found nothing."""
+    rows: list[list[Cell | str]] = []
+    for site, values in item.sites.items():
+        metrics, ends = values.get("metrics") or {}, values.get("intervals") or {}
+        cells = [f"{values.get(key, 0):,}" for key in ("n", "positives", "patients")]
+        cells += [number(metrics.get("auroc")), interval(ends.get("auroc"))]
+        cells += [number(metrics.get(key)) for key in ("sensitivity", "specificity")]
+        rows.append([site, *cells, str(values.get("readings", "n/a"))])
+    rows += [[site, reason, *[""] * 7] for site, reason in item.missing.items()]
+    head = (
+        "Site",
+        "Images",
+        "Pneumonia",
+        "Patients",
+        "AUROC",
+        "95 % CI",
+        "Sensitivity",
+        "Specificity",
+        "Readings",
+    )
+    return Table(head, rows, f"{name}: evaluated at each site, by its own patients")
 
 
 def _readings(run: RunFiles) -> Table:

@@ -14,6 +14,7 @@ from pneumonia_fl.fl.admin.records import JobRecord
 from pneumonia_fl.fl.admin.session import Admin
 from pneumonia_fl.fl.messages import properties
 from pneumonia_fl.in_use import refuse_in_use
+from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal
 from pneumonia_fl.json_files import read_json
 from pneumonia_fl.names import path_word
 from pneumonia_fl.progress import Progress, silent
@@ -62,6 +63,17 @@ def download(
         shutil.copytree(source, run.job / source.name)
         run.update_state(**_origin(admin, job_id))
         return _publish(run, out, force)
+
+
+def fetch_events(admin: Admin, job_id: str) -> list[Event]:
+    """Fetch what a job has written down, and nothing else.
+
+    Raises:
+        RunError: the transfer broke off.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = admin.download(job_id, Path(folder))
+        return read_journal(fetched / NVFLARE_WORKSPACE / JOURNAL_NAME)
 
 
 def _check_place(out: Path, force: bool) -> None:

@@ -15,9 +15,9 @@ def position(snapshot: Snapshot) -> str:
     if snapshot["state"] == "stopped":
         return f"stopped: {snapshot.get('reason') or 'no reason given'}"
     if snapshot["state"] == "finished":
-        return snapshot.get("stopped_early") or "all rounds done"
+        return snapshot.get("stopped_early") or ("all rounds done" if snapshot["rounds"] else "evaluated")
     if snapshot.get("task") == VALIDATE:
-        return "evaluating the final model"
+        return "evaluating the final model" if snapshot["rounds"] else "evaluating"
     return f"round {min(snapshot['round'] + 1, snapshot['rounds'])}/{snapshot['rounds']}"
 
 

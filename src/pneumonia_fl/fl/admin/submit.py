@@ -217,7 +217,7 @@ def _export_and_send(
     progress(EXPORTING, 0, None)
     with tempfile.TemporaryDirectory() as temporary:
         folder = export_job(job, sites or job.min_sites, Path(temporary), form, resume_from, weights)
-        return _send(admin, folder, sites, token, progress)
+        return send_folder(admin, folder, sites, token, progress)
 
 
 def expected_sites(job: JobConfig, connected: Sequence[str]) -> tuple[str, ...]:
@@ -239,10 +239,12 @@ def _send_copy(
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary) / folder.resolve().name
         shutil.copytree(folder, copy)
-        return _send(admin, copy, sites, token, progress)
+        return send_folder(admin, copy, sites, token, progress)
 
 
-def _send(admin: Admin, folder: Path, sites: tuple[str, ...], token: str, progress: Progress) -> Submitted:
+def send_folder(
+    admin: Admin, folder: Path, sites: tuple[str, ...], token: str, progress: Progress = silent
+) -> Submitted:
     """Send a job folder; once more when the answer got lost, which the token makes safe."""
     progress(SENDING, 0, None)
     try:

@@ -42,6 +42,7 @@ class ServerWords(Strict):
     tracking: tuple[str, ...] = ()
     tracking_aliases: bool = False
     weights: str = Field("", pattern=rf"^({WEIGHTS_HASH.pattern})?$")
+    evaluation: dict[str, Any] | None = None
 
 
 class SiteWords(Strict):
@@ -71,8 +72,13 @@ def read_job(app: Path) -> tuple[JobConfig, dict[str, str], str]:
         raise ConfigError("its list of sites is not one")
     expected = {SERVER_FILE: server_configuration(job, server), SITE_FILE: site_configuration(job, site)}
     differing = (difference(files[name], expected[name], Path(name).name) for name in files)
-    models = {INITIAL: server.weights} if server.weights else {}
-    return job, models, next(filter(None, differing), "")
+    return job, _models(job, server), next(filter(None, differing), "")
+
+
+def _models(job: JobConfig, server: ServerWords) -> dict[str, str]:
+    begin = {INITIAL: server.weights} if server.weights else {}
+    saved = job.evaluation.models if job.evaluation else {}
+    return begin | {name: model.sha256 for name, model in saved.items()}
 
 
 def site_configuration(job: JobConfig, site: SiteWords) -> dict[str, Any]:
@@ -101,20 +107,18 @@ def site_configuration(job: JobConfig, site: SiteWords) -> dict[str, Any]:
 
 def server_configuration(job: JobConfig, server: ServerWords) -> dict[str, Any]:
     """Return `config_fed_server.json` of a job."""
-    cyclic = job.algorithm.name == "cyclic"
-    controller = (
-        "pneumonia_fl.fl.cyclic.CyclicWeights" if cyclic else "pneumonia_fl.fl.controller.PooledFedAvg"
-    )
+    path, arguments = _judge(job, server) if job.evaluation else _controller(job, server)
     widgets = "nvflare.app_common.widgets"
+    begin = "" if job.evaluation else server.weights
     components = {
         "json_generator": _component(f"{widgets}.validation_json_generator.ValidationJsonGenerator", {}),
         "metrics_artifact_writer": _component(f"{widgets}.metrics_artifact_writer.MetricsArtifactWriter", {}),
-        "persistor": _component("pneumonia_fl.fl.persistor.GlobalModel", _network(job, server.weights)),
+        "persistor": _component("pneumonia_fl.fl.persistor.GlobalModel", _network(job, begin)),
         **_receivers(job, server.resume_from),
     }
     return {
         "format_version": 2,
-        "workflows": [{"id": "controller", **_component(controller, _controller(job, server))}],
+        "workflows": [{"id": "controller", **_component(path, arguments)}],
         "components": [{"id": name, **component} for name, component in components.items()],
         "task_data_filters": [],
         "task_result_filters": [],
@@ -171,14 +175,33 @@ def _job(site: SiteSettings, server: ServerWords) -> JobConfig:
         "early_stopping": server.early_stopping,
         "tracking": server.tracking,
         "tracking_aliases": server.tracking_aliases,
+        "evaluation": server.evaluation,
     }
     if server.experiment is not None:
         values["mlflow"] = {"experiment": server.experiment}
     return parse(JobConfig, values, "the job's settings")
 
 
-def _controller(job: JobConfig, server: ServerWords) -> dict[str, Any]:
+def _judge(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
+    """The controller that evaluates saved models, and its arguments."""
+    assert job.evaluation is not None
+    given = {"sites": list(server.sites), "round_timeout": job.round_timeout}
+    return "pneumonia_fl.fl.evaluating.SavedModelJudge", _no_defaults(given) | {
+        "evaluation": job.evaluation.model_dump(),
+        "task_check_period": 0.1,
+    }
+
+
+def _no_defaults(given: dict[str, Any]) -> dict[str, Any]:
     """NVFlare leaves out arguments that have their default value."""
+    defaults = ServerWords().model_dump()
+    return {name: value for name, value in given.items() if value != defaults[name] and value != []}
+
+
+def _controller(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
+    """The controller that trains, and its arguments."""
+    cyclic = job.algorithm.name == "cyclic"
+    path = "pneumonia_fl.fl.cyclic.CyclicWeights" if cyclic else "pneumonia_fl.fl.controller.PooledFedAvg"
     given = {
         "sites": list(server.sites),
         "quorum": job.min_sites,
@@ -187,8 +210,7 @@ def _controller(job: JobConfig, server: ServerWords) -> dict[str, Any]:
         "stall_timeout": job.stall_timeout,
         "resume_from": server.resume_from,
     }
-    defaults = ServerWords().model_dump()
-    return {name: value for name, value in given.items() if value != defaults[name] and value != []} | {
+    return path, _no_defaults(given) | {
         "num_rounds": job.rounds,
         "aggregator": _component("pneumonia_fl.fl.aggregator.SampleWeightedAverage", {}),
         "algorithm": job.algorithm.model_dump(exclude_defaults=True),

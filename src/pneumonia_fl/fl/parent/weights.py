@@ -5,15 +5,17 @@ Here stands what a parent process, which has no PyTorch, must know of them.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from pathlib import Path
+
+from pneumonia_fl.names import SITE_NAME
 
 FOLDER = "config/weights"
 """Below a deployed app."""
 INITIAL = "initial"
 """Name of the model with which the training begins."""
-MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+MODEL_NAME = SITE_NAME
+"""A model may be a site's own."""
 MOST_BYTES = 1_000_000_000
 """All models of a job together; the largest network here has 100 MB."""
 

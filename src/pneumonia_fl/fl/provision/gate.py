@@ -46,7 +46,8 @@ class SiteGate(AppValidator):
             known = known | {AppValidationKey.BYOC: True}
         if reason:
             return f"{self.place} policy '{self.policy}' refuses {reason}", {}
-        AuditService.add_event(user="", action=ACTION, ref=app.parent.name, msg=f"sha256 {digest(app, ours)}")
+        what = f"sha256 {digest(app, ours)}{evaluated(app) if ours else ''}"
+        AuditService.add_event(user="", action=ACTION, ref=app.parent.name, msg=what)
         return "", known
 
 
@@ -75,6 +76,15 @@ def objection(app: Path, needs_weights: bool = False) -> str:
         return f"a job that is not what this version of pneumonia-fl makes: it differs at {printable(place)}"
     problem = weights_problem(app, models, needs_weights)
     return f"a job whose weights cannot be taken: {printable(problem)}" if problem else ""
+
+
+def evaluated(app: Path) -> str:
+    """Which models a job of ours evaluates on which split, for the audit log; "" for one that trains."""
+    evaluation = read_job(app)[0].evaluation
+    if evaluation is None:
+        return ""
+    models = ", ".join(f"{name} {model.sha256}" for name, model in evaluation.models.items())
+    return f", evaluates on split {evaluation.split}: {models}"
 
 
 def digest(app: Path, ours: bool) -> str:

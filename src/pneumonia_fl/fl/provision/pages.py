@@ -12,6 +12,8 @@ _SETTINGS = {
         threads:    # threads for training; default: all cores
         max_local_epochs:    # the most passes over the images in a round; default: what a job wants
         max_batch_size:      # the most images in one step; default: what a job wants
+        # share_local_model: false   # send no model of this site alone, for evaluation at other sites
+        # join_evaluations: false    # evaluate no saved models when a job asks for nothing else
         """,
     "server": """\
         # What this server decides, and no job can change. Empty: the default.
