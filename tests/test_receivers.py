@@ -13,8 +13,9 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.utils.analytix_utils import create_analytic_dxo
 
-from conftest import ROOT, scalars
+from conftest import ROOT, scalars, texts
 from pneumonia_fl.fl import receivers
+from pneumonia_fl.fl.matrix import as_markdown
 from pneumonia_fl.fl.receivers import JournalReceiver, MLflowReceiver, TensorBoardReceiver, site_point
 from pneumonia_fl.fl.tracking_names import ALIASES, GLOBAL_ALIASES, SITE_ALIASES
 from pneumonia_fl.journal import read_journal
@@ -116,7 +117,7 @@ def test_series_go_on_under_earlier_names_where_a_job_wants_them(
         receiver = TensorBoardReceiver(aliases=wanted)
         folder = tmp_path / str(wanted)
         receiver.handle_event(EventType.START_RUN, context(folder))
-        where = context(folder, point(tag), origin) if origin else own_point(folder, tag)
+        where = context(folder, point(tag), origin) if origin else own_event(folder, point(tag))
         receiver.handle_event(f"fed.{ANALYTIC_EVENT_TYPE}" if origin else ANALYTIC_EVENT_TYPE, where)
         receiver.finalize(where)
         found = scalars(folder / "tb_events" / (origin or "global"))
@@ -124,12 +125,29 @@ def test_series_go_on_under_earlier_names_where_a_job_wants_them(
         assert all(series == [(3, 0.5)] for series in found.values())
 
 
-def own_point(folder: Path, tag: str) -> FLContext:
-    """A point of the server itself."""
+def own_event(folder: Path, data: Shareable) -> FLContext:
+    """An event of the server itself."""
     found = context(folder)
-    found.set_prop(FLContextKey.EVENT_DATA, point(tag), private=True, sticky=False)
+    found.set_prop(FLContextKey.EVENT_DATA, data, private=True, sticky=False)
     found.set_prop(FLContextKey.EVENT_SCOPE, EventScope.LOCAL, private=True, sticky=False)
     return found
+
+
+def test_the_cross_site_matrix_is_a_table_in_tensorboard_and_no_cards(tmp_path: Path) -> None:
+    found = {
+        "sites": ["asia", "europe"],
+        "cells": {"best": {"asia": {"auroc": 0.9}, "europe": {"auroc": None}}},
+    }
+    table = create_analytic_dxo("cross_site", as_markdown(found), AnalyticsDataType.TEXT, global_step=2)
+    receiver = TensorBoardReceiver()
+    receiver.handle_event(EventType.START_RUN, context(tmp_path))
+    for sent in (table.to_shareable(), point("cross_site/best/asia")):
+        receiver.handle_event(ANALYTIC_EVENT_TYPE, own_event(tmp_path, sent))
+    receiver.finalize(context(tmp_path))
+    assert scalars(tmp_path / "tb_events" / "global") == {}
+    assert texts(tmp_path / "tb_events" / "global")["cross_site"][0].splitlines() == [
+        "| AUROC of the model | on asia | on europe |", "| --- | --- | --- |", "| best | 0.900 | n/a |",
+    ]  # fmt: skip
 
 
 def test_every_earlier_name_stands_in_the_reference() -> None:
