@@ -212,7 +212,7 @@ def test_a_kit_without_a_guard_is_not_started(gap: str, name: str, kits: Kits) -
     without(kit, *GAPS[gap])
     assert [finding.level for finding in guards(open_kit(kit))] == ["fail"]
     with pytest.raises(KitError, match=f"{name} is not guarded"):
-        check([Participant(open_kit(kit))])
+        check([Participant(open_kit(kit))], say=print)
 
 
 def test_a_new_policy_brings_the_guards_back(kits: Kits) -> None:

@@ -110,8 +110,8 @@ def test_another_network_or_input_is_refused_by_name(overrides: list[str], probl
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ("nowhere", "nowhere not found"),
-        ("~nobody-at-all/x", "~nobody-at-all/x not found"),
+        ("nowhere", "nowhere does not exist"),
+        ("~nobody-at-all/x", "no home folder is known for ~nobody-at-all"),
         (str(ROOT / "jobs"), "model_card.json not found"),
         ("mlflow:http://127.0.0.1:1/x", "write mlflow:models:/NAME/VERSION or mlflow:runs:/ID/model"),
         ("mlflow:models:/x/1", "set PNEUMONIA_FL_TRACKING_URI"),
@@ -125,10 +125,10 @@ def test_what_is_no_model_is_one_line(
         begin(job_of(f"init_from='{source}'"), JOB)
 
 
-@pytest.mark.parametrize("value", ["{name: a/b, weights: 'sha256:%s'}" % ("0" * 64), "{name: a}", "[1]"])
-def test_a_job_that_runs_holds_no_path(value: str) -> None:
+@pytest.mark.parametrize("value", [{"name": "a/b", "weights": f"sha256:{'0' * 64}"}, {"name": "a"}, [1]])
+def test_a_job_that_runs_holds_no_path(value: object) -> None:
     with pytest.raises(ConfigError, match="init_from"):
-        job_of(f"init_from={value}")
+        parse(JobConfig, {"name": "job", "init_from": value}, "job.yml")
 
 
 def test_nothing_of_the_path_is_in_the_exported_job(run: Path, tmp_path: Path) -> None:

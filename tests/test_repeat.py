@@ -179,7 +179,7 @@ class Nobody:
         (("--from", "a", "--set", "train.lr=1"), "do not go with it"),
         (("--from", "a", "--rounds", "3"), "do not go with it"),
         (("--from", "a", "--env", "prod"), "do not go with it"),
-        (("--from", "nowhere"), "not a run folder"),
+        (("--from", "nowhere"), "nowhere does not exist"),
     ],
 )
 def test_a_repetition_takes_no_changes(words: tuple[str, ...], message: str, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ A path stays on the machine where it was written. The job has the model's name a
 weights travel beside it (`fl/carried.py`). Calibration and threshold are not taken over: they are fitted anew.
 """
 
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from pneumonia_fl.errors import CheckpointError, ConfigError
 from pneumonia_fl.evaluation import model_folder
 from pneumonia_fl.fl.carried import hash_of, pack
 from pneumonia_fl.fl.mlflow_sink import connect, one_line
+from pneumonia_fl.paths import expanded
 from pneumonia_fl.runs import INITIAL_WEIGHTS, RunFolder
 from pneumonia_fl.sections import Origin
 from pneumonia_fl.text import printable
@@ -50,8 +50,7 @@ def _found(source: str) -> tuple[ModelCard, str, bytes]:
     """A saved model's card, a name for it that is no path, and its weights."""
     if source.startswith(MLFLOW):
         return _fetched(source.removeprefix(MLFLOW))
-    # Unlike `Path.expanduser` it leaves what is nobody's home as it is: then there is no such folder.
-    path = Path(os.path.expanduser(source)).absolute()
+    path = expanded(source).absolute()
     card, weights = _loaded(path)
     folders = (folder for folder in (path, *path.parents) if RunFolder(folder).state_file.is_file())
     run = next(folders, None)

@@ -134,11 +134,7 @@ class Scaffold(SiteAlgorithm):
     def end(self, model: nn.Module, result: TrainResult, fit: Fit) -> dict[str, Any]:
         """The new c_i is kept here, its change travels."""
         helper = self._helper
-        if self._rates:
-            # The helper divides by its number of steps times the rate: by the sum, given the mean rate.
-            helper.terms_update(model, self._rates / helper.cnt, *self._controls, self._received)
-            change = helper.get_delta_controls()
-        else:  # a schedule may end with a rate of 0, and a site may have only that step
-            change = {name: np.zeros(value.shape, np.float32) for name, value in model.named_parameters()}
+        # The helper divides by its number of steps times the rate: by the sum, given the mean rate.
+        helper.terms_update(model, self._rates / helper.cnt, *self._controls, self._received)
         self._state.save(self._round, helper.c_local.state_dict())
-        return {CHANGE: change, LOST: self._lost}
+        return {CHANGE: helper.get_delta_controls(), LOST: self._lost}

@@ -5,17 +5,17 @@ drop the site again.)
 """
 
 import contextlib
+import json
 import re
 import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.provision.project import Participant, Project, load_project
+from pneumonia_fl.yaml_files import parse_yaml
 
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.@-]+")
 """What needs no quotes, unless YAML has another meaning for it."""
@@ -106,8 +106,8 @@ def _insert(project: Project, entry: dict[str, str]) -> str:
 
 def _scalar(text: str) -> str:
     """A text as YAML: in quotes where it would be a word, a number or a date otherwise (`no`, `007`, `1e3`)."""
-    plain = PLAIN.fullmatch(text) and yaml.safe_load(text) == text
-    return text if plain else yaml.safe_dump(text, default_style="'", allow_unicode=True, width=10**6).strip()
+    plain = PLAIN.fullmatch(text) and parse_yaml(text, text) == text
+    return text if plain else json.dumps(text, ensure_ascii=False)  # which is YAML too
 
 
 def _first_line(lines: list[str], participant: Participant) -> int:
