@@ -61,6 +61,7 @@ LAYERS = (
         "crosssite",
         "checkpoint",
         "predict",
+        "settling",
         "weights",
     },
     {"fl", "report", "web"},

@@ -28,6 +28,9 @@ PASSED_ON = "pneumonia_fl.passed_on"
 CROSS_SITE = "pneumonia_fl.cross_site"
 """Key in the server's `FLModel.meta`: the model is the own one of the site of this name, to be evaluated only."""
 
+SETTLING = "pneumonia_fl.settling"
+"""Key in the server's `FLModel.meta`: a new average; the answer is batch norm's statistics with it, no more."""
+
 SUBMIT_MODEL_TASK = "submit_model"
 """Task in which a site sends its best local model; NVFlare's client API calls it so."""
 
