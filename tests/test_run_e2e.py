@@ -215,7 +215,7 @@ def test_metrics_are_those_stored_within_tolerance(finished_run: Path) -> None:
     pytest test_run_e2e.py -k stored -p no:xdist --basetemp /tmp/stored
     python -c 'from test_run_e2e import *
     values = metrics_to_store(Path("/tmp/stored/made-once/runs/fedavg"))
-    Path("stored_metrics.json").write_text(json.dumps(values, indent=2) + "\\n")'
+    print(json.dumps(values, indent=2), file=open("stored_metrics.json", "w"))'
     """
     stored = read_json(Path(__file__).with_name("stored_metrics.json"))
     measured = metrics_to_store(finished_run)
