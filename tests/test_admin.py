@@ -228,6 +228,7 @@ def test_time_left_is_the_mean_of_the_rounds_that_are_done() -> None:
     assert seconds_left(snapshot()) == pytest.approx(170)
     assert seconds_left(snapshot(round=0, round_started=0.0)) is None
     assert seconds_left(snapshot(task="validate", round=5)) is None
+    assert seconds_left(snapshot(task="settle", round=1)) == pytest.approx(170), "its training is over"
     assert seconds_left(snapshot(now=10_000.0)) == 0
     resumed = snapshot(start_round=1, started=60.0)
     assert seconds_left(resumed) == pytest.approx(170), "rounds of the earlier job took no time in this one"
@@ -235,6 +236,7 @@ def test_time_left_is_the_mean_of_the_rounds_that_are_done() -> None:
 
 def test_position_counts_rounds_from_one() -> None:
     assert position(snapshot()) == "round 3/5"
+    assert position(snapshot(task="settle")) == "round 3/5: batch norm's statistics"
     assert position(snapshot(task="validate", round=5)) == "evaluating the final model"
     assert position(snapshot(state="stopped", reason="no quorum")) == "stopped: no quorum"
 

@@ -67,6 +67,13 @@ def test_it_ends_with_a_best_model_that_can_be_used(run: Path) -> None:
     assert {"validation_auc", "train_loss"} <= scalars(run / "tb_events/site-1").keys()
 
 
+@of("fedavgm", "scaffold", "fednova", "ditto", "cyclic", "fedbn", "swarm")
+def test_averages_with_batch_norm_are_settled(run: Path) -> None:
+    settled = [event["round"] for event in read_journal(run / "journal.jsonl") if event["event"] == "settled"]
+    rounds = {"cyclic": 0, "fedbn": 0, "swarm": 0, "fedavgm": 3}
+    assert settled == list(range(rounds.get(run.name, ROUNDS)))
+
+
 @of("fedavgm")
 def test_it_stops_early_and_judges_the_last_model_all_the_same(run: Path) -> None:
     metrics = read_json(run / "metrics.json")

@@ -62,6 +62,7 @@ LAYERS = (
         "crosssite",
         "checkpoint",
         "predict",
+        "settling",
         "weights",
     },
     {"fl", "report", "web"},

@@ -112,6 +112,7 @@ def test_watching_a_run_survives_what_a_site_says(
         view.started(SimpleNamespace(job=config, sites=(OTHERS, "b")), RunFolder(tmp_path / MARKUP))  # type: ignore[arg-type]
         for event in (
             {"event": "round_started", "round": 0, "task": "train"},
+            {"event": "settling", "round": 0},
             {"event": "cross_site_started", "model": MARKUP},
             {"event": "stopped_early", "reason": OTHERS},
         ):

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from pneumonia_fl.augment import _grid, augment
-from pneumonia_fl.data.preprocess import normalise
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError, SiteError
 from pneumonia_fl.evaluate import evaluate
@@ -65,23 +64,6 @@ def trained(
 def same(first: nn.Module, second: nn.Module) -> bool:
     other = second.state_dict()
     return all(torch.equal(value, other[key]) for key, value in first.state_dict().items())
-
-
-def test_the_running_statistics_are_those_of_the_weights_they_lie_beside() -> None:
-    """In the first rounds the rate is high, and a mean of the last ten batches is one of other weights."""
-    model, data = network(), spots(96)
-    train_epochs(model, data, TrainConfig(lr=0.02, batch_size=32), PLAIN, SPEC, turn=Turn(rounds=10))
-    kept = weights(model)["1.running_var"]
-    with torch.no_grad():
-        activations = model[0](normalise(torch.from_numpy(data.images), SPEC))
-    torch.testing.assert_close(kept, activations.var((0, 2, 3)), rtol=0.4, atol=0.0)
-
-
-def test_the_statistics_settle_as_the_learning_rate_falls() -> None:
-    model = network()
-    train_epochs(model, spots(64), TrainConfig(batch_size=4), PLAIN, SPEC, turn=Turn("site", 9, 10))
-    assert model[1].momentum == pytest.approx(0.1, abs=0.01)
-    assert int(model[1].num_batches_tracked) == 16
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, AdamW, Optimizer
 
 from pneumonia_fl.augment import augment
@@ -34,8 +33,6 @@ from pneumonia_fl.sections import AugmentConfig, Preprocess, TrainConfig
 from pneumonia_fl.together import Together, second_moments
 
 Penalty = Callable[[nn.Module], Tensor]
-SLOW, FAST = 0.1, 0.5
-"""Share of a new batch in batch norm's running statistics: PyTorch's own, and that at the full learning rate."""
 Moments = dict[str, Any]
 """An optimiser's state between two rounds, as its `state_dict`; empty before the first."""
 
@@ -164,8 +161,6 @@ class _Stepper:
         self.augmentation, self.preprocess = augmentation, preprocess
         self.device = next(model.parameters()).device
         self.optimizer = _optimizer(model, train)
-        self.norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-        self.batches = int(self.norms[0].num_batches_tracked or 0) if self.norms else 0
         if moments:
             self.optimizer.load_state_dict(moments)
         self.classes = int((data.labels == 0).sum()), int((data.labels == 1).sum())
@@ -180,7 +175,6 @@ class _Stepper:
     def step(self, rows: NDArray[np.int64], rate: float, penalty: Penalty | None) -> tuple[float, float]:
         """Learn from the images `rows`; returns the batch's loss and accuracy before the step."""
         images, labels = self._batch(rows)
-        self._follow(rate)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
             logits = self.model(images)
         losses = F.cross_entropy(
@@ -196,17 +190,6 @@ class _Stepper:
         """What the round's training gave, with what a federation may want to know of this site."""
         squares = second_moments(self.model, self.optimizer)
         return TrainResult(loss, accuracy, samples, steps, seconds, self.classes, squares)
-
-    def _follow(self, rate: float) -> None:
-        """Have batch norm's running statistics keep pace with the weights.
-
-        At PyTorch's 0.1 they are those of some ten steps ago, and of the untrained network in the first ones: while
-        the rate is high the weights are elsewhere by then, and a model that ranks well calls every image pneumonia.
-        """
-        share = max(1.0 / (self.batches + 1), SLOW + (FAST - SLOW) * rate / self.train.lr)
-        self.batches += 1
-        for norm in self.norms:
-            norm.momentum = share
 
     def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         # Batch norm cannot take one image: a site that has no more sees it twice, differently augmented.

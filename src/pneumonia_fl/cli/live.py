@@ -83,6 +83,10 @@ class RunView:
         for task in self._sites.values():
             self._bars.reset(task, note="evaluating" if final else "evaluating, then training")
 
+    def _on_settling(self, event: Event) -> None:
+        name = f"round {event['round'] + 1}/{self._rounds}: batch norm's statistics"
+        self._bars.update(self._tasks["job"], description=name)
+
     def _on_cross_site_started(self, event: Event) -> None:
         self._bars.update(
             self._tasks["job"], description=f"the model of {event['model']} at all sites", note=""

@@ -13,12 +13,13 @@ from nvflare.apis.utils.fl_context_utils import gen_new_peer_ctx
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 from pneumonia_fl.errors import AnswerError, RunError
-from pneumonia_fl.fl.messages import SITE_REPORT, properties
+from pneumonia_fl.fl.messages import FIRST_JOB, SITE_REPORT, properties
 from pneumonia_fl.fl.resuming import ResumableFedAvg
 from pneumonia_fl.fl.rounds import State
 from pneumonia_fl.fl.site_report import (
     MAX_PASSES,
     Expected,
+    Facts,
     Limits,
     SiteProblem,
     SiteReport,
@@ -35,6 +36,8 @@ NO_ANSWER, NOT_CONNECTED = "no answer in time", "no sign of it yet: not connecte
 
 class CheckingFedAvg(ResumableFedAvg):
     """FedAvg in which an answer counts, or is refused with a reason in the book and the journal."""
+
+    round_timeout: int
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -67,7 +70,7 @@ class CheckingFedAvg(ResumableFedAvg):
         if reason := self._unread.pop(client_name, ""):
             self.reject(client_name, "refused", reason)
         elif is_unknown_task:  # of a round that has closed: it says nothing about the one that is open
-            self._note_fault(client_name, "late", "answered after the round had closed")
+            self.note_fault(client_name, "late", "answered after the round had closed")
         elif not accepted:
             self.reject(client_name, "failed", printable(result.get_return_code()))
         return accepted
@@ -79,9 +82,10 @@ class CheckingFedAvg(ResumableFedAvg):
     def reject(self, site: str, state: State, problem: str) -> None:
         """Note that a site's answer does not count; named in log, journal and summary."""
         self.book.reject(site, state, problem)
-        self._note_fault(site, state, problem)
+        self.note_fault(site, state, problem)
 
-    def _note_fault(self, site: str, state: State, problem: str) -> None:
+    def note_fault(self, site: str, state: State, problem: str) -> None:
+        """Write a fault into log and journal, once."""
         fault = (self._candidate_round, state, problem)
         if self._faults.get(site) == fault:  # a site that tries again and again fills no journal
             return
@@ -117,6 +121,49 @@ class CheckingFedAvg(ResumableFedAvg):
             failed = make_reply(ReturnCode.BAD_TASK_DATA)
             runner.process_submission(task.client, task.task.name, task.id, failed, fl_ctx)
 
+    def ask(
+        self,
+        task: str,
+        data: FLModel,
+        callback: Callable[[FLModel], None],
+        targets: list[str],
+        phase: str = "",
+    ) -> dict[str, str]:
+        """Send a task between or after the rounds and wait for it; silence ends nothing.
+
+        Returns the sites that gave no answer, and why.
+        """
+        data.current_round, data.total_rounds = self._done, self._final_round
+        data.meta[FIRST_JOB] = self.first_job
+        self.book.open(self._done, phase or task)
+        self.broadcast_model(
+            task_name=task,
+            data=data,
+            targets=targets,
+            timeout=self.round_timeout,
+            blocking=False,
+            callback=callback,
+        )
+        try:
+            self.wait()
+        except RunError as error:  # the rounds that are done stay so
+            self.warning(str(error))
+            self.cancel_all_tasks()
+        absent = sorted(set(targets) - set(self.book.accepted))
+        return {site: self.book.sites[site].problem or NO_ANSWER for site in absent}
+
+    def heard(self, answer: FLModel) -> str:
+        """Who answered what `ask` has sent. The book counts answers there, whatever is in them."""
+        site = str(answer.meta["client_name"])
+        self.book.accept(site, self.book.sites[site].auroc, 0)
+        return site
+
+    def check_no_report(self, site: str, answer: FLModel) -> None:
+        """Raise what a site says in place of the arrays that it was asked for, as an `AnswerError`."""
+        if SITE_REPORT in answer.meta:
+            report = self.read_report(site, answer, "cross_site")
+            raise AnswerError(report.problem if isinstance(report, SiteProblem) else "sent no model")
+
     def note_report(self, result: FLModel) -> bool:
         """Take in one site's answer if it can count; otherwise say why it cannot."""
         site = result.meta["client_name"]
@@ -151,8 +198,7 @@ class CheckingFedAvg(ResumableFedAvg):
         self.take_report(site, histogram, training)
         if training and report.data:
             # A site counts by its images (McMahan et al. 2017), however often it passed them in this round.
-            images = report.data.images(site, "train")
-            result.meta[FLMetaKey.NUM_STEPS_CURRENT_ROUND] = images * self._factors.get(site, 1.0)
+            result.meta[FLMetaKey.NUM_STEPS_CURRENT_ROUND] = self.weight_of(site, report.data)
             self._algorithm.accept(site, result)
         self.book.accept(site, metrics.auroc, training.steps if training else 0)
         if report.data and site not in self._facts:
@@ -160,6 +206,10 @@ class CheckingFedAvg(ResumableFedAvg):
             self.journal.write("data", site=site, values=report.data.model_dump())
         self._note_limits(site, report.limits)
         self.journal.write("site", round=self._candidate_round, site=site, values=values)
+
+    def weight_of(self, site: str, data: Facts) -> float:
+        """How much a site counts in an average: its training images, times the job's factor for it."""
+        return data.images(site, "train") * self._factors.get(site, 1.0)
 
     def _note_limits(self, site: str, limits: Limits | None) -> None:
         """Say once that a site trains with less than the job wants."""

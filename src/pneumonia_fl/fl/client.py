@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from pneumonia_fl import __version__
-from pneumonia_fl.checkpoint import DataSummary, ModelCard
+from pneumonia_fl.checkpoint import DataSummary, ModelCard, load_into
 from pneumonia_fl.config import SiteSettings, parse, parse_words
 from pneumonia_fl.data.store import open_site
 from pneumonia_fl.environment import LIMITED, site_limits, site_threads, site_tracking
@@ -32,6 +32,7 @@ from pneumonia_fl.fl.messages import (
     FIRST_JOB,
     OWN,
     PASSED_ON,
+    SETTLING,
     SITE_ERROR,
     SITE_REPORT,
     SITE_STEPS,
@@ -45,6 +46,7 @@ from pneumonia_fl.fl.tracking_names import ROUND_TRAIN_LOSS
 from pneumonia_fl.journal import LOSS_POINTS
 from pneumonia_fl.metrics import Metrics, ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
+from pneumonia_fl.settling import settled
 from pneumonia_fl.together import Together
 from pneumonia_fl.train import Moments, Penalty, TrainResult, Turn, train_epochs
 
@@ -131,6 +133,8 @@ class Site:
             return self.local_models.submit(state)
         if CROSS_SITE in message.meta:
             return self.local_models.evaluate(message)
+        if SETTLING in message.meta:
+            return self._settle(message)
         self.algorithm.begin(self.model, message, state)
         # The server counts: a site that was restarted goes on with its steps.
         self.total_steps = message.meta.get(SITE_STEPS, {}).get(self.name, self.total_steps)
@@ -159,6 +163,11 @@ class Site:
             metrics=series(metrics),
             meta={**extra, "NUM_STEPS_CURRENT_ROUND": result.samples, SITE_REPORT: report},
         )
+
+    def _settle(self, message: flare.FLModel) -> flare.FLModel:
+        """Answer with batch norm's statistics of the averaged model on the own training images."""
+        load_into(self.model, message.params)
+        return flare.FLModel(params=settled(self.model, self.train_data.images, self.settings.preprocess))
 
     def _train(self, number: int) -> tuple[TrainResult, dict[str, Any]]:
         """Train the global model as the algorithm says; returns also what else travels back."""

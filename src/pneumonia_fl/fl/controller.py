@@ -226,9 +226,10 @@ class PooledFedAvg(CrossSiteFedAvg):
         return int(super().get_num_standing_tasks())
 
     def save_model(self, model: FLModel) -> None:
-        """Called once per round with the new average: judge the model it was trained from, then save."""
+        """Called once per round with the new average: judge the model before it, settle the new one, save it."""
         self._latest = model
         self.judge_candidate()
+        self.settle(model)
         super().save_model(model)
         self.journal.write("saved", round=model.current_round + 1)
         self.keep_state(model)

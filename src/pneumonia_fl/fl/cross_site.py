@@ -14,10 +14,10 @@ from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
-from pneumonia_fl.errors import AnswerError, RunError
-from pneumonia_fl.fl.answers import NO_ANSWER, CheckingFedAvg
+from pneumonia_fl.errors import AnswerError
 from pneumonia_fl.fl.matrix import as_markdown, matrix_of
-from pneumonia_fl.fl.messages import CROSS_SITE, FIRST_JOB, SITE_REPORT, SUBMIT_MODEL_TASK, VALIDATE_TASK
+from pneumonia_fl.fl.messages import CROSS_SITE, SUBMIT_MODEL_TASK, VALIDATE_TASK
+from pneumonia_fl.fl.settling import SettlingFedAvg
 from pneumonia_fl.fl.site_report import SiteProblem
 from pneumonia_fl.fl.tracking_names import CROSS_SITE_PREFIX, CROSS_SITE_TABLE
 from pneumonia_fl.fl.updates import own_model_problem
@@ -28,10 +28,8 @@ from pneumonia_fl.metrics import summarise
 Parameters = dict[str, Any]
 
 
-class CrossSiteFedAvg(CheckingFedAvg):
+class CrossSiteFedAvg(SettlingFedAvg):
     """FedAvg that ends with a matrix: models by sites, on validation data."""
-
-    round_timeout: int
 
     def evaluate_cross_site(self, wanted: CrossSite) -> str:
         """Fill the matrix and publish it; returns why it lacks what the job asked for, "" when it does not."""
@@ -54,7 +52,7 @@ class CrossSiteFedAvg(CheckingFedAvg):
             except AnswerError as fault:
                 self.lacks(site, str(fault))
 
-        self.ask(SUBMIT_MODEL_TASK, FLModel(metrics={SUBMIT_MODEL_TASK: 1.0}), take)
+        self.ask_everybody(SUBMIT_MODEL_TASK, FLModel(metrics={SUBMIT_MODEL_TASK: 1.0}), take)
         return models
 
     def _evaluate_everywhere(self, owner: str, parameters: Parameters) -> int:
@@ -76,36 +74,14 @@ class CrossSiteFedAvg(CheckingFedAvg):
 
         self.journal.write("cross_site_started", model=owner)
         data = FLModel(params=parameters, params_type=ParamsType.FULL, meta={CROSS_SITE: owner})
-        self.ask(VALIDATE_TASK, data, note)
+        self.ask_everybody(VALIDATE_TASK, data, note)
         return len(filled)
 
-    def ask(self, task: str, data: FLModel, callback: Callable[[FLModel], None]) -> None:
-        """Send a task to all sites and wait for them; a site that stays silent is named and ends nothing."""
-        data.current_round, data.total_rounds = self._done, self._final_round
-        data.meta[FIRST_JOB] = self.first_job
+    def ask_everybody(self, task: str, data: FLModel, callback: Callable[[FLModel], None]) -> None:
+        """Send a task to all sites and wait for them; a site that stays silent is named."""
         targets = [client.name for client in self.engine.get_clients()]
-        self.book.open(self._done, task)
-        self.broadcast_model(
-            task_name=task,
-            data=data,
-            targets=targets,
-            timeout=self.round_timeout,
-            blocking=False,
-            callback=callback,
-        )
-        try:
-            self.wait()
-        except RunError as error:  # the training is done and stays so
-            self.warning(str(error))
-            self.cancel_all_tasks()
-        for site in sorted(set(targets) - set(self.book.accepted)):
-            self.lacks(site, self.book.sites[site].problem or NO_ANSWER)
-
-    def heard(self, answer: FLModel) -> str:
-        """Who answered. The book counts answers here, whatever is in them."""
-        site = str(answer.meta["client_name"])
-        self.book.accept(site, self.book.sites[site].auroc, 0)
-        return site
+        for site, reason in self.ask(task, data, callback, targets).items():
+            self.lacks(site, reason)
 
     def _submitted(self, site: str, answer: FLModel) -> Parameters:
         """A site's own model.
@@ -113,9 +89,7 @@ class CrossSiteFedAvg(CheckingFedAvg):
         Raises:
             AnswerError: it sent none, or one that must not go to the others.
         """
-        if SITE_REPORT in answer.meta:
-            report = self.read_report(site, answer, "cross_site")
-            raise AnswerError(report.problem if isinstance(report, SiteProblem) else "sent no model")
+        self.check_no_report(site, answer)
         problem = own_model_problem(answer.params, self._candidate)
         if problem:
             raise AnswerError(problem)

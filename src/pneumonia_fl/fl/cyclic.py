@@ -42,6 +42,9 @@ class CyclicWeights(PooledFedAvg):
             self.close_round()
             self._pass_on(data, order_of(sites, self.seed, data.current_round))
 
+    def settle(self, model: FLModel) -> None:
+        """Leave batch norm's statistics as they came from the last site: nothing is averaged."""
+
     def _pass_on(self, data: FLModel, order: list[str]) -> None:
         self._judging, self._passed = False, data.params
         self.book.open(data.current_round, self.task_name, in_turns=True)

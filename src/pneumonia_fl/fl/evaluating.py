@@ -100,7 +100,7 @@ class SavedModelJudge(PooledFedAvg):
 
         self.journal.write("cross_site_started", model=name)
         data = FLModel(params=parameters, params_type=ParamsType.FULL, meta={CROSS_SITE: name})
-        self.ask(VALIDATE_TASK, data, note)
+        self.ask_everybody(VALIDATE_TASK, data, note)
         if sampled:
             self._tell(name, model, found, sampled)
         return len(found)

@@ -35,6 +35,9 @@ REPLICATES = "replicates"
 OPTED_OUT = "takes no part in evaluations"
 """What a site reports as its problem whose owner has said so."""
 
+SETTLING = "pneumonia_fl.settling"
+"""Key in the server's `FLModel.meta`: a new average; the answer is batch norm's statistics with it, no more."""
+
 SUBMIT_MODEL_TASK = "submit_model"
 """Task in which a site sends its best local model; NVFlare's client API calls it so."""
 

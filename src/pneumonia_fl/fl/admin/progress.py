@@ -7,7 +7,7 @@ from pneumonia_fl.fl.admin.records import age
 
 Snapshot = Mapping[str, Any]
 
-VALIDATE = "validate"
+VALIDATE, SETTLING = "validate", "settle"
 
 
 def position(snapshot: Snapshot) -> str:
@@ -18,7 +18,8 @@ def position(snapshot: Snapshot) -> str:
         return snapshot.get("stopped_early") or ("all rounds done" if snapshot["rounds"] else "evaluated")
     if snapshot.get("task") == VALIDATE:
         return "evaluating the final model" if snapshot["rounds"] else "evaluating"
-    return f"round {min(snapshot['round'] + 1, snapshot['rounds'])}/{snapshot['rounds']}"
+    words = f"round {min(snapshot['round'] + 1, snapshot['rounds'])}/{snapshot['rounds']}"
+    return f"{words}: batch norm's statistics" if snapshot.get("task") == SETTLING else words
 
 
 def quality(snapshot: Snapshot) -> str:
@@ -29,12 +30,14 @@ def quality(snapshot: Snapshot) -> str:
 
 def seconds_left(snapshot: Snapshot) -> float | None:
     """How long the rounds will still take, by the mean of those that are done; None before the first is."""
-    done = snapshot["round"] - snapshot.get("start_round", 0)
+    # A round whose average is being settled has trained.
+    trained = snapshot["round"] + (snapshot.get("task") == SETTLING)
+    done = trained - snapshot.get("start_round", 0)
     if done < 1 or snapshot["state"] != "running" or snapshot.get("task") == VALIDATE:
         return None
     each = (snapshot["round_started"] - snapshot["started"]) / done
     in_round = snapshot["now"] - snapshot["round_started"]
-    return float(max(0.0, each * (snapshot["rounds"] - snapshot["round"]) - in_round))
+    return float(max(0.0, each * (snapshot["rounds"] - trained) - in_round))
 
 
 def time_left(snapshot: Snapshot) -> str:
