@@ -17,7 +17,7 @@ from pneumonia_fl.fl.admin.records import NO_WORD, WORDS, age, find_job_id, miss
 from pneumonia_fl.fl.admin.session import keep_inside
 from pneumonia_fl.fl.admin.submit import expected_sites, resolve
 from pneumonia_fl.fl.admin.watch import ending
-from pneumonia_fl.fl.messages import ABORT_KEY, RESULT_KEY
+from pneumonia_fl.fl.messages import ABORT_KEY, OPTED_OUT, RESULT_KEY
 from pneumonia_fl.sections import Preprocess
 
 ID = "88479463-a828-4205-8f9f-1d5c3bb9d6f0"
@@ -249,6 +249,13 @@ def test_changes_name_what_is_new_once() -> None:
     assert changes(None, first)[0].startswith("round 3/5")
     assert changes(first, second) == ["  a: round 3 accepted, AUROC 0.9123", "  b: late: no answer in time"]
     assert changes(second, second) == []
+
+
+def test_changes_of_an_evaluation_speak_of_no_round() -> None:
+    first = snapshot(rounds=0, task="validate")
+    answered = site(state="answered", accepted_round=0, contributions=9, auroc=0.91234, heard=129.0)
+    second = {**first, "sites": {"a": answered, "b": {**answered, "auroc": None, "problem": OPTED_OUT}}}
+    assert changes(first, second) == ["  a: evaluated, AUROC 0.9123", f"  b: {OPTED_OUT}"]
 
 
 def test_a_sites_row_says_when_it_was_heard_of() -> None:

@@ -122,6 +122,7 @@ def again(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_models_that_exist_are_evaluated_on_demand(again: Path, matrix: dict[str, Any]) -> None:
     done = pneumonia_fl("cross-site", again, "--models", "last,site-1", "--sites", "site-1,site-3")
     assert done.returncode == 0, done.stderr
+    assert "report.html (made again with this matrix)" in done.stdout
     found = read_json(again / "cross_site.json")
     assert (found["models"], found["sites"], found["missing"]) == (
         ["last", "site-1"],

@@ -23,6 +23,7 @@ from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.federation.participant import find_participants
 from pneumonia_fl.fl.federation.registered import lead_it_kit
 from pneumonia_fl.fl.federation.startup import last_error, read_startup
+from pneumonia_fl.fl.federation.status import running_jobs
 from pneumonia_fl.fl.kit_processes import mark_of
 from pneumonia_fl.fl.kits import find_kits, open_kit
 from pneumonia_fl.fl.modes import mend
@@ -270,6 +271,24 @@ def test_down_names_jobs_and_owners_and_ends_them_only_when_told(stopped: Federa
     assert f"a job runs here: fedavg (1f0c6a52, {LEAD}); --drain waits for the end, --yes" in refused.stderr
 
 
+def test_a_job_runs_until_its_server_has_written_down_its_end(
+    stopped: Federation,
+) -> None:
+    """`down --drain` would else end the server before it has kept the result of a job whose process is gone."""
+    server = stopped.kit(SERVER)
+    meta = {"name": "fedavg", "submitter_name": LEAD, "status": "RUNNING"}
+    file = server / "jobs-storage/1f0c6a52-0000/meta"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(meta))
+    assert running_jobs(stopped.kits) == [], "no server runs that could end it"
+    environment = {**os.environ, RUN_MARK: mark_of(open_kit(server))}
+    with subprocess.Popen(["sleep", "600"], env=environment, cwd=server) as process:
+        assert list(map(str, running_jobs(stopped.kits))) == [f"fedavg (1f0c6a52, {LEAD})"]
+        file.write_text(json.dumps({**meta, "status": "FINISHED:COMPLETED"}))
+        assert running_jobs(stopped.kits) == []
+        process.kill()
+
+
 def test_the_doctor_looks_at_every_kit_of_a_folder(stopped: Federation, tmp_path: Path) -> None:
     for name in (SITE, LEAD):
         shutil.copytree(stopped.kit(name), tmp_path / "two" / name)
@@ -347,6 +366,23 @@ def test_the_log_tells_registered_from_died(stopped: Federation) -> None:
     )
     again = read_startup(site)
     assert (again.ready, again.died) == (False, True)
+
+
+def test_a_site_that_came_too_early_is_started_again(
+    stopped: Federation, sleeper: "subprocess.Popen[bytes]"
+) -> None:
+    """NVFlare's server refuses whoever comes between the opening of its port and the end of its start."""
+    (site,) = find_participants(stopped.kit(SITE))
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    refused = LOG.format(pid=gone.pid) + "RuntimeError: Login failed.\n"
+    site.startup_log.write_text(refused)
+    assert not read_startup(site).died
+    again = f"start fl because process of {gone.pid} does not exist\nnew pid {os.getpid()}\n"
+    site.startup_log.write_text(refused + again + REGISTERED)
+    assert (read_startup(site).ready, read_startup(site).died) == (True, False)
+    site.startup_log.write_text(refused + again + "RuntimeError: Login failed.\nnew pid 18\n")
+    assert read_startup(site).died
 
 
 def test_the_last_error_is_the_one_that_counts() -> None:

@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from rich.table import Table
@@ -11,8 +13,9 @@ from pneumonia_fl.cli.compareview import show_comparison
 from pneumonia_fl.cli.federation import _table as participants
 from pneumonia_fl.cli.fitting import FittingTable
 from pneumonia_fl.cli.jobview import jobs_table
-from pneumonia_fl.cli.tables import rounds_table
+from pneumonia_fl.cli.tables import matrix_table, rounds_table, sites_table
 from pneumonia_fl.cli.terminal import terminal
+from pneumonia_fl.evaluation import Evaluation
 from pneumonia_fl.fl.admin.records import record
 from pneumonia_fl.runs import RunFolder
 from run_folders import write_comparison, write_run
@@ -77,6 +80,29 @@ def test_comparisons_show_whole_models_and_numbers(
         mean = f"{arm['pooled']['auroc']['mean']:.4f}"
         assert any(arm["name"] in line and mean in line for line in out.splitlines())
     assert max(len(line) for line in out.splitlines() if line[:1] in "│┃┏└") <= width
+
+
+@WIDTHS
+def test_evaluations_at_sites_show_whole_names(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow(width, monkeypatch)
+    values = {
+        "n": 12,
+        "patients": 7,
+        "metrics": dict.fromkeys(("auroc", "sensitivity", "specificity"), 0.5),
+        "intervals": {"auroc": (0.25, 0.75)},
+    }
+    found = SimpleNamespace(split="test", sites=dict.fromkeys(SHIPPED, values))
+    lines = shown(sites_table(cast(Evaluation, found)), capsys)
+    assert max(map(len, lines)) <= width
+    assert all(any(site in line and "0.2500–0.7500" in line for line in lines) for site in SHIPPED)
+    rows = {model: {site: {"auroc": 0.5} for site in SHIPPED} for model in ("best", *SHIPPED)}
+    matrix = shown(
+        matrix_table({"split": "val", "sites": SHIPPED, "models": list(rows), "cells": rows}), capsys
+    )
+    assert all(any(line.split()[:1] == [model] for line in matrix) for model in rows)
+    assert any(all(site in line for site in SHIPPED) for line in matrix)
 
 
 def test_a_piped_list_has_every_column_and_whole_names(tmp_path: Path) -> None:

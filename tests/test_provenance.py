@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import pneumonia_fl
-from pneumonia_fl.provenance import git_revision
+from pneumonia_fl.provenance import code_origin, git_revision
 
 SAY = "from pneumonia_fl.provenance import git_revision; print(git_revision())"
 
@@ -57,3 +57,8 @@ def test_the_own_source_tree_is_named_whatever_a_hook_has_set(tmp_path: Path) ->
 def test_this_source_tree_knows_its_revision() -> None:
     revision = git_revision()
     assert revision is None or len(revision) == 40
+
+
+def test_a_log_says_whose_code_runs_and_not_where_it_lies() -> None:
+    assert code_origin(Path("/srv/venv/lib/pneumonia_fl/fl/client.py")) == "as installed"
+    assert code_origin(Path("/kits/a/JOB/app/custom/pneumonia_fl/fl/client.py")) == "shipped with the job"

@@ -56,6 +56,13 @@ def test_what_cannot_go_on_is_refused_in_words(given: dict[str, Any], words: str
         assert "`pneumonia-fl clone 88479463`" in problem(given)
 
 
+def test_an_evaluation_is_asked_for_again() -> None:
+    given = meta("FINISHED:COMPLETED", 0, state="finished")
+    given["custom_props"]["pneumonia_fl"]["config"]["evaluation"] = {"split": "test"}
+    assert "`pneumonia-fl evaluate`" in problem(given)
+    assert "clone" not in problem(given)
+
+
 @pytest.mark.parametrize("status", ["FINISHED:ABORTED", "FINISHED:EXECUTION_EXCEPTION", "FINISHED:ABANDONED"])
 @pytest.mark.parametrize("done", [1, 3, None])
 def test_a_job_with_finished_rounds_goes_on(status: str, done: int | None) -> None:

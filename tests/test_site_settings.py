@@ -57,7 +57,7 @@ def test_a_site_caps_what_a_job_wants_and_never_raises_it() -> None:
         (["sites.us.lr=0.5"], r"unknown key 'sites\.us\.lr'"),
         (["sites.us.weight=0"], r"sites\.us\.weight"),
         (["sites.us.train.batch_size=1"], r"sites\.us\.train\.batch_size"),
-        (["sites={server: {}}"], "that word is reserved"),
+        (["sites={server: {}}"], "sites.server: that word is reserved"),
         (["sites={'../x': {}}"], "letters, digits"),
         (["algorithm.name=cyclic", "sites.us.weight=2"], "cyclic has no sites.NAME.weight"),
         (["algorithm.name=fednova", "sites.us.train.lr=0.1"], r"fednova has no sites\.NAME\.train\.lr"),

@@ -240,7 +240,8 @@ def _named(kind: type[Strict], source: str) -> Iterator[None]:
 
 
 def _problem(kind: type[Strict], item: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in item["loc"]) or "job"
+    # Pydantic's mark of a fault that lies in a key itself.
+    where = ".".join(str(part) for part in item["loc"] if part != "[key]") or "job"
     if item["type"] == "extra_forbidden":
         return f"unknown key {where!r}{_meant(kind, where)}"
     if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):

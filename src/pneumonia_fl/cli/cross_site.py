@@ -68,6 +68,7 @@ def cross_site(
             echo(json.dumps(found, indent=2))
         else:
             _show(run, found)
+        _renew_report(run, as_json)
     judged.check()
 
 
@@ -100,6 +101,16 @@ def _place(run: RunFolder, data: Path | None, kit: Path | None) -> Path | None:
     if not own.is_dir():
         raise ConfigError("say who evaluates: --data DIR for the simulator, or --kit KIT for the hospitals")
     return own
+
+
+def _renew_report(run: RunFolder, quiet: bool) -> None:
+    """A report shows the matrix too."""
+    from pneumonia_fl.cli.report import refresh
+    from pneumonia_fl.report import REPORT
+
+    report = run.path / REPORT
+    if report.is_file() and refresh(run.path) and not quiet:
+        echo(f"report: {report} (made again with this matrix)")
 
 
 def _show(run: RunFolder, found: dict[str, object]) -> None:

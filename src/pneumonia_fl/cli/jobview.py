@@ -55,7 +55,9 @@ class JobView:
 
     def on_submitted(self, submitted: Submitted) -> None:
         """Say which job it is, and who is expected."""
-        sites = f"{len(submitted.sites)} sites ({', '.join(submitted.sites)})" if submitted.sites else "sites"
+        count = len(submitted.sites)
+        word = "site" if count == 1 else "sites"
+        sites = f"{count} {word} ({', '.join(submitted.sites)})" if count else "sites"
         self._work = ""
         self._print(f"job {submitted.id} ({submitted.name}) for {sites}")
 

@@ -76,11 +76,13 @@ def evaluation_table(result: "Evaluation") -> Table:
 
 def sites_table(result: "Evaluation") -> Table:
     """Each site alone, AUROC with its interval by the site's patients."""
-    table = Table(title=f"Site by site, split {result.split}", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("Site", overflow="fold")
+    drop = ("Images", "Specificity", "Sensitivity", "Patients")
+    table = FittingTable(
+        "Site", drop=drop, title=f"Site by site, split {result.split}", box=box.SIMPLE, padding=(0, 1, 0, 0)
+    )
     shown = ("auroc", "sensitivity", "specificity")
     for title in ("Images", "Patients", "AUROC", "95 % CI", "Sensitivity", "Specificity"):
-        table.add_column(title, justify="right", no_wrap=True)
+        table.add_column(title, justify="right")
     for site, values in result.sites.items():
         area, *rates = (_cell(values["metrics"][name]) for name in shown)
         ends = _range(values["intervals"]["auroc"])
@@ -90,10 +92,10 @@ def sites_table(result: "Evaluation") -> Table:
 
 def matrix_table(found: Mapping[str, Any]) -> Table:
     """AUROC of models (rows) on the sites' images (columns)."""
-    table = Table(title=f"AUROC on split {found['split']}", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("Model", overflow="fold")
+    title = f"AUROC on split {found['split']}"
+    table = FittingTable("Model", title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for site in found["sites"]:
-        table.add_column(site, justify="right", overflow="fold")
+        table.add_column(site, justify="right")
     for model in found["models"]:
         row = found["cells"][model]
         cells = (_cell(row[site]["auroc"]) if site in row else "–" for site in found["sites"])

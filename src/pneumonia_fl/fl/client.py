@@ -46,6 +46,7 @@ from pneumonia_fl.fl.tracking_names import ROUND_TRAIN_LOSS
 from pneumonia_fl.journal import LOSS_POINTS
 from pneumonia_fl.metrics import Metrics, ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
+from pneumonia_fl.provenance import code_origin
 from pneumonia_fl.settling import settled
 from pneumonia_fl.together import Together
 from pneumonia_fl.train import Moments, Penalty, TrainResult, Turn, train_epochs
@@ -121,7 +122,7 @@ class Site:
         # In memory only: a site that was restarted begins with none, as in the first round.
         self._moments: dict[str, Moments] = {}
         self._facts = data.info.model_dump(mode="json", include=SHARED_FACTS)
-        log.info("pneumonia-fl %s from %s at %s", __version__, Path(__file__).parents[1], name)
+        log.info("pneumonia-fl %s, %s, at %s", __version__, code_origin(Path(__file__)), name)
         log.info("%d training images", len(self.train_data.labels))
 
     def answer(self, message: flare.FLModel) -> flare.FLModel:

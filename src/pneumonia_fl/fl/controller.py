@@ -29,6 +29,7 @@ from pneumonia_fl.fl.rounds import RoundBook
 from pneumonia_fl.fl.stopping import Patience
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.learning import Algorithm, CrossSite, EarlyStopping
+from pneumonia_fl.provenance import code_origin
 
 REFRESH_SECONDS = 2.0
 """How often the list of sites is fetched anew: a site that was restarted has a new session."""
@@ -101,7 +102,7 @@ class PooledFedAvg(CrossSiteFedAvg):
     def run(self) -> None:
         """Run all rounds, then evaluate the final model."""
         run_dir = Path(self.get_run_dir())
-        self.info(f"pneumonia-fl {__version__} from {Path(__file__).parents[1]}")
+        self.info(f"pneumonia-fl {__version__}, {code_origin(Path(__file__))}")
         self.journal = Journal(run_dir)
         participants = [client.name for client in self.engine.get_clients()]
         self.book = RoundBook({*self.sites, *participants}, self.quorum, self.grace)

@@ -109,7 +109,7 @@ class SavedModelJudge(PooledFedAvg):
         """Take a site that has opted out as it is; for any other problem the job is incomplete."""
         if problem != OPTED_OUT:
             return self.reject(site, "failed", problem)
-        self.book.accept(site, None, ONE)
+        self.book.excuse(site, problem)
         self.lacks(site, problem)
 
     def _tell(

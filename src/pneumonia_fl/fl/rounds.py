@@ -79,6 +79,11 @@ class RoundBook:
         if len(self.accepted) == self.quorum:
             self._quorum_since = self._clock()
 
+    def excuse(self, site: str, reason: str) -> None:
+        """Note a site that may go without an answer, and why; it counts as if it had answered."""
+        self.accept(site, None, 1)
+        self.sites[site].problem = reason
+
     def reject(self, site: str, state: State, problem: str) -> None:
         """Note an answer that does not count, and why; one that has counted in this round stays."""
         record = self._record(site)

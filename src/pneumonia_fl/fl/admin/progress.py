@@ -69,17 +69,19 @@ def changes(old: Snapshot | None, new: Snapshot) -> list[str]:
         lines.append(", ".join(filter(None, (position(new), quality(new), time_left(new)))))
     before = {} if old is None else old["sites"]
     for name, site in sorted(new["sites"].items()):
-        line = _site_change(before.get(name, {}), site)
+        line = _site_change(before.get(name, {}), site, trains=bool(new["rounds"]))
         if line:
             lines.append(f"  {name}: {line}")
     return lines
 
 
-def _site_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def _site_change(old: Mapping[str, Any], new: Mapping[str, Any], trains: bool) -> str:
     if new.get("contributions", 0) > old.get("contributions", 0):
+        if new.get("problem"):
+            return str(new["problem"])
         auroc = new.get("auroc")
         metric = "" if auroc is None else f", AUROC {auroc:.4f}"
-        return f"round {new['accepted_round'] + 1} accepted{metric}"
+        return f"round {new['accepted_round'] + 1} accepted{metric}" if trains else f"evaluated{metric}"
     troubled = new["state"] not in ("waiting", "answered")
     if troubled and (new["state"], new.get("problem")) != (old.get("state"), old.get("problem")):
         return ": ".join(filter(None, (new["state"], new.get("problem"))))

@@ -134,6 +134,8 @@ def nothing_to_resume(job: JobRecord, ours: Mapping[str, Any], others: Iterable[
         return f"job {short} was not made by pneumonia-fl, so it cannot go on"
     if not job.ended:
         return f"job {short} is {job.status}; there is nothing to resume"
+    if ours["config"].get("evaluation"):
+        return f"job {short} trains nothing, so it cannot go on; `pneumonia-fl evaluate` or `cross-site` asks again"
     if taken:
         later = taken[-1].id[:8]
         return f"job {short} goes on as job {later} ({taken[-1].status}); see `pneumonia-fl watch {later}`"

@@ -15,6 +15,8 @@ ATTEMPT = "new pid "
 GAVE_UP = "System is in trouble"
 CHATTER = (ATTEMPT, GAVE_UP, "WORKSPACE set to", "PYTHONPATH is", "start fl because", "Gracefully shutdown")
 """What the loop itself says."""
+TOO_EARLY = "RuntimeError: Login failed."
+"""NVFlare's server opens its port a tenth of a second before it can check anybody; the loop starts that site again."""
 READY = {"server": "Server started", "site": "Successfully registered client:"}
 NO_CONNECTION = "Not Connected] is closed"
 _LOGGED = re.compile(r" - (?:ERROR|CRITICAL) - (?:\S* - )?(?P<text>.+)")
@@ -36,8 +38,11 @@ class Startup:
 def read_startup(participant: Participant) -> Startup:
     """What the startup log says; nothing is known before there is one."""
     text = _read(participant.startup_log)
-    before, _, current = text.rpartition(ATTEMPT)
-    died = ATTEMPT in before or GAVE_UP in text or not _lives(participant, current)
+    attempts = text.split(ATTEMPT)[1:]
+    if attempts and TOO_EARLY in attempts[0]:
+        del attempts[0]
+    current = attempts[-1] if attempts else ""
+    died = len(attempts) > 1 or GAVE_UP in text or not _lives(participant, current)
     return Startup(
         ready=READY[participant.kit.kind] in current,
         died=died,

@@ -1,5 +1,6 @@
 """How the participants on this machine are."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from pneumonia_fl.fl.federation.tracking import answers, tracking_uri_of
 from pneumonia_fl.json_files import read_json
 from pneumonia_fl.text import printable
 
+JOB_STORE = "jobs-storage"
+"""In a server's kit: NVFlare's store of jobs, as provisioning sets it."""
 DRAIN_SECONDS = 1.0
 """Between two looks at the jobs."""
 
@@ -41,9 +44,26 @@ class RunningJob:
 
 
 def running_jobs(folder: Path) -> list[RunningJob]:
-    """The jobs that run on the servers at or below `folder`; a job goes on when a site leaves it."""
+    """The jobs that run on the servers at or below `folder`; a job goes on when a site leaves it.
+
+    When a job's process is gone, its server still has to keep the result and to write down how the job ended.
+    """
     servers = [one for one in find_participants(folder) if one.kit.kind == "server"]
-    return [_running_job(server, job) for server in servers for job in server.jobs()]
+    return [
+        _running_job(server, job)
+        for server in servers
+        for job in sorted({*server.jobs(), *(_unfinished(server) if server.running() else ())})
+    ]
+
+
+def _unfinished(server: Participant) -> list[str]:
+    """Jobs that the server has sent out and has not finished, by its store."""
+    found = []
+    for meta in server.kit.folder.glob(f"{JOB_STORE}/*/meta"):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if read_json(meta).get("status") in ("DISPATCHED", "RUNNING"):
+                found.append(meta.parent.name)
+    return found
 
 
 def drain(folder: Path, say: Callable[[list[RunningJob]], None]) -> None:
@@ -67,7 +87,8 @@ def down(folder: Path) -> list[str]:
 def _running_job(server: Participant, job: str) -> RunningJob:
     """What the server's folder of a job says about it."""
     try:
-        meta = read_json(server.kit.folder / job / "meta.json")
+        stored = server.kit.folder / JOB_STORE / job / "meta"
+        meta = read_json(stored if stored.is_file() else server.kit.folder / job / "meta.json")
         name, owner = meta.get("name"), meta.get("submitter_name")
     except (OSError, ValueError, AttributeError):
         name = owner = None
