@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pneumonia_fl.cli.main import app
-from pneumonia_fl.errors import PneumoniaFLError
+from pneumonia_fl.errors import PneumoniaFLError, RunError
+from pneumonia_fl.report.reading import read_run
 from run_folders import add_cross_site, add_evaluation, write_run
 
 CONTENTS = {
@@ -102,6 +103,13 @@ def test_a_report_says_what_is_damaged_and_never_stops_without_a_word(
     (runs / "bad" / file).write_bytes(content)
     done = cli("report", runs / "bad")
     assert done.exit_code == 0 or isinstance(done.exception, PneumoniaFLError), done.exception
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]"])
+def test_a_report_of_a_damaged_run_names_the_file(content: bytes, runs: Path) -> None:
+    (runs / "bad" / "run.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"bad/run\.json is damaged"):
+        read_run(runs / "bad")
 
 
 def test_a_folder_that_is_not_there_is_an_error_with_the_one_that_was_meant(

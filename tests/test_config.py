@@ -193,6 +193,8 @@ def test_a_text_that_yaml_reads_as_something_else_wants_quotes(tmp_path: Path) -
         ("round", "rounds"),
         ("epochs", "train.local_epochs"),
         ("model.nam", "model.name"),
+        ("Train.lr", "train"),
+        ("train.LR", "train.lr"),
     ],
 )
 def test_a_mistyped_key_is_answered_with_the_one_that_was_meant(key: str, meant: str, tmp_path: Path) -> None:

@@ -51,6 +51,20 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
         prepare_small(source, tmp_path / "out")
 
 
+@pytest.mark.parametrize("folder", ["train/PNEUMONIA", "val/NORMAL", "test/NORMAL"])
+def test_a_class_that_loses_all_its_images_is_an_error(folder: str, tmp_path: Path) -> None:
+    files = kaggle_files(patients=8)
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n"
+    source = write_folder(
+        tmp_path / "src", {name: pointer if folder in name else data for name, data in files.items()}
+    )
+    with pytest.raises(
+        DataError, match=f"none of the {folder.replace('/', ' ')} images can be used.*Git LFS"
+    ):
+        prepare_small(source, tmp_path / "out")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
 def test_an_existing_data_set_is_replaced_by_force_only(xrays: Path, tmp_path: Path) -> None:
     prepare_small(xrays, tmp_path / "out")
     before = content(tmp_path / "out")

@@ -95,6 +95,8 @@ def test_arrays_are_scaled_as_files_are() -> None:
     [
         (b"", "empty"),
         (b"<html>Not found</html>\n", "text, not an image"),
+        (bytes(128) + b"DICM" + bytes(100), "not a readable image: a DICOM file; export"),
+        (b"\x1f\x8b\x08" + bytes(40), "not a readable image: packed"),
         (bytes(range(256)), "not a readable image"),
         (encode(gray(), "JPEG")[:-100], "damaged"),
         (encode(gray(), "PNG")[:-400], "damaged"),

@@ -261,6 +261,15 @@ def test_one_split_is_decoded_into_memory_in_the_sources_order(tmp_path: Path) -
     assert len(load_split(source, "all", SPEC)) == 32
 
 
+def test_a_class_of_which_no_image_can_be_read_is_an_error(tmp_path: Path) -> None:
+    files = {"test/NORMAL/a.png": jpeg(1), "test/PNEUMONIA/b.jpeg": b"hello"}
+    source = open_source(str(write_folder(tmp_path, files)))
+    with pytest.raises(
+        DataError, match=r"none of the PNEUMONIA images can be read; the first: test/PNEUMONIA/b"
+    ):
+        load_split(source, "test", SPEC)
+
+
 def test_unreadable_images_are_left_out_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

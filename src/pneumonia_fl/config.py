@@ -258,7 +258,8 @@ def _meant(kind: type[Strict], key: str) -> str:
     section, _, name = key.rpartition(".")
     words = name.replace("_", " ").lower()
     beside = [known for known in fields if known.rpartition(".")[0] == section]
-    sure = [known for known in fields if known.rpartition(".")[2] == name]
+    sure = [known for known in beside if known.lower() == key.lower()]
+    sure += [known for known in fields if known.rpartition(".")[2] == name]
     sure += [known for known in beside if words in (fields[known].description or "").lower()]
     sure += [known for known in fields if len(name) > 3 and name in known.rpartition(".")[2]]
     if sure:

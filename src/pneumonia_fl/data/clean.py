@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from pneumonia_fl.data.decoding import Outcome
 from pneumonia_fl.data.items import Item
-from pneumonia_fl.data.manifest import TEST
+from pneumonia_fl.data.manifest import CLASS_NAMES, TEST
 from pneumonia_fl.errors import DataError, LeakError
 
 
@@ -53,7 +53,7 @@ def clean(items: Sequence[Item], outcomes: Sequence[Outcome], drop_leaks: bool =
         drop_leaks: leave patients out of the pool who share a picture with the test set, instead of stopping.
 
     Raises:
-        DataError: nothing is left to train on.
+        DataError: nothing is left to train on, or nothing of a class in one of the source's splits.
         LeakError: a test image stands in the pool too.
     """
     pictures = [Picture(i, *pair) for i, pair in enumerate(zip(items, outcomes, strict=True))]
@@ -68,6 +68,7 @@ def clean(items: Sequence[Item], outcomes: Sequence[Outcome], drop_leaks: bool =
     pool, leaked = _without_leaks(pool, test, person, drop_leaks)
     overlap = {picture.item.patient for picture in pool} & {picture.item.patient for picture in test}
     kept, disputed, copies = _without_copies(pool)
+    _require_every_class(pictures, dict(broken + leaked + disputed))
     return Cleaned(
         pool=[replace(p, item=replace(p.item, patient=person[p.item.patient])) for p in kept],
         test=test,
@@ -77,6 +78,21 @@ def clean(items: Sequence[Item], outcomes: Sequence[Outcome], drop_leaks: bool =
         leaks=len(leaked),
         overlap=len(overlap),
     )
+
+
+def _require_every_class(pictures: Sequence[Picture], reasons: Mapping[str, str]) -> None:
+    """Refuse a source of which a split loses a whole class, to links to nowhere or pointers of Git LFS, say."""
+
+    def part(picture: Picture) -> tuple[str, int]:
+        return picture.item.official_split, picture.item.label
+
+    there = {part(picture) for picture in pictures if picture.item.name not in reasons}
+    lost = next((picture.item for picture in pictures if part(picture) not in there), None)
+    if lost is not None:
+        images = " ".join(filter(None, (lost.official_split, CLASS_NAMES[lost.label], "images")))
+        raise DataError(
+            f"none of the {images} can be used; the first problem: {lost.name}: {reasons[lost.name]}"
+        )
 
 
 def _by_content(pool: Iterable[Picture]) -> list[list[Picture]]:

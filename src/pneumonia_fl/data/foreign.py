@@ -40,6 +40,8 @@ def foreign(head: bytes) -> str:
             return words
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it first"
+    if head[128:132] == b"DICM":
+        return "a DICOM file; export the image as PNG"
     return _of_text(head[:HEAD]) if is_text(head[:HEAD]) else ""
 
 

@@ -134,9 +134,10 @@ def _hush_pillow() -> None:
 def _what_else(data: bytes) -> str:
     if data[:4] in _TIFF:
         return "a TIFF whose kind of pixels is not known; export the image as gray with 8 or 16 bits"
+    words = foreign(data[:HEAD])
     if not is_text(data[:HEAD]):
-        return f"not a readable image (accepted: {', '.join(FORMATS)})"
-    words = foreign(data)
+        what = f": {words}" if words else ""
+        return f"not a readable image{what} (accepted: {', '.join(FORMATS)})"
     return f"text, not an image{'' if words == 'text' else f': {words}'} (accepted: {', '.join(FORMATS)})"
 
 

@@ -14,7 +14,7 @@ from pneumonia_fl.data.arrays import open_npz
 from pneumonia_fl.data.folder import open_folder
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item, Source
 from pneumonia_fl.data.layout import Classes, described, parse_classes
-from pneumonia_fl.data.manifest import INFO, SPLITS
+from pneumonia_fl.data.manifest import CLASS_NAMES, INFO, SPLITS
 from pneumonia_fl.data.preprocess import Decoded, decode, scale
 from pneumonia_fl.data.store import ImageSet, Pixels
 from pneumonia_fl.errors import ConfigError, DataError, PneumoniaFLError, StorageError
@@ -94,7 +94,7 @@ def load_split(source: Source, split: str, spec: Preprocess, progress: Progress 
     Unreadable images, and files that are no images of a class, are left out with a warning.
 
     Raises:
-        DataError: there is no such split, or none of its images can be read.
+        DataError: there is no such split, or none of its images of a class can be read.
     """
     items = _split_items(source, split)
     images: list[Pixels] = []
@@ -110,7 +110,7 @@ def load_split(source: Source, split: str, spec: Preprocess, progress: Progress 
                 images.append(result)
                 kept.append(item)
             progress(f"decode {split}", done + 1, len(items))
-    _report(left_out, kept)
+    _report(left_out, items, kept)
     for line in described(source.left_out):
         _log.warning("files left out: %s", line)
     labels = np.array([item.label for item in kept], dtype=np.int64)
@@ -165,9 +165,11 @@ def _reader(source: Source, spec: Preprocess) -> Callable[[Item], Pixels | str]:
     return read
 
 
-def _report(left_out: list[str], kept: list[Item]) -> None:
-    if not kept:
-        raise DataError(f"none of the images can be read; the first: {left_out[0]}")
+def _report(left_out: list[str], items: list[Item], kept: list[Item]) -> None:
+    lost = {item.label for item in items} - {item.label for item in kept}
+    if lost:
+        images = f"{CLASS_NAMES[min(lost)]} images" if kept else "images"
+        raise DataError(f"none of the {images} can be read; the first: {left_out[0]}")
     if left_out:
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         _log.warning("%d images left out: %s%s", len(left_out), "; ".join(left_out[:3]), more)

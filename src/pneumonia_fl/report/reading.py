@@ -140,6 +140,8 @@ def read_run(folder: Path) -> RunFiles:
     """
     problems: list[str] = []
     state = _read_json(folder / "run.json", problems, "")
+    if not state and (folder / "run.json").exists():
+        raise RunError(f"{folder / 'run.json'} is damaged; get the run folder again")
     if not state:
         raise RunError(
             f"{folder} is neither a run nor a comparison folder; `pneumonia-fl runs` lists the runs"
