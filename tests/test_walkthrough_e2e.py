@@ -107,6 +107,7 @@ def test_readme_on_real_servers(desk: Path) -> None:
     assert "best global model" in said
 
 
-def test_lead_it_stops(desk: Path) -> None:
-    for block in typed("docs/quickstart-lead-it.md", "## 8."):
-        assert "nothing was running" in run(block, desk)
+def test_lead_it_makes_room_and_stops(desk: Path) -> None:
+    room, stop = typed("docs/quickstart-lead-it.md", "## 8.")
+    assert "nothing to remove" in run(room, desk)  # the job of README has just ended
+    assert "nothing was running" in run(stop, desk)
