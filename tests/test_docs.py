@@ -14,7 +14,7 @@ from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.overrides import flatten
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "provisioning/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 ABSOLUTE = re.compile(r"(?<![\w.~:/-])/(?:home|root|work|tmp|Users|mnt|opt|var|usr)/")
@@ -92,3 +92,9 @@ def test_no_page_names_a_machine_or_a_registry(page: Path) -> None:
 )
 def test_a_page_says_that_this_is_no_medical_device(name: str) -> None:
     assert "Not a medical device; not for diagnosis." in (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+@each_page
+def test_a_test_that_a_page_names_is_there(page: Path) -> None:
+    for name in re.findall(r"`(?:tests/)?(test_\w+\.py)`", prose(page)):
+        assert (ROOT / "tests" / name).is_file(), f"{page.name} names {name}"
