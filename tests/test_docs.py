@@ -4,9 +4,12 @@ import re
 import runpy
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from pneumonia_fl.cli.main import app
 from pneumonia_fl.cli.reference import pages
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.fl.messages import series
@@ -36,6 +39,14 @@ def anchors(page: Path) -> set[str]:
 def test_generated_pages_are_up_to_date(name: str) -> None:
     written = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert written == pages()[name], "run `make docs`"
+
+
+def test_the_command_reference_calls_every_command_by_its_name() -> None:
+    text = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    command: Any = typer.main.get_command(app)
+    assert set(command.commands) <= {
+        match[1] for match in re.finditer(r"^## `pneumonia-fl ([\w-]+)", text, re.M)
+    }
 
 
 def test_the_script_writes_every_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ def _commands(group: typer.Typer, words: list[str]) -> Iterator[tuple[list[str],
             yield from _commands(sub.typer_instance, [*words, str(sub.name)])
     for command in group.registered_commands:
         if command.callback is not None:
-            name = command.name or command.callback.__name__
+            name = command.name or command.callback.__name__.replace("_", "-")
             yield [*words, name], command.callback
 
 
