@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +76,7 @@ def look(command: str, folder: Path) -> str:
         for line in viewer.stdout:
             said.append(line)
             if "http://" in line:
-                viewer.send_signal(signal.SIGINT)
+                viewer.terminate()  # ends it as Ctrl-C does, which a shell in the background has switched off
     assert any("http://" in line for line in said), f"{command}\n{''.join(said)}"
     return "".join(said)
 
