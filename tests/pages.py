@@ -66,7 +66,7 @@ def run(commands: str, folder: Path) -> str:
 
 
 def look(command: str, folder: Path) -> str:
-    """Run a command that shows something until Ctrl-C; return the line with its address."""
+    """Run a command that shows something until Ctrl-C; return what it printed."""
     with subprocess.Popen(
         [*shlex.split(command), "--port", "0"],
         cwd=folder, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
