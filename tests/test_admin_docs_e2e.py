@@ -1,19 +1,14 @@
 """The pages for researchers, from their first command to their last, in a running federation."""
 
-import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
 from federation import SITES, Federation
+from pages import run, typed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-BASH = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +22,7 @@ def desk(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def follow(page: str, folder: Path) -> str:
     """Run every command of a page in one shell that stops at the first failure; returns what was printed."""
-    script = "".join(BASH.findall((ROOT / "docs" / page).read_text(encoding="utf-8")))
-    script = script.replace("--size 64", "--size 32")  # what the hospitals of the tests have, to save time
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder, env={**os.environ, "PATH": path}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=480, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
+    return run("".join(typed(f"docs/{page}")), folder)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +33,8 @@ def lead_page(desk: Path) -> str:
 
 def test_lead_researcher(desk: Path, lead_page: str) -> None:
     assert "is complete" in lead_page
-    for run in ("at-home", "first", "second"):
-        assert (desk / "runs" / run / "model" / "model.safetensors").is_file()
+    for name in ("at-home", "first", "second"):
+        assert (desk / "runs" / name / "model" / "model.safetensors").is_file()
 
 
 @pytest.mark.usefixtures("lead_page")

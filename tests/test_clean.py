@@ -92,6 +92,13 @@ def test_a_removal_that_was_cut_off_can_go_on(runs: Path) -> None:
     assert "old" not in left(runs)
 
 
+def test_before_the_first_run_there_is_nothing_to_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "nothing to remove" in clean().output
+
+
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     result = clean(tmp_path / "rnus")
     assert result.exit_code == 1

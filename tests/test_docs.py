@@ -4,9 +4,12 @@ import re
 import runpy
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from pneumonia_fl.cli.main import app
 from pneumonia_fl.cli.reference import pages
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.fl.messages import series
@@ -14,7 +17,7 @@ from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.overrides import flatten
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "provisioning/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 ABSOLUTE = re.compile(r"(?<![\w.~:/-])/(?:home|root|work|tmp|Users|mnt|opt|var|usr)/")
@@ -36,6 +39,14 @@ def anchors(page: Path) -> set[str]:
 def test_generated_pages_are_up_to_date(name: str) -> None:
     written = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert written == pages()[name], "run `make docs`"
+
+
+def test_the_command_reference_calls_every_command_by_its_name() -> None:
+    text = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
+    command: Any = typer.main.get_command(app)
+    assert set(command.commands) <= {
+        match[1] for match in re.finditer(r"^## `pneumonia-fl ([\w-]+)", text, re.M)
+    }
 
 
 def test_the_script_writes_every_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,3 +103,9 @@ def test_no_page_names_a_machine_or_a_registry(page: Path) -> None:
 )
 def test_a_page_says_that_this_is_no_medical_device(name: str) -> None:
     assert "Not a medical device; not for diagnosis." in (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+@each_page
+def test_a_test_that_a_page_names_is_there(page: Path) -> None:
+    for name in re.findall(r"`(?:tests/)?(test_\w+\.py)`", prose(page)):
+        assert (ROOT / "tests" / name).is_file(), f"{page.name} names {name}"

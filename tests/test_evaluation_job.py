@@ -322,6 +322,7 @@ def test_sites_that_are_not_there_and_splits_that_no_site_has_are_refused() -> N
         ("cross-site RUN --models worst", "has no model worst; it has: best"),
         ("cross-site RUN/model", "is not a run folder"),
         ("cross-site 1a2b3c4d", "no kit selected"),
+        ("cross-site RUN/nothing", "nothing does not exist; `pneumonia-fl runs` lists the runs"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_starts(

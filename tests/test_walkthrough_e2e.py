@@ -1,12 +1,9 @@
 """The pages for those who run the federation, and README's, typed from the first command to the last, on one server.
 
-(The researchers' pages are in test_admin_docs_e2e.py, the commands of a laptop in test_readme.py.)
+(The researchers' pages are in test_admin_docs_e2e.py, the commands of a laptop in test_laptop_pages_e2e.py.)
 """
 
-import os
 import re
-import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,22 +12,12 @@ import pytest
 
 from conftest import ROOT, pneumonia_fl
 from federation import SERVER, free_port, marked_below
+from pages import run, typed
 from provisioning import Kits
 from test_provision_install import linked_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-BASH = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SITE = "asia-hospital"
-# What the pages do with large data, with files of the reader's own, or without end.
-FASTER = {
-    "--size 64": "--size 32",
-    "images=600": "images=120,size=32,sites=3",
-    "images=200": "images=60,size=32,sites=1",
-    "--rounds 3": "--rounds 1 --set train.local_epochs=1",
-    "tail -f": "tail",
-    "--source /srv/x-rays": "--source synthetic:images=60,size=32,sites=1",
-    "/srv/prepared": "../prepared",
-}
 
 
 @pytest.fixture(scope="module")
@@ -46,26 +33,13 @@ def desk(original_kits: Kits, tmp_path_factory: pytest.TempPathFactory) -> Itera
     assert marked_below(folder) == {}
 
 
-def typed(page: str, first: str = "", last: str = "") -> list[str]:
-    """The blocks of commands of a page between two headings, made faster."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    text = text[text.index(first) : text.index(last) if last else None]
-    for slow, fast in FASTER.items():
-        text = text.replace(slow, fast)
-    return [block for block in BASH.findall(text) if "../shared" not in block]
-
-
-def run(block: str, folder: Path) -> str:
-    """Run commands in a shell that stops at the first failure; return what was printed."""
-    offline = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1"} if "install.sh" in block else {}
-    environment = {**os.environ, **offline}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block],
-        cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=420, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{block}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
-    return done.stdout + done.stderr
+def test_readme_on_real_servers(desk: Path) -> None:
+    """One federation, started and ended for each of README's two data sets."""
+    for block in typed("README.md", "## On real servers", "## What is in here"):
+        said = run(block, desk)
+        assert f"{SITE}: registered" in said
+        assert "best global model" in said
+        assert re.search(f"^ended .*{SITE}", said, flags=re.MULTILINE)
 
 
 def test_lead_it(desk: Path) -> None:
@@ -99,14 +73,8 @@ def test_site_it(desk: Path) -> None:
     assert not (machine / SITE).exists()
 
 
-def test_readme_on_real_servers(desk: Path) -> None:
-    """With the kits of the Lead IT's page: `up` starts the one that does not run."""
-    (block,) = typed("README.md", "## On real servers", "## What is in here")
-    said = run(block, desk)
-    assert f"{SITE}: registered" in said
-    assert "best global model" in said
-
-
-def test_lead_it_stops(desk: Path) -> None:
-    for block in typed("docs/quickstart-lead-it.md", "## 8."):
-        assert "nothing was running" in run(block, desk)
+def test_lead_it_makes_room_and_stops(desk: Path) -> None:
+    room, stop = typed("docs/quickstart-lead-it.md", "## 8.")
+    assert "nothing to remove" in run(room, desk)  # the jobs of README have just ended
+    assert SERVER in run(stop, desk)
+    assert "nothing was running" in run(stop, desk)

@@ -50,7 +50,8 @@ def clean(
     from pneumonia_fl.cleaning import old_and_large, parse_age, parse_size
 
     limits = parse_age(age), parse_size(size)
-    found = old_and_large([one for folder in folders or [Path("runs")] for one in _below(folder)], *limits)
+    usual = [folder for folder in (Path("runs"),) if folder.is_dir()]  # as for `runs`, none is no mistake
+    found = old_and_large([one for folder in folders or usual for one in _below(folder)], *limits)
     if not as_json:
         _show(found)
     remove_them = bool(found) and not dry_run and (yes or (not as_json and typer.confirm("Remove them?")))

@@ -10,6 +10,7 @@ from pneumonia_fl.cli.judging import Judges, ask_sites
 from pneumonia_fl.cli.options import Kit, Sites, Study, Timeout, names
 from pneumonia_fl.cli.terminal import echo, terminal
 from pneumonia_fl.errors import ConfigError, RunError
+from pneumonia_fl.paths import missing
 from pneumonia_fl.runs import RunFolder
 
 Target = Annotated[
@@ -78,6 +79,8 @@ def _run(target: str, kit: Path | None, study: str, out: Path | None, quiet: boo
         return RunFolder(Path(target))
     if Path(target).exists():
         raise RunError(f"{target} is not a run folder; `pneumonia-fl runs` lists the runs")
+    if "/" in target:  # no job's id has one
+        raise RunError(missing(Path(target), "`pneumonia-fl runs` lists the runs"))
     from pneumonia_fl.cli.jobs import chosen_kit
     from pneumonia_fl.cli.jobview import JobView
     from pneumonia_fl.fl.admin.download import download, run_path

@@ -83,7 +83,7 @@ def submit(
 
     Example:
 
-        pneumonia-fl submit fedavg --kit kits/lead@europe-hospital.org --rounds 10 --wait
+        pneumonia-fl submit fedavg --kit kits/lead@consortium.org --rounds 10 --wait
     """
     from pneumonia_fl.cli.jobview import JobView
     from pneumonia_fl.fl.admin.submit import Wanted

@@ -54,7 +54,7 @@ def _commands(group: typer.Typer, words: list[str]) -> Iterator[tuple[list[str],
             yield from _commands(sub.typer_instance, [*words, str(sub.name)])
     for command in group.registered_commands:
         if command.callback is not None:
-            name = command.name or command.callback.__name__
+            name = command.name or command.callback.__name__.replace("_", "-")
             yield [*words, name], command.callback
 
 
@@ -120,12 +120,20 @@ def config_page() -> str:
         "`--set train.lr=0.001`. Paths, addresses of sites and credentials never travel with a job.",
         *_section("", JobConfig),
     ]
-    for name, kind in _nested(JobConfig):
+    for name, kind in _sections("", JobConfig):
         parts += [f"## `{name}`", *_section(name, kind)]
     parts.append("## The shipped jobs")
     for name in job_names():
         parts += [f"### `{name}`", *_shipped(name)]
     return _join(parts)
+
+
+def _sections(name: str, kind: type[Strict]) -> Iterator[tuple[str, type[Strict]]]:
+    """Every section below `name`, as `outer.inner`, each followed by its own."""
+    for key, section in _nested(kind):
+        inner = f"{name}.{key}".lstrip(".")
+        yield inner, section
+        yield from _sections(inner, section)
 
 
 def _nested(kind: type[Strict]) -> Iterator[tuple[str, type[Strict]]]:
@@ -144,13 +152,18 @@ def _section(name: str, kind: type[Strict]) -> Iterator[str]:
         if key in sections:
             wanted = "not set" if field.get_default(call_default_factory=True) is None else "see below"
             note = field.description or "A section of its own."
-            rows.append((f"[`{key}`](#{key})", "section", wanted, "", note))
+            anchor = f"{name}{key}".replace(".", "")
+            rows.append((f"[`{key}`](#{anchor})", "section", wanted, "", note))
         else:
             shown = "required" if field.is_required() else _value(field.default)
-            rows.append(
-                (f"`{key}`", _type(schema[key]), shown, _allowed(schema[key]), str(field.description))
-            )
+            value = _value_schema(schema[key])
+            rows.append((f"`{key}`", _type(value), shown, _allowed(value), str(field.description)))
     yield _table(("Key", "Type", "Default", "Allowed", "Meaning"), rows)
+
+
+def _value_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema of a value that is set, where a key may be left unset."""
+    return next(part for part in schema.get("anyOf", [schema]) if part.get("type") != "null")
 
 
 def _type(schema: Mapping[str, Any]) -> str:
@@ -161,8 +174,7 @@ def _type(schema: Mapping[str, Any]) -> str:
         "boolean": "true or false",
         "object": "by name",
     }
-    variants = [part for part in schema.get("anyOf", [schema]) if part.get("type") != "null"]
-    return "list" if variants[0].get("type") == "array" else names[variants[0].get("type", "string")]
+    return "list" if schema.get("type") == "array" else names[schema.get("type", "string")]
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:

@@ -122,11 +122,11 @@ def run(
 
     Without --data, a job with a `synthetic` section makes its own X-rays for the simulator. Examples:
 
-        pneumonia-fl run fedavg --data data/xray --rounds 10 --set train.lr=0.001
+        pneumonia-fl run fedavg --data data/xrays --rounds 10 --set train.lr=0.001
 
         pneumonia-fl run fedavg --env prod --kit kits/lead@consortium.org
 
-        pneumonia-fl run --from runs/fedavg-20261122-140000 --data data/xray
+        pneumonia-fl run --from runs/fedavg-20261122-140000 --data data/xrays
     """
     changes = all_overrides(overrides, rounds=rounds, mlflow__tracking_uri=tracking_uri, init_from=init_from)
     runs = workspace or Path("runs")

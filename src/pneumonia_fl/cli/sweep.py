@@ -53,7 +53,7 @@ def sweep(
     A killed sweep goes on where it stopped when it is started again. Every point is checked before the first one
     runs; exit code 1 when one did not finish. Example:
 
-        pneumonia-fl sweep fedprox --grid train.lr=0.001,0.002 --grid algorithm.mu=0.01,0.1 --data data/xray
+        pneumonia-fl sweep fedprox --grid train.lr=0.001,0.002 --grid algorithm.mu=0.01,0.1 --data data/xrays
     """
     from pneumonia_fl.cli.live import RunView
     from pneumonia_fl.fl.sweep import SweepRequest, run_sweep
