@@ -21,7 +21,7 @@ CHECKS = {
     SERVER: ["software", "disk", "clock", "certificate", "key", "signature", "files", "instance", "network",
              "port", "tracking", "policy", "guards"],
     SITE: ["software", "disk", "clock", "certificate", "key", "signature", "files", "instance", "network",
-           "data", "policy", "guards"],
+           "data", "tracking", "policy", "guards"],
     PERSON: ["software", "disk", "clock", "certificate", "key", "signature", "files", "network", "runs"],
 }  # fmt: skip
 MARK = "doctor-e2e"

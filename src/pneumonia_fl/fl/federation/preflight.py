@@ -45,6 +45,8 @@ def check(participants: Sequence[Participant], say: Callable[[str], None]) -> li
         KitError: an incomplete or changed kit, an expired certificate, a server name that nobody knows, a proxy.
         RunError: all of them run already, one of them elsewhere, or the server's port is taken.
     """
+    for one in participants:
+        _check_startup(one)
     running = {one.name: where for one in participants if (where := _runs(one))}
     waiting = [one for one in participants if one.name not in running]
     if not waiting:
@@ -121,17 +123,21 @@ def _down(folder: Path) -> str:
     return f"pneumonia-fl down {shlex.quote(str(folder))}"
 
 
-def _check_kit(one: Participant, say: Callable[[str], None]) -> None:
+def _check_startup(one: Participant) -> None:
+    """Refuse a changed kit, whether or not the participant runs already."""
     for name in ("start.sh", "sub_start.sh"):
         if not (one.kit.startup / name).is_file():
             raise KitError(f"{one.kit.folder} lacks startup/{name}; ask the Lead IT for a new kit")
+    if changed := verify(one.kit):
+        names = ", ".join(changed)
+        raise KitError(f"{one.kit.startup} is not as it was signed ({names}); ask the Lead IT for a new kit")
+
+
+def _check_kit(one: Participant, say: Callable[[str], None]) -> None:
     if not os.access(one.kit.folder, os.W_OK):
         raise KitError(f"{one.kit.folder} is not writable for you; start as the kit's owner")
     mend(one.kit, say)
     _check_python(one.kit)
-    if changed := verify(one.kit):
-        names = ", ".join(changed)
-        raise KitError(f"{one.kit.startup} is not as it was signed ({names}); ask the Lead IT for a new kit")
     if gap := next(missing(one.kit), ""):
         doctor = f"pneumonia-fl doctor {shlex.quote(str(one.kit.folder))}"
         raise KitError(f"{one.name} is not guarded: {gap}; `{doctor}` says what to do")
