@@ -57,7 +57,7 @@ class SettlingFedAvg(CheckingFedAvg):
         # Who did not train in this round is busy, or gone: nobody waits for it a second time.
         absent = self.ask(VALIDATE_TASK, data, take, self.book.accepted, PHASE)
         for site, reason in {} if self.abort_signal.triggered else absent.items():
-            self._left_out(site, reason)
+            self.note_fault(site, "late", reason)
         return found.copy()
 
     def _checked(self, site: str, answer: FLModel, reference: Parameters) -> Parameters:
