@@ -194,7 +194,9 @@ def test_an_answer_that_cannot_count_is_named_and_left_out(bad: Any, words: str,
     assert words in problem["problem"]
     state = "late" if bad is None else "refused"  # a site that is cut off is late, whatever it was asked
     assert problem["state"] == state
-    assert problem["problem"].startswith("batch norm's statistics of the new average: ") == (state == "refused")
+    assert problem["problem"].startswith("batch norm's statistics of the new average: ") == (
+        state == "refused"
+    )
 
 
 def test_without_any_good_answer_the_average_stays(tmp_path: Path) -> None:
