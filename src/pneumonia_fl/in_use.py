@@ -91,6 +91,11 @@ def _process(mark: Path) -> str:
         pid = int(mark.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return "another process"
+    return named_process(pid)
+
+
+def named_process(pid: int) -> str:
+    """Return a process as a message names it: with its command line, where the system tells it."""
     try:
         command = printable(" ".join(psutil.Process(pid).cmdline()))
     except psutil.Error:

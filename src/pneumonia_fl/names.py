@@ -9,6 +9,8 @@ SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 RESERVED_SITES = frozenset({"all", "client", "global", "server", "server_job", "test"})
 """What a site cannot be called, in any case: `all`, `client`, `server` and `server_job` are NVFlare's words, `global`
 is the series of the pooled metrics, `test` the folder of the official test set."""
+JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""How NVFlare names a job, and the job's folders."""
 WEIGHTS_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 """Of a model's file. Bare, NVFlare would take the digits for a password in a job, and warn."""
 _OTHER = re.compile(r"[^A-Za-z0-9_-]+")

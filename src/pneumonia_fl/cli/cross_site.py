@@ -99,7 +99,7 @@ def _place(run: RunFolder, data: Path | None, kit: Path | None) -> Path | None:
     if data is not None and kit is not None:
         raise ConfigError("--data is for the simulator, --kit for hospitals; give one")
     if data is not None or kit is not None or "job_id" in run.state():
-        return data and data.expanduser()
+        return data
     own = run.path / "data"
     if not own.is_dir():
         raise ConfigError("say who evaluates: --data DIR for the simulator, or --kit KIT for the hospitals")

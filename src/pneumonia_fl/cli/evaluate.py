@@ -10,6 +10,7 @@ from pneumonia_fl.cli.judging import Judges, ask_sites
 from pneumonia_fl.cli.options import Kit, Sites, Study, Timeout, names
 from pneumonia_fl.cli.terminal import echo, terminal
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.paths import expanded
 
 if TYPE_CHECKING:
     from pneumonia_fl.evaluation import Evaluation
@@ -64,7 +65,7 @@ def evaluate(
         return
     if kit is not None and source is not None:
         raise ConfigError("--source is for images on this machine, --kit for those of hospitals; give one")
-    data = Path(source).expanduser() if source else None
+    data = expanded(source) if source else None
     _at_sites(model, split, Judges(data, kit, study, names(sites), timeout, as_json))
 
 

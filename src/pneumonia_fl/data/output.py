@@ -4,14 +4,14 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pneumonia_fl.data.files import PRIVATE_FOLDER, private_folder
 from pneumonia_fl.data.manifest import INFO, MANIFEST
 from pneumonia_fl.data.store import IMAGES
 from pneumonia_fl.errors import OutputError
-from pneumonia_fl.text import printable
+from pneumonia_fl.in_use import named_process
 
 PARTIAL = ".preparing"
 QUARANTINE = "quarantine.csv"
@@ -112,7 +112,7 @@ def _lock(folder: Path, kind: int, advice: str) -> int:
 def _users(folder: Path) -> str:
     """Name the other processes that have a folder open, where the system tells (Linux)."""
     found = sorted(process for process in Path("/proc").glob("[0-9]*") if _has_open(process, folder))
-    names = [f"process {one.name} ({_command(one)})" for one in found if one.name != str(os.getpid())]
+    names = [named_process(int(one.name)) for one in found if one.name != str(os.getpid())]
     return ", ".join(names) or "another process"
 
 
@@ -121,9 +121,3 @@ def _has_open(process: Path, folder: Path) -> bool:
         return any(os.path.samefile(link, folder) for link in (process / "fd").iterdir() if link.exists())
     except OSError:
         return False
-
-
-def _command(process: Path) -> str:
-    with suppress(OSError):
-        return printable((process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " "))
-    return "?"

@@ -4,7 +4,6 @@ NVFlare never removes a job's folder at a site (NVFLARE-2.9 §4); it holds logs 
 the server's job store (`pneumonia-fl delete` does that), a job's state for `resume`, and a site's own models.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from pneumonia_fl.cleaning import Leftover, measured
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.federation.participant import JOB_OPTION
 from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.names import JOB_ID
 
-_JOB_FOLDER = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _EVENTS = "tensorboard"
 
 
@@ -50,5 +49,5 @@ def running_jobs() -> set[str]:
 
 
 def _is_past(folder: Path, running: set[str]) -> bool:
-    named = _JOB_FOLDER.fullmatch(folder.name) is not None
+    named = JOB_ID.fullmatch(folder.name) is not None
     return named and folder.name not in running and folder.is_dir() and not folder.is_symlink()

@@ -15,7 +15,7 @@ from pneumonia_fl.config import JobConfig, SiteSettings, parse, parse_words
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.parent.weights import INITIAL
 from pneumonia_fl.json_files import read_json
-from pneumonia_fl.names import SITE_NAME, WEIGHTS_HASH
+from pneumonia_fl.names import JOB_ID, SITE_NAME, WEIGHTS_HASH
 from pneumonia_fl.overrides import flatten
 from pneumonia_fl.strict import Strict
 
@@ -23,7 +23,6 @@ SERVER_FILE, SITE_FILE = "config/config_fed_server.json", "config/config_fed_cli
 SIGNATURE_FILES = {".__nvfl_sig.json", ".__nvfl_submitter.crt"}
 """What NVFlare lays into each folder of a job that is signed; it checks them itself."""
 MOST_BYTES = 200_000
-JOB_ID = r"^$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 MOST_SITES = 100
 RECEIVERS = "pneumonia_fl.fl.receivers"
 
@@ -37,7 +36,7 @@ class ServerWords(Strict):
     round_timeout: int = 3600
     stall_timeout: int = 1800
     early_stopping: dict[str, Any] = Field(default_factory=dict)
-    resume_from: str = Field("", pattern=JOB_ID)
+    resume_from: str = Field("", pattern=rf"^({JOB_ID.pattern})?$")
     experiment: str | None = None
     tracking: tuple[str, ...] = ()
     tracking_aliases: bool = False
