@@ -109,10 +109,9 @@ def _place(run: RunFolder, data: Path | None, kit: Path | None) -> Path | None:
 def _renew_report(run: RunFolder, quiet: bool) -> None:
     """A report shows the matrix too."""
     from pneumonia_fl.cli.report import refresh
-    from pneumonia_fl.report import REPORT
 
-    report = run.path / REPORT
-    if report.is_file() and refresh(run.path) and not quiet:
+    report = refresh(run.path)
+    if report and not quiet:
         echo(f"report: {report} (made again with this matrix)")
 
 

@@ -111,13 +111,12 @@ def _renew_report(model: Path, as_json: bool) -> None:
 
     from pneumonia_fl.cli.report import refresh
     from pneumonia_fl.evaluation import run_of
-    from pneumonia_fl.report import REPORT
 
     run = run_of(model)
     if run is None:
         return
-    if (run.path / REPORT).is_file() and refresh(run.path):
-        said = f"report: {run.path / REPORT} (made again with this evaluation)"
+    if report := refresh(run.path):
+        said = f"report: {report} (made again with this evaluation)"
     else:
         said = f"- on one page with everything else: pneumonia-fl report {shlex.quote(str(run.path))}"
     if not as_json:

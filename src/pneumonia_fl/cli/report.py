@@ -66,18 +66,21 @@ def report(
     echo(DISCLAIMER)
 
 
-def refresh(folder: Path) -> bool:
-    """Make the report of a run once more and put it where MLflow shows it; False when it cannot be made."""
+def refresh(folder: Path) -> Path | None:
+    """Make the report that a run has once more, also where MLflow shows it; None: it has none, or it cannot be made."""
     from pneumonia_fl.errors import PneumoniaFLError
+    from pneumonia_fl.report import REPORT
     from pneumonia_fl.report.build import build_report
 
+    if not (folder / REPORT).is_file():
+        return None
     try:
         build_report(folder)
     except (PneumoniaFLError, OSError) as error:
         echo(f"warning: the report is not made again: {error}", err=True)
-        return False
+        return None
     _log(folder)
-    return True
+    return folder / REPORT
 
 
 def _log(folder: Path) -> bool:
