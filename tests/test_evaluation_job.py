@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from job_changes import argument, edit
 from pneumonia_fl.checkpoint import save_model
 from pneumonia_fl.cli.main import app
-from pneumonia_fl.config import SiteSettings, parse_words
 from pneumonia_fl.data.store import open_split
 from pneumonia_fl.environment import DATA_VARIABLE, KIT_VARIABLE, NO_EVALUATION_VARIABLE, SITE_STATE_VARIABLE
 from pneumonia_fl.errors import CheckpointError, ConfigError, DataError, PneumoniaFLError, RunError
 from pneumonia_fl.evaluate import margins
+from pneumonia_fl.fl.client import job_settings
 from pneumonia_fl.fl.evaluating import _sampled
 from pneumonia_fl.fl.evaluation_job import chosen, evaluation_job, found_of, model_paths
 from pneumonia_fl.fl.jobs import export_job
@@ -31,7 +31,6 @@ from pneumonia_fl.fl.saved_models import READINGS, SavedModels
 from pneumonia_fl.fl.site_report import Expected, SiteReport, parse_report
 from pneumonia_fl.metrics import ScoreHistogram
 from pneumonia_fl.model import build_model
-from pneumonia_fl.overrides import flatten
 from pneumonia_fl.pooling import assess_pooled
 from pneumonia_fl.runs import RunFolder
 from saved_models import CARD, evaluation, subject
@@ -94,11 +93,9 @@ CHANGES = {
     "rounds": edit(SERVER_FILE, lambda c: judge(c).update(num_rounds=3)),
     "another split at the sites": edit(
         SITE_FILE,
-        lambda c: words(c).__setitem__(words(c).index("evaluation.split=test"), "evaluation.split=val"),
+        lambda c: settings(c)["evaluation"].update(split="val"),
     ),
-    "training at the sites": edit(
-        SITE_FILE, lambda c: words(c).__setitem__(slice(None), [w for w in words(c) if "evaluation" not in w])
-    ),
+    "training at the sites": edit(SITE_FILE, lambda c: settings(c).update(evaluation=None)),
     "the controller that trains": edit(
         SERVER_FILE,
         lambda c: c["workflows"][0].update(path="pneumonia_fl.fl.controller.PooledFedAvg"),
@@ -117,8 +114,8 @@ def saved(config: dict[str, Any]) -> dict[str, Any]:
     return models
 
 
-def words(config: dict[str, Any]) -> list[str]:
-    found: list[str] = config["executors"][0]["executor"]["args"]["settings"]
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = config["executors"][0]["executor"]["args"]["settings"]
     return found
 
 
@@ -150,7 +147,7 @@ def test_a_job_that_evaluates_is_not_made_without_its_models(tmp_path: Path) -> 
 
 def test_settings_arrive_at_the_site_as_they_were_sent() -> None:
     settings = evaluation(subject("best"), subject("North-1", seed=6))[0].site_settings()
-    assert parse_words(SiteSettings, flatten(settings), "the test") == settings
+    assert job_settings(settings.model_dump_json()) == settings
 
 
 def asked(one: Any, **changes: Any) -> FLModel:

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import pneumonia_fl, read_json
 from pneumonia_fl.cli.main import main
-from pneumonia_fl.config import JobConfig, SiteSettings, load_job, parse, parse_words
+from pneumonia_fl.config import JobConfig, SiteSettings, load_job, parse
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.jobs import export_job
 from pneumonia_fl.jobfiles import find_job, job_names, jobs_folder
@@ -43,7 +43,7 @@ def receivers_of(folder: Path) -> set[str]:
 
 def settings_of(folder: Path) -> SiteSettings:
     client = read_json(folder / "app/config/config_fed_client.json")
-    return parse_words(SiteSettings, client["executors"][0]["executor"]["args"]["settings"], "the job")
+    return parse(SiteSettings, client["executors"][0]["executor"]["args"]["settings"], "the job")
 
 
 @pytest.fixture(scope="module")
@@ -188,8 +188,8 @@ def test_the_azure_job_does_not_augment() -> None:
 
 def test_the_algorithm_arrives_at_server_and_sites(exported: dict[str, Path], tmp_path: Path) -> None:
     def told(folder: Path) -> tuple[object, bool]:
-        words = (folder / "app/config/config_fed_client.json").read_text(encoding="utf-8")
-        return server_of(folder)["workflows"][0]["args"].get("algorithm"), "algorithm.mu=0.5" in words
+        mu = settings_of(folder).algorithm.mu
+        return server_of(folder)["workflows"][0]["args"].get("algorithm"), mu == 0.5
 
     changed = export_job(job_of("fedprox", "algorithm.mu=0.5"), 3, tmp_path)
     assert told(changed) == ({"name": "fedprox", "mu": 0.5}, True)

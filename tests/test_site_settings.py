@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, read_json
-from pneumonia_fl.config import JobConfig, SiteSettings, load_job, parse_words
+from pneumonia_fl.config import JobConfig, load_job
 from pneumonia_fl.environment import set_site_defaults, site_limits
 from pneumonia_fl.errors import ConfigError, RunError
-from pneumonia_fl.fl.client import lowered
+from pneumonia_fl.fl.client import job_settings, lowered
 from pneumonia_fl.fl.jobs import export_job
 from pneumonia_fl.fl.kits import LOCAL_SETTINGS, read_settings
 from pneumonia_fl.fl.parent.expected_job import SERVER_FILE
 from pneumonia_fl.fl.plan import plan
 from pneumonia_fl.fl.provision.gate import ServerGate, SiteGate
-from pneumonia_fl.overrides import flatten
 from run_folders import write_run
 from site_reports import TRAINING, answer, report
 from test_answers import Server
@@ -32,12 +31,12 @@ def job_of(*words: str, name: str = "fedavg") -> JobConfig:
 
 def test_a_site_trains_with_what_is_set_for_it_and_all_others_as_ever() -> None:
     job = job_of("sites.us.train.local_epochs=3", "sites.us.train.lr=0.0005", "sites.eu.weight=0.5")
-    settings = parse_words(SiteSettings, flatten(job.site_settings()), "arguments")
+    settings = job_settings(job.site_settings().model_dump_json())
     assert settings == job.site_settings()
     own = settings.at("us", {}).train
     assert own == job.train.model_copy(update={"local_epochs": 3, "lr": 0.0005})
     assert settings.at("eu", {}).train == settings.at("asia", {}).train == job.train
-    assert not any(word.startswith("sites") for word in flatten(job_of().site_settings()))
+    assert job_of().site_settings().sites == {}
 
 
 def test_a_site_caps_what_a_job_wants_and_never_raises_it() -> None:

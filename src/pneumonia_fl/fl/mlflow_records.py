@@ -88,7 +88,7 @@ def _log_report(client: Any, run: RunFolder, run_id: str) -> None:
 def _log(client: Any, run: RunFolder, job: JobConfig, runs: dict[str, str], state: str) -> None:
     from mlflow.entities import Param, RunTag
 
-    params = [Param(*word.split("=", 1)) for word in flatten(job)]
+    params = [Param(*setting) for setting in flatten(job).items()]
     tags = [RunTag(key, str(value)) for key, value in _tags(run).items()]
     client.log_batch(runs[GLOBAL], params=params, tags=tags)
     matrix = (run.cross_site, run.cross_site.with_suffix(".csv"))

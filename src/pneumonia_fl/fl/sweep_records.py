@@ -75,7 +75,7 @@ class SweepRecords:
             client.log_batch(self._parent, params=swept)
         name = " ".join(f"{key}={value}" for key, value in row["settings"].items())
         child = self._create(client, experiment, name, {"mlflow.parentRunId": self._parent})
-        params = [Param(*word.split("=", 1)) for word in flatten(job)]
+        params = [Param(*setting) for setting in flatten(job).items()]
         tags = {"point": row["name"], "state": row["state"], "reason": row["reason"][:500]}
         points = [Metric(*point) for point in _series(run)]
         client.log_batch(child, params=params, tags=[RunTag(*item) for item in tags.items()], metrics=points)

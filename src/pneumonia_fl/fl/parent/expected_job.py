@@ -11,12 +11,11 @@ from typing import Any
 
 from pydantic import Field
 
-from pneumonia_fl.config import JobConfig, SiteSettings, parse, parse_words
+from pneumonia_fl.config import JobConfig, SiteSettings, parse
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.parent.weights import INITIAL
 from pneumonia_fl.json_files import read_json
 from pneumonia_fl.names import JOB_ID, SITE_NAME, WEIGHTS_HASH
-from pneumonia_fl.overrides import flatten
 from pneumonia_fl.strict import Strict
 
 SERVER_FILE, SITE_FILE = "config/config_fed_server.json", "config/config_fed_client.json"
@@ -61,12 +60,12 @@ def read_job(app: Path) -> tuple[JobConfig, dict[str, str], str]:
     """
     files = {SERVER_FILE: _json(app / SERVER_FILE), SITE_FILE: _json(app / SITE_FILE)}
     try:
-        words = _settings(files[SITE_FILE])
+        settings = dict(files[SITE_FILE]["executors"][0]["executor"]["args"]["settings"])
         site = SiteWords(upload_timeout=files[SITE_FILE]["submit_task_result_timeout"])
         server = _server_words(files[SERVER_FILE])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"it is not made by pneumonia-fl ({type(error).__name__})") from None
-    job = _job(parse_words(SiteSettings, words, "the job's settings"), server)
+    job = _job(parse(SiteSettings, settings, "the job's settings"), server)
     if any(SITE_NAME.fullmatch(name) is None for name in server.sites) or len(server.sites) > MOST_SITES:
         raise ConfigError("its list of sites is not one")
     expected = {SERVER_FILE: server_configuration(job, server), SITE_FILE: site_configuration(job, site)}
@@ -82,7 +81,7 @@ def _models(job: JobConfig, server: ServerWords) -> dict[str, str]:
 
 def site_configuration(job: JobConfig, site: SiteWords) -> dict[str, Any]:
     """Return `config_fed_client.json` of a job."""
-    settings = flatten(job.site_settings())
+    settings = job.site_settings().model_dump(mode="json")
     trainer = {"settings": settings, "result_timeout": float(job.round_timeout)}
     return {
         "format_version": 2,
@@ -144,13 +143,6 @@ def _json(path: Path) -> Any:
         return read_json(path, MOST_BYTES)
     except (OSError, ValueError):
         raise ConfigError(f"its {path.name} is missing, too large or not JSON") from None
-
-
-def _settings(site: Any) -> list[str]:
-    words = site["executors"][0]["executor"]["args"]["settings"]
-    if not isinstance(words, list) or not all(isinstance(word, str) and len(word) <= 200 for word in words):
-        raise ValueError("settings")
-    return words
 
 
 def _server_words(server: Any) -> ServerWords:
