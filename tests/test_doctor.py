@@ -355,7 +355,7 @@ def test_nvflares_own_rules_let_leads_ship_code(kit: Kit) -> None:
 def test_a_strict_site_is_called_by_its_policy(kit: Kit) -> None:
     put(kit, "authorization.json", permissions={"lead": {"submit_job": "any", "byoc": "none"}})
     gate = {
-        "path": "pneumonia_fl.fl.provision.gate.SiteGate",
+        "path": "pneumonia_fl.fl.entrypoints.SiteJobValidator",
         "args": {"policy": "strict", "shipped_code": False},
     }
     put(kit, "resources.json", class_allow_list=["pneumonia_fl."], app_validator=gate)

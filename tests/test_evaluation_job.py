@@ -98,7 +98,7 @@ CHANGES = {
     "training at the sites": edit(SITE_FILE, lambda c: settings(c).update(evaluation=None)),
     "the controller that trains": edit(
         SERVER_FILE,
-        lambda c: c["workflows"][0].update(path="pneumonia_fl.fl.controller.PooledFedAvg"),
+        lambda c: c["workflows"][0].update(path="pneumonia_fl.fl.entrypoints.Controller"),
     ),
     "weights of the first model": argument("persistor", weights="sha256:" + "0" * 64),
 }

@@ -106,7 +106,7 @@ def test_a_shipped_job_becomes_an_nvflare_job(name: str, exported: dict[str, Pat
 def test_the_server_builds_the_model_of_the_job(name: str, exported: dict[str, Path]) -> None:
     job = job_of(name)
     (persistor,) = [one for one in server_of(exported[name])["components"] if one["id"] == "persistor"]
-    assert persistor["path"] == "pneumonia_fl.fl.persistor.GlobalModel"
+    assert persistor["path"] == "pneumonia_fl.fl.entrypoints.Persistor"
     assert persistor["args"] == {
         "network": job.model.name,
         "norm": "none" if name == "fedbn" else job.model.norm,

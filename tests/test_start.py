@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pneumonia_fl.fl.start import MODULE, needs_us
+from pneumonia_fl.fl.entrypoints import MODULE
+from pneumonia_fl.fl.start import needs_us
 from provisioning import SITES, Kits
 
 

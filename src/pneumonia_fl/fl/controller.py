@@ -24,6 +24,7 @@ from pneumonia_fl.fl.aggregator import weighted_average
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.cross_site import CrossSiteFedAvg
 from pneumonia_fl.fl.door import Door
+from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.messages import FIRST_JOB, SITE_STEPS, STATS_GROUP, VALIDATE_TASK, lacking
 from pneumonia_fl.fl.rounds import RoundBook
 from pneumonia_fl.fl.stopping import Patience
@@ -35,6 +36,7 @@ REFRESH_SECONDS = 2.0
 """How often the list of sites is fetched anew: a site that was restarted has a new session."""
 
 
+@entrypoint("Controller")
 class PooledFedAvg(CrossSiteFedAvg):
     """FedAvg with a quorum, checked updates, pooled validation metrics, and a state to go on from.
 

@@ -15,6 +15,7 @@ from pneumonia_fl.config import parse
 from pneumonia_fl.errors import AnswerError, DataError
 from pneumonia_fl.fl.carried import carried
 from pneumonia_fl.fl.controller import PooledFedAvg
+from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.messages import CROSS_SITE, OPTED_OUT, REPLICATES, VALIDATE_TASK
 from pneumonia_fl.fl.site_report import SiteProblem, SiteReport
 from pneumonia_fl.learning import Evaluating, SavedModel
@@ -28,6 +29,7 @@ ONE = 1
 """Stands for the steps of an answer that counts, which the book wants; nothing is trained."""
 
 
+@entrypoint("EvaluationController")
 class SavedModelJudge(PooledFedAvg):
     """Has every site evaluate each model, and waits for all of them until the time is over.
 

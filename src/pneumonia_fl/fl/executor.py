@@ -25,6 +25,7 @@ from pneumonia_fl.environment import (
     opt_out_of_evaluations,
     set_site_defaults,
 )
+from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.kits import SITE_STATE_FOLDER, read_settings
 
 TRAINER_DIED = 75
@@ -33,6 +34,7 @@ SHUTDOWN_SECONDS = 5.0
 """How long a trainer gets to end by itself when the job is over, and again before it is killed."""
 
 
+@entrypoint("Trainer")
 class TrainerExecutor(ClientAPIExecutor):
     """Runs `pneumonia_fl.fl.client` beside the job process, so that a crash there takes nothing down with it.
 

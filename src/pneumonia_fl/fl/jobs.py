@@ -195,7 +195,7 @@ def _swarm(job: JobConfig, sites: tuple[str, ...] | int, form: Form, weights: by
         torch.save(load(weights), SWARM_WEIGHTS)
     network = _network(job)
     model = {
-        "class_path": "pneumonia_fl.model.build_model",
+        "class_path": "pneumonia_fl.fl.entrypoints.build_model",
         "args": {"name": network.pop("network"), **network},
     }
     begin = None if weights is None else SWARM_WEIGHTS

@@ -23,8 +23,9 @@ from nvflare.utils.job_launcher_utils import get_client_job_args, get_credential
 from nvflare.utils.process_utils import spawn_process
 
 from pneumonia_fl.environment import SERVER_JOB_VARIABLES, SITE_JOB_VARIABLES, named_environment
+from pneumonia_fl.fl.entrypoints import MODULE
 from pneumonia_fl.fl.executor import TRAINER_DIED
-from pneumonia_fl.fl.start import MODULE, needs_us
+from pneumonia_fl.fl.start import needs_us
 
 MAX_RESTARTS = 5
 """Per job; a site whose training dies again and again has a problem that a restart does not solve."""

@@ -13,10 +13,12 @@ from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
 from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.fl.carried import carried
+from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.parent.weights import INITIAL
 from pneumonia_fl.model import build_model
 
 
+@entrypoint("Persistor")
 class GlobalModel(PTFileModelPersistor):
     """Keeps the global model in the job's folder, under NVFlare's file names.
 

@@ -6,6 +6,7 @@ from typing import Any
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor.policy import local_file
+from pneumonia_fl.fl.entrypoints import old_paths
 from pneumonia_fl.fl.kits import Kit
 from pneumonia_fl.fl.provision.policy import policy_in_force, server_gate
 from pneumonia_fl.fl.provision.shipped import POLICIES, policy_folder, provisioning_folder, read_json
@@ -28,6 +29,9 @@ def missing(kit: Kit) -> Iterator[str]:
         KitError: a file is broken or missing.
     """
     has = local_file(kit, "resources.json")
+    if old := next(old_paths(has), ""):
+        yield f"resources.json is of an earlier version of pneumonia-fl: it names {old}"
+        return
     wanted = _wanted(kit, has)
     components = {str(part.get("id")): part for part in has.get("components", [])}
     for part in wanted["components"]:

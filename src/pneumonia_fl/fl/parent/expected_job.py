@@ -13,6 +13,7 @@ from pydantic import Field
 
 from pneumonia_fl.config import JobConfig, SiteSettings, parse
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.fl.entrypoints import path_of
 from pneumonia_fl.fl.parent.weights import INITIAL
 from pneumonia_fl.json_files import read_json
 from pneumonia_fl.names import JOB_ID, SITE_NAME, WEIGHTS_HASH
@@ -23,7 +24,6 @@ SIGNATURE_FILES = {".__nvfl_sig.json", ".__nvfl_submitter.crt"}
 """What NVFlare lays into each folder of a job that is signed; it checks them itself."""
 MOST_BYTES = 200_000
 MOST_SITES = 100
-RECEIVERS = "pneumonia_fl.fl.receivers"
 
 
 class ServerWords(Strict):
@@ -85,9 +85,7 @@ def site_configuration(job: JobConfig, site: SiteWords) -> dict[str, Any]:
     trainer = {"settings": settings, "result_timeout": float(job.round_timeout)}
     return {
         "format_version": 2,
-        "executors": [
-            {"tasks": ["*"], "executor": _component("pneumonia_fl.fl.executor.TrainerExecutor", trainer)}
-        ],
+        "executors": [{"tasks": ["*"], "executor": _component(path_of("Trainer"), trainer)}],
         "components": [
             {
                 "id": "event_to_fed",
@@ -111,7 +109,7 @@ def server_configuration(job: JobConfig, server: ServerWords) -> dict[str, Any]:
     components = {
         "json_generator": _component(f"{widgets}.validation_json_generator.ValidationJsonGenerator", {}),
         "metrics_artifact_writer": _component(f"{widgets}.metrics_artifact_writer.MetricsArtifactWriter", {}),
-        "persistor": _component("pneumonia_fl.fl.persistor.GlobalModel", _network(job, begin)),
+        "persistor": _component(path_of("Persistor"), _network(job, begin)),
         **_receivers(job, server.resume_from),
     }
     return {
@@ -177,7 +175,7 @@ def _judge(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
     """The controller that evaluates saved models, and its arguments."""
     assert job.evaluation is not None
     given = {"sites": list(server.sites), "round_timeout": job.round_timeout}
-    return "pneumonia_fl.fl.evaluating.SavedModelJudge", _no_defaults(given) | {
+    return path_of("EvaluationController"), _no_defaults(given) | {
         "evaluation": job.evaluation.model_dump(),
         "task_check_period": 0.1,
     }
@@ -192,7 +190,7 @@ def _no_defaults(given: dict[str, Any]) -> dict[str, Any]:
 def _controller(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
     """The controller that trains, and its arguments."""
     cyclic = job.algorithm.name == "cyclic"
-    path = "pneumonia_fl.fl.cyclic.CyclicWeights" if cyclic else "pneumonia_fl.fl.controller.PooledFedAvg"
+    path = path_of("CyclicController" if cyclic else "Controller")
     given = {
         "sites": list(server.sites),
         "quorum": job.min_sites,
@@ -203,7 +201,7 @@ def _controller(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any
     }
     return path, _no_defaults(given) | {
         "num_rounds": job.rounds,
-        "aggregator": _component("pneumonia_fl.fl.aggregator.SampleWeightedAverage", {}),
+        "aggregator": _component(path_of("Aggregator"), {}),
         "algorithm": job.algorithm.model_dump(exclude_defaults=True),
         "early_stopping": job.early_stopping.model_dump(exclude_defaults=True),
         "cross_site": job.cross_site.model_dump(exclude_defaults=True),
@@ -227,10 +225,10 @@ def _receivers(job: JobConfig, resume_from: str) -> dict[str, Any]:
     named = {} if own == type(job.mlflow)().experiment else {"experiment": own}
     found = {}
     if "tensorboard" in job.tracking:
-        found["tensorboard_receiver"] = _component(f"{RECEIVERS}.TensorBoardReceiver", resumed)
+        found["tensorboard_receiver"] = _component(path_of("TensorBoardReceiver"), resumed)
     if "mlflow" in job.tracking:
-        found["mlflow_receiver"] = _component(f"{RECEIVERS}.MLflowReceiver", named | resumed)
-    return found | {"journal_receiver": _component(f"{RECEIVERS}.JournalReceiver", {})}
+        found["mlflow_receiver"] = _component(path_of("MLflowReceiver"), named | resumed)
+    return found | {"journal_receiver": _component(path_of("JournalReceiver"), {})}
 
 
 def _component(path: str, args: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from nvflare.tool.cert.fingerprint import cert_fingerprint_sha256
 
 from pneumonia_fl.data.files import output_errors
 from pneumonia_fl.errors import ConfigError, KitError, RunError
+from pneumonia_fl.fl.entrypoints import MODULE
 from pneumonia_fl.fl.kits import Kit
 from pneumonia_fl.fl.provision.finish import finish, make_private, role_of
 from pneumonia_fl.fl.provision.policy import policy_in_force
@@ -27,7 +28,7 @@ from pneumonia_fl.fl.provision.project import Participant, Project, load_project
 from pneumonia_fl.fl.provision.shipped import check_wheel, find_wheel, policy_folder
 from pneumonia_fl.fl.provision.signing import SIGNATURE
 from pneumonia_fl.fl.provision.state import State, check_identities, expires
-from pneumonia_fl.fl.start import MODULE, PROGRAMS, is_misread
+from pneumonia_fl.fl.start import PROGRAMS, is_misread
 from pneumonia_fl.progress import Progress, silent
 
 STATE = ".state"
