@@ -13,32 +13,32 @@ MODULE = "pneumonia_fl.fl.entrypoints"
 PACKAGE = "pneumonia_fl."
 PATHS = {
     # In the server's half of a job.
-    "Controller": "pneumonia_fl.fl.controller.PooledFedAvg",
-    "CyclicController": "pneumonia_fl.fl.cyclic.CyclicWeights",
-    "EvaluationController": "pneumonia_fl.fl.evaluating.SavedModelJudge",
-    "Aggregator": "pneumonia_fl.fl.aggregator.SampleWeightedAverage",
-    "Persistor": "pneumonia_fl.fl.persistor.GlobalModel",
-    "JournalReceiver": "pneumonia_fl.fl.receivers.JournalReceiver",
-    "MLflowReceiver": "pneumonia_fl.fl.receivers.MLflowReceiver",
-    "TensorBoardReceiver": "pneumonia_fl.fl.receivers.TensorBoardReceiver",
-    "SwarmJournalReceiver": "pneumonia_fl.fl.swarm.SwarmJournal",
-    "build_model": "pneumonia_fl.model.build_model",
+    "Controller": "pneumonia_fl.fl.server.controller.PooledFedAvg",
+    "CyclicController": "pneumonia_fl.fl.server.cyclic_controller.CyclicWeights",
+    "EvaluationController": "pneumonia_fl.fl.server.evaluation_controller.SavedModelJudge",
+    "Aggregator": "pneumonia_fl.fl.algorithms.weighted_average.SampleWeightedAverage",
+    "Persistor": "pneumonia_fl.fl.server.persistor.GlobalModel",
+    "JournalReceiver": "pneumonia_fl.fl.server.receivers.JournalReceiver",
+    "MLflowReceiver": "pneumonia_fl.fl.server.receivers.MLflowReceiver",
+    "TensorBoardReceiver": "pneumonia_fl.fl.server.receivers.TensorBoardReceiver",
+    "SwarmJournalReceiver": "pneumonia_fl.fl.job.swarm.SwarmJournal",
+    "build_model": "pneumonia_fl.models.registry.build_model",
     # In the sites' half.
-    "Trainer": "pneumonia_fl.fl.executor.TrainerExecutor",
+    "Trainer": "pneumonia_fl.fl.site.executor.TrainerExecutor",
     # In a server's kit.
     "ServerGuard": "pneumonia_fl.fl.guard.components.ServerGuard",
-    "ServerJobLauncher": "pneumonia_fl.fl.launcher.ServerJobLauncher",
-    "ServerJobValidator": "pneumonia_fl.fl.provision.gate.ServerGate",
-    "ServerAudit": "pneumonia_fl.fl.audit.RefusalLog",
-    "JobMonitor": "pneumonia_fl.fl.keeper.JobKeeper",
-    "Storage": "pneumonia_fl.fl.provision.storage.KitStorage",
+    "ServerJobLauncher": "pneumonia_fl.fl.parent.job_launcher.ServerJobLauncher",
+    "ServerJobValidator": "pneumonia_fl.fl.parent.job_validator.ServerGate",
+    "ServerAudit": "pneumonia_fl.fl.parent.audit.RefusalLog",
+    "JobMonitor": "pneumonia_fl.fl.parent.job_monitor.JobKeeper",
+    "Storage": "pneumonia_fl.fl.parent.storage.KitStorage",
     # In a site's kit.
     "SiteGuard": "pneumonia_fl.fl.guard.components.SiteGuard",
-    "SiteJobLauncher": "pneumonia_fl.fl.launcher.SiteJobLauncher",
-    "SiteJobValidator": "pneumonia_fl.fl.provision.gate.SiteGate",
+    "SiteJobLauncher": "pneumonia_fl.fl.parent.job_launcher.SiteJobLauncher",
+    "SiteJobValidator": "pneumonia_fl.fl.parent.job_validator.SiteGate",
     "SiteAudit": "pneumonia_fl.fl.parent.audit_log.AuditLog",
     # `python -m pneumonia_fl.fl.entrypoints PROGRAM …`, in start scripts.
-    "main": "pneumonia_fl.fl.start.main",
+    "main": "pneumonia_fl.fl.kit.start.main",
 }
 """Add names, never change or remove one."""
 Class = TypeVar("Class", bound=type)

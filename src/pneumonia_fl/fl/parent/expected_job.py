@@ -1,7 +1,7 @@
-"""What the configuration of a job without code is, to the letter: made from its settings, so that it can be compared.
+"""Make the configuration of a job without code from its settings, to the letter, so that it can be compared.
 
-A job that a strict server or site takes *is* what `fl/jobs.py` makes. So its settings are read out of it, checked as a
-job file's are, and the configuration is made from them once more; whatever differs is refused, whether anybody has
+A job that a strict server or site takes *is* what `fl/job/recipe.py` makes. So its settings are read out of it, checked
+as a job file's are, and the configuration is made from them once more; whatever differs is refused, whether anybody has
 thought of it as harmful or not. Written without NVFlare's recipe, which would need PyTorch in a parent process.
 """
 
@@ -11,13 +11,13 @@ from typing import Any
 
 from pydantic import Field
 
-from pneumonia_fl.config import JobConfig, SiteSettings, parse
+from pneumonia_fl.config.base import Strict
+from pneumonia_fl.config.job import JobConfig, SiteSettings, parse
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.entrypoints import path_of
-from pneumonia_fl.fl.parent.weights import INITIAL
-from pneumonia_fl.json_files import read_json
-from pneumonia_fl.names import JOB_ID, SITE_NAME, WEIGHTS_HASH
-from pneumonia_fl.strict import Strict
+from pneumonia_fl.fl.protocol.carried_weights import INITIAL
+from pneumonia_fl.inputs.json_files import read_json
+from pneumonia_fl.inputs.names import JOB_ID, SITE_NAME, WEIGHTS_HASH
 
 SERVER_FILE, SITE_FILE = "config/config_fed_server.json", "config/config_fed_client.json"
 SIGNATURE_FILES = {".__nvfl_sig.json", ".__nvfl_submitter.crt"}
