@@ -10,7 +10,7 @@ import torch
 
 from pneumonia_fl.checkpoint import DataSummary, ModelCard, load_model, load_state
 from pneumonia_fl.config import JobConfig
-from pneumonia_fl.fl.collect import collect
+from pneumonia_fl.fl.collect import collect, save_models
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
@@ -49,7 +49,7 @@ def collected(folder: Path, rounds: int, final: bool = False, averaged: int = 0)
         if name == "FL_global_model.pt" or rounds > 1 or final:
             torch.save({"model": build_model(size=32, seed=seed).state_dict()}, server / "app_server" / name)
     run = RunFolder.create(folder / "run")
-    collect(run, JOB, DATA, server, {})
+    save_models(run, JOB, DATA, server, collect(run, server, {}))
     return run
 
 

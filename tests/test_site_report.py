@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pneumonia_fl.errors import AnswerError
-from pneumonia_fl.fl.messages import is_site_tag, series
+from pneumonia_fl.fl.messages import is_site_tag
 from pneumonia_fl.fl.site_report import (
     MAX_SIZE,
     Expected,
@@ -19,6 +19,7 @@ from pneumonia_fl.fl.site_report import (
     parse_report,
 )
 from pneumonia_fl.metrics import BINS, Metrics, ScoreHistogram, summarise
+from pneumonia_fl.series import series
 from site_reports import HISTOGRAM, TRAINING, data, personal, report
 
 

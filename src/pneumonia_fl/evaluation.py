@@ -135,7 +135,7 @@ def keep(model_path: Path, result: Evaluation) -> int | None:
 def run_of(model_path: Path) -> RunFolder | None:
     """The run in whose folder a model lies; None when it lies in none."""
     path = model_path.absolute()
-    return next((run for run in map(RunFolder, (path, *path.parents[:2])) if run.state_file.is_file()), None)
+    return next((run for run in map(RunFolder, (path, *path.parents[:2])) if run.is_run), None)
 
 
 def _write_next(folder: Path, split: str, earlier: Iterable[Path], content: bytes) -> None:

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from pneumonia_fl.errors import RunError
-from pneumonia_fl.runs import RunFolder
+from pneumonia_fl.record import best_metrics
+from pneumonia_fl.runs import STATE_FILE, RunFolder
 
 DAMAGED = "damaged"
 
 
 def list_runs(root: Path) -> list[dict[str, Any]]:
     """Return what is known of each run below `root`, oldest first; of a damaged one only name, path and reason."""
-    found = [_line(RunFolder(path.parent)) for path in sorted(root.glob("*/run.json"))]
+    found = [_line(RunFolder(path.parent)) for path in sorted(root.glob(f"*/{STATE_FILE}"))]
     return sorted(found, key=lambda line: line["started"] or 0.0)
 
 
@@ -60,9 +61,9 @@ def _best(run: RunFolder) -> tuple[float | None, int | None]:
     """AUROC and round of the best global model."""
     metrics = run.metrics()
     try:
-        number = metrics["best_round"]
-        found = [entry["global"]["auroc"] for entry in metrics["rounds"] if entry["round"] == number]
-        return (None if not found or found[0] is None else float(found[0])), number and int(number)
+        found, number = best_metrics(metrics), metrics["best_round"]
+        area = found["auroc"] if found else None
+        return (None if area is None else float(area)), number and int(number)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise _damage(run.metrics_file, "its rounds are none") from None
 

@@ -28,6 +28,7 @@ from pneumonia_fl.data.files import PRIVATE_FOLDER, output_errors, private_folde
 from pneumonia_fl.environment import NO_TELEMETRY, QUIET
 from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.in_use import refuse_in_use
+from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal
 from pneumonia_fl.json_files import MAX_BYTES, MAX_RECORD_BYTES, read_json
 from pneumonia_fl.mlflow_files import point_artifacts, read_status, sqlite_uri
 from pneumonia_fl.paths import missing
@@ -40,21 +41,25 @@ TB_EVENTS = "tb_events"
 MLFLOW_ARTIFACTS = "mlflow_artifacts"
 MLFLOW_STATUS = "mlflow.json"
 INITIAL_WEIGHTS = "initial.safetensors"
+REPORT, MODEL_CARD = "report.html", "model_card.md"
+STATE_FILE = "run.json"
 SHARED = "_shared"
 """After the name of a model's folder: weights that are complete at the sites only (FedBN)."""
 STATES = ("running", "finished", "incomplete", "failed", "interrupted")
 
 
 class RunFolder:
-    """The folder of one run; knows every path in it."""
+    """The folder of one run: the only place that knows the paths in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.config = self.path / "config.yml"
-        self.state_file = self.path / "run.json"
+        self.state_file = self.path / STATE_FILE
         self.metrics_file = self.path / "metrics.json"
-        self.journal = self.path / "journal.jsonl"
+        self.journal = self.path / JOURNAL_NAME
         self.cross_site = self.path / "cross_site.json"
+        self.report = self.path / REPORT
+        self.report_files = (self.report, self.path / MODEL_CARD)  # neither holds an image
         self.job = self.path / "job"
         self.initial = self.path / INITIAL_WEIGHTS
         self.model = self.path / "model"
@@ -64,6 +69,7 @@ class RunFolder:
         self.mlflow_artifacts = self.path / MLFLOW_ARTIFACTS
         self.mlflow_status = self.path / MLFLOW_STATUS
         self.figures = self.path / "figures"
+        self.curves = self.figures / "curves.png"
         self.evaluations = self.path / "evaluations"
         self.logs = self.path / "logs"
         self.sites = self.path / "sites"
@@ -93,9 +99,28 @@ class RunFolder:
         run = cls(path)
         if not path.exists():
             raise RunError(missing(path, "`pneumonia-fl runs` lists the runs"))
-        if not run.state_file.is_file():
+        if not run.is_run:
             raise RunError(f"{path} is not a run folder; `pneumonia-fl runs` lists the runs")
         return run
+
+    @property
+    def is_run(self) -> bool:
+        """Whether there is a run, in whatever state."""
+        return self.state_file.is_file()
+
+    @property
+    def best_card(self) -> Path:
+        """The card of the best model; of the shared part where each site keeps the rest."""
+        shared, whole = (folder / "model_card.json" for folder in (shared_part(self.model), self.model))
+        return shared if shared.is_file() else whole
+
+    def site_model(self, site: str) -> Path:
+        """The folder of a site's own model."""
+        return self.sites / site / self.model.name
+
+    def server_of(self, job: str) -> Path:
+        """What the server of a run in the simulator has written, while the run lasts."""
+        return self.workspace / job / "server" / "simulate_job"
 
     def state(self) -> dict[str, Any]:
         """What `run.json` says; `RunError` when it is damaged."""
@@ -111,6 +136,15 @@ class RunFolder:
         if not self.metrics_file.is_file():
             raise RunError(f"{self.path} has no metrics yet")
         return _read(self.metrics_file, MAX_RECORD_BYTES)
+
+    def events(self) -> list[Event]:
+        """All complete events of the journal; `RunError` when a line is broken."""
+        return read_journal(self.journal)
+
+
+def shared_part(model: Path) -> Path:
+    """Where weights go in place of `model` that are complete at the sites only."""
+    return model.with_name(model.name + SHARED)
 
 
 def events_of(root: Path, job_id: str) -> Path:
@@ -219,7 +253,7 @@ def _script(name: str) -> str:
 def _remove_run(path: Path) -> None:
     import shutil
 
-    if not (path / "run.json").is_file():
+    if not RunFolder(path).is_run:
         raise OutputError(f"{path} is not a run folder, so --force does not remove it; choose another --out")
     refuse_in_use(path)
     shutil.rmtree(path)

@@ -14,7 +14,6 @@ from pneumonia_fl.cli.tables import rounds_table
 from pneumonia_fl.cli.terminal import echo, terminal, text_column
 from pneumonia_fl.fl.plan import Plan
 from pneumonia_fl.journal import LOSS_POINTS, Event
-from pneumonia_fl.report import REPORT
 from pneumonia_fl.runs import RunFolder, pasted_command, ui_command
 
 
@@ -144,8 +143,8 @@ class RunView:
 
 
 def _print_paths(console: Console, run: RunFolder) -> None:
-    parts = {"run": run.path, "best model": run.model, "curves": run.figures / "curves.png"}
-    parts |= {"report": run.path / REPORT, "logs": run.logs}
+    parts = {"run": run.path, "best model": run.model, "curves": run.curves}
+    parts |= {"report": run.report, "logs": run.logs}
     for name, path in parts.items():
         if path.exists():
             console.print(f"{name + ':':<13}{path}", soft_wrap=True)

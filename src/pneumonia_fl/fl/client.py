@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from pneumonia_fl import __version__
+from pneumonia_fl.card import model_card
 from pneumonia_fl.checkpoint import DataSummary, ModelCard, load_into
 from pneumonia_fl.config import SiteSettings, parse, parse_words
 from pneumonia_fl.data.store import open_site
@@ -25,7 +26,6 @@ from pneumonia_fl.environment import LIMITED, site_limits, site_threads, site_tr
 from pneumonia_fl.evaluate import evaluate
 from pneumonia_fl.fl.algorithms.keeping import SiteState
 from pneumonia_fl.fl.algorithms.registry import site_algorithm
-from pneumonia_fl.fl.collect import model_card
 from pneumonia_fl.fl.local_models import LocalModels, problem
 from pneumonia_fl.fl.messages import (
     CROSS_SITE,
@@ -36,7 +36,6 @@ from pneumonia_fl.fl.messages import (
     SITE_ERROR,
     SITE_REPORT,
     SITE_STEPS,
-    series,
     without_paths,
 )
 from pneumonia_fl.fl.saved_models import SavedModels
@@ -47,6 +46,7 @@ from pneumonia_fl.journal import LOSS_POINTS
 from pneumonia_fl.metrics import Metrics, ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
 from pneumonia_fl.provenance import code_origin
+from pneumonia_fl.series import series
 from pneumonia_fl.settling import settled
 from pneumonia_fl.together import Together
 from pneumonia_fl.train import Moments, Penalty, TrainResult, Turn, train_epochs

@@ -19,7 +19,7 @@ from pneumonia_fl.fl.local_models import LOCAL
 from pneumonia_fl.fl.matrix import matrix_of
 from pneumonia_fl.fl.plan import plan, share_cores
 from pneumonia_fl.fl.simulator import simulate
-from pneumonia_fl.journal import Event, read_journal
+from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal
 from pneumonia_fl.runs import RunFolder, start_run
 
 SOURCE = "federation"
@@ -137,7 +137,7 @@ def run_in_simulator(
         write_atomic(run.weights / f"{one.name}.safetensors", one.weights)
     threads = share_cores({site: images[site] for site in taking_part}, cpu_count())
     simulate(run, job.name, threads, data, on_event, None)
-    events = read_journal(run.workspace / job.name / "server" / "simulate_job" / run.journal.name)
+    events = read_journal(run.server_of(job.name) / JOURNAL_NAME)
     shutil.rmtree(folder, ignore_errors=True)
     return events
 

@@ -52,7 +52,7 @@ def _found(source: str) -> tuple[ModelCard, str, bytes]:
         return _fetched(source.removeprefix(MLFLOW))
     path = expanded(source).absolute()
     card, weights = _loaded(path)
-    folders = (folder for folder in (path, *path.parents) if RunFolder(folder).state_file.is_file())
+    folders = (folder for folder in (path, *path.parents) if RunFolder(folder).is_run)
     run = next(folders, None)
     folder = run or (path if path.is_dir() else path.parent)
     return card, _named(folder.name, card), weights

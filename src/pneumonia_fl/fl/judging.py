@@ -15,12 +15,12 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.workflows.fedavg import FedAvg
 
 from pneumonia_fl.evaluate import is_better
-from pneumonia_fl.fl.messages import series
 from pneumonia_fl.fl.site_report import Training
 from pneumonia_fl.fl.stopping import Patience
 from pneumonia_fl.fl.tracking_names import ROUND_TRAIN_LOSS
 from pneumonia_fl.journal import Journal
 from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.series import series
 
 Parameters = dict[str, Any]
 

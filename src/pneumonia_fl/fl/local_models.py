@@ -12,9 +12,10 @@ from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.environment import shares_model
 from pneumonia_fl.evaluate import evaluate
 from pneumonia_fl.fl.algorithms.keeping import SiteState
-from pneumonia_fl.fl.messages import SITE_REPORT, series
+from pneumonia_fl.fl.messages import SITE_REPORT
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
+from pneumonia_fl.series import series
 
 LOCAL = "local_model"
 """Its folder in the site's state."""

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
 from typing import Any
 
 from pneumonia_fl.fl.tracking_names import ROUND_TRAIN_LOSS
-from pneumonia_fl.metrics import Metrics
+from pneumonia_fl.metrics import NAMES
+from pneumonia_fl.series import tag_of
 
 SITE_REPORT = "pneumonia_fl.site_report"
 """Key in a site's `FLModel.meta`: what it reports, {"histogram": …, "training": …, "data": …, "personal": …,
@@ -77,26 +77,12 @@ def lacking(missing: Sequence[str], why: Mapping[str, str], reason: str) -> str:
     return "; ".join(filter(None, (named and f"never contributed: {named}", reason)))
 
 
-def series(metrics: Metrics) -> dict[str, float]:
-    """Validation metrics as tags and values for TensorBoard and MLflow.
-
-    Counts are no series, and a metric that one class alone cannot have is left out.
-    """
-    values = {name: value for name, value in asdict(metrics).items() if name not in ("n", "positives")}
-    return {_tag(name): float(value) for name, value in values.items() if value is not None}
-
-
 def is_site_tag(tag: object) -> bool:
     """Whether a site may publish a series of this name."""
-    names = {field.name for field in fields(Metrics)} - {"n", "positives"}
-    known = {"train_loss", ROUND_TRAIN_LOSS, *map(_tag, names)}
+    known = {"train_loss", ROUND_TRAIN_LOSS, *map(tag_of, NAMES)}
     return isinstance(tag, str) and tag.removeprefix(OWN) in known
 
 
 def without_paths(text: str) -> str:
     """`text` with every file path replaced: a site's folders are nobody else's business."""
     return re.sub(r"(?:[A-Za-z]:)?[/\\][^\s'\",;:]+", "…", text)
-
-
-def _tag(metric: str) -> str:
-    return "validation_auc" if metric == "auroc" else f"validation_{metric}"

@@ -10,7 +10,6 @@ from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.fl.mlflow_sink import connect, explained
 from pneumonia_fl.mlflow_files import MLflowStatus, artifacts_of_run, is_read_only, read_status, sqlite_uri
 from pneumonia_fl.overrides import flatten
-from pneumonia_fl.report import REPORT_FILES
 from pneumonia_fl.runs import GLOBAL, RunFolder, relocate_artifacts
 
 log = logging.getLogger(__name__)
@@ -71,8 +70,8 @@ def log_report(run: RunFolder) -> bool:
         if not folder.resolve().is_relative_to(run.mlflow_artifacts.resolve()):
             return False  # the database is somebody else's, and says so
         folder.mkdir(parents=True, exist_ok=True)
-        for name in REPORT_FILES:
-            write_atomic(folder / name, (run.path / name).read_bytes())
+        for file in run.report_files:
+            write_atomic(folder / file.name, file.read_bytes())
     except (RunError, OutputError, OSError) as error:
         log.warning("MLflow did not take the report: %s", explained(error))
         return False
@@ -80,9 +79,9 @@ def log_report(run: RunFolder) -> bool:
 
 
 def _log_report(client: Any, run: RunFolder, run_id: str) -> None:
-    for name in REPORT_FILES:
-        if (run.path / name).is_file():
-            client.log_artifact(run_id, str(run.path / name))
+    for file in run.report_files:
+        if file.is_file():
+            client.log_artifact(run_id, str(file))
 
 
 def _log(client: Any, run: RunFolder, job: JobConfig, runs: dict[str, str], state: str) -> None:

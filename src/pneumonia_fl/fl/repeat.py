@@ -15,6 +15,7 @@ from pneumonia_fl.errors import DataError, RunError
 from pneumonia_fl.fl.machine import machine
 from pneumonia_fl.fl.session import Request, Watcher, run_simulation
 from pneumonia_fl.provenance import git_revision
+from pneumonia_fl.record import best_metrics
 from pneumonia_fl.runs import RunFolder
 
 TOLERANCE_ELSEWHERE = 0.02
@@ -178,8 +179,8 @@ def _largest(found: list[Difference]) -> Difference:
 
 
 def _best_auroc(metrics: Mapping[str, Any]) -> float | None:
-    best = [entry["global"] for entry in metrics["rounds"] if _number(entry) == metrics["best_round"]]
-    return best[0]["auroc"] if best and best[0] else None
+    best = best_metrics(metrics)
+    return best["auroc"] if best else None
 
 
 def _weights(run: RunFolder) -> bytes | None:

@@ -22,11 +22,12 @@ from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.evaluate import margins
 from pneumonia_fl.fl.carried import hash_of, pack
 from pneumonia_fl.fl.local_models import problem
-from pneumonia_fl.fl.messages import CROSS_SITE, OPTED_OUT, REPLICATES, SITE_REPORT, series
+from pneumonia_fl.fl.messages import CROSS_SITE, OPTED_OUT, REPLICATES, SITE_REPORT
 from pneumonia_fl.fl.site_data import check_size, own_root
 from pneumonia_fl.metrics import ScoreHistogram, summarise
 from pneumonia_fl.model import build_model
 from pneumonia_fl.pooling import Sampled
+from pneumonia_fl.series import series
 
 READINGS = "readings.jsonl"
 """Beside what the site keeps of its jobs: one line for each time that a split was read."""

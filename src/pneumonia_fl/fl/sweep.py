@@ -30,6 +30,7 @@ from pneumonia_fl.in_use import in_use
 from pneumonia_fl.jobfiles import find_job
 from pneumonia_fl.json_files import MAX_RECORD_BYTES, read_json
 from pneumonia_fl.overrides import flatten
+from pneumonia_fl.record import best_metrics
 from pneumonia_fl.runs import RunFolder
 
 MOST_RUNS = 24
@@ -108,7 +109,7 @@ def _run_points(
         if rows[index]["state"] not in ENDED:
             with show(index + 1, len(points), point) as watcher:
                 rows[index] = _run(folder, point, request, watcher)
-        records.add(point.job, rows[index], folder / point.name)
+        records.add(point.job, rows[index], RunFolder(folder / point.name))
         _write(folder, about, rows, records)
     records.close()
     summary = _write(folder, about, rows, records)
@@ -252,16 +253,16 @@ def _row(folder: Path, point: Point) -> dict[str, Any]:
 
 
 def _known(run: RunFolder, point: Point) -> dict[str, Any]:
-    state = run.state() if run.state_file.is_file() else {}
+    state = run.state() if run.is_run else {}
     metrics = run.metrics() if run.metrics_file.is_file() else {"rounds": [], "best_round": None}
-    best = [entry["global"] for entry in metrics["rounds"] if entry["round"] == metrics["best_round"]]
+    best = best_metrics(metrics)
     return {
         "name": point.name,
         "settings": point.settings,
         "state": state.get("state", "waiting"),
         "reason": state.get("error", ""),
         "best_round": metrics["best_round"],
-        "validation": {key: best[0][key] for key in SHOWN} if best and best[0] else None,
+        "validation": {key: best[key] for key in SHOWN} if best else None,
         "seconds": round(state["finished"] - state["started"], 1) if "finished" in state else None,
     }
 

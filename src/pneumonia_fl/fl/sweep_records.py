@@ -10,13 +10,13 @@ from typing import Any
 from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.environment import tracking_uri
-from pneumonia_fl.fl.messages import series
 from pneumonia_fl.fl.mlflow_sink import KIND, connect, explained
-from pneumonia_fl.journal import JOURNAL_NAME, read_journal
-from pneumonia_fl.metrics import ScoreHistogram, summarise
+from pneumonia_fl.metrics import Metrics
 from pneumonia_fl.mlflow_files import sqlite_uri
 from pneumonia_fl.overrides import flatten
-from pneumonia_fl.runs import MLFLOW_ARTIFACTS, MLFLOW_DB
+from pneumonia_fl.record import RunRecord
+from pneumonia_fl.runs import MLFLOW_ARTIFACTS, MLFLOW_DB, RunFolder
+from pneumonia_fl.series import series
 
 TIMEOUT_SECONDS = 10
 
@@ -46,7 +46,7 @@ class SweepRecords:
         """Where the records are: {"uri", "parent", "children": run ids by point, "error": None or one line}."""
         return {"uri": self.uri, "parent": self._parent, "children": self._children, "error": self._error}
 
-    def add(self, job: JobConfig, row: Mapping[str, Any], run: Path) -> None:
+    def add(self, job: JobConfig, row: Mapping[str, Any], run: RunFolder) -> None:
         """Record a point once."""
         if row["name"] in self._children or self._error:
             return
@@ -64,7 +64,7 @@ class SweepRecords:
         except Exception as error:  # as above
             self._error = explained(error)
 
-    def _child(self, job: JobConfig, row: Mapping[str, Any], run: Path) -> str:
+    def _child(self, job: JobConfig, row: Mapping[str, Any], run: RunFolder) -> str:
         from mlflow.entities import Metric, Param, RunTag
 
         client = self._connected()
@@ -98,11 +98,10 @@ class SweepRecords:
         return str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
 
 
-def _series(run: Path) -> list[tuple[str, float, int, int]]:
+def _series(run: RunFolder) -> list[tuple[str, float, int, int]]:
     """The global model's metrics by round: tag, value, milliseconds, round."""
     return [
         (tag, value, int(event["time"] * 1000), event["round"])
-        for event in read_journal(run / JOURNAL_NAME)
-        if event["event"] == "global"
-        for tag, value in series(summarise(ScoreHistogram.from_dict(event["histogram"]))).items()
+        for event in RunRecord.of_events(run.events()).of_kind("global")
+        for tag, value in series(Metrics(**event["values"])).items()
     ]

@@ -79,8 +79,8 @@ def fetch_events(admin: Admin, job_id: str) -> list[Event]:
 def _check_place(out: Path, force: bool) -> None:
     """Refuse before anything is transferred."""
     refuse_in_use(out)
-    if out.exists() and any(out.iterdir()) and not (force and (out / "run.json").is_file()):
-        hint = "replace it with --force" if (out / "run.json").is_file() else "it is not a run folder"
+    if out.exists() and any(out.iterdir()) and not (force and RunFolder(out).is_run):
+        hint = "replace it with --force" if RunFolder(out).is_run else "it is not a run folder"
         raise OutputError(f"{out} exists already; choose another --out, or {hint}")
 
 

@@ -15,7 +15,8 @@ from pneumonia_fl.environment import SHARED_CORES, child_environment, cpu_count
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.compare.worker import ERROR, Spec
 from pneumonia_fl.fl.processes import RUN_MARK, end_marked
-from pneumonia_fl.journal import JOURNAL_NAME, JournalReader
+from pneumonia_fl.journal import JournalReader
+from pneumonia_fl.runs import RunFolder
 
 POLL_SECONDS = 0.5
 LOG = "log.txt"
@@ -79,7 +80,7 @@ def _start(work: Work, mark: str) -> _Running:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return _Running(work, process, JournalReader(work.folder / JOURNAL_NAME))
+    return _Running(work, process, JournalReader(RunFolder(work.folder).journal))
 
 
 def _tell(running: _Running, on_round: OnRound) -> None:
@@ -88,7 +89,7 @@ def _tell(running: _Running, on_round: OnRound) -> None:
 
 
 def _check(work: Work) -> None:
-    if (work.folder / "model" / CARD).is_file():
+    if (RunFolder(work.folder).model / CARD).is_file():
         return
     said = work.folder / ERROR
     reason = said.read_text(encoding="utf-8") if said.is_file() else f"it ended; see {work.folder / LOG}"

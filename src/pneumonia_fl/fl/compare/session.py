@@ -161,7 +161,7 @@ class _Session:
             overrides=[*self._request.overrides, f"train.seed={seed}"],
             clients=None,
             log_config=None,
-            force=(folder / "run.json").is_file(),
+            force=RunFolder(folder).is_run,
         )
         with self._watcher.federated(_label(arm, seed)) as watcher:
             run = run_simulation(request, watcher)
@@ -194,11 +194,13 @@ def _matrix(out: Path, plan: ComparePlan, watcher: CompareWatcher) -> dict[str, 
     """Every model of the first seed on every site's own test images."""
     seed = plan.seeds[0]
     folders = {
-        arm.name.removesuffix(" alone"): arm_folder(out, arm.name, seed) / "model"
+        arm.name.removesuffix(" alone"): RunFolder(arm_folder(out, arm.name, seed)).model
         for arm in plan.arms
         if not arm.skipped
     }
-    folders |= {f"{name}, last round": arm_folder(out, name, seed) / "model_last" for name in plan.jobs}
+    folders |= {
+        f"{name}, last round": RunFolder(arm_folder(out, name, seed)).model_last for name in plan.jobs
+    }
     models = {}
     for name, folder in folders.items():
         if (folder / CARD).is_file():  # sites' own models have no common one

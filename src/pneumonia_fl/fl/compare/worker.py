@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pneumonia_fl.baseline import train_baseline
+from pneumonia_fl.card import model_card
 from pneumonia_fl.checkpoint import DataSummary, save_model
 from pneumonia_fl.config import JobConfig, parse
 from pneumonia_fl.data.files import private_folder, write_atomic
 from pneumonia_fl.data.store import concatenate, open_site
 from pneumonia_fl.errors import PneumoniaFLError
-from pneumonia_fl.fl.collect import model_card
 from pneumonia_fl.journal import Journal
+from pneumonia_fl.runs import RunFolder
 
 SPEC, COST, ERROR = "spec.json", "cost.json", "error.txt"
 
@@ -66,9 +67,8 @@ def main(folder: Path, parent: int) -> None:
     cost = {"steps": done.steps, "seconds": round(done.seconds, 1), "bytes": 0}
     write_atomic(folder / COST, json.dumps(cost).encode())
     data = parse(DataSummary, spec.summary, SPEC)
-    save_model(
-        folder / "model", done.state, model_card(job.site_settings(), data, done.round, done.validation)
-    )
+    card = model_card(job.site_settings(), data, done.round, done.validation)
+    save_model(RunFolder(folder).model, done.state, card)
 
 
 if __name__ == "__main__":
