@@ -12,12 +12,11 @@ import pytest
 from conftest import pneumonia_fl, read_json, scalars, texts
 from pneumonia_fl.assessment import assess
 from pneumonia_fl.checkpoint import load_model
-from pneumonia_fl.crosssite import CELL
 from pneumonia_fl.data.store import concatenate, open_site, open_split
 from pneumonia_fl.environment import KEEP_MODEL_VARIABLE, NO_EVALUATION_VARIABLE
 from pneumonia_fl.evaluate import evaluate, margins
 from pneumonia_fl.fl.messages import OPTED_OUT
-from pneumonia_fl.metrics import summarise
+from pneumonia_fl.metrics import CELL, summarise
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SITES = ["site-1", "site-2", "site-3"]

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pneumonia_fl import DISCLAIMER
-from pneumonia_fl.crosssite import CELL, cross_site, matrix
+from pneumonia_fl.crosssite import cross_site, matrix
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.evaluate import evaluate, margins
-from pneumonia_fl.metrics import exact_metrics, summarise
+from pneumonia_fl.metrics import CELL, exact_metrics, summarise
 from pneumonia_fl.model import build_model
 from pneumonia_fl.report.heatmap import draw, heat_map, to_csv
 from pneumonia_fl.sections import Preprocess

@@ -19,14 +19,13 @@ from job_changes import MARK, REFUSED
 from pneumonia_fl.assessment import assess
 from pneumonia_fl.checkpoint import ModelCard, load_model, read_card, save_model
 from pneumonia_fl.config import load_job
-from pneumonia_fl.crosssite import CELL
 from pneumonia_fl.data.store import concatenate, open_site, open_split
 from pneumonia_fl.evaluate import evaluate, margins
 from pneumonia_fl.fl import evaluation_job
 from pneumonia_fl.fl.jobs import export_job
 from pneumonia_fl.fl.parent.weights import sha256_of
 from pneumonia_fl.jobfiles import find_job
-from pneumonia_fl.metrics import summarise
+from pneumonia_fl.metrics import CELL, summarise
 from pneumonia_fl.model import build_model
 from pneumonia_fl.sections import ModelConfig, Origin, Preprocess
 from refusals import Audit, audit_from_now

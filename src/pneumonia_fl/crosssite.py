@@ -11,13 +11,11 @@ from torch import nn
 
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.evaluate import margins
-from pneumonia_fl.metrics import exact_metrics
+from pneumonia_fl.metrics import CELL, exact_metrics
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.sections import Preprocess
 
 VERSION = 1
-CELL = ("auroc", "sensitivity", "specificity", "brier", "ece", "n")
-"""What a cell holds: `n` images; sensitivity and specificity at P = 0.5, so that models can be compared."""
 
 Cells = Mapping[str, Mapping[str, Mapping[str, Any]]]
 

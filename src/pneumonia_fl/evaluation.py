@@ -21,6 +21,7 @@ from pneumonia_fl.errors import CheckpointError, DataError
 from pneumonia_fl.evaluate import margins
 from pneumonia_fl.intervals import Interval
 from pneumonia_fl.json_files import read_json
+from pneumonia_fl.metrics import RATES
 from pneumonia_fl.paths import expanded, missing
 from pneumonia_fl.progress import Progress, silent
 from pneumonia_fl.runs import SHARED, RunFolder
@@ -109,7 +110,7 @@ def of_model(card: ModelCard, split: str, when: float, found: Mapping[str, Any])
         temperature=card.temperature,
         offset=card.offset,
         operating_point=card.operating_point,
-        validation={name: card.metrics.get(name) for name in ("sensitivity", "specificity", "ece")},
+        validation={name: card.metrics.get(name) for name in (*RATES, "ece")},
         **found,
     )
 

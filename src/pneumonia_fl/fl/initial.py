@@ -14,7 +14,7 @@ from pneumonia_fl.environment import model_registry
 from pneumonia_fl.errors import CheckpointError, ConfigError
 from pneumonia_fl.evaluation import model_folder
 from pneumonia_fl.fl.carried import hash_of, pack
-from pneumonia_fl.fl.mlflow_sink import connect, one_line
+from pneumonia_fl.fl.mlflow_sink import download_artifact, one_line
 from pneumonia_fl.paths import expanded
 from pneumonia_fl.runs import INITIAL_WEIGHTS, RunFolder
 from pneumonia_fl.sections import Origin
@@ -23,7 +23,6 @@ from pneumonia_fl.text import printable
 MLFLOW = "mlflow:"
 _REGISTERED = re.compile(r"models:/([^/@]+)(?:/(\w+)|@(\w+))")
 _LOGGED = re.compile(r"runs:/(\w+)/[\w/.-]+")
-FETCH_SECONDS = 60
 
 
 def begin(job: JobConfig, file: Path) -> tuple[JobConfig, bytes | None]:
@@ -77,13 +76,8 @@ def _fetched(uri: str) -> tuple[ModelCard, str, bytes]:
 
 
 def _download(server: str, uri: str, folder: str) -> Path:
-    connect(server, FETCH_SECONDS)  # with its time-outs
-    from mlflow.artifacts import download_artifacts
-    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
-
-    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     try:
-        return Path(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=server))
+        return download_artifact(server, uri, folder)
     except Exception as error:  # whatever MLflow or its transport raises
         raise CheckpointError(f"{MLFLOW}{uri} cannot be fetched from {server} ({one_line(error)})") from None
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.crosssite import CELL, matrix
+from pneumonia_fl.crosssite import matrix
 from pneumonia_fl.data.files import inner_folder, write_atomic
 from pneumonia_fl.journal import Event
+from pneumonia_fl.metrics import CELL
 from pneumonia_fl.record import RunRecord
 from pneumonia_fl.runs import RunFolder
 

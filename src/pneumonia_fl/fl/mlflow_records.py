@@ -7,7 +7,7 @@ from pneumonia_fl import DISCLAIMER, __version__
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import OutputError, RunError
-from pneumonia_fl.fl.mlflow_sink import connect, explained
+from pneumonia_fl.fl.mlflow_sink import connect, explained, log_settings
 from pneumonia_fl.mlflow_files import MLflowStatus, artifacts_of_run, is_read_only, read_status, sqlite_uri
 from pneumonia_fl.overrides import flatten
 from pneumonia_fl.runs import GLOBAL, RunFolder, relocate_artifacts
@@ -85,11 +85,7 @@ def _log_report(client: Any, run: RunFolder, run_id: str) -> None:
 
 
 def _log(client: Any, run: RunFolder, job: JobConfig, runs: dict[str, str], state: str) -> None:
-    from mlflow.entities import Param, RunTag
-
-    params = [Param(*word.split("=", 1)) for word in flatten(job)]
-    tags = [RunTag(key, str(value)) for key, value in _tags(run).items()]
-    client.log_batch(runs[GLOBAL], params=params, tags=tags)
+    log_settings(client, runs[GLOBAL], flatten(job), _tags(run))
     matrix = (run.cross_site, run.cross_site.with_suffix(".csv"))
     for file in (run.config, run.metrics_file, *(path for path in matrix if path.is_file())):
         client.log_artifact(runs[GLOBAL], str(file))

@@ -29,6 +29,7 @@ from pneumonia_fl.fl.sweep_records import SweepRecords
 from pneumonia_fl.in_use import in_use
 from pneumonia_fl.jobfiles import find_job
 from pneumonia_fl.json_files import MAX_RECORD_BYTES, read_json
+from pneumonia_fl.metrics import CELL
 from pneumonia_fl.overrides import flatten
 from pneumonia_fl.record import best_metrics
 from pneumonia_fl.runs import RunFolder
@@ -39,7 +40,6 @@ SUMMARY = "sweep.json"
 VERSION = 1
 ENDED = ("finished", "incomplete", "failed")
 SHOWN_PROBLEMS = 3
-SHOWN = ("auroc", "sensitivity", "specificity", "brier", "ece", "loss", "n")
 
 Grid = dict[str, list[str]]
 
@@ -262,7 +262,7 @@ def _known(run: RunFolder, point: Point) -> dict[str, Any]:
         "state": state.get("state", "waiting"),
         "reason": state.get("error", ""),
         "best_round": metrics["best_round"],
-        "validation": {key: best[key] for key in SHOWN} if best else None,
+        "validation": {key: best[key] for key in (*CELL, "loss")} if best else None,
         "seconds": round(state["finished"] - state["started"], 1) if "finished" in state else None,
     }
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pneumonia_fl.crosssite import CELL
 from pneumonia_fl.errors import DataError
+from pneumonia_fl.metrics import CELL
 from pneumonia_fl.report.canvas import BLACK, GREY, new_figure, save
 from pneumonia_fl.text import plain_cell
 
