@@ -77,7 +77,7 @@ HOMES = {
     "nvflare": ("fl/",),
     "kaggle": ("data/kaggle.py",),
     "kagglesdk": ("data/kaggle.py",),
-    "mlflow": ("fl/", "runs.py"),
+    "mlflow": ("fl/mlflow_sink.py", "fl/federation/mlflow_login.py"),
     "tensorboard": ("fl/", "runs.py"),
     "flask": ("web/",),
     "typer": ("cli/",),

@@ -11,26 +11,14 @@ from pneumonia_fl.text import printable_values
 from pneumonia_fl.yaml_files import read_yaml
 
 Values = dict[str, Any]
+_SECTIONS = ("model", "train", "algorithm", "preprocess", "init_from", "sites")
 SHAPES: dict[str, dict[str, type]] = {
     "run.json": {"sites": list, "data": dict, "mlflow": dict, "rounds": int},
-    "config.yml": {
-        "model": dict,
-        "train": dict,
-        "algorithm": dict,
-        "preprocess": dict,
-        "init_from": dict,
-        "sites": dict,
-    },
+    "config.yml": dict.fromkeys(_SECTIONS, dict),
     "metrics.json": {"best_round": int, "rounds": list, "sites": list, "problems": list, "missing": list},
     "model_card.json": {"data": dict, "preprocess": dict, "metrics": dict, "software": dict, "round": int},
-    "summary.json": {
-        "arms": list,
-        "sites": list,
-        "seeds": list,
-        "test": dict,
-        "data": dict,
-        "findings": list,
-    },
+    "summary.json": dict.fromkeys(("arms", "sites", "seeds", "findings"), list)
+    | {"test": dict, "data": dict},
 }
 """Of which kind a value must be, by file; one of another kind counts as missing."""
 

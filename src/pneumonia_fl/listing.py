@@ -6,7 +6,7 @@ from typing import Any
 
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.record import best_metrics
-from pneumonia_fl.runs import STATE_FILE, RunFolder
+from pneumonia_fl.runs import STATE_FILE, RunFolder, damaged
 
 DAMAGED = "damaged"
 
@@ -29,7 +29,7 @@ def describe(run: RunFolder) -> dict[str, Any]:
     fields: dict[str, type | tuple[type, ...]]
     fields = {"job": str, "state": str, "started": (int, float), "rounds": int, "sites": list}
     if strange := [key for key, kind in fields.items() if not isinstance(state.get(key), kind)]:
-        raise _damage(run.state_file, f"no {' and no '.join(strange)}")
+        raise damaged(run.state_file, f"no {' and no '.join(strange)}")
     return {
         "name": run.path.name,
         "path": str(run.path),
@@ -65,16 +65,12 @@ def _best(run: RunFolder) -> tuple[float | None, int | None]:
         area = found["auroc"] if found else None
         return (None if area is None else float(area)), number and int(number)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise _damage(run.metrics_file, "its rounds are none") from None
+        raise damaged(run.metrics_file, "its rounds are none") from None
 
 
 def _seconds(run: RunFolder, value: float) -> float:
     try:
         time.localtime(value)  # a time that there is
     except (ValueError, OverflowError, OSError):
-        raise _damage(run.state_file, "no time at which it started") from None
+        raise damaged(run.state_file, "no time at which it started") from None
     return float(value)
-
-
-def _damage(file: Path, what: str) -> RunError:
-    return RunError(f"{file} is damaged ({what}); get the run folder again, or move it elsewhere")

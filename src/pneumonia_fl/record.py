@@ -9,6 +9,9 @@ from pneumonia_fl.journal import Event, summarise_rounds
 from pneumonia_fl.lenient import LenientReader, Values
 from pneumonia_fl.runs import RunFolder
 
+WITHOUT_METRICS = "no curves, no figures by site and no cost"
+WITHOUT_JOURNAL = "no score distribution, no curves from validation data"
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -54,8 +57,8 @@ class RunRecord:
         return cls(
             state=state,
             config=config,
-            metrics=known.metrics if known else _metrics(run, files),
-            events=known.events if known else _events(run, files),
+            metrics=known.metrics if known else files.json(run.metrics_file, WITHOUT_METRICS),
+            events=known.events if known else files.journal(run.journal, WITHOUT_JOURNAL),
             card=files.json(run.best_card, "the run left no best model"),
             evaluations=_evaluations(run, files),
             cross_site=files.json(run.cross_site, "no table of models by sites", quiet=True),
@@ -160,14 +163,6 @@ def best_metrics(metrics: Mapping[str, Any]) -> Values | None:
 def is_drawn(data: object) -> bool:
     """Whether images are drawn by this program and no person's; `data` says in `source` where they come from."""
     return isinstance(data, dict) and "synthetic" in str(data.get("source", ""))
-
-
-def _metrics(run: RunFolder, files: LenientReader) -> Values:
-    return files.json(run.metrics_file, "no curves, no figures by site and no cost")
-
-
-def _events(run: RunFolder, files: LenientReader) -> list[Event]:
-    return files.journal(run.journal, "no score distribution, no curves from validation data")
 
 
 def _evaluations(run: RunFolder, files: LenientReader) -> list[Values]:

@@ -137,6 +137,10 @@ class RunFolder:
             raise RunError(f"{self.path} has no metrics yet")
         return _read(self.metrics_file, MAX_RECORD_BYTES)
 
+    def relocate_artifacts(self) -> None:
+        """Point the artifact URIs of the run's own database at where the folder is now; `RunError` when it is none."""
+        point_artifacts(self.mlflow_db, self.mlflow_artifacts)
+
     def events(self) -> list[Event]:
         """All complete events of the journal; `RunError` when a line is broken."""
         return read_journal(self.journal)
@@ -213,15 +217,6 @@ def tensorboard_command(folder: Path, port: int, host: str) -> list[str]:
     return [_script("tensorboard"), "--logdir", str(folder), "--host", host, "--port", str(port)]
 
 
-def relocate_artifacts(run: RunFolder) -> None:
-    """Point the artifact URIs of the run's own database at where the run folder is now.
-
-    Raises:
-        RunError: it is no MLflow database.
-    """
-    point_artifacts(run.mlflow_db, run.mlflow_artifacts)
-
-
 def records_elsewhere(run: RunFolder) -> str:
     """Why a run has no database of its own, and where its records are."""
     with contextlib.suppress(RunError):
@@ -238,10 +233,13 @@ def _read(file: Path, limit: int = MAX_BYTES) -> dict[str, Any]:
     except OSError as error:
         raise RunError(f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:
-        raise RunError(
-            f"{file} is damaged ({error}); get the run folder again, or move it elsewhere"
-        ) from None
+        raise damaged(file, error) from None
     return values
+
+
+def damaged(file: Path, what: object) -> RunError:
+    """Return the error for a file of a run that cannot be used."""
+    return RunError(f"{file} is damaged ({what}); get the run folder again, or move it elsewhere")
 
 
 def _script(name: str) -> str:

@@ -98,9 +98,9 @@ def gather_models(workspace: Path, server: Path, record: RunRecord) -> None:
 def summary_of_sites(record: RunRecord) -> DataSummary:
     """What the sites' first answers say about their data, put together: each speaks for itself only."""
     reports: dict[str, DataSummary] = {}
-    for event in record.of_kind("data"):
+    for site, values in record.site_data().items():
         with contextlib.suppress(ConfigError):
-            reports[event["site"]] = parse(DataSummary, event["values"], event["site"])
+            reports[site] = parse(DataSummary, values, site)
     hashes = "".join(reports[site].manifest_sha256 for site in sorted(reports))
     return DataSummary(
         source=_joined(report.source for report in reports.values()),

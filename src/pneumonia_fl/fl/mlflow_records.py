@@ -10,7 +10,7 @@ from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.fl.mlflow_sink import connect, explained, log_settings
 from pneumonia_fl.mlflow_files import MLflowStatus, artifacts_of_run, is_read_only, read_status, sqlite_uri
 from pneumonia_fl.overrides import flatten
-from pneumonia_fl.runs import GLOBAL, RunFolder, relocate_artifacts
+from pneumonia_fl.runs import GLOBAL, RunFolder
 
 log = logging.getLogger(__name__)
 STATUS = {"finished": "FINISHED", "incomplete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -42,7 +42,7 @@ def complete_mlflow(run: RunFolder, job: JobConfig, state: str, register: bool =
         return {**summary, "error": summary["error"] or "MLflow took no run"}
     try:
         if remote is None:
-            relocate_artifacts(run)
+            run.relocate_artifacts()
         client = connect(uri, timeout_seconds=10)
         _log(client, run, job, status.runs, state)
         if register and run.model.is_dir():
@@ -65,7 +65,7 @@ def log_report(run: RunFolder) -> bool:
         run_id = status.runs.get(GLOBAL)
         if run_id is None or status.uri or is_read_only(run.mlflow_db):
             return False
-        relocate_artifacts(run)
+        run.relocate_artifacts()
         folder = artifacts_of_run(run.mlflow_db, run_id)
         if not folder.resolve().is_relative_to(run.mlflow_artifacts.resolve()):
             return False  # the database is somebody else's, and says so

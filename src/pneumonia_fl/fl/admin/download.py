@@ -18,7 +18,7 @@ from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal
 from pneumonia_fl.json_files import read_json
 from pneumonia_fl.names import path_word
 from pneumonia_fl.progress import Progress, silent
-from pneumonia_fl.runs import RunFolder, relocate_artifacts
+from pneumonia_fl.runs import RunFolder
 
 DOWNLOAD = "download"
 COLLECT = "saving models and figures"
@@ -171,5 +171,5 @@ def _publish(run: RunFolder, out: Path, force: bool) -> RunFolder:
             raise
     published = RunFolder(out)
     if published.mlflow_db.is_file():
-        relocate_artifacts(published)
+        published.relocate_artifacts()
     return published

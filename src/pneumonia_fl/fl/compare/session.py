@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from pneumonia_fl.data.output import held
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.compare.baselines import Work, train_all
 from pneumonia_fl.fl.compare.plan import Arm, ComparePlan, plan_comparison
-from pneumonia_fl.fl.compare.record import Record, Result
+from pneumonia_fl.fl.compare.record import Record
 from pneumonia_fl.fl.compare.scoring import TestImages
 from pneumonia_fl.fl.compare.worker import COST, Spec
 from pneumonia_fl.fl.matrix import draw_matrix
@@ -170,7 +170,7 @@ class _Session:
     def _keep(self, arm: Arm, seed: int, folder: Path, cost: Mapping[str, Any]) -> None:
         point = self._plan.jobs.get(arm.name, self._plan.base).operating_point
         scored = self._test.score(folder, point)
-        self._record.add(Result(arm=arm.name, seed=seed, **asdict(scored), **cost))
+        self._record.add(arm.name, seed, scored, cost)
         self._watcher.trained(_label(arm, seed), scored.validation_auroc)
 
 
