@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pneumonia_fl.learning import OperatingPoint
-from pneumonia_fl.metrics import BINS, LIMIT, RATES, Floats, ScoreHistogram, bin_centres
+from pneumonia_fl.metrics import BINS, LIMIT, Floats, ScoreHistogram, bin_centres
 from pneumonia_fl.scaling import PLAIN, WIDTH, Scaling
 
 # 1 / temperature, and -offset / temperature wherever in a histogram the margins lie.
@@ -95,7 +95,7 @@ def shift_notes(evaluation: Mapping[str, Any]) -> list[str]:
     """
     before, now, split = evaluation["validation"], evaluation["metrics"], evaluation["split"]
     notes = []
-    for name in RATES:
+    for name in ("sensitivity", "specificity"):
         interval = evaluation["intervals"][name]
         if before[name] is not None and interval:
             verb = "fell" if before[name] > interval[1] else "rose" if before[name] < interval[0] else "held"

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +103,21 @@ def outcome(events: list[Event]) -> tuple[str, str]:
     return ("incomplete", words) if words else ("finished", "")
 
 
-def draw(run: RunFolder, record: RunRecord) -> None:
-    """Draw the figures and the report; that it cannot be done is said, and never fails a run."""
+def draw(run: RunFolder, known: RunRecord) -> None:
+    """Draw the figures and the report; that it cannot be done is said, and never fails a run.
+
+    Args:
+        run: the run folder, with the state in which the run ended.
+        known: what the journal says.
+    """
     from pneumonia_fl.report.build import build_report
 
     problem = None
     try:
+        record = RunRecord.read(run, known)
         _draw_figures(run, record)
-        write_matrix(run, record.events)
-        build_report(run.path, record=RunRecord.read(run, record))
+        matrix = write_matrix(run, record.events)
+        build_report(run.path, record=replace(record, cross_site=matrix))
     except Exception as error:  # a full disk, a file nobody foresaw: the run itself is fine and stays so
         problem = one_line(error)
         log.warning("the report could not be made: %s; `pneumonia-fl report` tries again", problem)

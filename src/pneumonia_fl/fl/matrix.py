@@ -15,16 +15,20 @@ from pneumonia_fl.runs import RunFolder
 SPLIT = "val"
 
 
-def write_matrix(run: RunFolder, events: list[Event]) -> None:
+def write_matrix(run: RunFolder, events: list[Event]) -> dict[str, Any]:
     """Write `cross_site.json`, `cross_site.csv` and `figures/cross_site.png`; nothing when no cell is known.
+
+    Returns:
+        The matrix; empty when no cell is known.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     found = matrix_of(events)
     if not any(found["cells"].values()):
-        return
+        return {}
     keep_matrix(run, found)
+    return found
 
 
 def keep_matrix(run: RunFolder, found: Mapping[str, Any]) -> None:
