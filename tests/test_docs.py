@@ -11,10 +11,10 @@ import typer
 
 from pneumonia_fl.cli.main import app
 from pneumonia_fl.cli.reference import pages
-from pneumonia_fl.config import JobConfig
-from pneumonia_fl.metrics import ScoreHistogram, summarise
-from pneumonia_fl.overrides import flatten
-from pneumonia_fl.series import series
+from pneumonia_fl.config.job import JobConfig
+from pneumonia_fl.config.overrides import flatten
+from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
+from pneumonia_fl.metrics.series import series
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "provisioning/README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -75,9 +75,9 @@ LAYERS = (
 # Where a package may be imported: a folder or a module of ours.
 HOMES = {
     "nvflare": ("fl/",),
-    "kaggle": ("data/kaggle.py",),
-    "kagglesdk": ("data/kaggle.py",),
-    "mlflow": ("fl/mlflow_sink.py", "fl/federation/mlflow_login.py"),
+    "kaggle": ("data/sources/kaggle.py",),
+    "kagglesdk": ("data/sources/kaggle.py",),
+    "mlflow": ("tracking/mlflow_queue.py", "fl/services/mlflow_login.py"),
     "tensorboard": ("fl/", "runs.py"),
     "flask": ("web/",),
     "typer": ("cli/",),
