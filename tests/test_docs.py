@@ -107,5 +107,6 @@ def test_a_page_says_that_this_is_no_medical_device(name: str) -> None:
 
 @each_page
 def test_a_test_that_a_page_names_is_there(page: Path) -> None:
-    for name in re.findall(r"`(?:tests/)?(test_\w+\.py)`", prose(page)):
-        assert (ROOT / "tests" / name).is_file(), f"{page.name} names {name}"
+    for folder, name in re.findall(r"`(tests/(?:\w+/)*)?(test_\w+\.py)`", prose(page)):
+        found = list((ROOT / (folder or "tests")).glob(name if folder else f"**/{name}"))
+        assert found, f"{page.name} names {folder}{name}"

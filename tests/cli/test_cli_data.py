@@ -8,12 +8,13 @@ import pytest
 from typer.testing import CliRunner
 from xrays import content, jpeg, kaggle_files, write_folder
 
+from conftest import ROOT
 from pneumonia_fl.cli.commands.data import app
 from pneumonia_fl.cli.views.progress_bars import amount, progress_bars
 from pneumonia_fl.data.manifest import read_manifest
 from pneumonia_fl.errors import ConfigError, DataError, PneumoniaFLError
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "prepare_data.py"
+SCRIPT = ROOT / "scripts" / "prepare_data.py"
 
 
 def data(*words: object) -> tuple[int, str]:

@@ -11,6 +11,7 @@ import pytest
 from test_checkpoint import Bomb
 from xrays import ListSource, jpeg, kaggle_files, prepare_small, write_folder, write_zip
 
+from conftest import SHARED_DATA
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Item
 from pneumonia_fl.data.sources.kermany_layout import (
@@ -25,7 +26,7 @@ from pneumonia_fl.data.sources.registry import load_split, open_source
 from pneumonia_fl.errors import ConfigError, DataError, StorageError
 
 SPEC = Preprocess(size=16)
-PUBLIC = Path(__file__).parents[2] / "shared" / "data"
+PUBLIC = SHARED_DATA
 
 
 @pytest.mark.parametrize(

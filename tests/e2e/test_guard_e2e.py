@@ -8,7 +8,6 @@ import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from intruders import (
@@ -24,6 +23,7 @@ from intruders import (
 )
 from refusals import Audit, audit_from_now, nobody_harmed, say
 
+from conftest import ROOT
 from federation import MEMBER, SERVER, SITES, Federation
 
 pytestmark = pytest.mark.e2e
@@ -113,7 +113,7 @@ def test_a_member_with_many_connections_keeps_nobody_out(federation: Federation)
     words = [federation.kit(MEMBER), f"localhost:{federation.port}", 120]
     command = [sys.executable, "-c", CONNECTIONS, *map(str, words)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=Path(__file__).parent, text=True, **pipes) as crowd:
+    with subprocess.Popen(command, cwd=ROOT / "tests/support", text=True, **pipes) as crowd:
         assert crowd.stdout is not None
         assert crowd.stdout.readline() == "opened\n"
         audit.tells(f"[U:{MEMBER}][A:connection]refused: has 20 connections already")

@@ -106,7 +106,7 @@ def test_only_one_module_reads_yaml() -> None:
         )
         or (isinstance(node, ast.ImportFrom) and node.module == "yaml")
     }
-    assert found == {"yaml_files.py"}
+    assert found == {"inputs/yaml_files.py"}
 
 
 DEEP = "[" * 100_000 + "]" * 100_000

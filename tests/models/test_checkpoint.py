@@ -192,7 +192,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 28
         (b'{"message": "Not Found"}', "JSON, perhaps the error"),
         (b"Entry not found", "text"),
         (b"", "empty; download or copy it again"),
-        (gzip.compress(bytes(100)), "packed .gzip.; unpack it first"),
+        (gzip.compress(bytes(100), mtime=0), "packed .gzip.; unpack it first"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
         (jpeg(1), "a JPEG image"),
     ],

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import pneumonia_fl
 from conftest import ROOT
 from pneumonia_fl.config.sections import MODEL_NAMES
 from pneumonia_fl.errors import ConfigError, FetchError
@@ -121,10 +122,12 @@ def test_a_network_is_added_in_the_way_of_the_page(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
     line, module, own_line = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     package = shutil.copytree(
-        Path(models.__file__).parent, tmp_path / "pneumonia_fl", ignore=shutil.ignore_patterns("__pycache__")
+        Path(pneumonia_fl.__file__).parent,
+        tmp_path / "pneumonia_fl",
+        ignore=shutil.ignore_patterns("__pycache__"),
     )
-    (package / "tiny.py").write_text(module)
-    table = package / "networks.py"
+    (package / "models/tiny.py").write_text(module)
+    table = package / "config/networks.py"
     table.write_text(table.read_text().replace("NETWORKS = {\n", f"NETWORKS = {{\n{line}{own_line}"))
     code = (
         "import sys\n"

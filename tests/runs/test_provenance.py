@@ -26,9 +26,8 @@ def repository(folder: Path, *add: str) -> str:
 
 def revision_of(package: Path, **environment: str) -> str:
     """What a copy of the package in another place says."""
-    package.mkdir(parents=True, exist_ok=True)
-    for file in Path(pneumonia_fl.__file__).parent.glob("*.py"):
-        shutil.copy(file, package)
+    source = Path(pneumonia_fl.__file__).parent
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(package.parent), **environment}
     done = subprocess.run([sys.executable, "-c", SAY], env=env, capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import pneumonia_fl
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.inputs.names import did_you_mean
 from pneumonia_fl.inputs.paths import expanded, missing
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(pneumonia_fl.__file__).resolve().parent
 
 
 def jobs_folder() -> Path:

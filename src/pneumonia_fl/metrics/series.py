@@ -3,10 +3,13 @@
 With `tracking_aliases: true` each series is also written under its earlier names, so that charts of older runs go on.
 """
 
+from pneumonia_fl.metrics.binary import NAMES, Metrics
 from pneumonia_fl.runs.folder import GLOBAL
 
 ROUND_TRAIN_LOSS = "round_train_loss"
 """Mean training loss of a round; `train_loss` is that of single steps."""
+OWN = "personal_"
+"""Before the names of the series of a site's own model."""
 ALIVE = "alive"
 """No series: the tag of a point by which a site that keeps its series at home says that it is at work."""
 CROSS_SITE_PREFIX = "cross_site/"
@@ -34,3 +37,22 @@ def aliases(tag: str, origin: str) -> tuple[str, ...]:
         return (*common, *SITE_ALIASES.get(tag, ()))
     ours = (f"{GLOBAL}/{tag}",) if tag.startswith("validation_") else ()
     return (*common, *GLOBAL_ALIASES.get(tag, ()), *ours)
+
+
+def series(metrics: Metrics) -> dict[str, float]:
+    """Validation metrics as tags and values for TensorBoard and MLflow.
+
+    Counts are no series, and a metric that one class alone cannot have is left out.
+    """
+    values = {name: getattr(metrics, name) for name in NAMES}
+    return {_tag(name): float(value) for name, value in values.items() if value is not None}
+
+
+def is_site_tag(tag: object) -> bool:
+    """Whether a site may publish a series of this name."""
+    known = {"train_loss", ROUND_TRAIN_LOSS, *map(_tag, NAMES)}
+    return isinstance(tag, str) and tag.removeprefix(OWN) in known
+
+
+def _tag(metric: str) -> str:
+    return "validation_auc" if metric == "auroc" else f"validation_{metric}"

@@ -16,12 +16,11 @@ from typing import Any
 from pneumonia_fl.config.job import JobConfig, parse
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.files import inner_folder
-from pneumonia_fl.fl.protocol.messages import lacking
 from pneumonia_fl.metrics.binary import ScoreHistogram
 from pneumonia_fl.models.checkpoint import DataSummary
 from pneumonia_fl.results.collect import collect, gather_models, save_models, summary_of_sites
 from pneumonia_fl.results.cross_site_files import write_matrix
-from pneumonia_fl.runs.folder import RunFolder, start_run
+from pneumonia_fl.runs.folder import RunFolder, lacking, start_run
 from pneumonia_fl.runs.journal import Event
 from pneumonia_fl.runs.record import RunRecord
 from pneumonia_fl.tracking.mlflow_queue import one_line

@@ -16,7 +16,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +255,9 @@ def _remove_run(path: Path) -> None:
         raise OutputError(f"{path} is not a run folder, so --force does not remove it; choose another --out")
     refuse_in_use(path)
     shutil.rmtree(path)
+
+
+def lacking(missing: Sequence[str], why: Mapping[str, str], reason: str) -> str:
+    """What a job that came through its rounds did without, each site with its reason; "" when nothing."""
+    named = ", ".join(f"{site} ({why[site]})" if why.get(site) else site for site in missing)
+    return "; ".join(filter(None, (named and f"never contributed: {named}", reason)))

@@ -3,9 +3,10 @@
 import subprocess
 from pathlib import Path
 
+import pneumonia_fl
 from pneumonia_fl.config.environment import named_environment
 
-_HERE = Path(__file__).resolve()
+_HERE = Path(pneumonia_fl.__file__).resolve()
 TREE_DEPTH = 2
 """Folders between the package and the top of its own source tree: `src/pneumonia_fl`."""
 

@@ -10,8 +10,9 @@ import nvflare
 import pytest
 
 import pneumonia_fl
+from conftest import ROOT
 
-PAGE = Path(__file__).parents[1] / "docs" / "troubleshooting.md"
+PAGE = ROOT / "docs" / "troubleshooting.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 KEYS = [match[2] for match in re.finditer(r"^### (`+)(.+)\1$", TEXT, flags=re.M)]
 ENOUGH = 30

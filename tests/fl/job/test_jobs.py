@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from xrays import content
 
-from conftest import pneumonia_fl, read_json
+from conftest import ROOT, pneumonia_fl, read_json
 from pneumonia_fl.cli.main import main
 from pneumonia_fl.config.job import JobConfig, SiteSettings, load_job, parse, parse_words
 from pneumonia_fl.config.job_files import find_job, job_names, jobs_folder
@@ -20,7 +20,6 @@ from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.job.recipe import export_job
 from pneumonia_fl.models.registry import build_model, count_parameters
 
-ROOT = Path(__file__).parents[1]
 JOBS = [name for name in job_names() if name != "swarm"]
 """Those that run on real sites."""
 SIZE = "preprocess.size=64"

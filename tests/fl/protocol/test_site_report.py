@@ -9,7 +9,6 @@ import pytest
 from site_reports import HISTOGRAM, TRAINING, data, personal, report
 
 from pneumonia_fl.errors import AnswerError
-from pneumonia_fl.fl.protocol.messages import is_site_tag
 from pneumonia_fl.fl.protocol.site_report import (
     MAX_SIZE,
     Expected,
@@ -20,7 +19,7 @@ from pneumonia_fl.fl.protocol.site_report import (
     parse_report,
 )
 from pneumonia_fl.metrics.binary import BINS, Metrics, ScoreHistogram, summarise
-from pneumonia_fl.metrics.series import series
+from pneumonia_fl.metrics.series import is_site_tag, series
 
 
 def parsed(raw: Any, **expected: Any) -> SiteReport:

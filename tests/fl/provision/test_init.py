@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from conftest import ROOT
 from pneumonia_fl.cli.main import app
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.provision.project_file.project import load_project
@@ -46,7 +47,7 @@ def test_return_takes_the_default_and_a_wrong_answer_is_asked_for_again(tmp_path
 
 def test_without_questions_the_defaults_are_those_of_the_shipped_project(tmp_path: Path) -> None:
     init(tmp_path / "p.yml", "--yes")
-    made, shipped = load_project(tmp_path / "p.yml"), load_project(Path(__file__).parents[1] / "project.yml")
+    made, shipped = load_project(tmp_path / "p.yml"), load_project(ROOT / "project.yml")
     assert made.values["builders"] == shipped.values["builders"]
     assert (made.name, made.port, made.hosts[0]) == (shipped.name, shipped.port, shipped.hosts[0])
     assert [one.name for one in made.of_type("client")] == [one.name for one in shipped.of_type("client")]

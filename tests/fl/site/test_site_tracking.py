@@ -11,10 +11,9 @@ from pneumonia_fl.config.environment import SITE_TRACKING_VARIABLE, SiteTracking
 from pneumonia_fl.config.job import parse
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.kit.startup_kit import LocalSettings
-from pneumonia_fl.fl.protocol.messages import is_site_tag
 from pneumonia_fl.fl.site import site_tracking as tracking
 from pneumonia_fl.fl.state.site_state import SiteState
-from pneumonia_fl.metrics.series import ALIVE
+from pneumonia_fl.metrics.series import ALIVE, is_site_tag
 from pneumonia_fl.runs.folder import GLOBAL, MLFLOW_STATUS
 from pneumonia_fl.runs.mlflow_files import read_status, sqlite_uri
 

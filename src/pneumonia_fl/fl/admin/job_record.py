@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from pneumonia_fl.errors import RefusedError
-from pneumonia_fl.fl.protocol.messages import ABORT_KEY, RESULT_KEY, lacking, properties
+from pneumonia_fl.fl.protocol.messages import ABORT_KEY, RESULT_KEY, properties
 from pneumonia_fl.inputs.text import printable_values
+from pneumonia_fl.runs.folder import lacking
 
 ABORTING, ABORTED = "aborting", "aborted"
 WORDS = {

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pneumonia_fl.fl.admin.job_record import age
+from pneumonia_fl.fl.protocol.messages import SETTLING_PHASE
 
 Snapshot = Mapping[str, Any]
 
-VALIDATE, SETTLING = "validate", "settle"
+VALIDATE = "validate"
 
 
 def position(snapshot: Snapshot) -> str:
@@ -19,7 +20,7 @@ def position(snapshot: Snapshot) -> str:
     if snapshot.get("task") == VALIDATE:
         return "evaluating the final model" if snapshot["rounds"] else "evaluating"
     words = f"round {min(snapshot['round'] + 1, snapshot['rounds'])}/{snapshot['rounds']}"
-    return f"{words}: batch norm's statistics" if snapshot.get("task") == SETTLING else words
+    return f"{words}: batch norm's statistics" if snapshot.get("task") == SETTLING_PHASE else words
 
 
 def quality(snapshot: Snapshot) -> str:
@@ -31,7 +32,7 @@ def quality(snapshot: Snapshot) -> str:
 def seconds_left(snapshot: Snapshot) -> float | None:
     """How long the rounds will still take, by the mean of those that are done; None before the first is."""
     # A round whose average is being settled has trained.
-    trained = snapshot["round"] + (snapshot.get("task") == SETTLING)
+    trained = snapshot["round"] + (snapshot.get("task") == SETTLING_PHASE)
     done = trained - snapshot.get("start_round", 0)
     if done < 1 or snapshot["state"] != "running" or snapshot.get("task") == VALIDATE:
         return None

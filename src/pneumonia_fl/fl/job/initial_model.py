@@ -1,7 +1,7 @@
 """Going on from a saved model: finding it, and making sure that the job trains the network that it is.
 
 A path stays on the machine where it was written. The job has the model's name and the hash of its weights, and the
-weights travel beside it (`fl/protocol/carried_models.py`). Calibration and threshold are not taken over: they are fitted anew.
+weights travel beside it (`fl/protocol/carried_models.py`). Calibration and threshold are fitted again, not taken over.
 """
 
 import re

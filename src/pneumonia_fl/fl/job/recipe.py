@@ -20,6 +20,7 @@ from nvflare.recipe import set_recipe_meta
 from nvflare.recipe.spec import Recipe
 from safetensors.torch import load
 
+import pneumonia_fl
 from pneumonia_fl import __version__
 from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.job_files import jobs_folder
@@ -177,7 +178,7 @@ def recipe_for(
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         shutil.copy(jobs_folder() / TRAINING_SCRIPT, folder)
         if form == "shipped":
-            own = Path(__file__).parents[1]
+            own = Path(pneumonia_fl.__file__).parent
             shutil.copytree(own, Path(SHIPPED_CODE) / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
         if job.algorithm.name == "swarm":
             yield _swarm(job, sites, form, weights)

@@ -1,7 +1,7 @@
-"""What the configuration of a job without code is, to the letter: made from its settings, so that it can be compared.
+"""Make the configuration of a job without code from its settings, to the letter, so that it can be compared.
 
-A job that a strict server or site takes *is* what `fl/job/recipe.py` makes. So its settings are read out of it, checked as a
-job file's are, and the configuration is made from them once more; whatever differs is refused, whether anybody has
+A job that a strict server or site takes *is* what `fl/job/recipe.py` makes. So its settings are read out of it, checked
+as a job file's are, and the configuration is made from them once more; whatever differs is refused, whether anybody has
 thought of it as harmful or not. Written without NVFlare's recipe, which would need PyTorch in a parent process.
 """
 

@@ -1,4 +1,4 @@
-"""Taking models into a job, and out of it again at the server; what may travel says `fl/protocol/carried_weights.py`."""
+"""Pack models into a job and read them again at the server; `carried_weights.py` says what may travel."""
 
 import hashlib
 import json

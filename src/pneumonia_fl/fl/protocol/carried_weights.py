@@ -1,7 +1,7 @@
 """Models that travel with a job: weights as safetensors in the server's half, whose SHA-256 the configuration names.
 
-Data, not code: nothing reads them but `fl/protocol/carried_models.py`, which compares them with the network before it uses a number.
-Here stands what a parent process, which has no PyTorch, must know of them.
+Data, not code: only `carried_models.py` reads them, and compares them with the network before it uses a number.
+This module holds what a parent process, which has no PyTorch, must know of them.
 """
 
 import hashlib

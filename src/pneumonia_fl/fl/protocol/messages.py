@@ -1,11 +1,8 @@
 """The words that server and sites share beyond NVFlare's own."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-from pneumonia_fl.metrics.binary import NAMES
-from pneumonia_fl.metrics.series import ROUND_TRAIN_LOSS, tag_of
 
 SITE_REPORT = "pneumonia_fl.site_report"
 """Key in a site's `FLModel.meta`: what it reports, {"histogram": …, "training": …, "data": …, "personal": …,
@@ -37,14 +34,14 @@ OPTED_OUT = "takes no part in evaluations"
 SETTLING = "pneumonia_fl.settling"
 """Key in the server's `FLModel.meta`: a new average; the answer is batch norm's statistics with it, no more."""
 
+SETTLING_PHASE = "settle"
+"""Word for the phase of a round in which the sites measure batch norm's statistics."""
+
 SUBMIT_MODEL_TASK = "submit_model"
 """Task in which a site sends its best local model; NVFlare's client API calls it so."""
 
 VALIDATE_TASK = "validate"
 """Task in which a site only evaluates; NVFlare's client API calls it so."""
-
-OWN = "personal_"
-"""Before the names of the series of a site's own model."""
 
 SITE_ERROR = "pneumonia-fl site error:"
 """Marks the one line in a site's log that says why it stopped."""
@@ -68,18 +65,6 @@ def properties(meta: Mapping[str, Any]) -> dict[str, Any]:
     custom = meta.get("custom_props")
     ours = custom.get(ABOUT_KEY) if isinstance(custom, Mapping) else None
     return dict(ours) if isinstance(ours, Mapping) else {}
-
-
-def lacking(missing: Sequence[str], why: Mapping[str, str], reason: str) -> str:
-    """What a job that came through its rounds did without, each site with its reason; "" when nothing."""
-    named = ", ".join(f"{site} ({why[site]})" if why.get(site) else site for site in missing)
-    return "; ".join(filter(None, (named and f"never contributed: {named}", reason)))
-
-
-def is_site_tag(tag: object) -> bool:
-    """Whether a site may publish a series of this name."""
-    known = {"train_loss", ROUND_TRAIN_LOSS, *map(tag_of, NAMES)}
-    return isinstance(tag, str) and tag.removeprefix(OWN) in known
 
 
 def without_paths(text: str) -> str:

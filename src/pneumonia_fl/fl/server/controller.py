@@ -24,10 +24,11 @@ from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.algorithms.weighted_average import weighted_average
 from pneumonia_fl.fl.guard.job_door import Door
-from pneumonia_fl.fl.protocol.messages import FIRST_JOB, SITE_STEPS, STATS_GROUP, VALIDATE_TASK, lacking
+from pneumonia_fl.fl.protocol.messages import FIRST_JOB, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
 from pneumonia_fl.fl.server.cross_site_evaluation import CrossSiteFedAvg
 from pneumonia_fl.fl.server.early_stopping import Patience
 from pneumonia_fl.fl.server.round_tracker import RoundBook
+from pneumonia_fl.runs.folder import lacking
 from pneumonia_fl.runs.journal import Journal
 from pneumonia_fl.runs.provenance import code_origin
 

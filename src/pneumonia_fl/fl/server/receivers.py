@@ -20,10 +20,10 @@ from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 from pneumonia_fl.config.environment import tracking_uri
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.kit.startup_kit import read_settings
-from pneumonia_fl.fl.protocol.messages import is_site_tag, properties
+from pneumonia_fl.fl.protocol.messages import properties
 from pneumonia_fl.fl.protocol.site_report import MAX_VALUE
 from pneumonia_fl.fl.state.job_state import JobState
-from pneumonia_fl.metrics.series import CROSS_SITE_PREFIX, aliases
+from pneumonia_fl.metrics.series import CROSS_SITE_PREFIX, aliases, is_site_tag
 from pneumonia_fl.results.finalize import finish_on_server
 from pneumonia_fl.runs.folder import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB, MLFLOW_STATUS, TB_EVENTS, events_of
 from pneumonia_fl.runs.journal import Journal

@@ -26,7 +26,6 @@ from pneumonia_fl.fl.algorithms.registry import site_algorithm
 from pneumonia_fl.fl.protocol.messages import (
     CROSS_SITE,
     FIRST_JOB,
-    OWN,
     PASSED_ON,
     SETTLING,
     SITE_ERROR,
@@ -40,7 +39,7 @@ from pneumonia_fl.fl.site.site_data import check_size, own_root
 from pneumonia_fl.fl.site.site_tracking import SeriesWriter, series_writers
 from pneumonia_fl.fl.state.site_state import SiteState
 from pneumonia_fl.metrics.binary import Metrics, ScoreHistogram, summarise
-from pneumonia_fl.metrics.series import ROUND_TRAIN_LOSS, series
+from pneumonia_fl.metrics.series import OWN, ROUND_TRAIN_LOSS, series
 from pneumonia_fl.models.card import model_card
 from pneumonia_fl.models.checkpoint import DataSummary, ModelCard, load_into
 from pneumonia_fl.models.registry import build_model
