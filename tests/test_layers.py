@@ -43,7 +43,7 @@ HOMES = {
     "nvflare": ("fl/",),
     "kaggle": ("data/sources/kaggle.py",),
     "kagglesdk": ("data/sources/kaggle.py",),
-    "mlflow": ("fl/", "tracking/", "runs/folder.py", "results/"),
+    "mlflow": ("tracking/mlflow_queue.py", "fl/services/mlflow_login.py"),
     "tensorboard": ("fl/", "runs/folder.py"),
     "flask": ("web/",),
     "typer": ("cli/",),

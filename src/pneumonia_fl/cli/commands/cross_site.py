@@ -75,7 +75,7 @@ def cross_site(
 
 def _run(target: str, kit: Path | None, study: str, out: Path | None, quiet: bool) -> RunFolder:
     """The run folder that is named, or a job's result, which is downloaded unless it is there."""
-    if (Path(target) / "run.json").is_file():
+    if RunFolder(Path(target)).is_run:
         return RunFolder(Path(target))
     if Path(target).exists():
         raise RunError(f"{target} is not a run folder; `pneumonia-fl runs` lists the runs")
@@ -89,7 +89,7 @@ def _run(target: str, kit: Path | None, study: str, out: Path | None, quiet: boo
     with JobView(quiet=quiet) as view, login(chosen_kit(kit, acts=True), study) as admin:
         job = admin.job(admin.find(target))
         place = RunFolder(out or run_path(Path("runs"), job))
-        if place.state_file.is_file() and place.state().get("job_id") == job.id:
+        if place.is_run and place.state().get("job_id") == job.id:
             return place
         return download(admin, job.id, place.path, progress=view.progress)
 

@@ -104,7 +104,7 @@ def without_spaces(folder: Path) -> Iterator[Path]:
 
 
 def _journal_reader(run: RunFolder, job: str) -> JournalReader:
-    return JournalReader(run.workspace / job / "server" / "simulate_job" / JOURNAL_NAME)
+    return JournalReader(run.server_of(job) / JOURNAL_NAME)
 
 
 def _command(
