@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from pneumonia_fl import INTENDED_USE
 from pneumonia_fl.assessment import assess
 from pneumonia_fl.calibration import calibrate
-from pneumonia_fl.checkpoint import INTENDED_USE, LIMITATIONS
+from pneumonia_fl.checkpoint import LIMITATIONS
 from pneumonia_fl.comparison import VERSION, summarise_comparison
 from pneumonia_fl.config import JobConfig
 from pneumonia_fl.crosssite import matrix

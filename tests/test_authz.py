@@ -7,7 +7,8 @@ import pytest
 from nvflare.fuel.sec.authz import AuthzContext, Person
 
 from conftest import pneumonia_fl
-from pneumonia_fl.fl.authz import ACTIONS, ROLES, authorizer, read_rights
+from pneumonia_fl.fl.authz import ACTIONS, authorizer, read_rights
+from pneumonia_fl.fl.certificates import ROLES
 from pneumonia_fl.fl.kits import open_kit
 from pneumonia_fl.fl.provision.policy import apply_policy
 from pneumonia_fl.fl.provision.shipped import POLICIES

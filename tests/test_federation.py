@@ -22,11 +22,12 @@ from federation import LEAD, LEAD_IT, SERVER, SITES, Federation, free_port, prov
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.federation.participant import find_participants
 from pneumonia_fl.fl.federation.registered import lead_it_kit
-from pneumonia_fl.fl.federation.startup import last_error, read_startup
+from pneumonia_fl.fl.federation.startup import read_startup
 from pneumonia_fl.fl.federation.status import running_jobs
 from pneumonia_fl.fl.kit_processes import mark_of
 from pneumonia_fl.fl.kits import find_kits, open_kit
 from pneumonia_fl.fl.modes import mend
+from pneumonia_fl.fl.nvflare_log import last_error
 from pneumonia_fl.fl.processes import RUN_MARK
 from pneumonia_fl.fl.provision.signing import sign
 from pneumonia_fl.fl.provision.state import State
@@ -157,20 +158,30 @@ def test_a_kit_whose_signature_was_taken_away_is_refused(stopped: Federation) ->
 
 def test_an_expired_certificate_is_refused_with_its_cure(stopped: Federation) -> None:
     startup = stopped.kit(SITE) / "startup"
-    (startup / "client.crt").write_bytes(expired_certificate(SITE))
-    sign(startup, State(next(stopped.kits.rglob("cert.json"))).root_key)
+    state = State(next(stopped.kits.rglob("cert.json")))
+    (startup / "client.crt").write_bytes(expired_certificate(SITE, state))
+    sign(startup, state.root_key)
     line = refusal(stopped)
-    assert "client.crt has expired on 2020-01-31" in line
+    assert f"error: the certificate of {SITE} expired on 2020-01-31" in line
     assert f"pneumonia-fl provision --renew {SITE}" in line
 
 
-def expired_certificate(name: str) -> bytes:
+def test_the_certificate_of_another_kit_is_refused(stopped: Federation) -> None:
+    startup = stopped.kit(SITE) / "startup"
+    shutil.copy(stopped.kit(SITES[1]) / "startup/client.crt", startup)
+    sign(startup, State(next(stopped.kits.rglob("cert.json"))).root_key)
+    assert f"client.crt is of {SITES[1]!r}, but the kit is of {SITE!r}" in refusal(stopped)
+
+
+def expired_certificate(name: str, state: State) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     start = datetime(2020, 1, 1, tzinfo=UTC)
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).serial_number(1)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(state.root.subject).serial_number(1)
     builder = builder.not_valid_before(start).not_valid_after(start + timedelta(days=30))
-    return builder.public_key(key.public_key()).sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    return (
+        builder.public_key(key.public_key()).sign(state.root_key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    )
 
 
 @pytest.mark.parametrize("command", ["up", "down", "status", "doctor"])

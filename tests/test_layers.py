@@ -128,7 +128,7 @@ def own_areas(tree: ast.AST) -> set[str]:
     """Areas of this package that a module imports; names from `pneumonia_fl` itself count as __init__."""
     dotted = {tuple(name.split(".")) for name in imports_of(tree) if name.split(".")[0] == "pneumonia_fl"}
     areas = {parts[1] for parts in dotted if len(parts) > 1}
-    exported = {"__version__", "DISCLAIMER"}
+    exported = {"__version__", "DISCLAIMER", "INTENDED_USE"}
     return {"__init__" if area in exported else area for area in areas}
 
 

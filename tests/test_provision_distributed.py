@@ -17,10 +17,11 @@ import pytest
 
 from conftest import pneumonia_fl
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.fl.certificates import key_made_at_owner
 from pneumonia_fl.fl.doctor.files import signature
 from pneumonia_fl.fl.kits import open_kit
 from pneumonia_fl.fl.provision.distributed import approve
-from pneumonia_fl.fl.provision.signing import is_signed, key_made_at_owner, verify
+from pneumonia_fl.fl.provision.signing import is_signed, verify
 from provisioning import SERVER, Kits
 
 SITE = "africa-hospital"

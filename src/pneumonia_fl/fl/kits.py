@@ -109,6 +109,11 @@ class Kit:
         """The participant's private key."""
         return self.certificate.with_suffix(".key")
 
+    def local_file(self, name: str) -> Path:
+        """The owner's file in `local/`, else the one that came with the kit."""
+        own = self.local / name
+        return own if own.is_file() else own.with_name(f"{name}.default")
+
     def settings(self) -> LocalSettings:
         """What `local/pneumonia_fl.yml` says; the defaults when there is none."""
         return read_settings(self.local)

@@ -38,6 +38,9 @@ OPTED_OUT = "takes no part in evaluations"
 SETTLING = "pneumonia_fl.settling"
 """Key in the server's `FLModel.meta`: a new average; the answer is batch norm's statistics with it, no more."""
 
+SETTLING_PHASE = "settle"
+"""The `task` in the controller's snapshot while sites measure a new average's statistics."""
+
 SUBMIT_MODEL_TASK = "submit_model"
 """Task in which a site sends its best local model; NVFlare's client API calls it so."""
 

@@ -9,10 +9,9 @@ from typing import Any
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 from pneumonia_fl.errors import AnswerError
-from pneumonia_fl.fl.admin.progress import SETTLING as PHASE
 from pneumonia_fl.fl.aggregator import weighted_average
 from pneumonia_fl.fl.answers import CheckingFedAvg
-from pneumonia_fl.fl.messages import SETTLING, VALIDATE_TASK
+from pneumonia_fl.fl.messages import SETTLING, SETTLING_PHASE, VALIDATE_TASK
 from pneumonia_fl.fl.updates import arrays_problem, in_kind
 from pneumonia_fl.settling import running_statistics
 
@@ -55,7 +54,7 @@ class SettlingFedAvg(CheckingFedAvg):
 
         data = FLModel(params=parameters, params_type=ParamsType.FULL, meta={SETTLING: True})
         # Who did not train in this round is busy, or gone: nobody waits for it a second time.
-        absent = self.ask(VALIDATE_TASK, data, take, self.book.accepted, PHASE)
+        absent = self.ask(VALIDATE_TASK, data, take, self.book.accepted, SETTLING_PHASE)
         for site, reason in {} if self.abort_signal.triggered else absent.items():
             self.note_fault(site, "late", reason)
         return found.copy()

@@ -13,15 +13,15 @@ from pneumonia_fl.fl.provision.shipped import POLICIES, policy_folder, provision
 
 def guards(kit: Kit) -> Iterator[Finding]:
     """Name everything that is missing; one finding when nothing is."""
-    found = list(missing(kit))
+    found = list(_missing(kit))
     policy = policy_in_force(kit.local) or "strict"
     cure = f"ask the Lead IT for a new local/: `pneumonia-fl provision --policy {kit.name}={policy}`"
-    yield from (Finding("fail", f"{what}; {cure}") for what in found)
+    yield from (Finding("fail", f"{kit.name} is not guarded: {what}; {cure}") for what in found)
     if not found:
         yield Finding("ok", "messages, jobs, commands and the audit log are guarded")
 
 
-def missing(kit: Kit) -> Iterator[str]:
+def _missing(kit: Kit) -> Iterator[str]:
     """What this version puts into a server's or site's `local/` and is not there, in words.
 
     Raises:

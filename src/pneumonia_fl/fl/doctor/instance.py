@@ -8,20 +8,15 @@ from pathlib import Path
 import psutil
 
 from pneumonia_fl.findings import Finding
-from pneumonia_fl.fl.kit_processes import KitProcess, kit_processes, main_of, processes_of
+from pneumonia_fl.fl.kit_processes import LOOP_FILE, KitProcess, kit_processes, main_of, processes_of
 from pneumonia_fl.fl.kits import Kit
-
-DAEMON_PID = "daemon_pid.fl"
-"""Written by startup/start.sh: the process that keeps NVFlare running."""
 
 
 def instance(kit: Kit) -> Iterator[Finding]:
     """Judge what `daemon_pid.fl` and the machine's processes say about this kit."""
     if kit.kind == "admin":
         return
-    for other in elsewhere(kit):
-        what = f"{kit.name} runs already from {other.home}, process {other.process.pid}"
-        yield Finding("fail", f"{what}; stop it: it may run once only")
+    yield from (Finding("fail", refusal) for refusal in twice(kit))
     if main := main_of(kit):
         yield Finding("ok", f"it runs from this kit, process {main.pid}; start.sh starts no second one")
         yield from _moved(kit)
@@ -30,7 +25,14 @@ def instance(kit: Kit) -> Iterator[Finding]:
     yield Finding("ok", "it does not run from this kit")
 
 
-def elsewhere(kit: Kit) -> list[KitProcess]:
+def twice(kit: Kit) -> Iterator[str]:
+    """Say of each other folder from which the same identity runs that this must end first."""
+    for other in _elsewhere(kit):
+        what = f"{kit.name} runs already from {other.home}, process {other.process.pid}"
+        yield f"{what}; it may run once only, end it first: pneumonia-fl down {shlex.quote(str(other.home))}"
+
+
+def _elsewhere(kit: Kit) -> list[KitProcess]:
     """The same identity in other folders, one process each: the server would take turns between them."""
     folder = kit.folder.resolve()
     found = {
@@ -70,7 +72,7 @@ def _left_over(kit: Kit) -> list[Finding]:
 
 
 def _pid_file(kit: Kit) -> Iterator[Finding]:
-    file = kit.folder / DAEMON_PID
+    file = kit.folder / LOOP_FILE
     if not file.is_file():
         return
     text = file.read_text(encoding="utf-8", errors="replace").strip()

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pneumonia_fl.errors import KitError
@@ -39,17 +38,12 @@ def _may(granted: Any, right: str) -> bool:
 
 
 def local_file(kit: Kit, name: str) -> dict[str, Any]:
-    """The owner's file, else the one that came with the kit.
+    """Read a file of `local/`: the owner's, else the one that came with the kit.
 
     Raises:
         KitError: neither is there, or it is broken.
     """
-    file = kit.local / name
-    file = file if file.is_file() else file.with_name(f"{name}.default")
-    return _read(file)
-
-
-def _read(file: Path) -> dict[str, Any]:
+    file = kit.local_file(name)
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

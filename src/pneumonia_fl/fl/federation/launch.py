@@ -24,6 +24,7 @@ from pneumonia_fl.fl.kit_processes import mark_of
 from pneumonia_fl.fl.kits import kit_python
 from pneumonia_fl.fl.processes import RUN_MARK, end_all
 from pneumonia_fl.fl.proxy import with_loopback
+from pneumonia_fl.paths import LINKS, without_spaces
 
 RECORD = ".pneumonia_fl_up.json"
 """What `up` leaves in a kit for `down`: the folder with links, when the kit's path holds a space."""
@@ -108,20 +109,15 @@ def _start(participant: Participant, values: dict[str, str]) -> None:
 
 
 def _reachable(participant: Participant, name: str, folder: Path) -> Path:
-    """A path to `folder` without spaces, which NVFlare's scripts and command lines do not quote.
+    """A path to `folder` without spaces, which NVFlare's scripts and command lines do not quote."""
+    return without_spaces(folder, name, lambda: _link_folder(participant) or _new_link_folder(participant))
 
-    A link in a temporary folder, since it must live as long as the processes; `end` removes it.
-    """
-    if not any(character.isspace() for character in str(folder)):
-        return folder
-    home = _link_folder(participant)
-    if home is None:
-        home = Path(tempfile.mkdtemp(prefix="pneumonia-fl-"))
-        (participant.kit.folder / RECORD).write_text(json.dumps({"links": str(home)}), encoding="utf-8")
-    link = home / name
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder, target_is_directory=True)
-    return link
+
+def _new_link_folder(participant: Participant) -> Path:
+    """Make a temporary folder for links, since they must live as long as the processes; `end` removes it."""
+    home = Path(tempfile.mkdtemp(prefix=LINKS))
+    (participant.kit.folder / RECORD).write_text(json.dumps({"links": str(home)}), encoding="utf-8")
+    return home
 
 
 def _link_folder(participant: Participant) -> Path | None:

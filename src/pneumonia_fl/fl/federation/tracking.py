@@ -15,8 +15,9 @@ from pneumonia_fl.fl.doctor.server import health
 from pneumonia_fl.fl.federation.launch import environment_of
 from pneumonia_fl.fl.federation.mlflow_login import APP, PASSWORD_FILE, USER, make_password
 from pneumonia_fl.fl.federation.participant import Participant
-from pneumonia_fl.fl.federation.startup import last_error, last_words, rotate
+from pneumonia_fl.fl.federation.startup import rotate
 from pneumonia_fl.fl.kits import open_kit
+from pneumonia_fl.fl.nvflare_log import last_error, last_words, read
 
 HOST = "127.0.0.1"
 FOLDER, PORT_FILE, DATABASE = "mlflow", "port", "mlflow.db"
@@ -40,7 +41,7 @@ class Tracking:
         """Why our process has ended; None while it lives."""
         if self.process is None or self.log is None or self.process.poll() is None:
             return None
-        text = self.log.read_text(encoding="utf-8", errors="replace")
+        text = read(self.log)
         return last_error(text) or last_words(text) or "no error in its log"
 
 
@@ -104,8 +105,7 @@ def answers(uri: str) -> bool:
 
 def _remove_half_made(database: Path, log: Path) -> None:
     """Remove a database whose first start was cut off, which would fail every later one; it holds no run yet."""
-    served = log.is_file() and SERVES in log.read_text(encoding="utf-8", errors="replace")
-    if database.is_file() and not served and not _has_runs(database):
+    if database.is_file() and SERVES not in read(log) and not _has_runs(database):
         for path in database.parent.glob(f"{DATABASE}*"):
             path.unlink()
 

@@ -18,12 +18,12 @@ import yaml
 from nvflare.tool.cert.fingerprint import cert_fingerprint_sha256
 
 from pneumonia_fl.errors import ConfigError, KitError, RefusedError
+from pneumonia_fl.fl.certificates import key_made_at_owner
 from pneumonia_fl.fl.kits import Kit, open_kit
 from pneumonia_fl.fl.provision.finish import finish
 from pneumonia_fl.fl.provision.make import STATE
 from pneumonia_fl.fl.provision.project import Project, load_project
 from pneumonia_fl.fl.provision.shipped import find_wheel, policy_folder
-from pneumonia_fl.fl.provision.signing import key_made_at_owner
 from pneumonia_fl.fl.provision.state import State
 from pneumonia_fl.json_files import MAX_BYTES, parse_json
 from pneumonia_fl.names import site_problem
