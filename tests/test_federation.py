@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from conftest import CLI, pneumonia_fl
 from federation import LEAD, LEAD_IT, SERVER, SITES, Federation, free_port, provision_kits, until
 from pneumonia_fl.errors import KitError
-from pneumonia_fl.fl.federation.participant import find_participants
+from pneumonia_fl.fl.federation.participant import find_services
 from pneumonia_fl.fl.federation.registered import lead_it_kit
 from pneumonia_fl.fl.federation.startup import read_startup
 from pneumonia_fl.fl.federation.status import running_jobs
@@ -254,19 +254,20 @@ def test_down_leaves_processes_of_a_copied_kit_alone(
 def test_ids_of_other_peoples_processes_in_a_kit_are_not_its_own(stopped: Federation) -> None:
     for name in ("daemon_pid.fl", "pid.fl"):
         (stopped.kit(SITE) / name).write_text(f"{os.getpid()}\n")
-    (site,) = find_participants(stopped.kit(SITE))
+    (site,) = find_services(stopped.kit(SITE))
     assert (site.loop(), site.main(), site.running()) == (None, None, False)
+
+
+JOB = "1f0c6a52-0000-4000-8000-000000000000"
 
 
 def test_down_names_jobs_and_owners_and_ends_them_only_when_told(stopped: Federation) -> None:
     server = open_kit(stopped.kit(SERVER))
-    words = ["-n", "1f0c6a52-0000", "nvflare.private.fed.app.server.runner_process"]
+    words = ["-n", JOB, "nvflare.private.fed.app.server.runner_process"]
     code = "import time; time.sleep(600)"
     environment = {**os.environ, RUN_MARK: mark_of(server)}
-    (server.folder / "1f0c6a52-0000").mkdir()
-    (server.folder / "1f0c6a52-0000/meta.json").write_text(
-        json.dumps({"name": "fedavg", "submitter_name": LEAD})
-    )
+    (server.folder / JOB).mkdir()
+    (server.folder / JOB / "meta.json").write_text(json.dumps({"name": "fedavg", "submitter_name": LEAD}))
     with subprocess.Popen([sys.executable, "-c", code, *words], env=environment, cwd=server.folder) as job:
         threading.Thread(target=job.wait, daemon=True).start()
         refused = pneumonia_fl("down", stopped.kits)
@@ -288,7 +289,7 @@ def test_a_job_runs_until_its_server_has_written_down_its_end(
     """`down --drain` would else end the server before it has kept the result of a job whose process is gone."""
     server = stopped.kit(SERVER)
     meta = {"name": "fedavg", "submitter_name": LEAD, "status": "RUNNING"}
-    file = server / "jobs-storage/1f0c6a52-0000/meta"
+    file = server / f"jobs-storage/{JOB}/meta"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(meta))
     assert running_jobs(stopped.kits) == [], "no server runs that could end it"
@@ -325,7 +326,7 @@ def test_the_doctor_looks_at_every_kit_of_a_folder(stopped: Federation, tmp_path
 def test_a_child_that_died_ends_the_wait_with_its_last_words(
     stopped: Federation, printed: str, error: str
 ) -> None:
-    (site,) = find_participants(stopped.kit(SITE))
+    (site,) = find_services(stopped.kit(SITE))
     site.startup_log.write_text(f"WORKSPACE set to /kits/x\n{printed}")
     state = read_startup(site)
     assert state.died
@@ -344,7 +345,7 @@ def test_a_kit_started_by_hand_is_seen_and_ended_its_own_way(stopped: Federation
         subprocess.run(
             ["bash", str(kit / "startup/start.sh")], env={**os.environ, "PATH": path}, stdout=log, check=True
         )
-    (site,) = find_participants(kit)
+    (site,) = find_services(kit)
     loop = until(site.loop, 10, "the restart loop")
     assert "runs already" in pneumonia_fl("up", kit, "--data", stopped.data).stderr
     main = until(site.main, 15, "the site's process")
@@ -364,7 +365,7 @@ REGISTERED = (
 
 
 def test_the_log_tells_registered_from_died(stopped: Federation) -> None:
-    (site,) = find_participants(stopped.kit(SITE))
+    (site,) = find_services(stopped.kit(SITE))
     log = LOG.format(pid=os.getpid())
     site.startup_log.write_text(log)
     waiting = read_startup(site)
@@ -383,7 +384,7 @@ def test_a_site_that_came_too_early_is_started_again(
     stopped: Federation, sleeper: "subprocess.Popen[bytes]"
 ) -> None:
     """NVFlare's server refuses whoever comes between the opening of its port and the end of its start."""
-    (site,) = find_participants(stopped.kit(SITE))
+    (site,) = find_services(stopped.kit(SITE))
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
     refused = LOG.format(pid=gone.pid) + "RuntimeError: Login failed.\n"

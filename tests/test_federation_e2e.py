@@ -29,7 +29,7 @@ from federation import (
 )
 from pneumonia_fl.environment import QUIET, TRACKING_LOGIN
 from pneumonia_fl.fl.executor import SITE_STATE_FOLDER
-from pneumonia_fl.fl.federation.participant import find_participants
+from pneumonia_fl.fl.federation.participant import find_services
 
 pytestmark = pytest.mark.e2e
 SITE = SITES[0]
@@ -107,7 +107,7 @@ def server_knows_all_sites(federation: Federation, seconds: float) -> None:
 
 def kill(federation: Federation, name: str) -> int:
     """Kill a participant's main process as a crash would; return its process id."""
-    (one,) = find_participants(federation.kit(name))
+    (one,) = find_services(federation.kit(name))
     process = one.main()
     assert process is not None
     process.kill()

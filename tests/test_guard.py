@@ -16,7 +16,7 @@ from nvflare.private.fed.client.shell_cmd import ShellCommandProcessor
 from conftest import read_json
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.doctor.guards import guards, missing
-from pneumonia_fl.fl.federation.participant import Participant
+from pneumonia_fl.fl.federation.participant import Service
 from pneumonia_fl.fl.federation.preflight import check
 from pneumonia_fl.fl.guard.listener import owner_of
 from pneumonia_fl.fl.guard.protocol import Role, cell, objection
@@ -212,7 +212,7 @@ def test_a_kit_without_a_guard_is_not_started(gap: str, name: str, kits: Kits) -
     without(kit, *GAPS[gap])
     assert [finding.level for finding in guards(open_kit(kit))] == ["fail"]
     with pytest.raises(KitError, match=f"{name} is not guarded"):
-        check([Participant(open_kit(kit))], say=print)
+        check([Service(open_kit(kit))], say=print)
 
 
 def test_a_new_policy_brings_the_guards_back(kits: Kits) -> None:

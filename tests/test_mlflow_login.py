@@ -22,7 +22,7 @@ from pneumonia_fl.environment import TRACKING_LOGIN
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.federation.launch import end, environment_of
 from pneumonia_fl.fl.federation.mlflow_login import PASSWORD_FILE, USER, create_app, make_password
-from pneumonia_fl.fl.federation.participant import Participant
+from pneumonia_fl.fl.federation.participant import Service
 from pneumonia_fl.fl.federation.tracking import Tracking, answers, start_tracking
 from pneumonia_fl.fl.kits import Kind, Kit
 
@@ -36,11 +36,11 @@ print(json.dumps(native + [(method, rule.rule) for rule in app.url_map.iter_rule
 """Prints all routes that MLflow serves by itself."""
 
 
-def participant(folder: Path, kind: Kind = "server") -> Participant:
+def participant(folder: Path, kind: Kind = "server") -> Service:
     (folder / "startup").mkdir(parents=True)
     file = {"servers": [{"admin_server": SERVER, "name": "p", "service": {"target": f"{SERVER}:1"}}]}
     (folder / "startup" / "fed_server.json").write_text(json.dumps(file))
-    return Participant(Kit(folder, kind, SERVER, "p", SERVER, 1))
+    return Service(Kit(folder, kind, SERVER, "p", SERVER, 1))
 
 
 INSIDE = """
@@ -87,7 +87,7 @@ ELSEWHERE = {
 class Beside:
     """A kit's MLflow that runs."""
 
-    server: Participant
+    server: Service
     tracking: Tracking
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pneumonia_fl.cli.options import Study, Timeout
+from pneumonia_fl.cli.options import Force, Json, Study, Timeout, seconds
 from pneumonia_fl.cli.settings import InitFrom, all_overrides
 from pneumonia_fl.cli.terminal import echo, terminal
 
@@ -60,8 +60,6 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", help="Folder for the run; default: runs/JOB-ID.", show_default=False),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def submit(
@@ -92,10 +90,10 @@ def submit(
 
     changes = all_overrides(overrides, rounds=rounds, min_sites=min_sites, init_from=init_from)
     wanted = Wanted(job, changes, data, ship_code, token)
-    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+    with JobView(quiet=as_json) as view, login(kit, study, acts=True) as admin:
         submitted = send(admin, wanted, view.progress)
         view.on_submitted(submitted)
-        ending = follow(admin, submitted.id, view, _seconds(timeout)) if wait else None
+        ending = follow(admin, submitted.id, view, seconds(timeout)) if wait else None
     _show_submitted(submitted, kit, as_json, ending)
 
 
@@ -108,7 +106,7 @@ def jobs(
     as_json: Json = False,
 ) -> None:
     """List the jobs on the server: whose, how they stand, and why one does not run."""
-    with _login(kit, study) as admin:
+    with login(kit, study) as admin:
         found = [
             job
             for job in admin.jobs()
@@ -140,8 +138,8 @@ def watch(
     from pneumonia_fl.cli.jobview import JobView
     from pneumonia_fl.fl.admin.watch import watch as follow
 
-    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
-        ending = follow(admin, admin.find(job_id), view, _seconds(timeout))
+    with JobView(quiet=as_json) as view, login(kit, study) as admin:
+        ending = follow(admin, admin.find(job_id), view, seconds(timeout))
     if as_json:
         _print_json(ending.as_dict())
     _show_ending(ending, as_json)
@@ -156,7 +154,7 @@ def logs(
     """Print a job's log on the server. A site's log stays at the site: KIT/JOB-ID/log.txt there."""
     from pneumonia_fl.fl.admin.logs import follow_log, read_log
 
-    with _login(kit, study) as admin:
+    with login(kit, study) as admin:
         found = admin.find(job_id)
         parts = follow_log(admin, found) if follow else iter([read_log(admin, found)])
         for part in parts:
@@ -174,7 +172,7 @@ def abort(
     from pneumonia_fl.cli.jobview import JobView
     from pneumonia_fl.fl.admin.watch import abort as end
 
-    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+    with JobView(quiet=as_json) as view, login(kit, study, acts=True) as admin:
         message, job = end(admin, admin.find(job_id), view if wait else None)
     if as_json:
         _print_json({"id": job.id, "status": job.status, "reason": job.reason, "message": message})
@@ -196,7 +194,7 @@ def download(
     from pneumonia_fl.fl.admin.download import download as fetch
     from pneumonia_fl.fl.admin.download import run_path
 
-    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
+    with JobView(quiet=as_json) as view, login(kit, study) as admin:
         job = admin.job(admin.find(job_id))
         run = fetch(admin, job.id, out or run_path(Path("runs"), job), force, view.progress)
     RunView(quiet=as_json).show_result(run, as_json)
@@ -213,7 +211,7 @@ def clone(
     from pneumonia_fl.cli.jobview import JobView
     from pneumonia_fl.fl.admin.submit import clone as send
 
-    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+    with JobView(quiet=as_json) as view, login(kit, study, acts=True) as admin:
         submitted = send(admin, admin.find(job_id), init_from, view.progress)
     _show_submitted(submitted, kit, as_json)
 
@@ -234,7 +232,7 @@ def resume(
     from pneumonia_fl.cli.jobview import JobView
     from pneumonia_fl.fl.admin.submit import resume as send
 
-    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+    with JobView(quiet=as_json) as view, login(kit, study, acts=True) as admin:
         changes = all_overrides(overrides, rounds=rounds, min_sites=min_sites)
         submitted = send(admin, admin.find(job_id), changes, view.progress)
     _show_submitted(submitted, kit, as_json)
@@ -242,7 +240,7 @@ def resume(
 
 def delete(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: Json = False) -> None:
     """Remove a job that has ended, and its result, from the server."""
-    with _login(kit, study, acts=True) as admin:
+    with login(kit, study, acts=True) as admin:
         found = admin.find(job_id)
         admin.delete(found)
     if as_json:
@@ -251,10 +249,11 @@ def delete(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: 
         echo(f"deleted job {found}")
 
 
-def _login(kit: Path | None, study: str, acts: bool = False) -> "AbstractContextManager[Admin]":
-    from pneumonia_fl.fl.admin.session import login
+def login(kit: Path | None, study: str, acts: bool = False) -> "AbstractContextManager[Admin]":
+    """Log in with the kit that is chosen, for as long as the block lasts."""
+    from pneumonia_fl.fl.admin import session
 
-    return login(chosen_kit(kit, acts), study)
+    return session.login(chosen_kit(kit, acts), study)
 
 
 def chosen_kit(kit: Path | None, acts: bool) -> Path:
@@ -264,10 +263,6 @@ def chosen_kit(kit: Path | None, acts: bool) -> Path:
     person = choose_kit(kit, acts)
     echo(identity(person), err=True)
     return person.folder
-
-
-def _seconds(minutes: float | None) -> float | None:
-    return None if minutes is None else 60 * minutes
 
 
 def _print_json(value: Any) -> None:

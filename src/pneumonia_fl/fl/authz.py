@@ -1,6 +1,5 @@
 """Who may do what where: a kit's `authorization.json`, read by NVFlare's own authorizer."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pneumonia_fl.fl.certificates import ROLES, load, organization
 from pneumonia_fl.fl.kits import Kit
 from pneumonia_fl.fl.provision.policy import AUTHORIZATION, policy_in_force
 from pneumonia_fl.fl.provision.shipped import provisioning_folder
+from pneumonia_fl.json_files import read_json
 
 # What a person does, and the commands it takes; a row of the table each.
 ACTIONS = {
@@ -83,7 +83,7 @@ def authorizer(file: Path, org: str) -> FLAuthorizer:
         KitError: NVFlare would not take the file.
     """
     try:
-        return FLAuthorizer(org, json.loads(file.read_text(encoding="utf-8")))
+        return FLAuthorizer(org, read_json(file))
     except (OSError, ValueError, SyntaxError, TypeError, AssertionError) as error:
         cure = "ask the Lead IT for a new local/, which `pneumonia-fl provision --policy NAME=POLICY` makes"
         raise KitError(f"{file}: {error}; {cure}") from None

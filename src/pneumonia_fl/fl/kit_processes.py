@@ -14,6 +14,7 @@ import psutil
 
 from pneumonia_fl.fl.kits import STARTUP_FILES, Kind, Kit
 from pneumonia_fl.fl.processes import RUN_MARK
+from pneumonia_fl.names import JOB_ID
 
 MARK = "kit:"
 LOOP_SCRIPT = "sub_start.sh"
@@ -61,8 +62,8 @@ class KitProcess:
 
 def job_of(words: list[str]) -> str:
     """Return the id of the job for which NVFlare runs a command line, "" for none."""
-    runs = JOB_OPTION in words[:-1] and any(word.startswith("nvflare.private.fed.app.") for word in words)
-    return words[words.index(JOB_OPTION) + 1] if runs else ""
+    named = words[words.index(JOB_OPTION) + 1] if JOB_OPTION in words[:-1] else ""
+    return named if JOB_ID.fullmatch(named) else ""
 
 
 def identity_of(kit: Kit) -> str:

@@ -5,6 +5,7 @@ edited) and `local/` (the owner's own settings).
 """
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -117,6 +118,11 @@ class Kit:
     def settings(self) -> LocalSettings:
         """What `local/pneumonia_fl.yml` says; the defaults when there is none."""
         return read_settings(self.local)
+
+
+def down_command(folder: Path) -> str:
+    """Return the command that ends what runs from a kit, or from the kits in a folder."""
+    return f"pneumonia-fl down {shlex.quote(str(folder))}"
 
 
 def open_kit(folder: Path) -> Kit:

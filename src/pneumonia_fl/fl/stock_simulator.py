@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pneumonia_fl.data.files import output_errors
 from pneumonia_fl.fl.provision.policy import CLASS_LIST, RESOURCES
-from pneumonia_fl.fl.provision.shipped import policy_folder, provisioning_folder, read_json
+from pneumonia_fl.fl.provision.shipped import policy_folder, provisioning_folder
+from pneumonia_fl.json_files import read_json
 
 WORKSPACE = "simulator_workspace"
 

@@ -3,17 +3,17 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor.policy import local_file
 from pneumonia_fl.fl.kits import Kit
 from pneumonia_fl.fl.provision.policy import policy_in_force, server_gate
-from pneumonia_fl.fl.provision.shipped import POLICIES, policy_folder, provisioning_folder, read_json
+from pneumonia_fl.fl.provision.shipped import POLICIES, policy_folder, provisioning_folder
+from pneumonia_fl.json_files import read_json
 
 
 def guards(kit: Kit) -> Iterator[Finding]:
     """Name everything that is missing; one finding when nothing is."""
-    found = list(_missing(kit))
+    found = list(missing(kit))
     policy = policy_in_force(kit.local) or "strict"
     cure = f"ask the Lead IT for a new local/: `pneumonia-fl provision --policy {kit.name}={policy}`"
     yield from (Finding("fail", f"{kit.name} is not guarded: {what}; {cure}") for what in found)
@@ -21,7 +21,7 @@ def guards(kit: Kit) -> Iterator[Finding]:
         yield Finding("ok", "messages, jobs, commands and the audit log are guarded")
 
 
-def _missing(kit: Kit) -> Iterator[str]:
+def missing(kit: Kit) -> Iterator[str]:
     """What this version puts into a server's or site's `local/` and is not there, in words.
 
     Raises:
@@ -57,12 +57,9 @@ def _classes(has: dict[str, Any], wanted: set[str]) -> Iterator[str]:
 def _wanted(kit: Kit, has: dict[str, Any]) -> dict[str, Any]:
     validator = has.get("app_validator")
     policy = validator.get("args", {}).get("policy") if isinstance(validator, dict) else None
-    if kit.kind == "server":
-        wanted = read_json(provisioning_folder() / "server" / "resources.json")
-        if policy in POLICIES:
-            wanted["app_validator"]["args"] = server_gate(policy)
-        return wanted
-    try:
-        return read_json(policy_folder(str(policy)) / "resources.json")
-    except ConfigError:
-        return read_json(policy_folder("strict") / "resources.json")
+    known: str = policy if policy in POLICIES else "strict"
+    folder = provisioning_folder() / "server" if kit.kind == "server" else policy_folder(known)
+    wanted: dict[str, Any] = read_json(folder / "resources.json")
+    if kit.kind == "server" and policy in POLICIES:
+        wanted["app_validator"]["args"] = server_gate(policy)
+    return wanted

@@ -9,7 +9,7 @@ import psutil
 
 from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.kit_processes import LOOP_FILE, KitProcess, kit_processes, main_of, processes_of
-from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.kits import Kit, down_command
 
 
 def instance(kit: Kit) -> Iterator[Finding]:
@@ -29,7 +29,7 @@ def twice(kit: Kit) -> Iterator[str]:
     """Say of each other folder from which the same identity runs that this must end first."""
     for other in _elsewhere(kit):
         what = f"{kit.name} runs already from {other.home}, process {other.process.pid}"
-        yield f"{what}; it may run once only, end it first: pneumonia-fl down {shlex.quote(str(other.home))}"
+        yield f"{what}; it may run once only, end it first: {down_command(other.home)}"
 
 
 def _elsewhere(kit: Kit) -> list[KitProcess]:
@@ -55,7 +55,7 @@ def _moved(kit: Kit) -> Iterator[Finding]:
     """A kit that was renamed while it runs: NVFlare looks for its files where they were."""
     folder = kit.folder.resolve()
     if any(one.runs and one.started != folder for one in processes_of(kit)):
-        again = f"`pneumonia-fl down {shlex.quote(str(kit.folder))}`, then `up`"
+        again = f"`{down_command(kit.folder)}`, then `up`"
         yield Finding("warn", f"the kit was moved while it runs, and its next job would fail; {again}")
 
 
@@ -67,7 +67,7 @@ def _left_over(kit: Kit) -> list[Finding]:
     if any(one.is_loop for one in found):
         pid = found[0].process.pid
         return [Finding("warn", f"start.sh is starting it, process {pid}; look again in some seconds")]
-    cure = f"run `pneumonia-fl down {shlex.quote(str(kit.folder))}`"
+    cure = f"run `{down_command(kit.folder)}`"
     return [Finding("fail", f"process {found[0].process.pid} of an earlier start is left; {cure}")]
 
 

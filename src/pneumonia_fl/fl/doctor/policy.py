@@ -1,12 +1,12 @@
 """Whose code this participant runs, as its own local/ files decide it."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.json_files import read_json
 
 
 def policy(kit: Kit) -> Iterator[Finding]:
@@ -45,7 +45,7 @@ def local_file(kit: Kit, name: str) -> dict[str, Any]:
     """
     file = kit.local_file(name)
     try:
-        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        values: dict[str, Any] = read_json(file)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise KitError(f"{file} cannot be read ({reason}); restore it from the kit") from None

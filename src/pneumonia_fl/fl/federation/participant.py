@@ -20,14 +20,14 @@ CONTROL_FILES = (LOOP_FILE, MAIN_FILE, SHUTDOWN_FILE, "restart.fl")
 
 
 @dataclass(frozen=True)
-class Participant:
-    """A server's or site's kit on this machine."""
+class Service:
+    """A server's or site's kit as a service of this machine."""
 
     kit: Kit
 
     @property
     def name(self) -> str:
-        """The participant's name."""
+        """The name of the server or site."""
         return self.kit.name
 
     @property
@@ -89,13 +89,13 @@ class Participant:
             self.file(name).unlink(missing_ok=True)
 
 
-def find_participants(folder: Path) -> list[Participant]:
+def find_services(folder: Path) -> list[Service]:
     """The server and site kits at or directly below `folder`, servers first.
 
     Raises:
         KitError: there is none, or one is broken.
     """
-    found = [Participant(kit) for kit in find_kits(folder) if kit.kind != "admin"]
+    found = [Service(kit) for kit in find_kits(folder) if kit.kind != "admin"]
     if not found:
         raise KitError(f"{folder.absolute()} holds no server's or site's kit, only a person's")
     return sorted(found, key=lambda one: (one.kit.kind != "server", one.name))

@@ -19,8 +19,8 @@ from pneumonia_fl.fl.doctor.guards import guards
 from pneumonia_fl.fl.doctor.instance import twice
 from pneumonia_fl.fl.doctor.network import server_name, through
 from pneumonia_fl.fl.doctor.server import port
-from pneumonia_fl.fl.federation.participant import Participant
-from pneumonia_fl.fl.kits import LOCAL_SETTINGS, Kit, kit_python
+from pneumonia_fl.fl.federation.participant import Service
+from pneumonia_fl.fl.kits import LOCAL_SETTINGS, Kit, down_command, kit_python
 from pneumonia_fl.fl.modes import mend
 from pneumonia_fl.fl.plan import share_cores
 from pneumonia_fl.fl.proxy import ProxyRefusal, proxy_for
@@ -36,7 +36,7 @@ class SitePlan:
     threads: int
 
 
-def check(participants: Sequence[Participant], say: Callable[[str], None]) -> list[Participant]:
+def check(services: Sequence[Service], say: Callable[[str], None]) -> list[Service]:
     """Return those who are to be started, which are all that do not run yet; refuse what cannot start.
 
     Lost file modes are mended, and `say` is told.
@@ -45,13 +45,13 @@ def check(participants: Sequence[Participant], say: Callable[[str], None]) -> li
         KitError: an incomplete or changed kit, one of the doctor's checks fails, or a proxy is in the way.
         RunError: all of them run already, or one of them elsewhere.
     """
-    for one in participants:
+    for one in services:
         _check_startup(one)
-    running = {one.name: where for one in participants if (where := _runs(one))}
-    waiting = [one for one in participants if one.name not in running]
+    running = {one.name: where for one in services if (where := _runs(one))}
+    waiting = [one for one in services if one.name not in running]
     if not waiting:
-        folder = participants[0].kit.folder
-        down = _down(folder if len(participants) == 1 else folder.parent)
+        folder = services[0].kit.folder
+        down = down_command(folder if len(services) == 1 else folder.parent)
         raise RunError(
             f"{', '.join(running.values())}; end {'it' if len(running) == 1 else 'them'} first: {down}"
         )
@@ -71,7 +71,7 @@ def check(participants: Sequence[Participant], say: Callable[[str], None]) -> li
     return waiting
 
 
-def site_plans(sites: Sequence[Participant], data: Path | None) -> dict[str, SitePlan]:
+def site_plans(sites: Sequence[Service], data: Path | None) -> dict[str, SitePlan]:
     """Where each site's prepared data is, and how many threads it may use.
 
     Data: below `data`, else where `PNEUMONIA_FL_DATA` or the kit's settings say. Threads: what the owner has set,
@@ -92,7 +92,7 @@ def site_plans(sites: Sequence[Participant], data: Path | None) -> dict[str, Sit
     return {name: SitePlan(folder, threads[name]) for name, folder in folders.items()}
 
 
-def _data_folder(site: Participant, data: Path | None) -> Path:
+def _data_folder(site: Service, data: Path | None) -> Path:
     given = data or data_root()
     if given:
         return given.absolute()
@@ -105,7 +105,7 @@ def _data_folder(site: Participant, data: Path | None) -> Path:
     return site.kit.folder / setting
 
 
-def _runs(one: Participant) -> str:
+def _runs(one: Service) -> str:
     """Say that a kit runs, with its process; "" when it does not.
 
     Raises:
@@ -117,16 +117,14 @@ def _runs(one: Participant) -> str:
         return ""
     what = f"{one.name} runs already, process {living.pid}"
     if not (one.main() or one.loop()):
-        raise RunError(f"{what}, of a start that did not end well; end it first: {_down(one.kit.folder)}")
+        raise RunError(
+            f"{what}, of a start that did not end well; end it first: {down_command(one.kit.folder)}"
+        )
     return what
 
 
-def _down(folder: Path) -> str:
-    return f"pneumonia-fl down {shlex.quote(str(folder))}"
-
-
-def _check_startup(one: Participant) -> None:
-    """Refuse a changed kit, whether or not the participant runs already."""
+def _check_startup(one: Service) -> None:
+    """Refuse a changed kit, whether or not the service runs already."""
     for name in ("start.sh", "sub_start.sh"):
         if not (one.kit.startup / name).is_file():
             raise KitError(f"{one.kit.folder} lacks startup/{name}; {ASK_FOR_A_NEW_KIT}")
@@ -159,7 +157,7 @@ def _check_python(kit: Kit) -> None:
         raise KitError(f"{python} has no {', '.join(lacking)}; run {again}")
 
 
-def _check_proxy(waiting: Sequence[Participant]) -> None:
+def _check_proxy(waiting: Sequence[Service]) -> None:
     """Refuse a proxy that cannot lead to the server; one whose server is down may."""
     here = {one.kit.port for one in waiting if one.kit.kind == "server"}
     for kit in (one.kit for one in waiting if one.kit.kind == "site"):

@@ -1,4 +1,4 @@
-"""Reading how a participant's start went from what it has printed."""
+"""Reading how a service's start went from what it has printed."""
 
 import re
 import shlex
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import psutil
 
-from pneumonia_fl.fl.federation.participant import Participant
+from pneumonia_fl.fl.federation.participant import Service
 from pneumonia_fl.fl.nvflare_log import GAVE_UP, NO_CONNECTION, READY, attempts, last_error, last_words, read
 from pneumonia_fl.fl.proxy import proxy_for
 
 
 @dataclass(frozen=True)
 class Startup:
-    """How far a participant has come."""
+    """How far a service has come."""
 
     ready: bool
     """Server: it serves; site: it is registered."""
@@ -24,24 +24,24 @@ class Startup:
     """The last error that it printed, else what keeps it waiting."""
 
 
-def read_startup(participant: Participant) -> Startup:
+def read_startup(service: Service) -> Startup:
     """What the startup log says; nothing is known before there is one."""
-    text = read(participant.startup_log)
+    text = read(service.startup_log)
     starts = attempts(text)
     current = starts[-1] if starts else ""
-    died = len(starts) > 1 or GAVE_UP in text or not _lives(participant, current)
+    died = len(starts) > 1 or GAVE_UP in text or not _lives(service, current)
     return Startup(
-        ready=READY[participant.kit.kind] in current,
+        ready=READY[service.kit.kind] in current,
         died=died,
-        error=last_error(text) or (died and last_words(text)) or _obstacle(participant, text),
+        error=last_error(text) or (died and last_words(text)) or _obstacle(service, text),
     )
 
 
-def _lives(participant: Participant, current: str) -> bool:
+def _lives(service: Service, current: str) -> bool:
     """Whether the process that the log says was started, or the loop that is to start one, is there."""
     if started := re.match(r"\d+\n", current):
         return _is_process(int(started[0]))
-    return participant.starting() or participant.running()
+    return service.starting() or service.running()
 
 
 def _is_process(pid: int) -> bool:
@@ -51,8 +51,8 @@ def _is_process(pid: int) -> bool:
         return False
 
 
-def _obstacle(participant: Participant, text: str) -> str:
-    kit = participant.kit
+def _obstacle(service: Service, text: str) -> str:
+    kit = service.kit
     what = f"no connection to {kit.host}:{kit.port}" if NO_CONNECTION in text else "no error so far"
     if proxy := proxy_for(kit.host):
         what = f"{what}, through the proxy {proxy} that {proxy.variable} names; {proxy.cure(kit.host)}"

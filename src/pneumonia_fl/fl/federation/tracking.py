@@ -14,7 +14,7 @@ from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.doctor.server import health
 from pneumonia_fl.fl.federation.launch import environment_of
 from pneumonia_fl.fl.federation.mlflow_login import APP, PASSWORD_FILE, USER, make_password
-from pneumonia_fl.fl.federation.participant import Participant
+from pneumonia_fl.fl.federation.participant import Service
 from pneumonia_fl.fl.federation.startup import rotate
 from pneumonia_fl.fl.kits import open_kit
 from pneumonia_fl.fl.nvflare_log import last_error, last_words, read
@@ -45,7 +45,7 @@ class Tracking:
         return last_error(text) or last_words(text) or "no error in its log"
 
 
-def start_tracking(server: Participant) -> Tracking:
+def start_tracking(server: Service) -> Tracking:
     """Start the server's MLflow, without waiting for it; nothing when its settings name another one.
 
     MLflow's own defaults refuse requests whose Host or Origin is not this machine, and so they stay.
@@ -72,7 +72,7 @@ def start_tracking(server: Participant) -> Tracking:
     return Tracking(f"http://{HOST}:{port}", login, process, log)
 
 
-def tracking_uri_of(server: Participant) -> str | None:
+def tracking_uri_of(server: Service) -> str | None:
     """Where the server's jobs send their metrics; None before the first start."""
     port = server.kit.folder / FOLDER / PORT_FILE
     own = f"http://{HOST}:{port.read_text().strip()}" if port.is_file() else None
@@ -85,7 +85,7 @@ def address_and_login(folder: Path) -> tuple[str, str, Path | None]:
     Raises:
         KitError: the kit is no server's, or was never started.
     """
-    server = Participant(open_kit(folder))
+    server = Service(open_kit(folder))
     uri = tracking_uri_of(server) if server.kit.kind == "server" else None
     if uri is None:
         raise KitError(f"{folder} has no MLflow; give a server's kit that `pneumonia-fl up` has started")

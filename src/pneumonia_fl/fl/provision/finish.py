@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pneumonia_fl.data.files import PRIVATE_FILE, PRIVATE_FOLDER
 from pneumonia_fl.fl.certificates import role_of
 from pneumonia_fl.fl.kits import LOCAL_SETTINGS, Kit, open_kit
 from pneumonia_fl.fl.provision.pages import install_script, local_settings, page
@@ -11,8 +12,6 @@ from pneumonia_fl.fl.provision.policy import AUTHORIZATION, RESOURCES, apply_pol
 from pneumonia_fl.fl.provision.shipped import pins, provisioning_folder
 from pneumonia_fl.fl.provision.signing import sign, verify
 
-PRIVATE_FILE = 0o600
-PRIVATE_FOLDER = 0o700
 SCRIPTS = {".sh"}
 COMMUNICATION = "comm_config.json"
 """NVFlare's settings of the network; ours let both ends of a connection notice within 20 s that it is dead."""
