@@ -78,10 +78,9 @@ def ask_sites(job: "JobConfig", subjects: "Sequence[Subject]", judges: Judges) -
 
 
 def _ask_hospitals(job: "JobConfig", subjects: "Sequence[Subject]", judges: Judges) -> Judged:
-    from pneumonia_fl.cli.jobs import login
-    from pneumonia_fl.cli.jobview import JobView
+    from pneumonia_fl.cli.jobs import session
     from pneumonia_fl.fl.admin.evaluations import run_at_sites
 
-    with JobView(quiet=judges.quiet) as view, login(judges.kit, judges.study, acts=True) as admin:
+    with session(judges.kit, judges.study, judges.quiet, acts=True) as (admin, view):
         ending, events = run_at_sites(admin, job, subjects, judges.sites, view, seconds(judges.timeout))
     return Judged(events, ending)

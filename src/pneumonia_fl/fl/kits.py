@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from pneumonia_fl.config import parse
-from pneumonia_fl.environment import LIMITED, SeriesPlace
+from pneumonia_fl.environment import LIMITED, SeriesPlace, data_root
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.json_files import read_json
 from pneumonia_fl.names import did_you_mean
@@ -114,6 +114,11 @@ class Kit:
         """The owner's file in `local/`, else the one that came with the kit."""
         own = self.local / name
         return own if own.is_file() else own.with_name(f"{name}.default")
+
+    def data_folder(self) -> Path | None:
+        """A site's prepared data: `PNEUMONIA_FL_DATA`, else the setting, which is meant from the kit's folder."""
+        setting = self.settings().data
+        return data_root() or (setting and self.folder / setting)
 
     def settings(self) -> LocalSettings:
         """What `local/pneumonia_fl.yml` says; the defaults when there is none."""

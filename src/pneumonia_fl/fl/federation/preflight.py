@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from pneumonia_fl.data.store import open_site
-from pneumonia_fl.environment import cpu_count, data_root, site_threads
+from pneumonia_fl.environment import cpu_count, site_threads
 from pneumonia_fl.errors import KitError, RunError
 from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.certificates import ASK_FOR_A_NEW_KIT
@@ -93,16 +93,10 @@ def site_plans(sites: Sequence[Service], data: Path | None) -> dict[str, SitePla
 
 
 def _data_folder(site: Service, data: Path | None) -> Path:
-    given = data or data_root()
-    if given:
-        return given.absolute()
-    setting = site.kit.settings().data
-    if setting is None:
-        file = site.kit.local / LOCAL_SETTINGS
-        raise KitError(
-            f"site {site.name} has no data; write `data: FOLDER` into {file}, or pass --data FOLDER"
-        )
-    return site.kit.folder / setting
+    if found := data or site.kit.data_folder():
+        return found.absolute()
+    file = site.kit.local / LOCAL_SETTINGS
+    raise KitError(f"site {site.name} has no data; write `data: FOLDER` into {file}, or pass --data FOLDER")
 
 
 def _runs(one: Service) -> str:
