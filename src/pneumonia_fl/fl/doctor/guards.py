@@ -28,7 +28,7 @@ def missing(kit: Kit) -> Iterator[str]:
         KitError: a file is broken or missing.
     """
     has = local_file(kit, "resources.json")
-    wanted = _wanted(kit, has)
+    wanted = _wanted(kit)
     components = {str(part.get("id")): part for part in has.get("components", [])}
     for part in wanted["components"]:
         if part.get("path") and components.get(part["id"]) != part:
@@ -54,12 +54,11 @@ def _classes(has: dict[str, Any], wanted: set[str]) -> Iterator[str]:
         yield "resources.json does not enforce class_allow_list"
 
 
-def _wanted(kit: Kit, has: dict[str, Any]) -> dict[str, Any]:
-    validator = has.get("app_validator")
-    policy = validator.get("args", {}).get("policy") if isinstance(validator, dict) else None
-    known: str = policy if policy in POLICIES else "strict"
-    folder = provisioning_folder() / "server" if kit.kind == "server" else policy_folder(known)
+def _wanted(kit: Kit) -> dict[str, Any]:
+    found = policy_in_force(kit.local)
+    policy = found if found in POLICIES else "strict"
+    folder = provisioning_folder() / "server" if kit.kind == "server" else policy_folder(policy)
     wanted: dict[str, Any] = read_json(folder / "resources.json")
-    if kit.kind == "server" and policy in POLICIES:
+    if kit.kind == "server":
         wanted["app_validator"]["args"] = server_gate(policy)
     return wanted
