@@ -6,8 +6,8 @@ from nvflare.apis.fl_exception import FLCommunicationError
 from nvflare.fuel.flare_api import api_spec as nvflare
 
 from pneumonia_fl.errors import PneumoniaFLError, RefusedError, RunError, TimeLimitError
-from pneumonia_fl.fl.certificates import role_of
-from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.kit.certificates import role_of
+from pneumonia_fl.fl.kit.startup_kit import Kit
 
 
 class JobNotRunning(RunError):

@@ -13,8 +13,7 @@ from pneumonia_fl.errors import (
     RunError,
     TimeLimitError,
 )
-from pneumonia_fl.fl.admin.progress import Snapshot
-from pneumonia_fl.fl.admin.records import (
+from pneumonia_fl.fl.admin.job_record import (
     ABORTED,
     INCOMPLETE,
     NO_WORD,
@@ -23,8 +22,9 @@ from pneumonia_fl.fl.admin.records import (
     age,
     missing_sites,
 )
+from pneumonia_fl.fl.admin.job_status import Snapshot
 from pneumonia_fl.fl.admin.session import Admin
-from pneumonia_fl.fl.nvflare_log import LOG_FILE, last_error
+from pneumonia_fl.fl.kit.nvflare_log import LOG_FILE, last_error
 
 FAILED_TO_RUN = "FINISHED:FAILED_TO_RUN"
 REASON_SECONDS = 5.0

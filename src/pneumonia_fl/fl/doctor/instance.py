@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 
 from pneumonia_fl.findings import Finding
-from pneumonia_fl.fl.kit_processes import LOOP_FILE, KitProcess, kit_processes, main_of, processes_of
-from pneumonia_fl.fl.kits import Kit, down_command
+from pneumonia_fl.fl.kit.kit_processes import LOOP_FILE, KitProcess, kit_processes, main_of, processes_of
+from pneumonia_fl.fl.kit.startup_kit import Kit, down_command
 
 
 def instance(kit: Kit) -> Iterator[Finding]:

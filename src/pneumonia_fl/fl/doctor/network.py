@@ -12,11 +12,11 @@ from cryptography import x509
 
 from pneumonia_fl.errors import TimeLimitError
 from pneumonia_fl.findings import Finding
-from pneumonia_fl.fl.certificates import common_name, fingerprint, issued, load, organization
-from pneumonia_fl.fl.doctor.certificates import days_left
-from pneumonia_fl.fl.kit_processes import main_of
-from pneumonia_fl.fl.kits import Kit
-from pneumonia_fl.fl.proxy import Proxy, ProxyRefusal, ignored, proxy_for
+from pneumonia_fl.fl.doctor.identity_checks import days_left
+from pneumonia_fl.fl.kit.certificates import common_name, fingerprint, issued, load, organization
+from pneumonia_fl.fl.kit.grpc_proxy import Proxy, ProxyRefusal, ignored, proxy_for
+from pneumonia_fl.fl.kit.kit_processes import main_of
+from pneumonia_fl.fl.kit.startup_kit import Kit
 
 NAME_SECONDS = 3.0
 TCP_SECONDS = 2.0

@@ -5,8 +5,8 @@ from typing import Any
 
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.findings import Finding
-from pneumonia_fl.fl.kits import Kit
-from pneumonia_fl.json_files import read_json
+from pneumonia_fl.fl.kit.startup_kit import Kit
+from pneumonia_fl.inputs.json_files import read_json
 
 
 def policy(kit: Kit) -> Iterator[Finding]:

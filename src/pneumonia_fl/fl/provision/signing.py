@@ -13,9 +13,9 @@ from cryptography.exceptions import InvalidSignature
 from nvflare.lighter.utils import sign_folders, verify_content
 
 from pneumonia_fl.errors import KitError
-from pneumonia_fl.fl.certificates import key_made_at_owner, load
-from pneumonia_fl.fl.kits import Kit
-from pneumonia_fl.json_files import read_json
+from pneumonia_fl.fl.kit.certificates import key_made_at_owner, load
+from pneumonia_fl.fl.kit.startup_kit import Kit
+from pneumonia_fl.inputs.json_files import read_json
 
 SIGNATURE = "signature.json"
 
