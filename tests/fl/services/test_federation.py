@@ -22,7 +22,6 @@ from federation import LEAD, LEAD_IT, SERVER, SITES, Federation, free_port, prov
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.kit.file_modes import mend
 from pneumonia_fl.fl.kit.kit_processes import mark_of
-from pneumonia_fl.fl.kit.nvflare_log import last_error
 from pneumonia_fl.fl.kit.startup_kit import find_kits, open_kit
 from pneumonia_fl.fl.provision.root_ca import State
 from pneumonia_fl.fl.provision.signing import sign
@@ -395,10 +394,3 @@ def test_a_site_that_came_too_early_is_started_again(
     assert (read_startup(site).ready, read_startup(site).died) == (True, False)
     site.startup_log.write_text(refused + again + "RuntimeError: Login failed.\nnew pid 18\n")
     assert read_startup(site).died
-
-
-def test_the_last_error_is_the_one_that_counts() -> None:
-    first = "2026-11-22 10:52:41,811 - Cell - ERROR - first thing\n"
-    assert last_error(LOG + first) == "first thing"
-    assert last_error(first + "Traceback\n  File x\nValueError: not a number\n") == "ValueError: not a number"
-    assert last_error(LOG) == ""
