@@ -8,17 +8,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.data.files import output_errors
 from pneumonia_fl.errors import OutputError, RunError
-from pneumonia_fl.fl.admin.records import JobRecord
+from pneumonia_fl.files import output_errors
+from pneumonia_fl.fl.admin.job_record import JobRecord
 from pneumonia_fl.fl.admin.session import Admin
-from pneumonia_fl.fl.messages import properties
-from pneumonia_fl.in_use import refuse_in_use
-from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal
-from pneumonia_fl.json_files import read_json
-from pneumonia_fl.names import path_word
+from pneumonia_fl.fl.protocol.messages import properties
+from pneumonia_fl.inputs.folder_locks import refuse_in_use
+from pneumonia_fl.inputs.json_files import read_json
+from pneumonia_fl.inputs.names import path_word
 from pneumonia_fl.progress import Progress, silent
-from pneumonia_fl.runs import RunFolder, relocate_artifacts
+from pneumonia_fl.runs.folder import RunFolder
+from pneumonia_fl.runs.journal import JOURNAL_NAME, Event, read_journal
 
 DOWNLOAD = "download"
 COLLECT = "saving models and figures"
@@ -49,7 +49,7 @@ def download(
         OutputError: `out` exists, or cannot be written.
         RunError: the job has not ended, was not made by pneumonia-fl, or the transfer broke off.
     """
-    from pneumonia_fl.fl.finish import finish_real
+    from pneumonia_fl.results.finalize import finish_real
 
     _check_place(out, force)
     with _staging(out) as staging:
@@ -79,8 +79,8 @@ def fetch_events(admin: Admin, job_id: str) -> list[Event]:
 def _check_place(out: Path, force: bool) -> None:
     """Refuse before anything is transferred."""
     refuse_in_use(out)
-    if out.exists() and any(out.iterdir()) and not (force and (out / "run.json").is_file()):
-        hint = "replace it with --force" if (out / "run.json").is_file() else "it is not a run folder"
+    if out.exists() and any(out.iterdir()) and not (force and RunFolder(out).is_run):
+        hint = "replace it with --force" if RunFolder(out).is_run else "it is not a run folder"
         raise OutputError(f"{out} exists already; choose another --out, or {hint}")
 
 
@@ -171,5 +171,5 @@ def _publish(run: RunFolder, out: Path, force: bool) -> RunFolder:
             raise
     published = RunFolder(out)
     if published.mlflow_db.is_file():
-        relocate_artifacts(published)
+        published.relocate_artifacts()
     return published

@@ -1,0 +1,98 @@
+"""A sweep in MLflow: one parent run, and a child run per point with its settings and the global model's series.
+
+A tracking server that is away costs nothing but its records: the sweep goes on, and says so at its end.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.config.environment import tracking_uri
+from pneumonia_fl.config.job import JobConfig
+from pneumonia_fl.config.overrides import flatten
+from pneumonia_fl.metrics.binary import Metrics
+from pneumonia_fl.metrics.series import series
+from pneumonia_fl.runs.folder import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB, RunFolder
+from pneumonia_fl.runs.mlflow_files import sqlite_uri
+from pneumonia_fl.runs.record import RunRecord
+from pneumonia_fl.tracking.mlflow_queue import Point, connect, explained, find_experiment, log_settings
+
+TIMEOUT_SECONDS = 10
+
+
+class SweepRecords:
+    """Writes a sweep to MLflow: a database file in its folder, or the tracking server of the job.
+
+    Args:
+        folder: the sweep's folder.
+        job: the job before any point's settings.
+        grid: values by setting.
+        known: what `summary` said when the sweep stopped; those runs are used again.
+    """
+
+    def __init__(
+        self, folder: Path, job: JobConfig, grid: Mapping[str, list[str]], known: Mapping[str, Any]
+    ) -> None:
+        self._folder, self._job, self._grid = folder, job, grid
+        self._remote = tracking_uri() or job.mlflow.tracking_uri
+        self.uri = self._remote or sqlite_uri(folder / MLFLOW_DB)
+        self._parent: str | None = known.get("parent")
+        self._children: dict[str, str] = dict(known.get("children", {}))
+        self._error: str | None = None
+        self._client: Any = None
+
+    def summary(self) -> dict[str, Any]:
+        """Where the records are: {"uri", "parent", "children": run ids by point, "error": None or one line}."""
+        return {"uri": self.uri, "parent": self._parent, "children": self._children, "error": self._error}
+
+    def add(self, job: JobConfig, row: Mapping[str, Any], run: RunFolder) -> None:
+        """Record a point once."""
+        if row["name"] in self._children or self._error:
+            return
+        try:
+            self._children[row["name"]] = self._child(job, row, run)
+        except Exception as error:  # whatever MLflow or its transport raises: the sweep goes on
+            self._error = explained(error)
+
+    def close(self) -> None:
+        """End the parent run."""
+        if self._parent is None or self._error:
+            return
+        try:
+            self._connected().set_terminated(self._parent, status="FINISHED")
+        except Exception as error:  # as above
+            self._error = explained(error)
+
+    def _child(self, job: JobConfig, row: Mapping[str, Any], run: RunFolder) -> str:
+        client = self._connected()
+        artifacts = None if self._remote else (self._folder / MLFLOW_ARTIFACTS).as_uri()
+        experiment = find_experiment(client, self._job.mlflow.experiment, artifacts)
+        if self._parent is None:
+            self._parent = self._create(client, experiment, f"sweep {self._job.name}", {})
+            swept = {f"grid.{key}": ",".join(values) for key, values in self._grid.items()}
+            log_settings(client, self._parent, swept, {})
+        name = " ".join(f"{key}={value}" for key, value in row["settings"].items())
+        child = self._create(client, experiment, name, {"mlflow.parentRunId": self._parent})
+        tags = {"point": row["name"], "state": row["state"], "reason": row["reason"][:500]}
+        log_settings(client, child, flatten(job), tags, _series(run))
+        client.set_terminated(child, status="FINISHED" if row["state"] == "finished" else "FAILED")
+        return child
+
+    def _connected(self) -> Any:
+        self._client = self._client or connect(self.uri, TIMEOUT_SECONDS)
+        return self._client
+
+    @staticmethod
+    def _create(client: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
+        tags = {**tags, "mlflow.note.content": DISCLAIMER}
+        return str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+
+
+def _series(run: RunFolder) -> list[Point]:
+    """The global model's metrics by round."""
+    return [
+        Point(GLOBAL, tag, value, event["round"], int(event["time"] * 1000))
+        for event in RunRecord.of_events(run.events()).of_kind("global")
+        for tag, value in series(Metrics(**event["values"])).items()
+    ]
