@@ -191,7 +191,9 @@ def _about(job: JobConfig, grid: Grid, request: SweepRequest) -> dict[str, Any]:
         "version": VERSION,
         "program": __version__,
         "job": job.name,
-        "settings": [word for word in flatten(job) if not word.startswith("mlflow.")],
+        "settings": [
+            f"{key}={value}" for key, value in flatten(job).items() if not key.startswith("mlflow.")
+        ],
         "grid": grid,
         "manifest_sha256": read_info(data).manifest_sha256 if data else None,
     }

@@ -204,14 +204,14 @@ def find_experiment(client: Any, name: str, artifacts: str | None) -> str:
 def log_settings(
     client: Any,
     run: str,
-    settings: Iterable[str],
+    settings: Mapping[str, str],
     tags: Mapping[str, object],
     points: Iterable[Point] = (),
 ) -> None:
-    """Log a run's settings as parameters, `key=value` each, with tags and finished series."""
+    """Log a run's settings as parameters, with tags and finished series."""
     from mlflow.entities import Param, RunTag
 
-    params = [Param(*word.split("=", 1)) for word in settings]
+    params = [Param(*setting) for setting in settings.items()]
     told = [RunTag(key, str(value)) for key, value in tags.items()]
     client.log_batch(run, params=params, tags=told, metrics=[_metric(point) for point in points])
 

@@ -70,7 +70,7 @@ class SweepRecords:
         experiment = find_experiment(client, self._job.mlflow.experiment, artifacts)
         if self._parent is None:
             self._parent = self._create(client, experiment, f"sweep {self._job.name}", {})
-            swept = [f"grid.{key}={','.join(values)}" for key, values in self._grid.items()]
+            swept = {f"grid.{key}": ",".join(values) for key, values in self._grid.items()}
             log_settings(client, self._parent, swept, {})
         name = " ".join(f"{key}={value}" for key, value in row["settings"].items())
         child = self._create(client, experiment, name, {"mlflow.parentRunId": self._parent})

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pneumonia_fl.cli.options import Json
 from pneumonia_fl.cli.views.terminal import echo, terminal
 
 Folder = Annotated[
@@ -26,7 +27,6 @@ Gallery = Annotated[
     ),
 ]
 GallerySplit = Annotated[str, typer.Option("--split", help="Of --gallery: train, val or test.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def report(

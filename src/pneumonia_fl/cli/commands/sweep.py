@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.cli.options import Data, Json
 from pneumonia_fl.cli.views.terminal import echo, terminal
 from pneumonia_fl.errors import RunError
 
@@ -27,7 +28,6 @@ Grid = Annotated[
         help="Values of a setting; repeatable, all combinations are run. One value sets it for all.",
     ),
 ]
-Data = Annotated[Path | None, typer.Option("--data", help="Prepared data (`pneumonia-fl data prepare`).")]
 Out = Annotated[
     Path | None,
     typer.Option("--out", help="Folder of the sweep; default: sweeps/JOB. An earlier part goes on there."),
@@ -36,7 +36,6 @@ TrackingURI = Annotated[
     str | None, typer.Option("--tracking-uri", help="MLflow server to log to; default: a file in the folder.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Run also more than 24 points.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def sweep(
