@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 
 from conftest import read_json
 from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.calibration import shift_notes
 from pneumonia_fl.comparison import _verdict
 from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.report.build import build_report, markdown
@@ -112,6 +113,19 @@ def test_a_shift_from_validation_to_test_is_said_in_words(full: Path, page: Outl
     before, after = values["validation"]["specificity"], values["metrics"]["specificity"]
     said = f"specificity fell from {before:.2f} to {after:.2f}".replace(" 0.", " .")
     assert f"Validation-to-test shift: {said}, more than chance explains." in page.text
+
+
+@pytest.mark.parametrize("move", [-1.5, -0.4, 0.0, 0.4, 0.9])
+def test_the_report_and_the_command_line_agree_whether_the_operating_point_held(
+    tmp_path: Path, move: float
+) -> None:
+    run = write_run(tmp_path / "run")
+    values = read_json(add_evaluation(run, shift=move))
+    text, notes = outline(run).text, shift_notes(values)
+    said = dict(re.findall(r"Validation-to-test shift: (\w+) (held|fell|rose)", text))
+    printed = dict(re.findall(r"^(\w+) (held|fell|rose)", "\n".join(notes), re.MULTILINE))
+    assert set(printed) == {"sensitivity", "specificity"}
+    assert [name for name in printed if printed[name] != said.get(name, "held")] == []
 
 
 def test_a_test_split_that_was_read_twice_is_no_longer_unseen(page: Outline) -> None:

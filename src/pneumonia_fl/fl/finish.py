@@ -22,7 +22,6 @@ from pneumonia_fl.fl.messages import lacking
 from pneumonia_fl.fl.mlflow_records import complete_mlflow
 from pneumonia_fl.fl.mlflow_sink import one_line
 from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal
-from pneumonia_fl.metrics import ScoreHistogram
 from pneumonia_fl.runs import RunFolder, start_run
 
 log = logging.getLogger(__name__)
@@ -115,18 +114,9 @@ def draw(run: RunFolder) -> None:
 
 
 def _draw_figures(run: RunFolder) -> None:
-    from pneumonia_fl.report.figures import learning_curves, roc_and_calibration
+    from pneumonia_fl.report.figures import draw_figures
+    from pneumonia_fl.report.reading import read_run
 
-    metrics = run.metrics()
-    if not any(entry["global"] for entry in metrics["rounds"]):
-        return
-    inner_folder(run.figures)
-    learning_curves(metrics, run.figures / "curves.png")
-    pooled = {
-        event["round"]: event["histogram"]
-        for event in read_journal(run.journal)
-        if event["event"] == "global"
-    }
-    best = pooled.get(metrics["best_round"])
-    if best:
-        roc_and_calibration(ScoreHistogram.from_dict(best), run.figures / "roc.png")
+    if any(entry["global"] for entry in run.metrics()["rounds"]):
+        inner_folder(run.figures)
+        draw_figures(read_run(run.path), run.figures)

@@ -37,11 +37,12 @@ def keep_matrix(run: RunFolder, found: Mapping[str, Any]) -> None:
 
 def draw_matrix(folder: Path, found: Mapping[str, Any]) -> None:
     """Write a matrix as `cross_site.csv` and `figures/cross_site.png` into `folder`."""
+    from pneumonia_fl.report.canvas import save
     from pneumonia_fl.report.heatmap import heat_map, to_csv
 
     write_atomic(folder / "cross_site.csv", to_csv(found).encode())
     inner_folder(folder / "figures")
-    heat_map(found, folder / "figures" / "cross_site.png")
+    save(heat_map(found), folder / "figures" / "cross_site.png")
 
 
 def matrix_of(events: list[Event]) -> dict[str, Any]:

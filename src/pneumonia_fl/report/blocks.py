@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from pneumonia_fl.report.svg import Svg
+from markupsafe import Markup
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Facts:
 class Figure:
     """One drawing with its caption."""
 
-    svg: Svg
+    svg: Markup
     caption: str = ""
 
 

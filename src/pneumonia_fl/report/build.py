@@ -18,6 +18,7 @@ from pneumonia_fl.report.card import card, run_card
 from pneumonia_fl.report.compare_page import compare_page, comparison_card
 from pneumonia_fl.report.reading import SUMMARY, read_comparison, read_run
 from pneumonia_fl.report.run_page import run_page
+from pneumonia_fl.report.svg import page_colour
 
 _STROKES = {"--": "7 4", "-.": "8 3 2 3", ":": "2 3"}
 _MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\[]|#*"} | {"<": "&lt;", ">": "&gt;", "`": "'"})
@@ -87,4 +88,5 @@ def _render(template: str, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["md"] = markdown
+    environment.filters["page_colour"] = page_colour
     return environment.get_template(template).render(disclaimer=DISCLAIMER, version=__version__, **values)

@@ -5,6 +5,8 @@ from typing import Any
 
 from pneumonia_fl.comparison import too_few
 from pneumonia_fl.report.blocks import Notes, Section, Text, Tiles, Voices, number, plural
+from pneumonia_fl.report.canvas import BLACK, BLUE, GREY
+from pneumonia_fl.report.charts import Estimate
 from pneumonia_fl.report.reading import is_drawn, without_paths
 
 REFERENCES = {"central": "central training", "best_alone": "the best site alone"}
@@ -83,6 +85,27 @@ def _answer(value: Statistic, reference: str, patients: int) -> str:
 def pooled(arm: Arm, key: str) -> Statistic:
     """A measure on all test images; empty where it is not defined."""
     return (arm.get("pooled") or {}).get(key) or {}
+
+
+def model_estimates(arms: Sequence[Arm]) -> list[Estimate]:
+    """Return each model's AUROC for a chart."""
+    colours = {"central": BLACK, "alone": GREY}
+    return [_estimate(str(arm["name"]), pooled(arm, "auroc"), colours.get(arm["kind"], BLUE)) for arm in arms]
+
+
+def difference_estimates(arms: Sequence[Arm]) -> list[Estimate]:
+    """Return the differences in AUROC between federated models and what they are compared with, for a chart."""
+    return [
+        _estimate(f"{arm['name']} less {REFERENCES.get(role, role)}", (values or {}).get("auroc") or {})
+        for arm in arms
+        if arm.get("kind") == "federated"
+        for role, values in (arm.get("differences") or {}).items()
+    ]
+
+
+def _estimate(label: str, value: Statistic, colour: str = BLUE) -> Estimate:
+    mean, low, high = (value.get(key) for key in ("mean", "low", "high"))
+    return Estimate(label.replace(" training", ""), mean, low, high, value.get("values") or (), colour)
 
 
 def _spread(value: Statistic) -> str:

@@ -29,10 +29,13 @@ from pneumonia_fl.report.compare_headline import (
     Arm,
     Statistic,
     comparison_warnings,
+    difference_estimates,
     headline,
+    model_estimates,
     pooled,
 )
 from pneumonia_fl.report.reading import ComparisonFiles, is_drawn
+from pneumonia_fl.report.svg import to_svg
 from pneumonia_fl.report.tables import area_cell, count_table, cross_site_section, duration, size
 
 _MEASURES = {
@@ -92,17 +95,11 @@ def _results(summary: Mapping[str, Any], arms: Sequence[Arm]) -> Section | None:
     rows: list[list[Cell | str]] = [
         [str(arm["name"]), *(_summary(arm, key) for key in _MEASURES)] for arm in arms
     ]
-    lines = [
-        (str(arm["name"]), float(value["mean"]), value.get("low"), value.get("high"))
-        for arm in arms
-        if (value := pooled(arm, "auroc"))
-    ]
     test = summary.get("test") or {}
     note = "Mean over seeds ± SD between seeds. Brier and ECE: lower is better. Threshold and calibration: validation."
     blocks: list[Block] = [Table(("Model", *_MEASURES.values()), rows, note=note)]
-    if lines:
-        figure = charts.estimates(lines, "models", "AUROC with 95 % CI", zero=False)
-        blocks.append(Figures([Figure(figure, "Intervals: bootstrap by patient, 1,000 samples.")]))
+    figure = to_svg(charts.estimates(model_estimates(arms), "AUROC with 95 % CI", zero=False))
+    blocks.append(Figures([Figure(figure, "Intervals: bootstrap by patient, 1,000 samples. Dots: seeds.")]))
     counted = [str(test.get(key, "?")) for key in ("n", "patients", "positives")]
     kind = "drawn " if is_drawn(summary.get("data")) else ""
     lead = "{} {}images of {} patients, {} with pneumonia.".format(counted[0], kind, *counted[1:])
@@ -130,14 +127,11 @@ def _differences(arms: Sequence[Arm]) -> Section | None:
         [title, *(_signed(values.get(key)) for _, values in found)] for key, title in _MEASURES.items()
     ]
     blocks: list[Block] = [Table(("Difference", *(name for name, _ in found)), rows)]
-    known = [(name, values["auroc"]) for name, values in found if values.get("auroc")]
-    lines = [
-        (name.replace(" training", ""), value["mean"], value["low"], value["high"]) for name, value in known
-    ]
-    if lines:
-        figure = charts.estimates(lines, "differences", "Difference in AUROC", zero=True)
-        caption = "Right of the dotted line the federated model is better. An interval across it: no difference shown."
-        blocks.append(Figures([Figure(figure, caption)]))
+    figure = to_svg(charts.estimates(difference_estimates(arms), "Difference in AUROC", zero=True))
+    caption = (
+        "Right of the dotted line the federated model is better. An interval across it: no difference shown."
+    )
+    blocks.append(Figures([Figure(figure, caption)]))
     lead = "The same test patients for both models, so the difference has an interval of its own (95 %)."
     return Section("differences", "Is the difference real?", lead, blocks)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
+from pneumonia_fl.calibration import shifts
 from pneumonia_fl.report.blocks import listed, number, plural
 from pneumonia_fl.report.performance import Performance
 from pneumonia_fl.report.reading import RunFiles, is_drawn, without_paths
@@ -12,8 +13,6 @@ FEW_PATIENTS = 100
 """Below this the bootstrap's intervals are wide and not reliable."""
 FEW_OF_A_CLASS = 30
 FEW_IMAGES = 20
-SHIFT = 0.05
-"""A change from validation to test that is worth a sentence."""
 POOR_ECE = 0.10
 
 Warning_ = tuple[str, str]
@@ -97,17 +96,18 @@ def _readings(run: RunFiles, test: Performance | None) -> Iterator[Warning_]:
 
 
 def _shift(test: Performance, validation: Performance) -> Iterator[Warning_]:
-    for key in ("specificity", "sensitivity", "auroc"):
-        before, after = validation.metrics.get(key), test.metrics.get(key)
-        if before is None or after is None or abs(after - before) < SHIFT:
+    for shift in shifts(validation.metrics, test.metrics, test.intervals):
+        if shift.verb == "held" and not shift.large:
             continue
-        name = "AUROC" if key == "auroc" else key
-        verb = "fell" if after < before else "rose"
-        text = f"Validation-to-test shift: {name} {verb} from {_short(before)} to {_short(after)}"
-        ends = test.intervals.get(key)
-        beyond = ends is not None and not ends[0] <= before <= ends[1]
-        chance = ", more than chance explains" if beyond else ", within what chance could do" if ends else ""
-        yield (SERIOUS if beyond and after < before else CAUTION), f"{text}{chance}."
+        name = "AUROC" if shift.name == "auroc" else shift.name
+        before, after = _short(shift.before), _short(shift.after)
+        said = f"{name} {shift.verb} from {before} to {after}"
+        if shift.verb == "held":
+            said = f"{name} held: {before} on validation, {after} on test, within what chance could do"
+        elif shift.interval:
+            said += ", more than chance explains"
+        level = SERIOUS if shift.verb == "fell" and shift.large and shift.interval else CAUTION
+        yield level, f"Validation-to-test shift: {said}."
 
 
 def _short(value: float) -> str:

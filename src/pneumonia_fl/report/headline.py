@@ -17,6 +17,7 @@ from pneumonia_fl.report.blocks import (
 )
 from pneumonia_fl.report.performance import SPLITS, Performance
 from pneumonia_fl.report.reading import RunFiles
+from pneumonia_fl.report.svg import to_svg
 
 RARE = 0.10
 """A share of pneumonia as a general clinic may see, for what an alarm is worth there."""
@@ -66,15 +67,14 @@ def _dots(shown: Performance, subjects: str) -> list[Block]:
         (f"100 alarms at {share:.0%} ill", _predictive_value(sensitivity, specificity, share))
         for share in (shown.prevalence, RARE)
     ]
+    right = f"Right and wrong answers in 100 ill and 100 healthy {subjects}"
     figures = [
         Figure(
-            charts.frequencies(
-                children, "children", f"Right and wrong answers in 100 ill and 100 healthy {subjects}"
-            ),
+            to_svg(charts.frequencies(children, right)),
             "Blue dots: right answers. Orange crosses: missed pneumonia (left), false alarms (right).",
         ),
         Figure(
-            charts.frequencies(alarms, "alarms", "Right and wrong ones among 100 alarms"),
+            to_svg(charts.frequencies(alarms, "Right and wrong ones among 100 alarms")),
             "Of 100 alarms, how many are right (blue): among these images, and where pneumonia is rarer.",
         ),
     ]

@@ -19,6 +19,7 @@ from pneumonia_fl.report.blocks import (
 )
 from pneumonia_fl.report.performance import SPLITS, Performance
 from pneumonia_fl.report.reading import RunFiles
+from pneumonia_fl.report.svg import to_svg
 from pneumonia_fl.scaling import PLAIN
 
 Shown = list[tuple[str, Performance]]
@@ -48,7 +49,7 @@ def subtype_section(test: Performance | None) -> Section | None:
     if test is None or not test.subtypes:
         return None
     rows: list[list[Cell | str]] = []
-    lines: list[tuple[str, float, float | None, float | None]] = []
+    lines: list[charts.Estimate] = []
     for name, values in test.subtypes.items():
         rate, ends = values.get("rate"), values.get("ci") or (None, None)
         what = "left alone (specificity)" if name == "normal" else "found (sensitivity)"
@@ -62,12 +63,12 @@ def subtype_section(test: Performance | None) -> Section | None:
         ]
         rows.append(list(cells))
         if rate is not None:
-            lines.append((name, rate, ends[0], ends[1]))
+            lines.append(charts.Estimate(name, rate, ends[0], ends[1]))
     columns: list[list[Block]] = [
         [Table(("Subtype", "What counts", "Images", "Right", "Rate", "95 % CI"), rows)]
     ]
     if lines:
-        figure = charts.estimates(lines, "subtypes", "Right answers by subtype", zero=False)
+        figure = to_svg(charts.estimates(lines, "Right answers by subtype", zero=False))
         columns.append([Figures([Figure(figure)])])
     lead = f"{SPLITS.get(test.split, test.split)} images at the saved threshold."
     return Section("subtypes", "Bacterial and viral pneumonia", lead, [Columns(columns)])
@@ -110,10 +111,10 @@ def _curves(shown: Shown) -> Sequence[Block]:
     drawn = [(name, item) for name, item in shown if item.roc]
     if not drawn:
         return [Text(("There is no ROC curve: a class is missing.",))]
-    figures = [Figure(charts.roc(drawn))]
+    figures = [Figure(to_svg(charts.roc(drawn)))]
     ranked = [(name, item) for name, item in drawn if item.pr]
     if ranked:
-        figures.append(Figure(charts.precision_recall(ranked)))
+        figures.append(Figure(to_svg(charts.precision_recall(ranked))))
     return [Figures(figures)]
 
 
@@ -140,9 +141,9 @@ def _calibration(shown: Shown) -> Figures:
             ece, before = item.metrics.get("ece"), item.uncalibrated_metrics.get("ece")
             was = "" if before is None or item.scaling == PLAIN else f"; {number(before)} before calibration"
             caption = f"{name}: ECE {number(ece)}{was}. A dot's size is its share of the images."
-            figures.append(Figure(charts.reliability(item, item.split), caption))
+            figures.append(Figure(to_svg(charts.reliability(name, item)), caption))
         if item.scores is not None:
-            figures.append(Figure(charts.scores(item, item.split), f"{name}: how sure the answers are."))
+            figures.append(Figure(to_svg(charts.scores(name, item)), f"{name}: how sure the answers are."))
     return Figures(figures)
 
 

@@ -36,14 +36,9 @@ from pneumonia_fl.report.headline import headline
 from pneumonia_fl.report.performance import Performance, of_card, of_evaluation, of_histogram
 from pneumonia_fl.report.performance_page import performance_section, subtype_section
 from pneumonia_fl.report.reading import RunFiles, without_paths
+from pneumonia_fl.report.svg import to_svg
 from pneumonia_fl.report.tables import area_cell, count_table, cross_site_section, duration, size
 
-_PANELS = {
-    "auroc": "AUROC",
-    "loss": "Loss",
-    "sensitivity": "Sensitivity at .5",
-    "specificity": "Specificity at .5",
-}
 _AT_HALF = ("sensitivity", "specificity", "brier", "ece")
 """What is known of a single site, at the threshold .5 only."""
 _PRIVATE_SETTINGS = ("mlflow.", "tracking")
@@ -161,18 +156,16 @@ def _training(run: RunFiles) -> Section | None:
     if not rounds:
         return None
     sites = [str(site) for site in run.metrics.get("sites", [])]
-    figures = [
-        Figure(charts.by_round(rounds, sites, key, title, run.best_round)) for key, title in _PANELS.items()
-    ]
+    figures = [Figure(to_svg(charts.by_round(run.metrics, key, run.best_round))) for key in charts.BY_ROUND]
     losses: dict[str, list[tuple[int, float]]] = {}
     for event in run.events:
         if event["event"] == "loss":
             losses.setdefault(event["site"], []).append((event["step"], event["value"]))
     if losses:
-        figures.append(Figure(charts.training_loss(losses, sites)))
+        figures.append(Figure(to_svg(charts.training_loss(losses, sites))))
     best = "" if run.best_round is None else f" The star is the model that was saved: {run.model_words}."
     lead = f"Measured on the sites' validation images before each round's training.{best}"
-    legend = [("currentColor", "thick", "all sites pooled"), *charts.site_legend(sites)]
+    legend = [("currentColor", "thick", "all sites pooled"), *charts.site_looks(sites)]
     blocks: list[Block] = [Figures(figures, legend), Facts(_settings(run))]
     return Section("training", "How it was trained", lead, blocks)
 
@@ -247,7 +240,7 @@ def _cost(run: RunFiles) -> Section | None:
     note = f"Whole run: {wall} from start to end; {size(total)} of weights sent by all sites, about as much received."
     head = ("Site", "Rounds", "Steps", "Work", "Sent a round", "Sent in all")
     table = Table(head, rows, note=note)
-    figure = Figures([Figure(charts.seconds_by_round(entries, sites))], charts.site_legend(sites))
+    figure = Figures([Figure(to_svg(charts.seconds_by_round(entries, sites)))], charts.site_looks(sites))
     blocks: list[Block] = [Columns([[table], [figure]])]
     lead = "Only model weights and counts travel. Images, scores and names of patients never leave a site."
     return Section("cost", "What it cost", lead, blocks)

@@ -90,7 +90,7 @@ def write_summary(out: Path, watcher: CompareWatcher) -> dict[str, Any]:
         RunError: there is no comparison in `out`.
     """
     from pneumonia_fl.report.build import build_report
-    from pneumonia_fl.report.forest import forest
+    from pneumonia_fl.report.figures import forest
 
     if not (out / RAW).is_file():
         raise RunError(f"{out} holds no comparison; start one with `pneumonia-fl compare --data DIR`")
