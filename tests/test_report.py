@@ -15,10 +15,11 @@ from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.calibration import shift_notes
 from pneumonia_fl.comparison import _verdict
 from pneumonia_fl.errors import OutputError, RunError
-from pneumonia_fl.report.build import build_report, markdown
-from pneumonia_fl.report.compare_headline import _answer
+from pneumonia_fl.report.build import build_report
+from pneumonia_fl.report.compare_headline import answer
 from pneumonia_fl.report.figures import learning_curves
 from pneumonia_fl.report.reading import without_paths
+from pneumonia_fl.report.rendering import markdown, sentences
 from run_folders import SITES, add_cross_site, add_evaluation, write_comparison, write_json, write_run
 
 SECTIONS = [
@@ -273,8 +274,11 @@ def test_values_of_another_kind_never_stop_the_report(run: Path, turn: int) -> N
     for name in FILES:
         keys = read_json(run / name)
         write_json(run / name, {key: JUNK[(turn + place) % len(JUNK)] for place, key in enumerate(keys)})
-    assert outline(run).sections[:2] == ["summary", "warnings"]
-    assert "# Model card" in (run / "model_card.md").read_text()
+    page, card = outline(run), (run / "model_card.md").read_text()
+    assert page.sections[:2] == ["summary", "warnings"]
+    assert "# Model card" in card
+    unmade = page.text.count("This part could not be made")
+    assert card.count("this part could not be made") == unmade > 0
 
 
 def test_damaged_files_are_named(run: Path) -> None:
@@ -412,7 +416,10 @@ def test_a_comparison_with_few_patients_tells_nothing(tmp_path: Path, source: st
 )
 def test_an_answer_says_what_the_patients_can_say(low: float, high: float, patients: int, words: str) -> None:
     value = {"mean": (low + high) / 2, "low": low, "high": high}
-    assert _answer(value, "central training", patients).startswith(words)
+    result = {"sites": 3, "best": "fedavg", "sensitivity": None, "specificity": None, "several": False}
+    answers = [answer(value, "central training", patients)]
+    said = sentences("comparison/clinician.txt.j2", **result, answers=answers, who="children")
+    assert said[1].startswith(words)
     assert ("too few patients" in _verdict(value, patients)) == ("Too few" in words)
 
 

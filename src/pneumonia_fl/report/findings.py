@@ -1,12 +1,12 @@
 """What a reader of a run must be told before believing a number: warnings in words, the worst first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from pneumonia_fl.calibration import shifts
-from pneumonia_fl.report.blocks import listed, number, plural
 from pneumonia_fl.report.performance import Performance
 from pneumonia_fl.report.reading import RunFiles, is_drawn, without_paths
+from pneumonia_fl.report.wording import join_and, number, plural, short
 
 SERIOUS, CAUTION, NOTE = "serious", "caution", "note"
 FEW_PATIENTS = 100
@@ -36,6 +36,15 @@ def warnings_of(run: RunFiles, test: Performance | None, validation: Performance
     return sorted(dict.fromkeys(found), key=lambda item: order.index(item[0]))
 
 
+def sorted_out(items: Iterable[Warning_]) -> dict[str, list[Warning_]]:
+    """Return the serious warnings, which a page shows above its numbers, and the others."""
+    found = list(items)
+    return {
+        "serious": [item for item in found if item[0] == SERIOUS],
+        "others": [item for item in found if item[0] != SERIOUS],
+    }
+
+
 def _ending(run: RunFiles) -> Iterator[Warning_]:
     state, reason = run.state.get("state"), without_paths(run.state.get("error") or "")
     rounds = [entry["round"] for entry in run.rounds if entry.get("global")]
@@ -56,7 +65,7 @@ def _ending(run: RunFiles) -> Iterator[Warning_]:
         named = [f"{site} ({without_paths(str(why[site]))})" if why.get(site) else site for site in missing]
         yield (
             SERIOUS,
-            f"Never contributed: {listed(named)}. The model has learned nothing from {_them(missing)}.",
+            f"Never contributed: {join_and(named)}. The model has learned nothing from {_them(missing)}.",
         )
 
 
@@ -100,7 +109,7 @@ def _shift(test: Performance, validation: Performance) -> Iterator[Warning_]:
         if shift.verb == "held" and not shift.large:
             continue
         name = "AUROC" if shift.name == "auroc" else shift.name
-        before, after = _short(shift.before), _short(shift.after)
+        before, after = short(shift.before), short(shift.after)
         said = f"{name} {shift.verb} from {before} to {after}"
         if shift.verb == "held":
             said = f"{name} held: {before} on validation, {after} on test, within what chance could do"
@@ -108,11 +117,6 @@ def _shift(test: Performance, validation: Performance) -> Iterator[Warning_]:
             said += ", more than chance explains"
         level = SERIOUS if shift.verb == "fell" and shift.large and shift.interval else CAUTION
         yield level, f"Validation-to-test shift: {said}."
-
-
-def _short(value: float) -> str:
-    """`.93`, as in a paper."""
-    return f"{value:.2f}".removeprefix("0")
 
 
 def _sample(shown: Performance | None) -> Iterator[Warning_]:
@@ -137,8 +141,8 @@ def _sample(shown: Performance | None) -> Iterator[Warning_]:
         yield SERIOUS, "The interval of the AUROC includes .50: the model may know nothing at all."
     accuracy, floor = shown.metrics.get("accuracy"), max(shown.prevalence, 1 - shown.prevalence)
     if accuracy is not None and accuracy <= floor:
-        usual = f"always giving the more frequent answer ({_short(floor)})"
-        yield CAUTION, f"Accuracy ({_short(accuracy)}) does not exceed that of {usual}."
+        usual = f"always giving the more frequent answer ({short(floor)})"
+        yield CAUTION, f"Accuracy ({short(accuracy)}) does not exceed that of {usual}."
 
 
 def _calibration(shown: Performance | None) -> Iterator[Warning_]:
@@ -147,7 +151,7 @@ def _calibration(shown: Performance | None) -> Iterator[Warning_]:
         return
     before = shown.uncalibrated_metrics.get("ece")
     if ece > POOR_ECE:
-        text = f"a probability is off by {100 * ece:.0f} points on average (ECE {_short(ece)})."
+        text = f"a probability is off by {100 * ece:.0f} points on average (ECE {short(ece)})."
         yield CAUTION, f"Poor calibration: {text}"
     if before is not None and shown.exact and ece > before + 0.01:
         text = f"ECE {number(before)} before, {number(ece)} after."
@@ -164,7 +168,7 @@ def _sites(run: RunFiles) -> Iterator[Warning_]:
             if not total:
                 yield CAUTION, f"{site} has no {name} images."
             elif absent:
-                yield CAUTION, f"{site} has one class only in its {name} images (no {listed(absent)})."
+                yield CAUTION, f"{site} has one class only in its {name} images (no {join_and(absent)})."
             if 0 < total < FEW_IMAGES and split == "train":
                 yield CAUTION, f"{site} trained on {plural(total, 'image')} only."
     yield from _problems(run)
@@ -187,7 +191,7 @@ def _training(run: RunFiles) -> Iterator[Warning_]:
         yield NOTE, "The last round was the best and still rising: more rounds might help."
     falls = [before - after for before, after in pairwise(known[1:])]
     if falls and max(falls) > 0.1:
-        text = f"the pooled validation AUROC fell by {_short(max(falls))} in one round."
+        text = f"the pooled validation AUROC fell by {short(max(falls))} in one round."
         yield NOTE, f"Unsteady training: {text}"
 
 
