@@ -6,7 +6,7 @@ from typing import Any
 from pneumonia_fl.comparison import too_few
 from pneumonia_fl.report.canvas import BLACK, BLUE, GREY
 from pneumonia_fl.report.charts import Estimate
-from pneumonia_fl.report.findings import NOTE, SERIOUS, sorted_out
+from pneumonia_fl.report.findings import CAUTION, NOTE, SERIOUS, Found, in_words
 from pneumonia_fl.report.reading import is_drawn, without_paths
 from pneumonia_fl.report.rendering import Values, sentences
 
@@ -93,9 +93,10 @@ def _estimate(label: str, value: Statistic, colour: str = BLUE) -> Estimate:
 
 def comparison_warnings(summary: Values, problems: Sequence[str]) -> Values:
     """Return what could make the numbers better or worse than they look."""
-    items = [("caution", without_paths(text)) for text in summary.get("warnings", [])]
-    if summary.get("state") != "finished":
-        items.insert(0, (SERIOUS, "The comparison is not finished; models and seeds are missing."))
+    found: list[Found] = []
     if is_drawn(summary.get("data")):
-        items.insert(0, (SERIOUS, "Trained on drawn images: this says nothing about real X-rays."))
-    return sorted_out([*items, *((NOTE, f"Missing here: {problem}") for problem in problems)])
+        found.append((SERIOUS, "drawn_comparison", {}))
+    if summary.get("state") != "finished":
+        found.append((SERIOUS, "unfinished_comparison", {}))
+    found += [(CAUTION, "other", {"text": without_paths(text)}) for text in summary.get("warnings", [])]
+    return in_words([*found, *((NOTE, "missing_here", {"problem": problem}) for problem in problems)])

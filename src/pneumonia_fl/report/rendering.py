@@ -82,6 +82,11 @@ def sentences(template: str, **values: Any) -> list[str]:
     return [line for line in map(str.strip, render(template, **values).splitlines()) if line]
 
 
+def sentence(template: str, name: str, **values: Any) -> str:
+    """Return what one macro of a plain-text template says, on one line."""
+    return " ".join(str(getattr(_environment().get_template(template).module, name)(**values)).split())
+
+
 def markdown(text: object) -> str:
     """Return text of others for a line of Markdown, where it makes no link, picture, heading, line or table."""
     escaped = " ".join(str(text).split()).translate(_MARKDOWN)

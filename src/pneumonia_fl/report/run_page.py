@@ -8,7 +8,7 @@ from typing import Any
 from pneumonia_fl.learning import KEYS
 from pneumonia_fl.metrics import NAMES
 from pneumonia_fl.report import charts
-from pneumonia_fl.report.findings import sorted_out, warnings_of
+from pneumonia_fl.report.findings import NOTE, in_words, warnings_of
 from pneumonia_fl.report.headline import headline
 from pneumonia_fl.report.performance import Performance, of_card, of_evaluation, of_histogram
 from pneumonia_fl.report.performance_page import performance_values, subtype_values
@@ -98,8 +98,8 @@ def _day(seconds: Any) -> str:
 def _warnings(
     run: RunFiles, test: Performance | None, validation: Performance | None, problems: list[str]
 ) -> Values:
-    items = warnings_of(run, test, validation)
-    return sorted_out([*items, *(("note", f"Missing here: {without_paths(text)}") for text in problems)])
+    missing = ((NOTE, "missing_here", {"problem": without_paths(problem)}) for problem in problems)
+    return in_words([*warnings_of(run, test, validation), *missing])
 
 
 def _sites(run: RunFiles) -> Values | None:
