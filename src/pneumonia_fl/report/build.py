@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import RunError
-from pneumonia_fl.paths import missing
+from pneumonia_fl.files import write_atomic
+from pneumonia_fl.inputs.paths import missing
 from pneumonia_fl.report import MODEL_CARD, REPORT
-from pneumonia_fl.report.card import card, comparison_card, run_card
-from pneumonia_fl.report.compare_page import compare_page
-from pneumonia_fl.report.reading import SUMMARY, read_comparison, read_run
-from pneumonia_fl.report.rendering import Page, Values, render, render_page
-from pneumonia_fl.report.run_page import run_page
+from pneumonia_fl.report.comparison.comparison_page import compare_page
+from pneumonia_fl.report.run.card_page import card, comparison_card, run_card
+from pneumonia_fl.report.run.page import run_page
+from pneumonia_fl.report.run_folder_reader import SUMMARY, read_comparison, read_run
+from pneumonia_fl.report.view.rendering import Page, Values, render, render_page
 
 
 def build_report(folder: Path, out: Path | None = None, gallery: Values | None = None) -> Path:

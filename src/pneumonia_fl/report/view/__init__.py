@@ -1,0 +1,1 @@
+"""Turn the values of a report into pages: tables, wording, templates."""
