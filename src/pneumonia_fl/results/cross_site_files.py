@@ -34,11 +34,12 @@ def write_matrix(run: RunFolder, events: list[Event]) -> dict[str, Any]:
 
 def draw_matrix(folder: Path, found: Mapping[str, Any]) -> None:
     """Write a matrix as `cross_site.csv` and `figures/cross_site.png` into `folder`."""
+    from pneumonia_fl.report.figures.canvas import save
     from pneumonia_fl.report.figures.heat_map import heat_map, to_csv
 
     write_atomic(folder / "cross_site.csv", to_csv(found).encode())
     inner_folder(folder / "figures")
-    heat_map(found, folder / "figures" / "cross_site.png")
+    save(heat_map(found), folder / "figures" / "cross_site.png")
 
 
 def matrix_of(events: list[Event]) -> dict[str, Any]:
