@@ -85,6 +85,7 @@ HEAVY = {
     "nvflare",
     "mlflow",
     "matplotlib",
+    "scipy",
     "sklearn",
     "kaggle",
     "numpy",
