@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pneumonia_fl.data.prepare import prepare
-from pneumonia_fl.data.sources import open_source
-from pneumonia_fl.sections import Preprocess
+from pneumonia_fl.config.sections import Preprocess
+from pneumonia_fl.data.prepare.pipeline import prepare
+from pneumonia_fl.data.sources.registry import open_source
 
 SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "chest-xray-pneumonia-224.zip"
 ORIGINALS = 900
