@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import PUBLIC_DATA
 from pneumonia_fl.data.items import UNKNOWN_LICENCE, Item
 from pneumonia_fl.data.layout import NESTED_COPY, NO_CLASS, SYSTEM_FILE, find_items, patient_of, subtype_of
 from pneumonia_fl.data.sources import load_split, open_source
@@ -18,7 +19,6 @@ from test_checkpoint import Bomb
 from xrays import ListSource, jpeg, kaggle_files, prepare_small, write_folder, write_zip
 
 SPEC = Preprocess(size=16)
-PUBLIC = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.mark.parametrize(
@@ -392,9 +392,11 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
 
 
 def test_the_public_sample_has_its_known_counts() -> None:
-    if not PUBLIC.is_dir():
-        pytest.skip("falls back to the synthetic and hand-made sources above: ../shared/data is not here")
-    items = open_source(str(PUBLIC / "chest-xray-pneumonia-224.zip")).items()
+    if not PUBLIC_DATA.is_dir():
+        pytest.skip(
+            "the synthetic and hand-made sources above stand in: PNEUMONIA_FL_TEST_DATA names no folder"
+        )
+    items = open_source(str(PUBLIC_DATA / "chest-xray-pneumonia-224.zip")).items()
     counts = {(item.official_split, item.label): 0 for item in items}
     for item in items:
         counts[item.official_split, item.label] += 1

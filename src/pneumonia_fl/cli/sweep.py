@@ -78,8 +78,8 @@ def sweep(
 
 def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
     """The ranking, where everything is, and the command that opens MLflow on it."""
+    from pneumonia_fl.cli.live import viewer_command
     from pneumonia_fl.fl.sweep import ranked
-    from pneumonia_fl.runs import RunFolder, pasted_command, ui_command
 
     console.print(_table(summary["grid"], ranked(summary)))
     for row in summary["points"]:
@@ -88,7 +88,7 @@ def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
     mlflow = summary["mlflow"]
     lines = {"sweep": folder, "best point": folder / summary["best"], "MLflow": mlflow["uri"]}
     if mlflow["uri"].startswith("sqlite"):
-        lines["MLflow"] = pasted_command(ui_command(RunFolder(folder), "mlflow", 5000))
+        lines["MLflow"] = viewer_command("mlflow", folder)
     if mlflow["error"]:
         lines["MLflow"] = f"did not take everything: {mlflow['error']}"
     for name, text in lines.items():
