@@ -11,7 +11,7 @@ from pneumonia_fl.errors import DataError
 from pneumonia_fl.report.canvas import BLACK, BLUE, GREY, ORANGE, new_figure, save
 
 _COLOURS = {"central": BLACK, "alone": GREY, "federated": BLUE}
-_ROLES = {"central": "vs. central (Δ)", "best_alone": "vs. best single site (Δ)"}
+_ROLES = {"central": "less central", "best_alone": "less the best site alone"}
 
 Arm = Mapping[str, Any]
 
