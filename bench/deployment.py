@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pneumonia_fl.journal import Event, read_journal
+from pneumonia_fl.runs.journal import Event, read_journal
 
 ROOT = Path(__file__).parents[1]
 CLI = Path(sys.executable).with_name("pneumonia-fl")

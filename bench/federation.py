@@ -103,13 +103,13 @@ def _average(answers: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
 def _bare_site(pipe: Connection, data: Path, site: str) -> None:
     import torch
 
-    from pneumonia_fl.config import load_job
+    from pneumonia_fl.config.job import load_job
+    from pneumonia_fl.config.job_files import find_job
+    from pneumonia_fl.config.sections import Preprocess, TrainConfig
     from pneumonia_fl.data.store import open_site
-    from pneumonia_fl.evaluate import margins
-    from pneumonia_fl.jobfiles import find_job
-    from pneumonia_fl.model import build_model
-    from pneumonia_fl.sections import Preprocess, TrainConfig
-    from pneumonia_fl.train import Turn, train_epochs
+    from pneumonia_fl.evaluation.scoring import margins
+    from pneumonia_fl.models.registry import build_model
+    from pneumonia_fl.training.local import Turn, train_epochs
 
     torch.set_num_threads(1)
     job = load_job(find_job("fedavg"))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.manifest import DatasetInfo, Row, count, write_info, write_manifest
 from pneumonia_fl.data.store import IMAGES, SiteData
-from pneumonia_fl.sections import Preprocess
 
 COUNT, SIZE, REPEATS = 5000, 128, 5
 TARGET_SECONDS = 0.5

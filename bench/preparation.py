@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pneumonia_fl.data.prepare import prepare
-from pneumonia_fl.data.sources import open_source
-from pneumonia_fl.sections import Preprocess
+from pneumonia_fl.config.sections import Preprocess
+from pneumonia_fl.data.prepare.pipeline import prepare
+from pneumonia_fl.data.sources.registry import open_source
 
 DATA = Path(os.environ.get("PNEUMONIA_FL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SAMPLE = DATA / "chest-xray-pneumonia-224.zip"

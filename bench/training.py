@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pneumonia_fl.config.sections import AugmentConfig, Preprocess, TrainConfig
 from pneumonia_fl.data.preprocess import normalise
 from pneumonia_fl.data.store import ImageSet
-from pneumonia_fl.evaluate import margins
-from pneumonia_fl.model import build_model
-from pneumonia_fl.sections import AugmentConfig, Preprocess, TrainConfig
-from pneumonia_fl.train import train_epochs
+from pneumonia_fl.evaluation.scoring import margins
+from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.training.local import train_epochs
 
 IMAGES = 256
 BATCH = 32

@@ -6,8 +6,8 @@ from pathlib import Path
 from PIL import Image
 
 from pneumonia_fl.report.build import build_report
-from pneumonia_fl.report.figures import class_balance, contact_sheet_all, learning_curves
-from pneumonia_fl.runs import RunFolder
+from pneumonia_fl.report.figures.png import class_balance, contact_sheet_all, learning_curves
+from pneumonia_fl.runs.folder import RunFolder
 
 BROWSER = ("chromium", "--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=1080,1500")
 

@@ -15,10 +15,10 @@ import typer
 
 from pneumonia_fl.cli.main import app
 from pneumonia_fl.cli.reference import pages
-from pneumonia_fl.config import JobConfig
-from pneumonia_fl.fl.messages import series
-from pneumonia_fl.metrics import ScoreHistogram, summarise
-from pneumonia_fl.overrides import flatten
+from pneumonia_fl.config.job import JobConfig
+from pneumonia_fl.config.overrides import flatten
+from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
+from pneumonia_fl.metrics.series import series
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "provisioning/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -111,8 +111,9 @@ def test_a_page_says_that_this_is_no_medical_device(name: str) -> None:
 
 @each_page
 def test_a_test_that_a_page_names_is_there(page: Path) -> None:
-    for name in re.findall(r"`(?:tests/)?(test_\w+\.py)`", prose(page)):
-        assert (ROOT / "tests" / name).is_file(), f"{page.name} names {name}"
+    for folder, name in re.findall(r"`(tests/(?:\w+/)*)?(test_\w+\.py)`", prose(page)):
+        found = list((ROOT / (folder or "tests")).glob(name if folder else f"**/{name}"))
+        assert found, f"{page.name} names {folder}{name}"
 
 
 def test_the_held_out_patients_of_the_results_make_the_split(tmp_path: Path) -> None:

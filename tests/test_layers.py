@@ -4,6 +4,7 @@ import ast
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,68 +14,37 @@ import pneumonia_fl
 
 PACKAGE = Path(pneumonia_fl.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "_jobs" not in path.parts)
-LAYERS = (
-    {
-        "__init__",
-        "config",
-        "environment",
-        "errors",
-        "findings",
-        "json_files",
-        "learning",
-        "names",
-        "networks",
-        "overrides",
-        "paths",
-        "progress",
-        "sections",
-        "strict",
-        "text",
-        "yaml_files",
-    },
-    {
-        "data",
-        "model",
-        "metrics",
-        "scaling",
-        "calibration",
-        "in_use",
-        "listing",
-        "provenance",
-        "intervals",
-        "curves",
-        "assessment",
-        "runs",
-        "cleaning",
-        "journal",
-        "jobfiles",
-        "mlflow_files",
-    },
-    {
-        "train",
-        "together",
-        "augment",
-        "evaluate",
-        "evaluation",
-        "baseline",
-        "comparison",
-        "pooling",
-        "crosssite",
-        "checkpoint",
-        "predict",
-        "settling",
-        "weights",
-    },
-    {"fl", "report", "web"},
-    {"cli"},
-)
+ROOMS = [
+    *("errors", "progress", "findings", "files", "inputs", "config", "runs", "metrics"),
+    *("data", "data/sources", "data/prepare", "models", "tracking", "evaluation", "training"),
+    *("report/performance", "report/run_folder_reader", "report/figures", "report/view"),
+    *("report/run", "report/comparison", "report/build", "results"),
+    *("fl/protocol", "fl/kit", "fl/state", "fl/algorithms"),
+    *("fl/provision/project_file", "fl/provision", "fl/doctor"),
+    *("fl/site", "fl/parent", "fl/guard", "fl/server"),
+    *("fl/job", "fl/simulator", "fl/admin", "fl/services", "experiments"),
+    *(
+        "cli/views",
+        "cli/options",
+        "cli/settings",
+        "cli/app",
+        "cli/kit_commands",
+        "cli/saved_models",
+        "cli/commands",
+    ),
+    *("cli/main", "cli/reference"),
+]
+"""The map, bottom to top: a room may import what stands before it, never what stands after it."""
+MAX_FILES = 12
+ALONE: dict[str, str] = {}
+"""Folders with one file, each with its reason."""
 # Where a package may be imported: a folder or a module of ours.
 HOMES = {
     "nvflare": ("fl/",),
-    "kaggle": ("data/kaggle.py",),
-    "kagglesdk": ("data/kaggle.py",),
-    "mlflow": ("fl/", "runs.py"),
-    "tensorboard": ("fl/", "runs.py"),
+    "kaggle": ("data/sources/kaggle.py",),
+    "kagglesdk": ("data/sources/kaggle.py",),
+    "mlflow": ("fl/", "tracking/", "runs/folder.py", "results/"),
+    "tensorboard": ("fl/", "runs/folder.py"),
     "flask": ("web/",),
     "typer": ("cli/",),
     "rich": ("cli/",),
@@ -102,14 +72,15 @@ def tree_of(module: Path) -> ast.Module:
     return ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
 
 
-def area_of(module: Path) -> str:
-    """The first folder or the module's own name: what LAYERS lists."""
-    return module.parts[0].removesuffix(".py")
-
-
-def layer_of(area: str) -> int:
-    found = [number for number, areas in enumerate(LAYERS) if area in areas]
-    assert found, f"{area} is in no layer; decide where it belongs and add it to LAYERS and DESIGN"
+def room_of(module: Path) -> str:
+    """The longest entry of ROOMS that is this module or a folder above it; empty for `__init__` files."""
+    if module.name == "__init__.py":
+        return ""
+    path = module.with_suffix("")
+    found = [parent.as_posix() for parent in (path, *path.parents) if parent.as_posix() in ROOMS]
+    assert found, (
+        f"{module} is in no room; decide where it belongs and add it to ROOMS and docs/architecture.md"
+    )
     return found[0]
 
 
@@ -124,12 +95,14 @@ def imports_of(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def own_areas(tree: ast.AST) -> set[str]:
-    """Areas of this package that a module imports; names from `pneumonia_fl` itself count as __init__."""
-    dotted = {tuple(name.split(".")) for name in imports_of(tree) if name.split(".")[0] == "pneumonia_fl"}
-    areas = {parts[1] for parts in dotted if len(parts) > 1}
-    exported = {"__version__", "DISCLAIMER"}
-    return {"__init__" if area in exported else area for area in areas}
+def own_imports(tree: ast.AST) -> set[Path]:
+    """Modules of this package that a module imports."""
+    dotted = [name.split(".") for name in imports_of(tree)]
+    return {
+        module
+        for first, *rest in dotted
+        if first == "pneumonia_fl" and rest and (module := Path(*rest[:-1], f"{rest[-1]}.py")) in MODULES
+    }
 
 
 def functions_of(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -143,15 +116,25 @@ def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 @modules
 def test_imports_point_downward_only(module: Path) -> None:
-    area = area_of(module)
-    above = {other for other in own_areas(tree_of(module)) if layer_of(other) > layer_of(area)}
-    assert not above, f"{module} imports {above} from a higher layer"
+    if room := room_of(module):
+        above = {str(m) for m in own_imports(tree_of(module)) if ROOMS.index(room_of(m)) > ROOMS.index(room)}
+        assert not above, f"{module} imports {above} from a room above it"
+
+
+def test_every_room_is_there() -> None:
+    assert {room_of(module) for module in MODULES} - {""} == set(ROOMS)
+
+
+def test_no_folder_is_crowded_or_almost_empty() -> None:
+    files = Counter(module.parent.as_posix() for module in MODULES if module.name != "__init__.py")
+    assert {folder: count for folder, count in files.items() if count > MAX_FILES} == {}
+    assert {folder for folder, count in files.items() if count == 1 and folder not in ALONE} == set()
 
 
 def test_the_report_does_not_know_the_federation() -> None:
-    report = [module for module in MODULES if area_of(module) == "report"]
+    report = [module for module in MODULES if module.parts[0] == "report"]
     assert report
-    assert not {"fl", "web"} & {area for module in report for area in own_areas(tree_of(module))}
+    assert not {"fl", "web"} & {other.parts[0] for module in report for other in own_imports(tree_of(module))}
 
 
 @modules
@@ -163,7 +146,7 @@ def test_packages_are_imported_where_they_belong(module: Path) -> None:
 
 @modules
 def test_only_one_module_and_the_cli_read_the_environment(module: Path) -> None:
-    if area_of(module) in ("environment", "cli"):
+    if module.parts[0] == "cli" or module.as_posix() == "config/environment.py":
         return
     words = {"environ", "environb", "getenv", "putenv"}
     tree = tree_of(module)
@@ -195,7 +178,7 @@ def _only_defines(statement: ast.stmt, module: Path) -> bool:
 def _registers_a_command(value: ast.expr, module: Path) -> bool:
     """`app.command()(run)` and `app.add_typer(…)`: what a decorator does for a function of the same file."""
     text = ast.unparse(value)
-    return area_of(module) == "cli" and text.startswith(("app.command(", "app.add_typer("))
+    return module.parts[0] == "cli" and text.startswith(("app.command(", "app.add_typer("))
 
 
 @modules

@@ -16,9 +16,9 @@ import typer
 
 from conftest import CLI
 from pneumonia_fl.cli.main import app
-from pneumonia_fl.config import load_job
-from pneumonia_fl.data.partition import parse_partition, parse_sites
-from pneumonia_fl.jobfiles import find_job
+from pneumonia_fl.config.job import load_job
+from pneumonia_fl.config.job_files import find_job
+from pneumonia_fl.data.prepare.partition import parse_partition, parse_sites
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "getting-started.md")

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from pneumonia_fl.cli.terminal import echo
-from pneumonia_fl.paths import expanded
+from pneumonia_fl.cli.views.terminal import echo
+from pneumonia_fl.inputs.paths import expanded
 
 INTERRUPTED = 130
 Function = TypeVar("Function", bound=Callable[..., Any])

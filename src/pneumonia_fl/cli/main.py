@@ -10,25 +10,35 @@ import typer
 
 from pneumonia_fl import DISCLAIMER, __version__
 from pneumonia_fl.cli.app import App
-from pneumonia_fl.cli.clean import clean
-from pneumonia_fl.cli.compare import compare
-from pneumonia_fl.cli.cross_site import cross_site
-from pneumonia_fl.cli.data import app as data_app
-from pneumonia_fl.cli.doctor import doctor
-from pneumonia_fl.cli.evaluate import evaluate
-from pneumonia_fl.cli.federation import down, status, up
-from pneumonia_fl.cli.init import init
-from pneumonia_fl.cli.jobs import abort, clone, delete, download, jobs, logs, resume, submit, watch
-from pneumonia_fl.cli.predict import predict
-from pneumonia_fl.cli.provision import authz, provision
-from pneumonia_fl.cli.report import report
-from pneumonia_fl.cli.run import run
-from pneumonia_fl.cli.show import runs, ui
-from pneumonia_fl.cli.sweep import sweep
-from pneumonia_fl.cli.terminal import echo, replace_what_a_terminal_lacks
-from pneumonia_fl.data.files import keep_files_private
-from pneumonia_fl.environment import report_nothing
+from pneumonia_fl.cli.commands.clean import clean
+from pneumonia_fl.cli.commands.compare import compare
+from pneumonia_fl.cli.commands.cross_site import cross_site
+from pneumonia_fl.cli.commands.data import app as data_app
+from pneumonia_fl.cli.commands.evaluate import evaluate
+from pneumonia_fl.cli.commands.predict import predict
+from pneumonia_fl.cli.commands.report import report
+from pneumonia_fl.cli.commands.run import run
+from pneumonia_fl.cli.commands.runs import runs, ui
+from pneumonia_fl.cli.commands.sweep import sweep
+from pneumonia_fl.cli.kit_commands.doctor import doctor
+from pneumonia_fl.cli.kit_commands.init import init
+from pneumonia_fl.cli.kit_commands.jobs import (
+    abort,
+    clone,
+    delete,
+    download,
+    jobs,
+    logs,
+    resume,
+    submit,
+    watch,
+)
+from pneumonia_fl.cli.kit_commands.provision import authz, provision
+from pneumonia_fl.cli.kit_commands.services import down, status, up
+from pneumonia_fl.cli.views.terminal import echo, replace_what_a_terminal_lacks
+from pneumonia_fl.config.environment import report_nothing
 from pneumonia_fl.errors import PneumoniaFLError
+from pneumonia_fl.files import keep_files_private
 
 OUT_OF_MEMORY = "out of memory; end other programs, or give fewer --workers, then run again"
 

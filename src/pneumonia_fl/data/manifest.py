@@ -13,15 +13,15 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from pneumonia_fl.config import parse
-from pneumonia_fl.data.files import write_atomic
+from pneumonia_fl.config.base import Strict
+from pneumonia_fl.config.job import parse
+from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.errors import ConfigError, DataError
-from pneumonia_fl.json_files import parse_json, read_limited
-from pneumonia_fl.names import SITE_NAME
-from pneumonia_fl.paths import missing
-from pneumonia_fl.sections import Preprocess
-from pneumonia_fl.strict import Strict
-from pneumonia_fl.text import printable_values, utf8
+from pneumonia_fl.files import write_atomic
+from pneumonia_fl.inputs.json_files import parse_json, read_limited
+from pneumonia_fl.inputs.names import SITE_NAME
+from pneumonia_fl.inputs.paths import missing
+from pneumonia_fl.inputs.text import printable_values, utf8
 
 NORMAL, PNEUMONIA = 0, 1
 CLASS_NAMES = ("NORMAL", "PNEUMONIA")

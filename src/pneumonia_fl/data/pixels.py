@@ -12,7 +12,14 @@ from PIL import Image
 from PIL.Image import Transpose
 from PIL.ImageFile import ImageFile, _Tile
 
-from pneumonia_fl.data.tags import COLOUR_MAP, PHOTOMETRIC, SAMPLE_FORMAT, png_bits, tiff_bits, tiff_tags
+from pneumonia_fl.data.image_tags import (
+    COLOUR_MAP,
+    PHOTOMETRIC,
+    SAMPLE_FORMAT,
+    png_bits,
+    tiff_bits,
+    tiff_tags,
+)
 from pneumonia_fl.errors import DataError
 
 Levels = NDArray[np.int32]

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image, _imaging
 from PIL.ImageFile import ImageFile
 
-from pneumonia_fl.data.foreign import HEAD, foreign, is_text
+from pneumonia_fl.config.sections import Preprocess
+from pneumonia_fl.data.image_tags import with_black_as_zero, without_tags
 from pneumonia_fl.data.pixels import BYTE, gray
-from pneumonia_fl.data.tags import with_black_as_zero, without_tags
 from pneumonia_fl.errors import DataError
-from pneumonia_fl.sections import Preprocess
-from pneumonia_fl.text import printable
+from pneumonia_fl.inputs.file_kinds import HEAD, foreign, is_text
+from pneumonia_fl.inputs.text import printable
 
 if TYPE_CHECKING:
     import torch

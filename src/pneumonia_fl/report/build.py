@@ -9,15 +9,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from pneumonia_fl import DISCLAIMER, __version__
-from pneumonia_fl.data.files import write_atomic
 from pneumonia_fl.errors import RunError
-from pneumonia_fl.paths import missing
+from pneumonia_fl.files import write_atomic
+from pneumonia_fl.inputs.paths import missing
 from pneumonia_fl.report import MODEL_CARD, REPORT
-from pneumonia_fl.report.blocks import Page, Section
-from pneumonia_fl.report.card import card, run_card
-from pneumonia_fl.report.compare_page import compare_page, comparison_card
-from pneumonia_fl.report.reading import SUMMARY, read_comparison, read_run
-from pneumonia_fl.report.run_page import run_page
+from pneumonia_fl.report.comparison.comparison_page import compare_page, comparison_card
+from pneumonia_fl.report.run.card_page import card, run_card
+from pneumonia_fl.report.run.page import run_page
+from pneumonia_fl.report.run_folder_reader import SUMMARY, read_comparison, read_run
+from pneumonia_fl.report.view.blocks import Page, Section
 
 _STROKES = {"--": "7 4", "-.": "8 3 2 3", ":": "2 3"}
 _MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\[]|#*"} | {"<": "&lt;", ">": "&gt;", "`": "'"})

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumonia_fl.curves import pr_points, reliability, roc_points
-from pneumonia_fl.metrics import NAMES, ScoreHistogram, bin_centres, summarise
-from pneumonia_fl.scaling import PLAIN, Scaling
+from pneumonia_fl.metrics.binary import NAMES, ScoreHistogram, bin_centres, summarise
+from pneumonia_fl.metrics.curves import pr_points, reliability, roc_points
+from pneumonia_fl.metrics.platt import PLAIN, Scaling
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

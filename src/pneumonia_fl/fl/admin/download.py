@@ -8,17 +8,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.data.files import output_errors
 from pneumonia_fl.errors import OutputError, RunError
-from pneumonia_fl.fl.admin.records import JobRecord
+from pneumonia_fl.files import output_errors
+from pneumonia_fl.fl.admin.job_record import JobRecord
 from pneumonia_fl.fl.admin.session import Admin
-from pneumonia_fl.fl.messages import properties
-from pneumonia_fl.in_use import refuse_in_use
-from pneumonia_fl.journal import JOURNAL_NAME, Event, read_journal
-from pneumonia_fl.json_files import read_json
-from pneumonia_fl.names import path_word
+from pneumonia_fl.fl.protocol.messages import properties
+from pneumonia_fl.inputs.folder_locks import refuse_in_use
+from pneumonia_fl.inputs.json_files import read_json
+from pneumonia_fl.inputs.names import path_word
 from pneumonia_fl.progress import Progress, silent
-from pneumonia_fl.runs import RunFolder, relocate_artifacts
+from pneumonia_fl.runs.folder import RunFolder, relocate_artifacts
+from pneumonia_fl.runs.journal import JOURNAL_NAME, Event, read_journal
 
 DOWNLOAD = "download"
 COLLECT = "saving models and figures"
@@ -49,7 +49,7 @@ def download(
         OutputError: `out` exists, or cannot be written.
         RunError: the job has not ended, was not made by pneumonia-fl, or the transfer broke off.
     """
-    from pneumonia_fl.fl.finish import finish_real
+    from pneumonia_fl.results.finalize import finish_real
 
     _check_place(out, force)
     with _staging(out) as staging:

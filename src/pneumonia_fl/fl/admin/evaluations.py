@@ -5,15 +5,15 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from pneumonia_fl.config import JobConfig
+from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.admin.download import fetch_events
-from pneumonia_fl.fl.admin.prod import ProdWatcher
+from pneumonia_fl.fl.admin.production_run import ProdWatcher
 from pneumonia_fl.fl.admin.session import Admin
 from pneumonia_fl.fl.admin.submit import EXPORTING, send_folder
 from pneumonia_fl.fl.admin.watch import Ending, watch
-from pneumonia_fl.fl.evaluation_job import Subject, chosen
-from pneumonia_fl.journal import Event
+from pneumonia_fl.fl.simulator.evaluation_job import Subject, chosen
+from pneumonia_fl.runs.journal import Event
 
 
 def run_at_sites(
@@ -40,7 +40,7 @@ def run_at_sites(
     Raises:
         PneumoniaFLError: the job cannot be sent, followed or fetched; a job that ends badly is no error here.
     """
-    from pneumonia_fl.fl.jobs import export_job
+    from pneumonia_fl.fl.job.recipe import export_job
 
     taking_part = chosen(sites, admin.sites())
     if not taking_part:

@@ -7,7 +7,7 @@ from nvflare.fuel.flare_api import api_spec as nvflare
 
 from pneumonia_fl.errors import PneumoniaFLError, RefusedError, RunError, TimeLimitError
 from pneumonia_fl.fl.doctor.certificates import load
-from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.kit.startup_kit import Kit
 
 ROLE_OID = "1.2.840.113549.1.9.2"
 """Where NVFlare's provisioning writes a person's role in the certificate (PKCS #9 unstructuredName)."""

@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 from nvflare.fuel.hci.client.file_transfer import FileTransferModule
 
-from pneumonia_fl.environment import quiet_grpc
+from pneumonia_fl.config.environment import quiet_grpc
 from pneumonia_fl.errors import KitError, RunError, TimeLimitError
-from pneumonia_fl.fl.admin.kits import open_person
-from pneumonia_fl.fl.admin.records import JobRecord, find_job_id, record
+from pneumonia_fl.fl.admin.job_record import JobRecord, find_job_id, record
+from pneumonia_fl.fl.admin.kit_selection import open_person
 from pneumonia_fl.fl.admin.refusals import JobNotRunning, NoSuchJob, explain, role
 from pneumonia_fl.fl.doctor.certificates import certificate
 from pneumonia_fl.fl.doctor.network import greet, network
-from pneumonia_fl.fl.kits import Kit
-from pneumonia_fl.fl.messages import STATS_GROUP
-from pneumonia_fl.text import printable, printable_values
+from pneumonia_fl.fl.kit.startup_kit import Kit
+from pneumonia_fl.fl.protocol.messages import STATS_GROUP
+from pneumonia_fl.inputs.text import printable, printable_values
 
 LOGIN_SECONDS = 15.0
 COMMAND_SECONDS = 30.0

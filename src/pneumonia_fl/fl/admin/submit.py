@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.config import JobConfig, load_job, parse
+from pneumonia_fl.config.job import JobConfig, load_job, parse
+from pneumonia_fl.config.job_files import find_job
+from pneumonia_fl.config.overrides import with_overrides
+from pneumonia_fl.config.sections import Origin, Preprocess
 from pneumonia_fl.data.manifest import read_info
 from pneumonia_fl.errors import ConfigError, RefusedError, RunError, TimeLimitError
-from pneumonia_fl.fl.admin.records import JobRecord, record
+from pneumonia_fl.fl.admin.job_record import JobRecord, record
 from pneumonia_fl.fl.admin.session import Admin
-from pneumonia_fl.fl.messages import properties
-from pneumonia_fl.fl.plan import plan
-from pneumonia_fl.jobfiles import find_job
-from pneumonia_fl.overrides import with_overrides
-from pneumonia_fl.paths import expanded
+from pneumonia_fl.fl.job.plan import plan
+from pneumonia_fl.fl.protocol.messages import properties
+from pneumonia_fl.inputs.paths import expanded
 from pneumonia_fl.progress import Progress, silent
-from pneumonia_fl.sections import Origin, Preprocess
 
 META_FILES = ("meta.json", "meta.yml", "meta.conf")
 EXPORTING, SENDING = "making the job", "sending"
@@ -64,7 +64,7 @@ def submit(admin: Admin, wanted: Wanted, progress: Progress = silent) -> Submitt
         if wanted.overrides or wanted.data or wanted.ship_code:
             raise ConfigError(f"{folder} is exported already; settings and --ship-code are for jobs by name")
         return _send_copy(admin, folder, (), token, progress)
-    from pneumonia_fl.fl.initial import begin
+    from pneumonia_fl.fl.job.initial_model import begin
 
     file = find_job(wanted.job)
     job, weights = begin(load_job(file, wanted.overrides), file)
@@ -174,8 +174,8 @@ def resolve(job: JobConfig, data: Path | None) -> JobConfig:
 
 def same_model(job: JobConfig, init_from: str | None) -> tuple[JobConfig, bytes | None]:
     """The job, and the weights that it went on from."""
-    from pneumonia_fl.fl.carried import hash_of
-    from pneumonia_fl.fl.initial import begin
+    from pneumonia_fl.fl.job.initial_model import begin
+    from pneumonia_fl.fl.protocol.carried_models import hash_of
 
     origin = job.init_from
     if not isinstance(origin, Origin):
@@ -205,7 +205,7 @@ def _export_and_send(
     resume_from: str = "",
     weights: bytes | None = None,
 ) -> Submitted:
-    from pneumonia_fl.fl.jobs import Form, export_job
+    from pneumonia_fl.fl.job.recipe import Form, export_job
 
     if job.mlflow.tracking_uri:
         raise ConfigError(

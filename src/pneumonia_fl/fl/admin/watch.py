@@ -14,8 +14,7 @@ from pneumonia_fl.errors import (
     RunError,
     TimeLimitError,
 )
-from pneumonia_fl.fl.admin.progress import Snapshot
-from pneumonia_fl.fl.admin.records import (
+from pneumonia_fl.fl.admin.job_record import (
     ABORTED,
     INCOMPLETE,
     NO_WORD,
@@ -24,6 +23,7 @@ from pneumonia_fl.fl.admin.records import (
     age,
     missing_sites,
 )
+from pneumonia_fl.fl.admin.job_status import Snapshot
 from pneumonia_fl.fl.admin.session import Admin
 
 FAILED_TO_RUN = "FINISHED:FAILED_TO_RUN"

@@ -1,1 +1,1 @@
-"""Federated algorithms: what each does at the server between rounds, and at a site while it trains."""
+"""Implement federated algorithms: what each computes at the server between rounds and at a site in training."""

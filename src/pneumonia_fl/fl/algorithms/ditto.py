@@ -10,10 +10,10 @@ from typing import Any
 from nvflare.app_common.abstract.fl_model import FLModel
 from torch import nn
 
-from pneumonia_fl.checkpoint import load_into
-from pneumonia_fl.fl.algorithms.keeping import SiteState
-from pneumonia_fl.fl.algorithms.site import Fit, SiteAlgorithm, proximal_term
-from pneumonia_fl.train import TrainResult
+from pneumonia_fl.fl.algorithms.site_base import Fit, SiteAlgorithm, proximal_term
+from pneumonia_fl.fl.state.site_state import SiteState
+from pneumonia_fl.models.checkpoint import load_into
+from pneumonia_fl.training.local import TrainResult
 
 
 class Ditto(SiteAlgorithm):

@@ -11,11 +11,11 @@ from typing import Any
 from nvflare.app_common.abstract.fl_model import FLModel
 from torch import Tensor, nn
 
-from pneumonia_fl.checkpoint import load_into
-from pneumonia_fl.fl.algorithms.keeping import SiteState
-from pneumonia_fl.fl.algorithms.site import Fit, SiteAlgorithm
-from pneumonia_fl.model import normalisation_keys
-from pneumonia_fl.train import TrainResult
+from pneumonia_fl.fl.algorithms.site_base import Fit, SiteAlgorithm
+from pneumonia_fl.fl.state.site_state import SiteState
+from pneumonia_fl.models.checkpoint import load_into
+from pneumonia_fl.models.registry import normalisation_keys
+from pneumonia_fl.training.local import TrainResult
 
 log = logging.getLogger("pneumonia_fl.site")
 

@@ -22,15 +22,15 @@ from nvflare.apis.fl_constant import FLMetaKey
 from nvflare.app_common.abstract.fl_model import FLModel
 from torch import nn
 
-from pneumonia_fl.fl.aggregator import weighted_average
-from pneumonia_fl.fl.algorithms.keeping import SiteState
-from pneumonia_fl.fl.algorithms.server import Parameters, ServerAlgorithm
-from pneumonia_fl.fl.algorithms.site import Fit, SiteAlgorithm
-from pneumonia_fl.fl.site_report import SiteReport, Training
-from pneumonia_fl.fl.updates import arrays_problem, byte_count, in_kind
-from pneumonia_fl.learning import Algorithm
-from pneumonia_fl.together import Together
-from pneumonia_fl.train import TrainResult
+from pneumonia_fl.config.algorithm import Algorithm
+from pneumonia_fl.fl.algorithms.server_base import Parameters, ServerAlgorithm
+from pneumonia_fl.fl.algorithms.site_base import Fit, SiteAlgorithm
+from pneumonia_fl.fl.algorithms.weighted_average import weighted_average
+from pneumonia_fl.fl.protocol.site_report import SiteReport, Training
+from pneumonia_fl.fl.protocol.update_checks import arrays_problem, byte_count, in_kind
+from pneumonia_fl.fl.state.site_state import SiteState
+from pneumonia_fl.training.local import TrainResult
+from pneumonia_fl.training.shared_statistics import Together
 
 CLASSES = "pneumonia_fl.fednova_classes"
 """Key in the meta: training images of both classes, of a site or of all that have answered so far."""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumonia_fl.fl.algorithms.server import Parameters, ServerAlgorithm
-from pneumonia_fl.learning import Algorithm
+from pneumonia_fl.config.algorithm import Algorithm
+from pneumonia_fl.fl.algorithms.server_base import Parameters, ServerAlgorithm
 
 Floats = NDArray[np.float64]
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Set
 
+from pneumonia_fl.config.algorithm import Algorithm
 from pneumonia_fl.fl.algorithms.ditto import Ditto
 from pneumonia_fl.fl.algorithms.fedbn import FedBN
 from pneumonia_fl.fl.algorithms.fednova import FedNova, ServerFedNova
 from pneumonia_fl.fl.algorithms.fedopt import FedAdam, FedAvgM, FedYogi
 from pneumonia_fl.fl.algorithms.scaffold import Scaffold, ServerScaffold
-from pneumonia_fl.fl.algorithms.server import ServerAlgorithm
-from pneumonia_fl.fl.algorithms.site import FedProx, SiteAlgorithm
-from pneumonia_fl.learning import Algorithm
+from pneumonia_fl.fl.algorithms.server_base import ServerAlgorithm
+from pneumonia_fl.fl.algorithms.site_base import FedProx, SiteAlgorithm
 
 AT_THE_SERVER: dict[str, Callable[[Algorithm, Set[str]], ServerAlgorithm]] = {
     "fedavgm": FedAvgM,

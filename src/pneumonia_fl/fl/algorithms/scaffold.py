@@ -23,12 +23,12 @@ from nvflare.app_common.app_constant import AlgorithmConstants
 from nvflare.app_opt.pt.scaffold import PTScaffoldHelper
 from torch import nn
 
-from pneumonia_fl.fl.algorithms.keeping import SiteState
-from pneumonia_fl.fl.algorithms.server import Parameters, ServerAlgorithm
-from pneumonia_fl.fl.algorithms.site import Fit, SiteAlgorithm
-from pneumonia_fl.fl.updates import arrays_problem, byte_count
-from pneumonia_fl.learning import Algorithm
-from pneumonia_fl.train import TrainResult
+from pneumonia_fl.config.algorithm import Algorithm
+from pneumonia_fl.fl.algorithms.server_base import Parameters, ServerAlgorithm
+from pneumonia_fl.fl.algorithms.site_base import Fit, SiteAlgorithm
+from pneumonia_fl.fl.protocol.update_checks import arrays_problem, byte_count
+from pneumonia_fl.fl.state.site_state import SiteState
+from pneumonia_fl.training.local import TrainResult
 
 GLOBAL: str = AlgorithmConstants.SCAFFOLD_CTRL_GLOBAL
 CHANGE: str = AlgorithmConstants.SCAFFOLD_CTRL_DIFF

@@ -12,8 +12,8 @@ from cryptography.x509.oid import NameOID
 
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.findings import Finding
-from pneumonia_fl.fl.kits import Kit
-from pneumonia_fl.fl.modes import change, open_key
+from pneumonia_fl.fl.kit.file_modes import change, open_key
+from pneumonia_fl.fl.kit.startup_kit import Kit
 
 RENEW_DAYS = 30
 ASK_FOR_A_NEW_KIT = "ask the Lead IT for a new kit"

@@ -6,9 +6,9 @@ from typing import Any
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor.policy import local_file
-from pneumonia_fl.fl.kits import Kit
-from pneumonia_fl.fl.provision.policy import policy_in_force, server_gate
-from pneumonia_fl.fl.provision.shipped import POLICIES, policy_folder, provisioning_folder, read_json
+from pneumonia_fl.fl.kit.assets import POLICIES, policy_folder, provisioning_folder, read_json
+from pneumonia_fl.fl.kit.startup_kit import Kit
+from pneumonia_fl.fl.provision.site_policy import policy_in_force, server_gate
 
 
 def guards(kit: Kit) -> Iterator[Finding]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 
 from pneumonia_fl.findings import Finding
-from pneumonia_fl.fl.kit_processes import KitProcess, kit_processes, main_of, processes_of
-from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.kit.kit_processes import KitProcess, kit_processes, main_of, processes_of
+from pneumonia_fl.fl.kit.startup_kit import Kit
 
 DAEMON_PID = "daemon_pid.fl"
 """Written by startup/start.sh: the process that keeps NVFlare running."""

@@ -14,9 +14,9 @@ from cryptography.x509.oid import NameOID
 from pneumonia_fl.errors import TimeLimitError
 from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor.certificates import common_name, days_left, fingerprint, issued, load
-from pneumonia_fl.fl.kit_processes import main_of
-from pneumonia_fl.fl.kits import Kit
-from pneumonia_fl.fl.proxy import Proxy, ProxyRefusal, ignored, proxy_for
+from pneumonia_fl.fl.kit.grpc_proxy import Proxy, ProxyRefusal, ignored, proxy_for
+from pneumonia_fl.fl.kit.kit_processes import main_of
+from pneumonia_fl.fl.kit.startup_kit import Kit
 
 NAME_SECONDS = 3.0
 TCP_SECONDS = 2.0

@@ -7,7 +7,7 @@ from typing import Any
 
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.findings import Finding
-from pneumonia_fl.fl.kits import Kit
+from pneumonia_fl.fl.kit.startup_kit import Kit
 
 
 def policy(kit: Kit) -> Iterator[Finding]:

@@ -12,8 +12,8 @@ from nvflare.fuel.common.exit_codes import ProcessExitCode
 from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey
 from nvflare.private.defs import JobFailureMsgKey
 
-from pneumonia_fl.fl.messages import properties
-from pneumonia_fl.text import printable
+from pneumonia_fl.fl.protocol.messages import properties
+from pneumonia_fl.inputs.text import printable
 
 ENDS_THE_JOB = {
     ProcessExitCode.EXCEPTION,

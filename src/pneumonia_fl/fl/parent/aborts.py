@@ -14,7 +14,7 @@ from nvflare.fuel.hci.server.constants import ConnProps
 from nvflare.fuel.hci.server.reg import CommandFilter
 from nvflare.private.fed.server.job_cmds import JobCommandModule
 
-from pneumonia_fl.fl.messages import ABORT_KEY
+from pneumonia_fl.fl.protocol.messages import ABORT_KEY
 
 
 class NoteAborts(CommandFilter):

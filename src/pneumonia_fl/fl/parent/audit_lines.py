@@ -1,7 +1,7 @@
 """What a line of an audit log may hold: text of others never becomes a field or a line of its own.
 
 Every entry is written twice: to `audit.log` as NVFlare writes it, and to `audit.jsonl` beside it as one JSON object.
-Needs the standard library only, because `fl/handshakes.py` uses it in a process of its own.
+Needs the standard library only, because `fl/parent/tls_handshakes.py` uses it in a process of its own.
 """
 
 import errno
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from pneumonia_fl.text import TEXT_LIMIT, printable
+from pneumonia_fl.inputs.text import TEXT_LIMIT, printable
 
 PRIVATE_FILE = 0o600
 MOST_MESSAGE = 1000

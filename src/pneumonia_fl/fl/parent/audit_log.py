@@ -19,8 +19,8 @@ from nvflare.fuel.f3.drivers.driver_params import DriverParams
 from nvflare.fuel.sec import audit
 from nvflare.fuel.sec.audit import EXCLUDED_ACTIONS, Auditor, AuditService
 
-from pneumonia_fl.fl.handshakes import Limiter
 from pneumonia_fl.fl.parent.audit_lines import UNKNOWN, AuditFiles, Entry, clean
+from pneumonia_fl.fl.parent.tls_handshakes import Limiter
 
 log = logging.getLogger("pneumonia_fl.audit")
 

@@ -1,7 +1,7 @@
-"""What the configuration of a job without code is, to the letter: made from its settings, so that it can be compared.
+"""Make the configuration of a job without code from its settings, to the letter, so that it can be compared.
 
-A job that a strict server or site takes *is* what `fl/jobs.py` makes. So its settings are read out of it, checked as a
-job file's are, and the configuration is made from them once more; whatever differs is refused, whether anybody has
+A job that a strict server or site takes *is* what `fl/job/recipe.py` makes. So its settings are read out of it, checked
+as a job file's are, and the configuration is made from them once more; whatever differs is refused, whether anybody has
 thought of it as harmful or not. Written without NVFlare's recipe, which would need PyTorch in a parent process.
 """
 
@@ -11,20 +11,20 @@ from typing import Any
 
 from pydantic import Field
 
-from pneumonia_fl.config import JobConfig, SiteSettings, parse, parse_words
+from pneumonia_fl.config.base import Strict
+from pneumonia_fl.config.job import JobConfig, SiteSettings, parse, parse_words
+from pneumonia_fl.config.overrides import flatten
 from pneumonia_fl.errors import ConfigError
-from pneumonia_fl.fl.parent.weights import INITIAL
-from pneumonia_fl.json_files import read_json
-from pneumonia_fl.names import JOB_ID, SITE_NAME, WEIGHTS_HASH
-from pneumonia_fl.overrides import flatten
-from pneumonia_fl.strict import Strict
+from pneumonia_fl.fl.protocol.carried_weights import INITIAL
+from pneumonia_fl.inputs.json_files import read_json
+from pneumonia_fl.inputs.names import JOB_ID, SITE_NAME, WEIGHTS_HASH
 
 SERVER_FILE, SITE_FILE = "config/config_fed_server.json", "config/config_fed_client.json"
 SIGNATURE_FILES = {".__nvfl_sig.json", ".__nvfl_submitter.crt"}
 """What NVFlare lays into each folder of a job that is signed; it checks them itself."""
 MOST_BYTES = 200_000
 MOST_SITES = 100
-RECEIVERS = "pneumonia_fl.fl.receivers"
+RECEIVERS = "pneumonia_fl.fl.server.receivers"
 
 
 class ServerWords(Strict):
@@ -87,7 +87,7 @@ def site_configuration(job: JobConfig, site: SiteWords) -> dict[str, Any]:
     return {
         "format_version": 2,
         "executors": [
-            {"tasks": ["*"], "executor": _component("pneumonia_fl.fl.executor.TrainerExecutor", trainer)}
+            {"tasks": ["*"], "executor": _component("pneumonia_fl.fl.site.executor.TrainerExecutor", trainer)}
         ],
         "components": [
             {
@@ -112,7 +112,7 @@ def server_configuration(job: JobConfig, server: ServerWords) -> dict[str, Any]:
     components = {
         "json_generator": _component(f"{widgets}.validation_json_generator.ValidationJsonGenerator", {}),
         "metrics_artifact_writer": _component(f"{widgets}.metrics_artifact_writer.MetricsArtifactWriter", {}),
-        "persistor": _component("pneumonia_fl.fl.persistor.GlobalModel", _network(job, begin)),
+        "persistor": _component("pneumonia_fl.fl.server.persistor.GlobalModel", _network(job, begin)),
         **_receivers(job, server.resume_from),
     }
     return {
@@ -185,7 +185,7 @@ def _judge(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
     """The controller that evaluates saved models, and its arguments."""
     assert job.evaluation is not None
     given = {"sites": list(server.sites), "round_timeout": job.round_timeout}
-    return "pneumonia_fl.fl.evaluating.SavedModelJudge", _no_defaults(given) | {
+    return "pneumonia_fl.fl.server.evaluation_controller.SavedModelJudge", _no_defaults(given) | {
         "evaluation": job.evaluation.model_dump(),
         "task_check_period": 0.1,
     }
@@ -200,7 +200,11 @@ def _no_defaults(given: dict[str, Any]) -> dict[str, Any]:
 def _controller(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
     """The controller that trains, and its arguments."""
     cyclic = job.algorithm.name == "cyclic"
-    path = "pneumonia_fl.fl.cyclic.CyclicWeights" if cyclic else "pneumonia_fl.fl.controller.PooledFedAvg"
+    path = (
+        "pneumonia_fl.fl.server.cyclic_controller.CyclicWeights"
+        if cyclic
+        else "pneumonia_fl.fl.server.controller.PooledFedAvg"
+    )
     given = {
         "sites": list(server.sites),
         "quorum": job.min_sites,
@@ -211,7 +215,7 @@ def _controller(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any
     }
     return path, _no_defaults(given) | {
         "num_rounds": job.rounds,
-        "aggregator": _component("pneumonia_fl.fl.aggregator.SampleWeightedAverage", {}),
+        "aggregator": _component("pneumonia_fl.fl.algorithms.weighted_average.SampleWeightedAverage", {}),
         "algorithm": job.algorithm.model_dump(exclude_defaults=True),
         "early_stopping": job.early_stopping.model_dump(exclude_defaults=True),
         "cross_site": job.cross_site.model_dump(exclude_defaults=True),

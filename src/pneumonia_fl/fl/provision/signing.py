@@ -14,8 +14,8 @@ from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound
 from nvflare.lighter.utils import load_crt, sign_folders, verify_content
 
 from pneumonia_fl.errors import KitError
-from pneumonia_fl.fl.kits import Kit
-from pneumonia_fl.json_files import read_json
+from pneumonia_fl.fl.kit.startup_kit import Kit
+from pneumonia_fl.inputs.json_files import read_json
 
 SIGNATURE = "signature.json"
 

@@ -1,0 +1,1 @@
+"""Define the commands that work with startup kits: provision, services, jobs, doctor."""

@@ -1,0 +1,1 @@
+"""Show progress, tables and results in the terminal."""

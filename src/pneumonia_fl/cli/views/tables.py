@@ -1,0 +1,112 @@
+"""Tables for the terminal."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.cli.views.fitting import FittingTable
+from pneumonia_fl.metrics.binary import NAMES
+
+if TYPE_CHECKING:
+    from pneumonia_fl.evaluation.evaluate import Evaluation
+
+COLUMNS = {
+    "auroc": "AUROC",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "accuracy": "Accuracy",
+    "loss": "Loss",
+}
+
+
+def rounds_table(metrics: Mapping[str, Any]) -> Table:
+    """Validation metrics by round: every site, and global (pooled); the best round is marked."""
+    table = FittingTable(
+        title="Validation by round (round 0: the initial model; threshold 0.5)",
+        drop=("Loss", "Accuracy", "Specificity", "Sensitivity"),
+    )
+    table.add_column("Round", justify="right")
+    table.add_column("Site")
+    for title in COLUMNS.values():
+        table.add_column(title, justify="right")
+    for entry in metrics["rounds"]:
+        best = entry["round"] == metrics["best_round"]
+        rows = {**dict(sorted(entry["sites"].items())), "global": entry["global"] or {}}
+        for name, values in rows.items():
+            number = f"{_round(entry)}{' ★' if best else ''}" if name == next(iter(rows)) else ""
+            style = "bold" if name == "global" else ""
+            table.add_row(number, name, *_cells(values), style=style, end_section=name == "global")
+    remarks = ("★ best global model, chosen on pooled validation AUROC", metrics.get("stopped_early"))
+    table.caption = "; ".join(filter(None, remarks))
+    return table
+
+
+def _round(entry: Mapping[str, Any]) -> str:
+    return f"mean of {entry['averaged']}" if entry.get("averaged") else str(entry["round"])
+
+
+def _cells(values: Mapping[str, Any]) -> list[str]:
+    return [_cell(values.get(key)) for key in COLUMNS]
+
+
+def evaluation_table(result: "Evaluation") -> Table:
+    """One model on one split with intervals by patient: AUROC first, accuracy last and beside its floor."""
+    table = FittingTable(
+        title=f"{result.model}, round {result.round}, on split {result.split} of {result.source}: "
+        f"{result.n} images, {result.patients} patients"
+    )
+    table.add_column("Metric")
+    table.add_column("Value", justify="right")
+    table.add_column("95 % CI by patient", justify="right")
+    for name, title in NAMES.items():
+        if name != "accuracy":  # comes last, beside its floor
+            table.add_row(title, _cell(result.metrics[name]), _range(result.intervals[name]))
+    for name, values in result.subtypes.items():
+        what = "Called normal of" if name == "normal" else f"Detected of {name}"
+        table.add_row(f"{what} ({values['n']})", _cell(values["rate"]), _range(values["ci"]))
+    table.add_row(NAMES["accuracy"], _cell(result.metrics["accuracy"]), _range(result.intervals["accuracy"]))
+    table.add_row("Always “pneumonia”", _cell(result.floor_accuracy), "")
+    rule = result.operating_point or "as the model card says"
+    table.caption = f"Threshold {result.threshold:.3f} on P(pneumonia): {rule}. {DISCLAIMER}"
+    return table
+
+
+def sites_table(result: "Evaluation") -> Table:
+    """Each site alone, AUROC with its interval by the site's patients."""
+    drop = ("Images", "Specificity", "Sensitivity", "Patients")
+    table = FittingTable(
+        "Site", drop=drop, title=f"Site by site, split {result.split}", box=box.SIMPLE, padding=(0, 1, 0, 0)
+    )
+    shown = ("auroc", "sensitivity", "specificity")
+    for title in ("Images", "Patients", "AUROC", "95 % CI", "Sensitivity", "Specificity"):
+        table.add_column(title, justify="right")
+    for site, values in result.sites.items():
+        area, *rates = (_cell(values["metrics"][name]) for name in shown)
+        ends = _range(values["intervals"]["auroc"])
+        table.add_row(site, str(values["n"]), str(values["patients"]), area, ends, *rates)
+    return table
+
+
+def matrix_table(found: Mapping[str, Any]) -> Table:
+    """AUROC of models (rows) on the sites' images (columns)."""
+    title = f"AUROC on split {found['split']}"
+    table = FittingTable("Model", title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for site in found["sites"]:
+        table.add_column(site, justify="right")
+    for model in found["models"]:
+        row = found["cells"][model]
+        cells = (_cell(row[site]["auroc"]) if site in row else "–" for site in found["sites"])
+        table.add_row(model, *cells)
+    table.caption = "n/a: one class only; –: not evaluated."
+    return table
+
+
+def _range(interval: tuple[float, float] | None) -> str:
+    return "n/a" if interval is None else f"{interval[0]:.4f}–{interval[1]:.4f}"
+
+
+def _cell(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"

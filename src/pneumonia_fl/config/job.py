@@ -1,0 +1,270 @@
+"""The typed job configuration: what a file in `jobs/` may say, with its unit and its default.
+
+Unknown keys, wrong types and contradictions are errors. Paths, credentials and anything else that belongs to one site
+never travel with a job: the path in `init_from` becomes a name and a hash, and where a site's data lies is the site's
+own setting (`PNEUMONIA_FL_DATA`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from pneumonia_fl.config.algorithm import (
+    Algorithm,
+    CrossSite,
+    EarlyStopping,
+    Evaluating,
+    OperatingPoint,
+    SiteEvaluation,
+)
+from pneumonia_fl.config.base import Strict
+from pneumonia_fl.config.overrides import fields_of, nested, with_overrides
+from pneumonia_fl.config.sections import (
+    AugmentConfig,
+    MLflowConfig,
+    ModelConfig,
+    Origin,
+    Preprocess,
+    SiteConfig,
+    SyntheticData,
+    TrainConfig,
+)
+from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.inputs.names import did_you_mean, site_problem
+from pneumonia_fl.inputs.yaml_files import read_yaml
+
+NO_WEIGHT = {"cyclic": "nothing is averaged there", "swarm": "the sites average among themselves"}
+Settings = TypeVar("Settings", bound="Strict")
+
+
+def _site_name(name: str) -> str:
+    if problem := site_problem(name):
+        raise ValueError(problem)
+    return name
+
+
+Sites = Annotated[dict[Annotated[str, AfterValidator(_site_name)], SiteConfig], Field(max_length=100)]
+
+
+class SiteSettings(Strict):
+    """The part of a job that a site's training script needs; travels as the script's arguments."""
+
+    name: str
+    rounds: int = Field(ge=1)
+    algorithm: Algorithm
+    operating_point: OperatingPoint
+    cross_site: CrossSite = CrossSite()
+    evaluation: SiteEvaluation | None = None
+    model: ModelConfig
+    preprocess: Preprocess
+    train: TrainConfig
+    augment: AugmentConfig
+    sites: Sites = Field(default_factory=dict)
+
+    def at(self, site: str, limits: Mapping[str, int]) -> "SiteSettings":
+        """Return the settings as `site` trains with them: with what the job sets for it, within its own limits."""
+        own = self.sites.get(site, SiteConfig()).train.model_dump(exclude_none=True)
+        train = self.train.model_copy(update=own)
+        capped = {key: most for key, most in limits.items() if getattr(train, key) > most}
+        return self.model_copy(update={"train": train.model_copy(update=capped)})
+
+
+class JobConfig(Strict):
+    """One federated job: everything that a file in `jobs/` may say."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Name of the job, and of its run.")
+    description: str = Field("", description="One sentence that says what the job is for.")
+    rounds: int = Field(10, ge=1, le=1000, description="Number of federated rounds.")
+    min_sites: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Number of sites that a job needs to start and a round needs to count; 0: all sites.",
+    )
+    round_timeout: int = Field(
+        3600, ge=1, description="Seconds after which a round closes with the results received by then."
+    )
+    grace: int = Field(
+        60,
+        ge=0,
+        description="Seconds that a round waits for further results once `min_sites` sites have answered.",
+    )
+    stall_timeout: int = Field(
+        1800,
+        ge=1,
+        description="Seconds without a message from any site after which the job ends; a training site reports its "
+        "loss ten times per round.",
+    )
+    algorithm: Algorithm = Field(default_factory=Algorithm)
+    early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
+    operating_point: OperatingPoint = Field(default_factory=OperatingPoint)
+    cross_site: CrossSite = Field(default_factory=CrossSite)
+    evaluation: Evaluating | None = Field(None, description="Evaluate saved models and train nothing.")
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    init_from: str | Origin | None = Field(
+        None,
+        description="Saved model whose weights the training starts from: a run folder, a model folder or file, or "
+        "`mlflow:models:/NAME/VERSION`. A submitted job contains the model's name and hash here.",
+    )
+    preprocess: Preprocess | None = Field(None, description="Model input; default: as the data was prepared.")
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
+    sites: Sites = Field(
+        default_factory=dict,
+        description="Settings of single sites by site name: weight and training.",
+    )
+    tracking: tuple[Literal["tensorboard", "mlflow"], ...] = Field(
+        ("tensorboard", "mlflow"), description="Receivers of metrics on the server."
+    )
+    tracking_aliases: bool = Field(
+        False,
+        description="Also write each series under its earlier names, such as `val_acc`, for existing dashboards.",
+    )
+    mlflow: MLflowConfig = Field(default_factory=MLflowConfig)
+    synthetic: SyntheticData | None = Field(
+        None, description="X-rays to generate when `run` is given no --data."
+    )
+
+    @model_validator(mode="after")
+    def _algorithm_fits(self) -> Self:
+        name, model, train = self.algorithm.name, self.model, self.train
+        if name == "scaffold" and (train.optimizer != "sgd" or train.momentum):
+            raise ValueError(
+                "scaffold needs train.optimizer sgd with train.momentum 0; "
+                "its control variates are means of plain gradients"
+            )
+        if name in ("fedbn", "ditto") and self.cross_site.local_models:
+            raise ValueError(f"{name} leaves a site's own model at the site: no cross_site.local_models")
+        if name == "fedbn" and model.name == "pneumonia_network":
+            raise ValueError("fedbn needs a model with normalisation layers; pneumonia_network has none")
+        if name == "fedbn" and model.pretrained != "none":
+            raise ValueError(
+                "fedbn needs model.pretrained none; it sends no normalisation, not even ImageNet's"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _begins_once(self) -> Self:
+        if self.init_from is not None and self.model.pretrained != "none":
+            raise ValueError("init_from needs model.pretrained none; both say with which weights to begin")
+        if self.init_from is not None and self.algorithm.name == "fedbn":
+            raise ValueError(
+                "fedbn cannot go on from a model; it sends no normalisation, not even a saved one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sites_fit_the_algorithm(self) -> Self:
+        name = self.algorithm.name
+        if name in ("cyclic", "swarm") and any(site.weight != 1 for site in self.sites.values()):
+            raise ValueError(f"{name} has no sites.NAME.weight; {NO_WEIGHT[name]}")
+        if name == "swarm" and any(site.train.local_epochs for site in self.sites.values()):
+            raise ValueError(
+                "swarm has no sites.NAME.train.local_epochs; its sites count by the images they pass"
+            )
+        if name == "fednova" and any(site.train.lr for site in self.sites.values()):
+            raise ValueError(
+                "fednova has no sites.NAME.train.lr; it divides by the number of steps, which must be of one length"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_swarm_has_no_judge(self) -> Self:
+        if self.algorithm.name != "swarm":
+            return self
+        if self.early_stopping.patience:
+            raise ValueError(
+                "early_stopping is not for swarm: its server judges no model before the last round"
+            )
+        if self.cross_site.local_models:
+            raise ValueError("cross_site.local_models is not for swarm: its server asks no site for a model")
+        return self
+
+    def site_settings(self) -> SiteSettings:
+        """The settings that travel to the sites; `preprocess` must be known by now."""
+        if self.preprocess is None:
+            raise ConfigError("preprocess is not set; pass --data DIR, or set preprocess.size")
+        return SiteSettings(
+            name=self.name,
+            rounds=self.rounds,
+            algorithm=self.algorithm,
+            operating_point=self.operating_point,
+            cross_site=self.cross_site,
+            evaluation=self.evaluation and self.evaluation.for_sites(),
+            model=self.model,
+            preprocess=self.preprocess,
+            train=self.train,
+            augment=self.augment,
+            sites=self.sites,
+        )
+
+    def check_sites(self, there: Iterable[str]) -> None:
+        """Raise `ConfigError` when `sites` names one that is not `there`."""
+        names = sorted(there)
+        if unknown := sorted(self.sites.keys() - set(names)):
+            raise ConfigError(f"sites.{unknown[0]}: no such site takes part; there are {', '.join(names)}")
+
+
+def parse(kind: type[Settings], values: Mapping[str, Any], source: str) -> Settings:
+    """Validate `values` as `kind`; every problem is named with its key and `source`.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, a value out of range or a contradiction.
+    """
+    with _named(kind, source):
+        return kind.model_validate(dict(values))
+
+
+def load_job(path: Path, overrides: Iterable[str] = ()) -> JobConfig:
+    """Read a job YAML and apply `key.path=value` overrides.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not describe a job.
+    """
+    return parse(JobConfig, with_overrides(read_yaml(path), overrides, JobConfig), path.name)
+
+
+def parse_words(kind: type[Settings], words: Iterable[str], source: str) -> Settings:
+    """The inverse of `flatten`; each value is what its setting's type makes of it, and a name never a number."""
+    with _named(kind, source):
+        return kind.model_validate_strings(nested(words))
+
+
+@contextmanager
+def _named(kind: type[Strict], source: str) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        problems = "; ".join(_problem(kind, item) for item in error.errors(include_url=False))
+        raise ConfigError(f"{source}: {problems}") from None
+
+
+def _problem(kind: type[Strict], item: Mapping[str, Any]) -> str:
+    # Pydantic's mark of a fault that lies in a key itself.
+    where = ".".join(str(part) for part in item["loc"] if part != "[key]") or "job"
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {where!r}{_meant(kind, where)}"
+    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
+        return f"{where}: YAML reads this text as {item['input']!r}; put it in quotes"
+    if item["type"] == "value_error":
+        # Of a whole section; showing it would show a secret that must not stand there.
+        return f"{where}: {item['msg'].removeprefix('Value error, ')}"
+    return f"{where}: {item['msg']} (got {item['input']!r})"
+
+
+def _meant(kind: type[Strict], key: str) -> str:
+    """Return which setting was probably meant: of that name elsewhere, described so beside it, of a similar name."""
+    fields = dict(fields_of(kind))
+    section, _, name = key.rpartition(".")
+    words = name.replace("_", " ").lower()
+    beside = [known for known in fields if known.rpartition(".")[0] == section]
+    sure = [known for known in beside if known.lower() == key.lower()]
+    sure += [known for known in fields if known.rpartition(".")[2] == name]
+    sure += [known for known in beside if words in (fields[known].description or "").lower()]
+    sure += [known for known in fields if len(name) > 3 and name in known.rpartition(".")[2]]
+    if sure:
+        return f"; did you mean {sure[0]}?"
+    return did_you_mean(key, beside) or did_you_mean(key, fields)

@@ -1,0 +1,1 @@
+"""Turn a source into one checked folder per site: decode, deduplicate, partition, write, validate."""

@@ -1,0 +1,1 @@
+"""Run many trainings to answer one question: comparisons, sweeps, repeats."""

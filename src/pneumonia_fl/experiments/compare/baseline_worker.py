@@ -1,0 +1,80 @@
+"""One baseline in a process of its own: `python -m pneumonia_fl.experiments.compare.baseline_worker FOLDER PARENT`.
+
+It writes a journal of its rounds and, last, the model with its card: a folder with a card is a training that is done.
+"""
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pneumonia_fl.config.job import JobConfig, parse
+from pneumonia_fl.data.store import concatenate, open_site
+from pneumonia_fl.errors import PneumoniaFLError
+from pneumonia_fl.files import private_folder, write_atomic
+from pneumonia_fl.models.checkpoint import DataSummary, save_model
+from pneumonia_fl.results.collect import model_card
+from pneumonia_fl.runs.journal import Journal
+from pneumonia_fl.training.baseline import train_baseline
+
+SPEC, COST, ERROR = "spec.json", "cost.json", "error.txt"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one baseline needs to know; paths are absolute."""
+
+    arm: str
+    job: dict[str, Any]
+    data: str
+    sites: list[str]
+    summary: dict[str, Any]
+    steps: int
+    threads: int
+
+    def write(self, folder: Path) -> None:
+        """Put it where the worker finds it."""
+        private_folder(folder)
+        write_atomic(folder / SPEC, json.dumps(asdict(self)).encode())
+
+
+def main(folder: Path, parent: int) -> None:
+    """Train what `folder/spec.json` says, into that folder, as long as the process `parent` lives."""
+    import torch
+
+    spec = Spec(**json.loads((folder / SPEC).read_text(encoding="utf-8")))
+    job = parse(JobConfig, spec.job, SPEC)
+    torch.set_num_threads(spec.threads)
+    sites = [open_site(Path(spec.data), site) for site in spec.sites]
+    journal = Journal(folder)
+
+    def on_round(number: int, auroc: float | None) -> None:
+        if os.getppid() != parent:
+            sys.exit("the comparison that started this is gone")
+        journal.write("round", round=number, auroc=auroc)
+
+    done = train_baseline(
+        spec.arm,
+        job.site_settings(),
+        concatenate([site.split("train") for site in sites]),
+        concatenate([site.split("val") for site in sites]),
+        spec.steps,
+        on_round,
+    )
+    cost = {"steps": done.steps, "seconds": round(done.seconds, 1), "bytes": 0}
+    write_atomic(folder / COST, json.dumps(cost).encode())
+    data = parse(DataSummary, spec.summary, SPEC)
+    save_model(
+        folder / "model", done.state, model_card(job.site_settings(), data, done.round, done.validation)
+    )
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    try:
+        main(place, int(sys.argv[2]))
+    except PneumoniaFLError as error:
+        (place / ERROR).write_text(str(error), encoding="utf-8")
+        sys.exit(1)

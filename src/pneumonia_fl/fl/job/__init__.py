@@ -1,0 +1,1 @@
+"""Turn a job file into an NVFlare job."""

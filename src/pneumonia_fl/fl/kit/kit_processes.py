@@ -1,0 +1,161 @@
+"""Which processes of this machine belong to a kit.
+
+They are told by identity and working directory, not by the place where they were started: a kit that is renamed or
+moved while it runs takes its processes with it, and a copy of it has none.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import psutil
+
+from pneumonia_fl.fl.kit.startup_kit import STARTUP_FILES, Kind, Kit
+from pneumonia_fl.runs.process_group import RUN_MARK
+
+MARK = "kit:"
+LOOP_SCRIPT = "sub_start.sh"
+"""NVFlare's restart loop."""
+MODULES: dict[Kind, str] = {
+    "server": "nvflare.private.fed.app.server.server_train",
+    "site": "nvflare.private.fed.app.client.client_train",
+}
+"""What the process of a server or site runs; it works in the kit's folder."""
+
+
+@dataclass(frozen=True)
+class KitProcess:
+    """A process that was started from some kit."""
+
+    process: psutil.Process
+    words: list[str]
+    """Its command line."""
+    home: Path
+    """The kit that it works in; the place where that was, when it is gone."""
+    started: Path
+    """Where the kit lay when it was started."""
+    identity: str
+    """Of the kit, as `up` knew it; "" when `up` did not start it."""
+
+    @property
+    def runs(self) -> Kind | None:
+        """Whether it is NVFlare's server or site process; None: anything else."""
+        return next((kind for kind, module in MODULES.items() if module in self.words), None)
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether it is the restart loop."""
+        return any(word.endswith(LOOP_SCRIPT) for word in self.words)
+
+
+def identity_of(kit: Kit) -> str:
+    """What all copies of a kit have in common and nobody else has; "" when its certificate cannot be read."""
+    try:
+        return sha256(kit.certificate.read_bytes()).hexdigest()[:16]
+    except OSError:
+        return ""
+
+
+def mark_of(kit: Kit) -> str:
+    """What every process that `up` starts from a kit carries in its environment (`processes.RUN_MARK`)."""
+    return f"{MARK}{kit.folder.resolve()}:{identity_of(kit)}"
+
+
+def processes_of(kit: Kit) -> list[KitProcess]:
+    """The living processes of a kit, oldest first; those too that somebody started by hand, and their children."""
+    folder, identity = kit.folder.resolve(), identity_of(kit)
+    found = {
+        one.process.pid: one
+        for one in kit_processes()
+        if one.home == folder or (one.identity == identity != "" and _kit_above(one.home) is None)
+    }
+    for one in [one for one in found.values() if not one.identity]:
+        for child in _children(one.process):
+            found.setdefault(child.pid, KitProcess(child, _words(child), folder, folder, ""))
+    return sorted(found.values(), key=lambda one: one.process.create_time())
+
+
+def main_of(kit: Kit) -> psutil.Process | None:
+    """The process of a kit's server or site: the oldest, or what it has started if that is `timeout` or `nohup`.
+
+    (In a kit that was moved, NVFlare's loop starts others, which end at once.)
+    """
+    found = [one.process for one in processes_of(kit) if one.runs == kit.kind]
+    main = found[0] if found else None
+    for one in found[1:]:
+        with contextlib.suppress(psutil.Error):
+            main = one if main and one.ppid() == main.pid else main
+    return main
+
+
+def kit_processes() -> Iterator[KitProcess]:
+    """Yield all living processes of this machine that were started from a kit."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.status() != psutil.STATUS_ZOMBIE and (found := _look_at(process)):
+                yield found
+
+
+def _look_at(process: psutil.Process) -> KitProcess | None:
+    words = _words(process)
+    marked, _, identity = _mark(process).rpartition(":")
+    named = marked.removeprefix(MARK) or _argument(words)
+    if not named:
+        return None
+    by_hand = not marked and any(word.endswith(LOOP_SCRIPT) for word in words)
+    # A loop that was started by hand works where the person was; what it guards works in the kit.
+    works = [_work(one) for one in (_children(process) if by_hand else [process])]
+    homes = [home for folder in works if (home := _kit_above(folder))]
+    start = Path(named).resolve()
+    return KitProcess(process, words, homes[0] if homes else start, start, identity)
+
+
+def _mark(process: psutil.Process) -> str:
+    """Its mark; "" when it has none, or is somebody else's."""
+    with contextlib.suppress(psutil.Error, OSError):
+        mark: str = process.environ().get(RUN_MARK, "")
+        return mark if mark.startswith(MARK) else ""
+    return ""
+
+
+def _argument(words: list[str]) -> str:
+    """The kit that a command line of NVFlare names: `bash KIT/startup/sub_start.sh`, or `python3 -m … -m KIT`."""
+    for word in words:
+        if word.endswith(f"/startup/{LOOP_SCRIPT}"):
+            return str(Path(word).parents[1])
+    if words.count("-m") > 1 and any(module in words for module in MODULES.values()):
+        return words[len(words) - words[::-1].index("-m")]
+    return ""
+
+
+def _work(process: psutil.Process) -> Path | None:
+    """Where it works now, which follows a folder that is renamed."""
+    with contextlib.suppress(psutil.Error, OSError):
+        return Path(process.cwd())
+    return None
+
+
+def _kit_above(folder: Path | None) -> Path | None:
+    """The kit that a folder is or lies in."""
+    if folder is None:
+        return None
+    for parent in (folder, *folder.parents):
+        if any((parent / "startup" / file).is_file() for file in STARTUP_FILES.values()):
+            return parent
+    return None
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.Error:
+        return []
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []

@@ -1,0 +1,47 @@
+"""Starts an NVFlare program for a site or an org that is called like a number or a truth word (`007`, `no`).
+
+NVFlare 2.9 reads `--set uid=007` as 7 and `uid=no` as false, and the site does not start. Only the start scripts and
+job processes of such kits go through here.
+"""
+
+import runpy
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from nvflare.fuel.utils import argument_utils
+
+NAMES = ("uid", "org")
+"""What NVFlare's start scripts say of a kit's owner."""
+MODULE = "pneumonia_fl.fl.kit.start"
+PROGRAMS = "nvflare.private.fed.app."
+
+
+def is_misread(value: str) -> bool:
+    """Whether NVFlare takes a name for something else."""
+    return bool(argument_utils.parse_vars([f"name={value}"])["name"] != value)
+
+
+def needs_us(settings: Iterable[str]) -> bool:
+    """Whether one of the settings `uid=…` and `org=…` would be misread."""
+    pairs = (setting.partition("=") for setting in settings)
+    return any(is_misread(value) for key, _, value in pairs if key in NAMES)
+
+
+def main() -> None:
+    """Run the module that the first word names, with the words after it."""
+    read = argument_utils.parse_vars
+
+    def parse_vars(items: list[str]) -> dict[str, Any]:
+        pairs = (item.partition("=") for item in items or [])
+        return {**read(items), **{key: value for key, _, value in pairs if key in NAMES}}
+
+    for module in list(sys.modules.values()):  # `import nvflare` has handed it to others already
+        if getattr(module, "parse_vars", None) is read:
+            setattr(module, "parse_vars", parse_vars)  # noqa: B010 - a module has no such attribute for mypy
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

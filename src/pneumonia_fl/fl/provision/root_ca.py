@@ -1,0 +1,100 @@
+"""The federation's secrets: NVFlare's `state/cert.json` with the root key and all keys that were made here."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from nvflare.lighter.utils import load_private_key
+
+from pneumonia_fl.errors import ConfigError, KitError
+from pneumonia_fl.files import write_atomic
+from pneumonia_fl.fl.provision.project_file.project import Project
+
+
+class State:
+    """`state/cert.json` of one project; empty before the first provisioning."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.values: dict[str, Any] = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        if not self.file.exists():
+            return {}
+        try:
+            values = json.loads(self.file.read_text(encoding="utf-8"))
+            x509.load_pem_x509_certificate(values["root_cert"].encode())
+            return dict(values)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise KitError(
+                f"{self.file} is broken ({error}); put your backup in its place: it holds the root key, and "
+                f"without it every kit has to be made anew"
+            ) from None
+
+    @property
+    def root(self) -> x509.Certificate:
+        """The root certificate."""
+        return x509.load_pem_x509_certificate(self.values["root_cert"].encode())
+
+    @property
+    def root_key(self) -> Any:
+        """The root's private key."""
+        return load_private_key(self.values["root_pri_key"])
+
+    def certificate(self, name: str) -> x509.Certificate | None:
+        """The certificate of a participant, None when it has none from here."""
+        entry = self.values.get(name)
+        if not isinstance(entry, dict):
+            return None
+        return x509.load_pem_x509_certificate(entry["cert"].encode())
+
+    def forget(self, name: str) -> None:
+        """Drop a participant's key and certificate, so that the next provisioning makes new ones."""
+        self.values.pop(name, None)
+        write_atomic(self.file, json.dumps(self.values).encode())
+
+
+def check_identities(project: Project, state: State, renew: set[str]) -> None:
+    """Say where a certificate contradicts project.yml: NVFlare would keep it (hosts) or give up (roles).
+
+    Raises:
+        ConfigError: a role, an org or the server's host names have changed since the certificate was made.
+    """
+    for participant in project.participants:
+        certificate = state.certificate(participant.name)
+        if certificate is None or participant.name in renew:
+            continue
+        changed = _difference(certificate, participant.org, participant.role)
+        if participant.type == "server" and not set(project.hosts) <= set(host_names(certificate)):
+            changed = "host names"
+        if changed:
+            raise ConfigError(
+                f"{project.file}: the {changed} of {participant.name} changed, but its certificate says otherwise; "
+                f"make a new one: pneumonia-fl provision --renew {participant.name}"
+            )
+
+
+def _difference(certificate: x509.Certificate, org: str, role: str) -> str:
+    if subject(certificate, NameOID.ORGANIZATION_NAME) != org:
+        return "org"
+    return "role" if subject(certificate, NameOID.UNSTRUCTURED_NAME) != role else ""
+
+
+def subject(certificate: x509.Certificate, field: x509.ObjectIdentifier) -> str:
+    """One field of a certificate's subject, "" when it is not there."""
+    found = certificate.subject.get_attributes_for_oid(field)
+    return str(found[0].value) if found else ""
+
+
+def host_names(certificate: x509.Certificate) -> list[str]:
+    """Names and addresses for which a server's certificate holds."""
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in names]
+
+
+def expires(certificate: x509.Certificate) -> datetime:
+    """When a certificate ends, UTC."""
+    return certificate.not_valid_after_utc

@@ -1,0 +1,107 @@
+"""One started kit: NVFlare's restart loop, the process that it guards, and the files that they leave in the kit.
+
+NVFlare's `startup/start.sh` leaves a shell loop (`sub_start.sh`) that starts the server or site, looks every five
+seconds whether it lives, and starts it again. `daemon_pid.fl` holds the loop's process id, `pid.fl` the other one's;
+a file `shutdown.fl` ends both.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from pneumonia_fl.errors import KitError
+from pneumonia_fl.fl.kit.kit_processes import main_of, processes_of
+from pneumonia_fl.fl.kit.startup_kit import Kit, find_kits
+
+LOOP_FILE, MAIN_FILE, SHUTDOWN_FILE = "daemon_pid.fl", "pid.fl", "shutdown.fl"
+CONTROL_FILES = (LOOP_FILE, MAIN_FILE, SHUTDOWN_FILE, "restart.fl")
+JOB_OPTION = "-n"
+"""Precedes the job's id in the command line of NVFlare's job processes."""
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A server's or site's kit on this machine."""
+
+    kit: Kit
+
+    @property
+    def name(self) -> str:
+        """The participant's name."""
+        return self.kit.name
+
+    @property
+    def log(self) -> Path:
+        """NVFlare's own log, which it appends to and rotates."""
+        return self.kit.folder / "log.txt"
+
+    @property
+    def startup_log(self) -> Path:
+        """What the processes have printed since the last start."""
+        return self.kit.folder / "startup.log"
+
+    def file(self, name: str) -> Path:
+        """One of NVFlare's control files."""
+        return self.kit.folder / name
+
+    def loop(self) -> psutil.Process | None:
+        """The living restart loop, whoever started it."""
+        return next((one.process for one in processes_of(self.kit) if one.is_loop), None)
+
+    def main(self) -> psutil.Process | None:
+        """The living server or site process."""
+        return main_of(self.kit)
+
+    def processes(self) -> list[psutil.Process]:
+        """All living processes of this kit, oldest first."""
+        return [one.process for one in processes_of(self.kit)]
+
+    def running(self) -> bool:
+        """Whether anything of this kit lives: its loop, or a process that outlived it."""
+        return bool(processes_of(self.kit))
+
+    def starting(self) -> bool:
+        """Whether the process lives that wrote `daemon_pid.fl`: less work than to look for all."""
+        try:
+            return psutil.pid_exists(int(self.file(LOOP_FILE).read_text()))
+        except (OSError, ValueError):
+            return False
+
+    def connected(self) -> bool:
+        """Whether the site's process has a connection to the server's port now; gRPC drops a dead one in 20 s."""
+        main = self.main()
+        try:
+            connections = main.net_connections("tcp") if main else []
+        except psutil.Error:
+            return False
+        return any(
+            one.status == psutil.CONN_ESTABLISHED and one.raddr and one.raddr.port == self.kit.port
+            for one in connections
+        )
+
+    def jobs(self) -> list[str]:
+        """Ids of the jobs that have a process here."""
+        commands = [one.words for one in processes_of(self.kit)]
+        return sorted({words[words.index(JOB_OPTION) + 1] for words in commands if _is_job(words)})
+
+    def clear(self) -> None:
+        """Remove the control files of processes that are gone; a stale one would stop the next start."""
+        for name in CONTROL_FILES:
+            self.file(name).unlink(missing_ok=True)
+
+
+def find_participants(folder: Path) -> list[Participant]:
+    """The server and site kits at or directly below `folder`, servers first.
+
+    Raises:
+        KitError: there is none, or one is broken.
+    """
+    found = [Participant(kit) for kit in find_kits(folder) if kit.kind != "admin"]
+    if not found:
+        raise KitError(f"{folder.absolute()} holds no server's or site's kit, only a person's")
+    return sorted(found, key=lambda one: (one.kit.kind != "server", one.name))
+
+
+def _is_job(words: list[str]) -> bool:
+    return JOB_OPTION in words[:-1] and any(word.startswith("nvflare.private.fed.app.") for word in words)

@@ -1,0 +1,53 @@
+"""What past jobs leave in the kits of servers and sites.
+
+NVFlare never removes a job's folder at a site (NVFLARE-2.9 §4); it holds logs and configuration, no data. Not touched:
+the server's job store (`pneumonia-fl delete` does that), a job's state for `resume`, and a site's own models.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from pneumonia_fl.errors import KitError
+from pneumonia_fl.fl.kit.startup_kit import Kit
+from pneumonia_fl.fl.services.participant import JOB_OPTION
+from pneumonia_fl.inputs.names import JOB_ID
+from pneumonia_fl.runs.cleanup import Leftover, measured
+
+_EVENTS = "tensorboard"
+
+
+def jobs_in(kit: Kit) -> Iterator[Leftover]:
+    """Folders of jobs that have ended, and on a server the TensorBoard events that it keeps of them.
+
+    Raises:
+        KitError: it is a person's kit.
+    """
+    if kit.kind == "admin":
+        raise KitError(
+            f"{kit.folder} is a person's kit, which keeps nothing of a job; see `pneumonia-fl delete`"
+        )
+    running = running_jobs()
+    for folder in sorted(kit.folder.iterdir()):
+        if _is_past(folder, running):
+            yield measured(folder, "job folder")
+    if (kit.folder / _EVENTS).is_dir():
+        for folder in sorted((kit.folder / _EVENTS).iterdir()):
+            if _is_past(folder, running):
+                yield measured(folder, "TensorBoard events")
+
+
+def running_jobs() -> set[str]:
+    """Ids of all jobs that have a process on this machine, whoever started it."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if JOB_OPTION in words[:-1]:
+            found.add(words[words.index(JOB_OPTION) + 1])
+    return found
+
+
+def _is_past(folder: Path, running: set[str]) -> bool:
+    named = JOB_ID.fullmatch(folder.name) is not None
+    return named and folder.name not in running and folder.is_dir() and not folder.is_symlink()

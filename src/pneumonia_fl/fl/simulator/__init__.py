@@ -1,0 +1,1 @@
+"""Run a job in NVFlare's simulator."""

@@ -1,0 +1,50 @@
+"""Finding, in NVFlare's logs, the one line that says why a run failed."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pneumonia_fl.errors import RunError, SiteError
+from pneumonia_fl.fl.protocol.messages import RUN_ERROR, SITE_ERROR
+
+ENOUGH_BYTES = 1_000_000
+ERROR_LEVEL = " - ERROR - "
+
+
+def site_error(workspace: Path) -> SiteError | None:
+    """The first error that a site reported itself; the others' errors only follow from it."""
+    # A line begins with its time, so the smallest line is the earliest.
+    found = min(_lines_with(workspace, SITE_ERROR), default=None)
+    if found is None:
+        return None
+    line, log = found
+    site = log.relative_to(workspace).parts[1]  # <workspace>/<job>/<site>/…
+    return SiteError(f"site {site}: {line.split(SITE_ERROR, 1)[1].strip()}")
+
+
+def full_disk(folder: Path) -> RunError | None:
+    """Whether the disk below `folder` is full: then whatever else failed only follows from it."""
+    if shutil.disk_usage(folder).free >= ENOUGH_BYTES:
+        return None
+    return RunError(f"no space left for {folder}; free some space or choose another --out, then run again")
+
+
+def start_error(output: Path) -> RunError | None:
+    """What the simulator's process said before NVFlare started."""
+    for line in output.read_text(encoding="utf-8", errors="replace").splitlines():
+        if RUN_ERROR in line:
+            return RunError(line.split(RUN_ERROR, 1)[1].strip())
+    return None
+
+
+def server_error(workspace: Path) -> RunError | None:
+    """The first error in any log, without its time and component."""
+    found = min(_lines_with(workspace, ERROR_LEVEL), default=None)
+    return RunError(found[0].split(ERROR_LEVEL, 1)[1].strip()) if found else None
+
+
+def _lines_with(workspace: Path, text: str) -> Iterator[tuple[str, Path]]:
+    for log in workspace.rglob("log.txt"):
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+            if text in line:
+                yield line, log

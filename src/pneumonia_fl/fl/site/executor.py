@@ -1,0 +1,95 @@
+"""The part of NVFlare that runs the training at a site: a process of its own, started with a fixed command.
+
+NVFlare's `ClientAPIExecutor` takes its command from the job, so that whoever may submit a job could run anything at
+a site that allows that class. This one takes settings and nothing else; it is what a strict site allows.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReturnCode
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.shareable import Shareable
+from nvflare.apis.signal import Signal
+from nvflare.apis.workspace import Workspace
+from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
+from nvflare.client.config import ExchangeFormat
+
+from pneumonia_fl.config.environment import (
+    SiteTracking,
+    keep_model,
+    opt_out_of_evaluations,
+    set_site_defaults,
+)
+from pneumonia_fl.config.job import SiteSettings, parse_words
+from pneumonia_fl.fl.kit.startup_kit import SITE_STATE_FOLDER, read_settings
+
+TRAINER_DIED = 75
+"""Exit code of a site's job process whose trainer is gone; `SiteJobLauncher` starts both again."""
+SHUTDOWN_SECONDS = 5.0
+"""How long a trainer gets to end by itself when the job is over, and again before it is killed."""
+
+
+class TrainerExecutor(ClientAPIExecutor):
+    """Runs `pneumonia_fl.fl.site.client` beside the job process, so that a crash there takes nothing down with it.
+
+    Args:
+        settings: the job's settings for its sites, as `key=value` words.
+        result_timeout: seconds that a task may take before the trainer counts as stuck and is started again.
+    """
+
+    def __init__(self, settings: list[str], result_timeout: float) -> None:
+        parse_words(SiteSettings, settings, "the job")
+        self.settings, self.result_timeout = settings, result_timeout
+        words = [word for setting in settings for word in ("--set", setting)]
+        super().__init__(
+            execution_mode="external_process",
+            command=[sys.executable, "-m", "pneumonia_fl.fl.site.client", *words],
+            params_exchange_format=ExchangeFormat.PYTORCH,
+            result_wait_timeout=result_timeout,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            stop_grace_period=SHUTDOWN_SECONDS,
+        )
+
+    @staticmethod
+    def _requires_materialized_result(task_name: str, fl_ctx: FLContext) -> bool:
+        """Have the job process take over a result at once.
+
+        By default the server fetches it from the trainer, which waits for that; when the round has closed in the
+        meantime nobody does, and the trainer would wait for many rounds.
+        """
+        return True
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Start the trainer with the site's own settings; without one, this process is of no use."""
+        if event_type == EventType.START_RUN:
+            workspace: Workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
+            own = read_settings(Path(workspace.get_site_config_dir()))
+            kit = Path(workspace.get_root_dir())
+            # A relative folder counts from the kit, wherever this process runs.
+            data = own.data and kit / own.data
+            site, state = fl_ctx.get_identity_name(), kit / SITE_STATE_FOLDER
+            tracking = SiteTracking(own.tracking, own.tracking_uri)
+            set_site_defaults(site, data, own.threads, state, own.limits, tracking)
+            if not own.share_local_model:
+                keep_model(site)
+            if not own.join_evaluations:
+                opt_out_of_evaluations(site)
+        super().handle_event(event_type, fl_ctx)
+        if event_type == EventType.START_RUN and self._backend is None:
+            os._exit(TRAINER_DIED)
+
+    def execute(
+        self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
+    ) -> Shareable:
+        """Have the trainer do the task. When it died on the way, start afresh: the server sends the task again."""
+        result = super().execute(task_name, shareable, fl_ctx, abort_signal)
+        if result.get_return_code() == ReturnCode.EXECUTION_EXCEPTION and not abort_signal.triggered:
+            self.log_error(fl_ctx, "the training process died; starting it again")
+            backend = self._backend
+            if backend is not None:
+                backend.finalize(fl_ctx)
+            os._exit(TRAINER_DIED)
+        return result

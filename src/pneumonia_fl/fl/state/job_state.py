@@ -1,0 +1,151 @@
+"""What the server keeps of a job beside NVFlare, so that a job can go on after a crash.
+
+NVFlare 2.9 has no job resume (NVFLARE-2.9 §10). After every round the last global model, the best one and the
+journal are written here; the folder goes when the job is done.
+
+<server kit>/pneumonia_fl_state/<job id>/
+    model.safetensors    the last global model      journal.jsonl   events up to then
+    best.safetensors     the best one so far        mlflow.json     the job's runs in MLflow
+    extra.safetensors    the algorithm's own        result.json     how the job ended
+    state.json           round, steps, submitter    kept-….safetensors  the models to average
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from pneumonia_fl.errors import RunError
+from pneumonia_fl.files import write_atomic
+from pneumonia_fl.runs.folder import MLFLOW_STATUS
+from pneumonia_fl.runs.journal import JOURNAL_NAME
+
+STATE_FOLDER = "pneumonia_fl_state"
+RESULT = "result.json"
+JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,80}")
+COPIED = (JOURNAL_NAME, MLFLOW_STATUS)
+
+Parameters = dict[str, Any]
+
+
+class JobState:
+    """The kept state of one job.
+
+    Args:
+        workspace: root of the server's workspace, which is its kit.
+        job_id: NVFlare's id of the job.
+    """
+
+    def __init__(self, workspace: Path, job_id: str) -> None:
+        if not JOB_ID.fullmatch(job_id):
+            raise RunError(f"{job_id!r} is not a job id")
+        self.folder = workspace / STATE_FOLDER / job_id
+
+    def save(
+        self,
+        model: Parameters,
+        best: Parameters | None,
+        values: dict[str, Any],
+        run_dir: Path,
+        extra: Parameters,
+    ) -> None:
+        """Write the state after a round; `values` (small, JSON) last, because they say which round it is."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(self.folder / "model.safetensors", _packed(model))
+        if best is not None:
+            write_atomic(self.folder / "best.safetensors", _packed(best))
+        if extra:
+            write_atomic(self.folder / "extra.safetensors", _packed(extra))
+        for name in COPIED:
+            if (run_dir / name).is_file():
+                write_atomic(self.folder / name, (run_dir / name).read_bytes())
+        write_atomic(self.folder / "state.json", json.dumps(values).encode())
+
+    def keep(self, model: Parameters, number: int, last: int) -> None:
+        """Keep the model after `number` rounds, and of those before it so many that `last` remain."""
+        if not last:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(self.folder / f"kept-{number:04}.safetensors", _packed(model))
+        for file in self._kept()[:-last]:
+            file.unlink()
+
+    def kept(self) -> dict[str, Parameters]:
+        """The models that were kept, by their file's name, oldest first."""
+        return {file.stem: load_file(file) for file in self._kept()}
+
+    def take_kept(self, other: "JobState") -> None:
+        """Take over what another job has kept."""
+        for file in other._kept():
+            file.rename(self.folder / file.name)
+
+    def _kept(self) -> list[Path]:
+        return sorted(self.folder.glob("kept-*.safetensors"))
+
+    def load(self, submitter: str) -> tuple[Parameters, Parameters | None, dict[str, Any]]:
+        """The last model, the best one (None: not yet) and the values.
+
+        Raises:
+            RunError: there is nothing to go on from, or it is somebody else's job.
+        """
+        try:
+            values = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+            model = load_file(self.folder / "model.safetensors")
+        except OSError:
+            raise RunError(
+                f"job {self.folder.name} has no state to go on from: it finished, or no round was done"
+            ) from None
+        if values["submitter"] != submitter:
+            raise RunError(f"job {self.folder.name} was submitted by somebody else")
+        best = self.folder / "best.safetensors"
+        return model, load_file(best) if best.is_file() else None, values
+
+    def rounds(self) -> int:
+        """How many rounds are done; 0 when there is nothing to go on from."""
+        file = self.folder / "state.json"
+        return int(json.loads(file.read_text(encoding="utf-8"))["round"]) if file.is_file() else 0
+
+    def load_extra(self) -> Parameters:
+        """The algorithm's own arrays; empty when it has none."""
+        extra = self.folder / "extra.safetensors"
+        return load_file(extra) if extra.is_file() else {}
+
+    def belongs_to(self, submitter: str) -> bool:
+        """Whether there is a state, and `submitter` may go on from it."""
+        file = self.folder / "state.json"
+        return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["submitter"] == submitter
+
+    def copy_records(self, run_dir: Path) -> None:
+        """Put journal and MLflow run ids into the run folder of the job that goes on."""
+        for name in COPIED:
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, run_dir / name)
+
+    def finish(self, result: dict[str, Any], keep: bool) -> None:
+        """Write how the job ended; unless `keep`, remove everything that only a resume would need."""
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(self.folder / RESULT, json.dumps(result).encode())
+
+    def result(self) -> dict[str, Any] | None:
+        """What `finish` wrote; None when the job did not get so far."""
+        file = self.folder / RESULT
+        if not file.is_file():
+            return None
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return values
+
+    def remove(self) -> None:
+        """Forget the job."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _packed(parameters: Parameters) -> bytes:
+    """As safetensors, which take arrays only: NumPy makes scalars of what has no dimension."""
+    content: bytes = save({name: np.asarray(value) for name, value in parameters.items()})
+    return content

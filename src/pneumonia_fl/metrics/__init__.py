@@ -1,0 +1,1 @@
+"""Compute exact and pooled metrics, calibration, curves and intervals from scores or score histograms."""

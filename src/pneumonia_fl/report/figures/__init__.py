@@ -1,0 +1,1 @@
+"""Draw the charts and pictures of reports and run folders."""

@@ -1,0 +1,116 @@
+"""The cross-site matrix as a heat map and as CSV."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from pneumonia_fl.errors import DataError
+from pneumonia_fl.evaluation.cross_site_matrix import CELL
+from pneumonia_fl.inputs.text import plain_cell
+from pneumonia_fl.report.figures.canvas import BLACK, GREY, new_figure, save
+
+COLOURS = "cividis"  # even in brightness, and alike for colour-blind readers
+UPRIGHT_SITES = 6
+"""Up to so many columns the sites' names stand level."""
+
+
+def heat_map(matrix: Mapping[str, Any], out: Path) -> Path:
+    """Draw the AUROC of every model on every site's data into the PNG `out`.
+
+    A site's own model on its own data has a frame. "one class": AUROC is not defined; "–": not evaluated.
+
+    Raises:
+        DataError: the matrix has no model or no site.
+        OutputError: `out` cannot be written.
+    """
+    return save(draw(matrix), out)
+
+
+def draw(matrix: Mapping[str, Any]) -> Figure:
+    """The same as a figure."""
+    models, sites = matrix["models"], matrix["sites"]
+    if not models or not sites:
+        raise DataError("the cross-site matrix is empty; there is nothing to draw")
+    width = max(6.8, 2.2 + 0.72 * len(sites))
+    figure = new_figure(width, max(3.2, 1.9 + 0.36 * len(models)))
+    axes = figure.subplots()
+    values = np.array([[_auroc(matrix, model, site) for site in sites] for model in models])
+    low = min(0.9, math.floor(np.nanmin(values) * 10) / 10) if np.isfinite(values).any() else 0.5
+    image = axes.imshow(np.ma.masked_invalid(values), cmap=COLOURS, vmin=low, vmax=1.0, aspect="auto")
+    axes.set_facecolor("#EEEEEE")
+    figure.colorbar(image, ax=axes, label="AUROC", fraction=0.05, pad=0.02)
+    _label(axes, matrix)
+    _fill(axes, matrix, (low + 1.0) / 2)
+    figure.suptitle(f"Every model on every site's data – AUROC, split {matrix['split']}", fontweight="bold")
+    axes.set_title(_subtitle(matrix), fontsize=9)
+    return figure
+
+
+def to_csv(matrix: Mapping[str, Any]) -> str:
+    """One line per model and site; empty fields where nothing is known."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["split", "model", "site", *CELL])
+    for model in matrix["models"]:
+        for site in matrix["sites"]:
+            cell = matrix["cells"].get(model, {}).get(site) or {}
+            names = (plain_cell(str(name)) for name in (matrix["split"], model, site))
+            writer.writerow([*names, *(cell.get(key) for key in CELL)])
+    return text.getvalue()
+
+
+def _auroc(matrix: Mapping[str, Any], model: str, site: str) -> float:
+    value = (matrix["cells"].get(model, {}).get(site) or {}).get("auroc")
+    return float("nan") if value is None else float(value)
+
+
+def _label(axes: Axes, matrix: Mapping[str, Any]) -> None:
+    sites, models = matrix["sites"], matrix["models"]
+    level = len(sites) <= UPRIGHT_SITES
+    names = [_counted(matrix, site, "\n" if level else " ") for site in sites]
+    axes.set_xticks(range(len(sites)), names, fontsize=8)
+    if not level:
+        axes.tick_params(axis="x", labelrotation=60)
+    axes.set_yticks(range(len(models)), models, fontsize=8)
+    axes.set_xlabel("Data of", fontsize=9)
+    axes.set_ylabel("Model", fontsize=9)
+    axes.tick_params(length=0)
+
+
+def _counted(matrix: Mapping[str, Any], site: str, separator: str) -> str:
+    counts = [row[site]["n"] for row in matrix["cells"].values() if row.get(site)]
+    return f"{site}{separator}({counts[0]:,})" if counts else site
+
+
+def _fill(axes: Axes, matrix: Mapping[str, Any], middle: float) -> None:
+    """Write each cell's value, and frame what a model scored on its own site's data."""
+    for y, model in enumerate(matrix["models"]):
+        for x, site in enumerate(matrix["sites"]):
+            value = _auroc(matrix, model, site)
+            if math.isnan(value):
+                known = matrix["cells"].get(model, {}).get(site)
+                axes.text(
+                    x, y, "one\nclass" if known else "–", ha="center", va="center", fontsize=6, color=GREY
+                )
+            else:
+                shade = BLACK if value > middle else "white"
+                axes.text(x, y, f"{value:.3f}", ha="center", va="center", fontsize=8, color=shade)
+            if model == site:
+                corner = (x - 0.5, y - 0.5)
+                axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=BLACK, linewidth=1.8))
+
+
+def _subtitle(matrix: Mapping[str, Any]) -> str:
+    mean = matrix["off_diagonal_auroc"]
+    text = "" if mean is None else f"sites' own models on other sites' data: mean {mean:.3f}"
+    absent = list(matrix["missing"])
+    named = ", ".join(absent[:4]) + (f" and {len(absent) - 4} more" if len(absent) > 4 else "")
+    return "; ".join(part for part in (text, f"incomplete: {named}" if absent else "") if part)

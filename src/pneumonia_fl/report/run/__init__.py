@@ -1,0 +1,1 @@
+"""Write the report of one run: headline, warnings, performance, mistakes, model card."""

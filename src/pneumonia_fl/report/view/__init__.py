@@ -1,0 +1,1 @@
+"""Build the blocks and tables of a report page."""

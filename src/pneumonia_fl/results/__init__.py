@@ -1,0 +1,1 @@
+"""Turn a finished job into a run folder: collect its files, evaluate, draw, report."""

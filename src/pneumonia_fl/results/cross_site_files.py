@@ -1,0 +1,90 @@
+"""The cross-site matrix of a run, from its journal into its folder: JSON, CSV and heat map."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pneumonia_fl.evaluation.cross_site_matrix import CELL, matrix
+from pneumonia_fl.files import inner_folder, write_atomic
+from pneumonia_fl.runs.folder import RunFolder
+from pneumonia_fl.runs.journal import Event, read_journal, summarise_rounds
+
+SPLIT = "val"
+
+
+def write_matrix(run: RunFolder) -> None:
+    """Write `cross_site.json`, `cross_site.csv` and `figures/cross_site.png`; nothing when no cell is known.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    found = matrix_of(read_journal(run.journal))
+    if not any(found["cells"].values()):
+        return
+    keep_matrix(run, found)
+
+
+def keep_matrix(run: RunFolder, found: Mapping[str, Any]) -> None:
+    """Write a matrix into its run folder, in the place of an earlier one.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    write_atomic(run.cross_site, json.dumps(found, indent=2).encode())
+    draw_matrix(run.path, found)
+
+
+def draw_matrix(folder: Path, found: Mapping[str, Any]) -> None:
+    """Write a matrix as `cross_site.csv` and `figures/cross_site.png` into `folder`."""
+    from pneumonia_fl.report.figures.heat_map import heat_map, to_csv
+
+    write_atomic(folder / "cross_site.csv", to_csv(found).encode())
+    inner_folder(folder / "figures")
+    heat_map(found, folder / "figures" / "cross_site.png")
+
+
+def matrix_of(events: list[Event]) -> dict[str, Any]:
+    """The matrix that a run's journal has (see `crosssite.matrix`): global models, then sites' own ones."""
+    summary = summarise_rounds(events)
+    started = [event["sites"] for event in events if event["event"] == "started"]
+    sites = started[-1] if started else summary["sites"]
+    judged = [event for event in events if event["event"] == "global"]
+    last = max((event["round"] for event in judged if not event.get("averaged")), default=None)
+    rounds = {entry["round"]: entry["sites"] for entry in summary["rounds"]}
+    numbers = {"best": summary["best_round"], "last": last}
+    cells = {name: _row(rounds[number]) for name, number in numbers.items() if number in rounds}
+    reasons: dict[str, list[str]] = {}
+    for event in events:
+        if event["event"] == "cross_site_missing":
+            said = reasons.setdefault(event["site"], [])
+            said += [event["reason"]] if event["reason"] not in said else []
+    missing = {site: "; ".join(all_of) for site, all_of in reasons.items()}
+    for site in sites:
+        if unseen := [name for name, row in cells.items() if site not in row]:
+            missing.setdefault(site, f"did not evaluate the global model: {', '.join(unseen)}")
+    asked = next((event for event in events if event["event"] == "evaluation_started"), None)
+    for event in events:
+        if event["event"] == "cross_site":
+            cells.setdefault(event["model"], {}).update(_row({event["site"]: event["values"]}))
+    names = asked["models"] if asked else list(cells)
+    return matrix(asked["split"] if asked else SPLIT, names, list(sites), cells, missing)
+
+
+def as_markdown(found: Mapping[str, Any]) -> str:
+    """A matrix as a table of AUROC: models down, sites across."""
+    sites = found["sites"]
+    rows = [["AUROC of the model", *(f"on {site}" for site in sites)], ["---"] * (1 + len(sites))]
+    for model, row in found["cells"].items():
+        areas = [row.get(site, {}).get("auroc") for site in sites]
+        rows.append([model, *("n/a" if area is None else f"{area:.3f}" for area in areas)])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def _row(sites: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Cells of those sites that evaluated: in a cyclic pass some only train."""
+    return {
+        site: {key: values[key] for key in CELL}
+        for site, values in sorted(sites.items())
+        if values.keys() >= set(CELL)
+    }

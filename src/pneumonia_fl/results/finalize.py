@@ -1,0 +1,131 @@
+"""The end of a run: collect what NVFlare left, draw curves and report, complete the MLflow runs.
+
+A simulator's run is finished by the command line that started it. A real job is finished twice from the same
+records: on the server, for MLflow, which nobody else talks to; and by whoever downloads it.
+"""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pneumonia_fl.config.job import JobConfig, parse
+from pneumonia_fl.data.manifest import DatasetInfo
+from pneumonia_fl.files import inner_folder
+from pneumonia_fl.metrics.binary import ScoreHistogram
+from pneumonia_fl.models.checkpoint import DataSummary
+from pneumonia_fl.results.collect import collect, gather_models, summary_of_sites
+from pneumonia_fl.results.cross_site_files import write_matrix
+from pneumonia_fl.runs.folder import RunFolder, lacking, start_run
+from pneumonia_fl.runs.journal import JOURNAL_NAME, Event, read_journal
+from pneumonia_fl.tracking.mlflow_queue import one_line
+from pneumonia_fl.tracking.mlflow_run import complete_mlflow
+
+log = logging.getLogger(__name__)
+
+
+def finish(run: RunFolder, job: JobConfig, info: DatasetInfo, state: str) -> None:
+    """Complete the run folder of a simulator's run; `state` is how the run ended (see `runs.STATES`)."""
+    workspace = run.workspace / job.name
+    logs = {folder.name: sorted(folder.rglob("log.txt")) for folder in sorted(workspace.glob("*/"))}
+    logs = {name: files for name, files in logs.items() if files}
+    data = DataSummary(**info.model_dump(include=set(DataSummary.model_fields)))
+    if job.algorithm.name == "swarm":
+        gather_models(workspace)
+    collect(run, job, data, workspace / "server" / "simulate_job", logs)
+    shutil.rmtree(run.workspace, ignore_errors=True)
+    # Before the report is drawn, which says how the run ended.
+    if state == "finished":
+        state, reason = outcome(read_journal(run.journal))
+        run.update_state(**({"error": reason} if reason else {}))
+    run.update_state(state=state, finished=round(time.time(), 3))
+    draw(run)
+    if "mlflow" in job.tracking:
+        run.update_state(mlflow=complete_mlflow(run, job, state))
+
+
+def finish_real(
+    run: RunFolder, about: Mapping[str, Any], server: Path, logs: Mapping[str, list[Path]]
+) -> None:
+    """Fill the run folder of a job that ran on real sites.
+
+    Args:
+        run: an empty run folder.
+        about: what the job's meta says under `pneumonia_fl` (see `fl.jobs`).
+        server: the server's folder of the job, or a download of it.
+        logs: for each participant its log files.
+    """
+    job = parse(JobConfig, about["config"], "the job")
+    events = read_journal(server / JOURNAL_NAME)
+    data = summary_of_sites(events)
+    sites = tuple(next((event["sites"] for event in events if event["event"] == "started"), about["sites"]))
+    start_run(run, job, sites, data.model_dump(mode="json", exclude={"counts"}))
+    collect(run, job, data, server, logs)
+    state, reason = outcome(events)
+    times = [event["time"] for event in events]
+    run.update_state(
+        state=state,
+        error=reason,
+        version=about["version"],
+        revision=None,
+        **({"started": times[0], "finished": times[-1]} if times else {}),
+    )
+    draw(run)
+
+
+def finish_on_server(about: Mapping[str, Any], run_dir: Path) -> None:
+    """Complete the job's MLflow runs from the server: parameters, figures, and the best model, registered."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder))
+        finish_real(run, about, run_dir, {})
+        job = parse(JobConfig, about["config"], "the job")
+        complete_mlflow(run, job, run.state()["state"], register=True)
+
+
+def outcome(events: list[Event]) -> tuple[str, str]:
+    """How a job ended by its journal: a state of `runs.STATES`, and the reason when it was not well."""
+    last = next((event for event in reversed(events) if event["event"] in ("finished", "stopped")), None)
+    if last is None:
+        return "interrupted", "the server ended before the job did"
+    reason = last.get("reason", "")
+    if last["event"] == "stopped":
+        return ("interrupted" if reason == "aborted" else "failed"), reason
+    why = {event["site"]: event["problem"] for event in events if event["event"] == "problem"}
+    words = lacking(last.get("missing", []), why, reason)
+    return ("incomplete", words) if words else ("finished", "")
+
+
+def draw(run: RunFolder) -> None:
+    """Draw the figures and the report; that it cannot be done is said, and never fails a run."""
+    from pneumonia_fl.report.build import build_report
+
+    problem = None
+    try:
+        _draw_figures(run)
+        write_matrix(run)
+        build_report(run.path)
+    except Exception as error:  # a full disk, a file nobody foresaw: the run itself is fine and stays so
+        problem = one_line(error)
+        log.warning("the report could not be made: %s; `pneumonia-fl report` tries again", problem)
+    run.update_state(report_error=problem)
+
+
+def _draw_figures(run: RunFolder) -> None:
+    from pneumonia_fl.report.figures.png import learning_curves, roc_and_calibration
+
+    metrics = run.metrics()
+    if not any(entry["global"] for entry in metrics["rounds"]):
+        return
+    inner_folder(run.figures)
+    learning_curves(metrics, run.figures / "curves.png")
+    pooled = {
+        event["round"]: event["histogram"]
+        for event in read_journal(run.journal)
+        if event["event"] == "global"
+    }
+    best = pooled.get(metrics["best_round"])
+    if best:
+        roc_and_calibration(ScoreHistogram.from_dict(best), run.figures / "roc.png")

@@ -1,0 +1,89 @@
+"""Finding and ending every process of one run.
+
+NVFlare starts its processes in sessions of their own, so that neither a process group nor the tree reaches them
+all once a parent is gone. A mark in the environment does: children inherit it.
+"""
+
+import contextlib
+import os
+import subprocess
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO
+
+import psutil
+
+from pneumonia_fl.config.environment import RUN_VARIABLE, child_environment
+
+RUN_MARK = RUN_VARIABLE
+TERM_SECONDS = 5.0
+
+
+def marked_processes(*marks: str) -> Iterator[psutil.Process]:
+    """Yield the living processes, but this one, whose environment carries one of `marks`."""
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid():
+                continue
+            if process.environ().get(RUN_MARK) in marks and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+        except (psutil.Error, OSError):
+            continue
+
+
+def end_marked(*marks: str) -> None:
+    """End all processes of these runs: politely, then for good."""
+    end_all(lambda: marked_processes(*marks))
+
+
+def end_all(living: Callable[[], Iterable[psutil.Process]]) -> None:
+    """End all processes that `living` finds: politely, then for good."""
+    processes = list(living())
+    for process in processes:
+        _quietly(process.terminate)
+    psutil.wait_procs(processes, timeout=TERM_SECONDS)
+    # A process may have been born in between: ask again for who is left.
+    for process in list(living()):
+        _quietly(process.kill)
+
+
+def run_until_stopped(
+    command: list[str], started: Callable[["subprocess.Popen[bytes]"], None], log: IO[bytes], **values: str
+) -> int:
+    """Run a server in the foreground; when it ends or we are stopped, nothing that it started stays behind.
+
+    (MLflow's server leaves its job runners running when it is ended.)
+
+    Args:
+        command: what to run.
+        started: called once the process is there; what it raises ends the process.
+        log: gets what it prints.
+        values: variables on top of this process's environment.
+    """
+    mark = uuid.uuid4().hex
+    try:
+        environment = child_environment(**values, **{RUN_MARK: mark})
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        started(process)
+        return process.wait()
+    finally:
+        end_marked(mark)
+
+
+def workers(mark: str) -> dict[str, int]:
+    """The simulator's worker processes: site name to process id."""
+    found: dict[str, int] = {}
+    for process in marked_processes(mark):
+        try:
+            command = process.cmdline()
+        except psutil.Error:
+            continue
+        if any(word.endswith("simulator_worker") for word in command) and "--client" in command:
+            found[command[command.index("--client") + 1]] = process.pid
+    return found
+
+
+def _quietly(action: Callable[[], None]) -> None:
+    """Do it; a process that is gone already is what we want."""
+    with contextlib.suppress(psutil.Error):
+        action()

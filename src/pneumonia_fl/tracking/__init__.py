@@ -1,0 +1,1 @@
+"""Deliver metrics, parameters and models to MLflow."""

@@ -1,0 +1,232 @@
+"""Delivers metric points to MLflow from a thread of its own, so that a slow or dead tracking server costs nothing."""
+
+import json
+import logging
+import queue
+import re
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pneumonia_fl.config.environment import report_nothing
+from pneumonia_fl.files import write_atomic
+from pneumonia_fl.inputs.text import printable
+from pneumonia_fl.runs.folder import GLOBAL
+
+FLUSH_SECONDS = 1.0
+RETRY_SECONDS = 5.0
+CLOSE_SECONDS = 15.0
+"""How long the end of a job waits for the last points to be delivered."""
+BATCH_LIMIT = 1000
+"""MLflow's own limit of metrics in one `log_batch`."""
+QUEUE_LIMIT = 20_000
+"""Points of one origin that may wait: those of 500 rounds."""
+
+
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Has MLflow's pages open an experiment on its runs, and not on traces of language models."""
+
+REMEDIES = (
+    (
+        r"experiment .*must be in the 'active' state",
+        "somebody has deleted the experiment: restore it with `mlflow experiments restore`, or give the job another "
+        "name, --set mlflow.experiment=NAME",
+    ),
+    (
+        r"run .*must be in (?:the )?'active' state|Run .*not found",
+        "somebody has deleted the run: restore it in MLflow, `mlflow runs restore`",
+    ),
+    (
+        r"\b40[13]\b|unauthori[sz]ed|forbidden|credentials",
+        "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where the server is started",
+    ),
+    (r"out-of-date database schema|Can't locate revision", "upgrade it with `mlflow db upgrade`"),
+    (
+        r"unable to open database|readonly database|disk is full",
+        "look at the rights and the space of its folder",
+    ),
+    (
+        r"max retries|connection|timed out|resolve|refused|\b50\d\b",
+        "see that MLflow runs there and that this machine reaches it",
+    ),
+)
+"""What to do about what MLflow and its transport say."""
+
+log = logging.getLogger(__name__)
+
+
+class Point(NamedTuple):
+    """One value of a series; time in milliseconds since the epoch."""
+
+    origin: str
+    tag: str
+    value: float
+    step: int
+    milliseconds: int
+
+
+class MLflowSink:
+    """A parent run for the job and a child run per site, fed from a queue; `runs` are those of a job that goes on.
+
+    Points stay in memory until they are delivered; a failed delivery is tried again after `RETRY_SECONDS`. What
+    MLflow calls invalid, and what comes while `QUEUE_LIMIT` points of its origin wait, is dropped and counted.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        artifacts: str | None,
+        run_name: str,
+        sites: list[str],
+        status_file: Path,
+        runs: dict[str, str] | None = None,
+    ) -> None:
+        self._uri, self._experiment, self._artifacts = uri, experiment, artifacts
+        self._status_file = status_file
+        self._run_name, self._sites = run_name, sites
+        self._queue: queue.SimpleQueue[Point] = queue.SimpleQueue()
+        self._waiting: list[Point] = []
+        self._delivered = 0
+        self._pending: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._counting = threading.Lock()
+        self._error: str | None = None
+        self._told: str | None = None
+        self._runs = dict(runs or {})
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._deliver, name="mlflow-sink", daemon=True)
+
+    def start(self) -> None:
+        """Begin delivering."""
+        self._thread.start()
+
+    def put(self, origin: str, tag: str, value: float, step: int) -> None:
+        """Queue one point; never blocks."""
+        with self._counting:
+            full = self._pending[origin] >= QUEUE_LIMIT
+            (self._dropped if full else self._pending)[origin] += 1
+        if full:
+            return
+        self._queue.put(Point(origin, tag, value, step, int(time.time() * 1000)))
+
+    def close(self) -> None:
+        """Deliver the rest within `CLOSE_SECONDS` and write down how it went."""
+        self._closing.set()
+        self._thread.join(CLOSE_SECONDS)
+        self._write_status()
+
+    def _write_status(self) -> None:
+        undelivered = len(self._waiting) + self._queue.qsize()
+        status = {
+            "uri": None if self._artifacts else self._uri,
+            "runs": self._runs,
+            "delivered": self._delivered,
+            "undelivered": undelivered,
+            "dropped": dict(+self._dropped),
+            "error": self._error if undelivered or not self._runs else None,
+        }
+        # In one step: the state that a later job goes on from takes a copy at any time.
+        write_atomic(self._status_file, json.dumps(status, indent=2).encode())
+
+    def _deliver(self) -> None:
+        while True:
+            closing = self._closing.wait(RETRY_SECONDS if self._error else FLUSH_SECONDS)
+            self._collect()
+            try:
+                self._send()
+                self._error = None
+            except Exception as error:  # whatever MLflow or its transport raises: the job must go on
+                self._note(explained(error))
+            if closing and (not self._waiting or self._error):
+                return
+
+    def _note(self, problem: str) -> None:
+        """Say once what is wrong; each later try would say the same."""
+        if self._told is None:
+            log.warning("MLflow takes no metrics now; the job goes on, and they are kept: %s", problem)
+        self._error = self._told = problem
+
+    def _collect(self) -> None:
+        while not self._queue.empty():
+            self._waiting.append(self._queue.get())
+
+    def _send(self) -> None:
+        client = connect(self._uri, timeout_seconds=5)
+        # Also of sites that joined late.
+        missing = {*self._sites, *(point.origin for point in self._waiting)} - self._runs.keys()
+        if missing:
+            self._create_runs(client, sorted(missing))
+            self._write_status()
+        while self._waiting:
+            origin = self._waiting[0].origin
+            batch = [point for point in self._waiting if point.origin == origin][:BATCH_LIMIT]
+            delivered = _log(client, self._runs[origin], batch)
+            sent = set(map(id, batch))
+            self._waiting = [point for point in self._waiting if id(point) not in sent]
+            self._delivered += delivered
+            with self._counting:
+                self._pending[origin] -= len(batch)
+                self._dropped[origin] += len(batch) - delivered
+
+    def _create_runs(self, client: Any, names: list[str]) -> None:
+        """Add a child run for each name; the parent, `global`, is made first."""
+        experiment = client.get_experiment_by_name(self._experiment)
+        experiment_id = (
+            experiment.experiment_id
+            if experiment
+            else client.create_experiment(self._experiment, artifact_location=self._artifacts, tags=KIND)
+        )
+        if GLOBAL not in self._runs:
+            self._runs[GLOBAL] = client.create_run(experiment_id, run_name=self._run_name).info.run_id
+        for name in names:
+            if name != GLOBAL:
+                tags = {"mlflow.parentRunId": self._runs[GLOBAL], "site": name}
+                self._runs[name] = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+
+
+def connect(uri: str, timeout_seconds: int) -> Any:
+    """An MLflow client that gives a tracking server up soon: one retry, short time-outs."""
+    report_nothing()
+    from mlflow import MlflowClient
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
+    MLFLOW_HTTP_REQUEST_TIMEOUT.set(timeout_seconds)
+    return MlflowClient(tracking_uri=uri)
+
+
+def explained(error: Exception) -> str:
+    """Return an error in one line, with what to do about it where that is known."""
+    said = one_line(error)
+    remedy = next((words for pattern, words in REMEDIES if re.search(pattern, str(error), re.IGNORECASE)), "")
+    return f"{said}; {remedy}" if remedy else said
+
+
+def one_line(error: Exception) -> str:
+    """An error's kind and the first line of what it says, which MLflow's transport may leave empty."""
+    return f"{type(error).__name__}: {printable(next(iter(str(error).splitlines()), ''))}"
+
+
+def _log(client: Any, run: str, points: list[Point]) -> int:
+    """Deliver points; returns how many. One that MLflow calls invalid is left out: it would be so for ever."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.log_batch(run, metrics=[_metric(point) for point in points])
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE" or "'active' state" in str(error):
+            raise
+        if len(points) == 1:
+            return 0
+        half = len(points) // 2
+        return _log(client, run, points[:half]) + _log(client, run, points[half:])
+    return len(points)
+
+
+def _metric(point: Point) -> Any:
+    from mlflow.entities import Metric
+
+    return Metric(point.tag, point.value, point.milliseconds, point.step)

@@ -1,0 +1,127 @@
+"""What a run leaves in MLflow besides its series: parameters, tags, job file, model and figures."""
+
+import logging
+from typing import Any
+
+from pneumonia_fl import DISCLAIMER, __version__
+from pneumonia_fl.config.job import JobConfig
+from pneumonia_fl.config.overrides import flatten
+from pneumonia_fl.errors import OutputError, RunError
+from pneumonia_fl.files import write_atomic
+from pneumonia_fl.report import REPORT_FILES
+from pneumonia_fl.runs.folder import GLOBAL, RunFolder, relocate_artifacts
+from pneumonia_fl.runs.mlflow_files import (
+    MLflowStatus,
+    artifacts_of_run,
+    is_read_only,
+    read_status,
+    sqlite_uri,
+)
+from pneumonia_fl.tracking.mlflow_queue import connect, explained
+
+log = logging.getLogger(__name__)
+STATUS = {"finished": "FINISHED", "incomplete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+
+
+def complete_mlflow(run: RunFolder, job: JobConfig, state: str, register: bool = False) -> dict[str, Any]:
+    """Complete the run's MLflow records and return what the summary says about them.
+
+    With `register` the best model also becomes a version of the registered model `pneumonia-fl-<job>`.
+
+    Returns:
+        {"uri": …, "run_id": …, "undelivered": points that did not arrive, "error": None or one line}
+    """
+    problem = None
+    try:
+        status = read_status(run.mlflow_status)
+    except RunError as error:
+        status, problem = MLflowStatus(), str(error)
+    # Where the points went is the server's choice, and stands in the status.
+    remote = status.uri or job.mlflow.tracking_uri
+    uri = remote or sqlite_uri(run.mlflow_db)
+    summary: dict[str, Any] = {
+        "uri": uri,
+        "run_id": status.runs.get(GLOBAL),
+        "undelivered": status.undelivered,
+        "error": problem or status.error,
+    }
+    if summary["run_id"] is None:
+        return {**summary, "error": summary["error"] or "MLflow took no run"}
+    try:
+        if remote is None:
+            relocate_artifacts(run)
+        client = connect(uri, timeout_seconds=10)
+        _log(client, run, job, status.runs, state)
+        if register and run.model.is_dir():
+            _register(client, job, summary["run_id"])
+    except Exception as error:  # whatever MLflow raises: the run itself is fine and stays so
+        summary["error"] = explained(error)
+    return summary
+
+
+def log_report(run: RunFolder) -> bool:
+    """Put the run's present report among its own MLflow run's artifacts; False when it has none that takes it.
+
+    Only `report.html` and `model_card.md`: a page with patients' images has another name. An artifact of a database
+    file is a file in a folder, so this needs no MLflow, which takes seconds to import.
+    """
+    if not run.mlflow_db.is_file():
+        return False
+    try:
+        status = read_status(run.mlflow_status)
+        run_id = status.runs.get(GLOBAL)
+        if run_id is None or status.uri or is_read_only(run.mlflow_db):
+            return False
+        relocate_artifacts(run)
+        folder = artifacts_of_run(run.mlflow_db, run_id)
+        if not folder.resolve().is_relative_to(run.mlflow_artifacts.resolve()):
+            return False  # the database is somebody else's, and says so
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in REPORT_FILES:
+            write_atomic(folder / name, (run.path / name).read_bytes())
+    except (RunError, OutputError, OSError) as error:
+        log.warning("MLflow did not take the report: %s", explained(error))
+        return False
+    return True
+
+
+def _log_report(client: Any, run: RunFolder, run_id: str) -> None:
+    for name in REPORT_FILES:
+        if (run.path / name).is_file():
+            client.log_artifact(run_id, str(run.path / name))
+
+
+def _log(client: Any, run: RunFolder, job: JobConfig, runs: dict[str, str], state: str) -> None:
+    from mlflow.entities import Param, RunTag
+
+    params = [Param(*word.split("=", 1)) for word in flatten(job)]
+    tags = [RunTag(key, str(value)) for key, value in _tags(run).items()]
+    client.log_batch(runs[GLOBAL], params=params, tags=tags)
+    matrix = (run.cross_site, run.cross_site.with_suffix(".csv"))
+    for file in (run.config, run.metrics_file, *(path for path in matrix if path.is_file())):
+        client.log_artifact(runs[GLOBAL], str(file))
+    _log_report(client, run, runs[GLOBAL])
+    for folder in (run.model, run.figures):
+        if folder.is_dir():
+            client.log_artifacts(runs[GLOBAL], str(folder), artifact_path=folder.name)
+    for run_id in runs.values():
+        client.set_terminated(run_id, status=STATUS[state])
+
+
+def _register(client: Any, job: JobConfig, run_id: str) -> None:
+    name = f"pneumonia-fl-{job.name}"
+    if not client.search_registered_models(filter_string=f"name = '{name}'"):
+        client.create_registered_model(name, description=DISCLAIMER)
+    source = f"{client.get_run(run_id).info.artifact_uri}/model"
+    client.create_model_version(name, source=source, run_id=run_id, description=DISCLAIMER)
+
+
+def _tags(run: RunFolder) -> dict[str, object]:
+    state = run.state()
+    return {
+        "manifest_sha256": state["data"]["manifest_sha256"],
+        "data_source": state["data"]["source"],
+        "git_revision": state["revision"] or "none",
+        "pneumonia_fl_version": __version__,
+        "mlflow.note.content": DISCLAIMER,
+    }

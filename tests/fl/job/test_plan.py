@@ -1,0 +1,94 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pneumonia_fl.config.job import JobConfig, parse
+from pneumonia_fl.config.sections import Preprocess
+from pneumonia_fl.data.manifest import DatasetInfo
+from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.fl.job.plan import plan, share_cores
+
+SITES = ("north", "south", "west")
+
+
+def info(preprocess: Preprocess | None = None, sites: tuple[str, ...] = SITES) -> DatasetInfo:
+    train = {"NORMAL": 10, "PNEUMONIA": 30}
+    return DatasetInfo(
+        source="synthetic",
+        licence="CC0",
+        credit="",
+        seed=7,
+        partition="iid",
+        preprocess=preprocess or Preprocess(size=64, interpolation="box"),
+        sites=sites,
+        counts={site: {"train": train, "val": {"NORMAL": 1, "PNEUMONIA": 1}} for site in sites},
+        quarantined=0,
+        duplicates=0,
+        patient_overlap_with_test=0,
+        manifest_sha256="0" * 64,
+        poolable=True,
+    )
+
+
+def job(**values: Any) -> JobConfig:
+    return parse(JobConfig, {"name": "job"} | values, "job.yml")
+
+
+def test_all_sites_take_part_with_their_training_images() -> None:
+    planned = plan(job(), info())
+    assert planned.sites == SITES
+    assert planned.images == dict.fromkeys(SITES, 40)
+
+
+def test_the_input_is_what_the_data_was_prepared_with() -> None:
+    assert plan(job(), info()).job.preprocess == Preprocess(size=64, interpolation="box")
+
+
+def test_a_job_keeps_its_normalisation_and_takes_the_decoding_from_the_data() -> None:
+    wanted = {"normalisation": "fixed", "mean": 0.5}
+    planned = plan(job(preprocess=wanted), info())
+    assert planned.job.preprocess == Preprocess(size=64, interpolation="box", normalisation="fixed", mean=0.5)
+
+
+def test_another_size_than_the_prepared_one_is_refused_with_the_way_out() -> None:
+    with pytest.raises(ConfigError, match=r"preprocess\.size 224, .*prepared with 64; .*--size 224"):
+        plan(job(preprocess={"size": 224}), info())
+
+
+def test_another_filter_than_the_prepared_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"preprocess\.interpolation bicubic, .*prepared with box"):
+        plan(job(preprocess={"interpolation": "bicubic"}), info())
+
+
+def test_clients_are_the_first_sites() -> None:
+    assert plan(job(), info(), clients=2).sites == ("north", "south")
+
+
+@pytest.mark.parametrize("clients", [0, 4])
+def test_more_clients_than_sites_are_refused(clients: int) -> None:
+    with pytest.raises(ConfigError, match=f"{clients} clients wanted, .*has 3: north, south, west"):
+        plan(job(), info(), clients)
+
+
+def test_min_sites_above_the_sites_that_take_part_is_refused() -> None:
+    assert plan(job(min_sites=3), info()).sites == SITES
+    with pytest.raises(ConfigError, match=r"min_sites is 3, but 2 sites take part; lower min_sites"):
+        plan(job(min_sites=3), info(), clients=2)
+
+
+def test_equal_sites_share_the_cores() -> None:
+    assert share_cores({"a": 100, "b": 100}, cores=8) == {"a": 4, "b": 4}
+
+
+def test_a_site_with_most_images_gets_most_cores() -> None:
+    assert share_cores({"a": 900, "b": 50, "c": 50}, cores=2) == {"a": 2, "b": 1, "c": 1}
+
+
+@given(st.dictionaries(st.text(min_size=1), st.integers(0, 10**6), min_size=1), st.integers(1, 256))
+def test_every_site_has_a_thread_and_none_has_more_than_there_are(images: dict[str, int], cores: int) -> None:
+    threads = share_cores(images, cores)
+    assert threads.keys() == images.keys()
+    assert all(1 <= count <= cores for count in threads.values())
+    assert sum(threads.values()) <= cores + len(images)
