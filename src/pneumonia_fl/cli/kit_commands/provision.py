@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pneumonia_fl.cli.options import Json
 from pneumonia_fl.cli.views.terminal import echo, terminal
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ KitFolder = Annotated[
         "--kit", help="Kit of a server or site; for a person's kit, the rights as shipped are shown."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def provision(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pneumonia_fl.cli.options import Json
 from pneumonia_fl.cli.views.terminal import echo, printed, terminal
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ Timeout = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="End jobs running on the server without asking.")]
 Drain = Annotated[bool, typer.Option("--drain", help="Wait until the server runs no job, then stop it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def up(kits: Kits = Path("kits"), data: Data = None, timeout: Timeout = 120, as_json: Json = False) -> None:
