@@ -1,8 +1,12 @@
 """The pages of docs/ are true to the program, lead somewhere, and name no machine."""
 
+import os
 import re
 import runpy
 import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +116,27 @@ def test_a_test_that_a_page_names_is_there(page: Path) -> None:
     for folder, name in re.findall(r"`(tests/(?:\w+/)*)?(test_\w+\.py)`", prose(page)):
         found = list((ROOT / (folder or "tests")).glob(name if folder else f"**/{name}"))
         assert found, f"{page.name} names {folder}{name}"
+
+
+def test_the_held_out_patients_of_the_results_make_the_split(tmp_path: Path) -> None:
+    """The commands of the page on an archive with one image of each of its patients, and of one more."""
+    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^```bash\n(.*?)^```", text, flags=re.M | re.S)[0]
+    (tmp_path / "docs").mkdir()
+    listed = Path(shutil.copy(ROOT / "docs/held_out_patients.txt", tmp_path / "docs"))
+    held_out = [line.split() for line in listed.read_text(encoding="utf-8").splitlines()]
+    with zipfile.ZipFile(tmp_path / "chest-xray-pneumonia.zip", "w") as archive:
+        for name in [*(f"{kind}/{patient}-1" for _, kind, patient in held_out), "NORMAL/IM-9-1"]:
+            for folder in ("chest_xray", "chest_xray/chest_xray"):
+                archive.writestr(f"{folder}/train/{name}.jpeg", name)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", "-euc", commands], cwd=tmp_path, env={"PATH": path}, check=True, timeout=120)
+    found = [path.relative_to(tmp_path / "chest_xray") for path in (tmp_path / "chest_xray").rglob("*.jpeg")]
+    expected = [f"{split}/{kind}/{patient}-1.jpeg" for split, kind, patient in held_out]
+    assert sorted(map(str, found)) == sorted([*expected, "train/NORMAL/IM-9-1.jpeg"])
+    assert [split for split, _, _ in held_out].count("test") == 325
+
+
+def test_no_text_names_a_folder_outside_the_repository() -> None:
+    texts = [*PAGES, *sorted(ROOT.glob("jobs/*.yml")), *sorted((ROOT / "src").rglob("*.py"))]
+    assert not [path for path in texts if "../shared" in path.read_text(encoding="utf-8")]

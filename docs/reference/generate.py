@@ -33,7 +33,7 @@ def cli_page() -> str:
     command = typer.main.get_command(app)
     _say_in_full(command)
     intro = (
-        "A known error is one line on stderr and exit code 1; a wrong option is exit code 2; Ctrl-C is 130. "
+        "A known error is one line on stderr and exit code 1, a wrong option exit code 2, Ctrl-C exit code 130. "
         "`python jobs/job.py` is `pneumonia-fl run`, and `python scripts/prepare_data.py` is "
         "`pneumonia-fl data prepare`."
     )
@@ -63,7 +63,7 @@ def config_page() -> str:
         NOTE,
         "# Job configuration",
         DISCLAIMER,
-        "Every key of a file in `jobs/`. Keys that are not here are errors. On the command line: "
+        "Every key of a job file. Unknown keys are errors. On the command line: "
         "`--set train.lr=0.001`. Paths, addresses of sites and credentials never travel with a job.",
         *_section("", JobConfig),
     ]

@@ -11,7 +11,7 @@ from bomb import Bomb
 from numpy.lib.npyio import NpzFile
 from xrays import ListSource, jpeg, kaggle_files, prepare_small, write_folder, write_zip
 
-from conftest import SHARED_DATA
+from conftest import PUBLIC_DATA
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.manifest import SPLITS
 from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Item
@@ -27,7 +27,6 @@ from pneumonia_fl.data.sources.registry import load_split, open_source
 from pneumonia_fl.errors import ConfigError, DataError, StorageError
 
 SPEC = Preprocess(size=16)
-PUBLIC = SHARED_DATA
 
 
 @pytest.mark.parametrize(
@@ -382,9 +381,11 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
 
 
 def test_the_public_sample_has_its_known_counts() -> None:
-    if not PUBLIC.is_dir():
-        pytest.skip("falls back to the synthetic and hand-made sources above: ../shared/data is not here")
-    items = open_source(str(PUBLIC / "chest-xray-pneumonia-224.zip")).items()
+    if not PUBLIC_DATA.is_dir():
+        pytest.skip(
+            "the synthetic and hand-made sources above stand in: PNEUMONIA_FL_TEST_DATA names no folder"
+        )
+    items = open_source(str(PUBLIC_DATA / "chest-xray-pneumonia-224.zip")).items()
     counts = {(item.official_split, item.label): 0 for item in items}
     for item in items:
         counts[item.official_split, item.label] += 1
