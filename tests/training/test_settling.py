@@ -1,16 +1,14 @@
 """Batch norm's statistics of a new average: measured by the sites, checked by the server, put into the model."""
 
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hooks import SIZE, arrays, network, noise, weights
-from nvflare.apis.signal import Signal
 from nvflare.app_common.abstract.fl_model import FLModel
+from servers import Surroundings, begun
 from site_reports import data
 from torch import nn
 
@@ -23,7 +21,6 @@ from pneumonia_fl.fl.server.batch_norm_exchange import SETTLING_ROUNDS
 from pneumonia_fl.fl.server.controller import PooledFedAvg
 from pneumonia_fl.fl.server.cyclic_controller import CyclicWeights
 from pneumonia_fl.models.registry import build_model
-from pneumonia_fl.runs.journal import Event, Journal, read_journal
 from pneumonia_fl.training.batch_norm import MOST_IMAGES, running_statistics, settled
 
 SPEC = Preprocess(size=SIZE)
@@ -93,65 +90,42 @@ def test_models_without_running_statistics_have_none(name: str, norm: str) -> No
 
 
 class Sites:
-    """The controller's part, with sites that answer at once; each has 9 training images."""
+    """The server's part, with sites that answer at once; each has 9 training images."""
 
     def __init__(self, folder: Path, answers: dict[str, Any], **changes: Any) -> None:
-        class Server(changes.pop("kind", PooledFedAvg)):  # type: ignore[misc]
-            def broadcast_model(
-                server,
-                task_name: str,
-                data: FLModel,
-                targets: list[str],
-                callback: Callable[..., None],
-                **_: Any,
-            ) -> None:
-                self.sent.append((task_name, data, list(targets)))
-                for site in targets:
-                    said = answers.get(site)
-                    if isinstance(said, Exception):
-                        raise said
-                    if said is not None:
-                        callback(said(site) if callable(said) else sent(site, said))
-                if changes.get("abort"):
-                    server.abort_signal.trigger(True)
-
-            def get_num_standing_tasks(server) -> int:
-                return int(server.abort_signal.triggered)
-
-        self.sent: list[Any] = []
-        self.server = server = Server(
+        self.abort, self._answers = changes.get("abort", False), answers
+        self.controller = changes.get("kind", PooledFedAvg)(
             sites=("a", "b", "c"), quorum=1, num_rounds=9, **changes.get("options", {})
         )
-        server.journal = Journal(folder)
-        server.persistor = SimpleNamespace(model=changes.get("model") or network())
-        server.abort_signal, server.first_job = Signal(), "job"
-        server._facts = {site: Facts.model_validate(data(site)) for site in "abc"}
-        server.take_candidate(arrays(network().state_dict()), 0)
-        server.book.open(0, "train")
-        for site in changes.get("trained", "ab"):
-            server.book.accept(site, 0.5, 3)
+        self.around = Surroundings(self.controller, folder, self._answer, changes.get("model") or network())
+        self.job = begun(self.controller)
+        self.around.sent.clear()
+        for name in "abc":
+            self.controller._validator.facts[name] = Facts.model_validate(data(name))
+        for name in changes.get("trained", "ab"):
+            self.job.tracker.accept(name, 0.5, 3)
+        self.sent, self.events = self.around.sent, self.around.events
+
+    def _answer(self, site: str, task: str, received: FLModel) -> FLModel | None:
+        if task != "validate":
+            return None
+        if self.abort:
+            self.controller.abort_signal.trigger(True)
+        said = self._answers.get(site)
+        return said(site) if callable(said) else None if said is None else sent(said)
 
     def settle(self, number: int = 0) -> dict[str, Any]:
-        model = FLModel(params=arrays(self.server.persistor.model.state_dict()), current_round=number)
-        self.server.settle(model)
-        return dict(model.params)
-
-    def events(self, kind: str) -> list[Event]:
-        return [event for event in read_journal(self.server.journal.path) if event["event"] == kind]
+        return self.controller._exchange.settle(arrays(self.around.model.state_dict()), number)
 
 
 def statistics(mean: float, var: float = 1.0) -> dict[str, Any]:
     return {MEAN: np.full(4, mean, np.float32), VAR: np.full(4, var, np.float32)}
 
 
-def sent(site: str, params: Any) -> FLModel:
-    answer = FLModel(params={"": 0}, meta={"client_name": site})
+def sent(params: Any) -> FLModel:
+    answer = FLModel(params={"": 0})
     answer.params = params
     return answer
-
-
-def failed(site: str) -> dict[str, Any]:
-    return {"client_name": site, SITE_REPORT: {"problem": "no memory"}}
 
 
 def test_the_statistics_of_the_sites_take_the_place_of_the_averaged_ones(tmp_path: Path) -> None:
@@ -160,7 +134,7 @@ def test_the_statistics_of_the_sites_take_the_place_of_the_averaged_ones(tmp_pat
     assert (model[MEAN].tolist(), model[VAR].tolist()) == ([2.0] * 4, [3.0] * 4)
     assert all(np.array_equal(model[key], before[key]) for key in before.keys() - {MEAN, VAR})
     assert model.keys() == before.keys()
-    ((task, message, targets),) = sites.sent
+    ((task, targets, message),) = sites.sent
     assert (task, targets, message.current_round) == ("validate", ["a", "b"], 0)
     assert message.meta[SETTLING]
     assert sites.events("settled")[0]["sites"] == ["a", "b"]
@@ -181,8 +155,8 @@ def test_sites_count_by_their_images_and_the_jobs_factors(tmp_path: Path) -> Non
         ({MEAN: np.zeros(4, np.float32)}, "1 parameters are missing"),
         ({**statistics(1.0), "0.weight": np.zeros(4, np.float32)}, "1 unknown parameters: 0.weight"),
         ({**statistics(1.0), MEAN: np.zeros(3, np.float32)}, f"{MEAN} has shape [3], not [4]"),
-        ("statistics", "no arrays by name"),
-        (lambda site: FLModel(metrics={"problem": 1.0}, meta=failed(site)), "no memory"),
+        ({1: np.zeros(4, np.float32)}, "no arrays by name"),
+        (lambda site: FLModel(metrics={"problem": 1.0}, meta={SITE_REPORT: {"problem": "no memory"}}), "no memory"),
         (None, "no answer in time"),
     ],
 )  # fmt: skip
@@ -215,7 +189,11 @@ def test_only_the_first_rounds_end_with_the_exchange(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"model": build_model(norm="none", size=32, seed=1)}, {"kind": CyclicWeights}]
+    "changes",
+    [
+        {"model": build_model(norm="none", size=32, seed=1)},
+        {"kind": CyclicWeights, "options": {"algorithm": {"name": "cyclic"}}},
+    ],
 )
 def test_a_server_without_statistics_or_average_asks_nobody(changes: dict[str, Any], tmp_path: Path) -> None:
     sites = Sites(tmp_path, {}, **changes)

@@ -10,44 +10,42 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nvflare.app_common.abstract.fl_model import FLModel
+from servers import Surroundings, begun
 from site_reports import TRAINING, answer, personal, report
 
-from pneumonia_fl.config.algorithm import Algorithm
-from pneumonia_fl.config.job import parse
 from pneumonia_fl.fl.algorithms.fednova import CLASSES, SQUARES, STEPS
-from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.algorithms.scaffold import CHANGE, LOST
-from pneumonia_fl.fl.algorithms.weighted_average import SampleWeightedAverage
 from pneumonia_fl.fl.server.controller import PooledFedAvg
-from pneumonia_fl.runs.journal import Event, Journal, read_journal
+from pneumonia_fl.runs.journal import Event
 
 
-class Server(PooledFedAvg):
-    """The controller without NVFlare around it; what it publishes is kept."""
+class Server:
+    """A controller in its first round; what it publishes is kept."""
 
     def __init__(self, folder: Path, algorithm: str = "fedavg") -> None:
-        super().__init__(sites=("a", "b"), quorum=1, num_rounds=1, aggregator=SampleWeightedAverage())
-        self.journal = Journal(folder)
-        self._algorithm = server_algorithm(parse(Algorithm, {"name": algorithm}, "the test"), {"weight"})
-        self._algorithm.outgoing(0, 2)
-        self.published: dict[str, float] = {}
-        self.take_candidate({"weight": np.float64(1.0)}, 0)
-        self.book.open(0, "train")
-
-    def publish(self, values: dict[str, float], step: int) -> None:
-        self.published |= values
-
-    def events(self, kind: str) -> list[Event]:
-        return [event for event in read_journal(self.journal.path) if event["event"] == kind]
+        self.controller = PooledFedAvg(
+            sites=("a", "b"), quorum=1, num_rounds=1, algorithm={"name": algorithm}
+        )
+        around = Surroundings(self.controller, folder, sites=("a", "b"))
+        self.published, self.events = around.points, around.events
+        self.job = begun(self.controller)
+        self.tracker, self.selector = self.job.tracker, self.controller._selector
 
     def take(self, result: FLModel) -> bool:
-        return self._aggregate_one_result(result)
+        """Whether a result is taken in; the site is who the result says, as NVFlare has checked."""
+        before = len(self.events("site"))
+        self.controller.accept(result.meta["client_name"], result, "train")
+        return len(self.events("site")) > before
+
+    def average(self) -> Any:
+        self.job.tasks.close_round(quorum=True)
+        return self.controller.averaging.aggregate_model().params
 
     def close(self) -> float:
         """End the round: the new weight."""
-        average = self._get_aggregated_result().params
-        self.judge_candidate()
-        return float(self._algorithm.update(self._candidate, average)["weight"])
+        average = self.average()
+        self.controller._select()
+        return float(self.controller._server.update(self.selector.candidate, average)["weight"])
 
 
 def judged(folder: Path, said: Any) -> tuple[bool, list[Event]]:
@@ -97,12 +95,12 @@ def test_a_difference_is_no_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["int8", "bool", "float16", ">f4"])
 def test_no_site_chooses_the_numbers_in_which_the_model_is_kept(tmp_path: Path, kind: str) -> None:
     server = Server(tmp_path)
-    server.take_candidate({"weight": np.float32(0.3)}, 0)
+    server.selector.begin({"weight": np.float32(0.3)}, 0)
     for site, weight in (("a", np.ones((), kind)), ("b", np.float32(0.3))):
         sent = answer(site)
         sent.params = {"weight": weight}
         assert server.take(sent)
-    average = server._get_aggregated_result().params["weight"]
+    average = server.average()["weight"]
     assert average.dtype.str == np.dtype(np.float32).str
     assert float(average) == pytest.approx(0.65)
 
@@ -112,7 +110,7 @@ def test_second_moments_are_kept_in_the_numbers_of_the_model(tmp_path: Path) -> 
     for site, moment in (("a", np.float16(1e-7)), ("b", np.float64(1e-9))):
         assert server.take(answer(site, **{STEPS: 3, CLASSES: [4, 5], SQUARES: {"weight": moment}}))
     server.close()
-    assert server._algorithm.outgoing(1, 2)[SQUARES]["weight"].dtype == np.float64
+    assert server.controller._server.outgoing(1, 2)[SQUARES]["weight"].dtype == np.float64
 
 
 def test_an_answer_that_comes_again_and_again_is_named_once(tmp_path: Path) -> None:
@@ -125,14 +123,14 @@ def test_a_second_answer_that_is_refused_takes_nothing_back(tmp_path: Path) -> N
     server = Server(tmp_path)
     assert server.take(answer("a"))
     assert not server.take(answer("a", said={}))
-    assert server.book.accepted == ["a"]
+    assert server.tracker.accepted == ["a"]
     assert server.close() == 2.0
 
 
 def test_the_data_set_of_a_site_is_fixed_by_its_first_answer(tmp_path: Path) -> None:
     server = Server(tmp_path)
     assert server.take(answer())
-    server.book.open(1, "train")
+    server.tracker.open(1, "train")
     other = report()
     other["data"]["manifest_sha256"] = "1" * 64
     assert not server.take(answer(said=other))
@@ -219,12 +217,12 @@ def assert_the_round_goes_on(algorithm: str, sent: dict[str, Any]) -> None:
             assert problems[0]["problem"].isprintable()
             assert 0 < len(problems[0]["problem"]) <= 500
             assert not server.events("site") + server.events("data")
-            assert server.book.sites["a"].contributions == 0
-            assert not server._pool
+            assert server.tracker.sites["a"].contributions == 0
+            assert not server.selector.has_scores
         assert server.take(result_of(whole(algorithm, "b")))
         assert np.isfinite(server.close())
         assert all(np.isfinite(value) for value in server.published.values())
-        assert server.journal.path.stat().st_size < 100_000
+        assert server.job.journal.path.stat().st_size < 100_000
         assert server.events("global")[0]["values"]["n"] == (4 if counted else 2)
 
 

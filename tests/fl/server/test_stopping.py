@@ -1,31 +1,26 @@
 """When a job ends before its last round."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from nvflare.apis.fl_constant import FLContextKey
-from nvflare.apis.fl_context import FLContext
-from nvflare.app_common.abstract.fl_model import FLModel
+from servers import Surroundings, begun
 
-from pneumonia_fl.config.algorithm import EarlyStopping
+from pneumonia_fl.config import algorithm as learning
 from pneumonia_fl.fl.admin.job_record import record
 from pneumonia_fl.fl.admin.job_status import position
 from pneumonia_fl.fl.admin.watch import ending
-from pneumonia_fl.fl.algorithms.server_base import ServerAlgorithm
 from pneumonia_fl.fl.protocol.messages import RESULT_KEY
 from pneumonia_fl.fl.server.controller import PooledFedAvg
-from pneumonia_fl.fl.server.early_stopping import Patience
-from pneumonia_fl.runs.journal import Journal
+from pneumonia_fl.fl.server.early_stopping import EarlyStopping
 
 
 def stops_at(aurocs: list[float | None], patience: int, min_delta: float = 0.0) -> int | None:
     """The round whose model was judged when the patience was over; the first value is the initial model's."""
-    counted = Patience(EarlyStopping(patience=patience, min_delta=min_delta))
+    counted = EarlyStopping(learning.EarlyStopping(patience=patience, min_delta=min_delta))
     for number, auroc in enumerate(aurocs):
         counted.note(number, auroc)
-        if counted.over():
+        if counted.should_stop():
             return number
     return None
 
@@ -51,23 +46,23 @@ def test_it_ends_after_so_many_rounds_without_a_better_model(
 
 
 def test_the_reason_is_said_in_words() -> None:
-    patience = Patience(EarlyStopping(patience=1))
-    patience.note(1, 0.9)
-    patience.note(2, 0.8)
-    assert patience.words(3, 10) == "stopped early after round 3 of 10: no better model for 1 round"
-    patience.note(3, 0.8)
-    assert patience.words(4, 10).endswith("no better model for 2 rounds")
+    stopping = EarlyStopping(learning.EarlyStopping(patience=1))
+    stopping.note(1, 0.9)
+    stopping.note(2, 0.8)
+    assert stopping.reason(3, 10) == "stopped early after round 3 of 10: no better model for 1 round"
+    stopping.note(3, 0.8)
+    assert stopping.reason(4, 10).endswith("no better model for 2 rounds")
 
 
 def test_a_job_that_goes_on_counts_on() -> None:
-    settings = EarlyStopping(patience=2)
-    first, second = Patience(settings), Patience(settings)
+    settings = learning.EarlyStopping(patience=2)
+    first, second = EarlyStopping(settings), EarlyStopping(settings)
     for number, auroc in ((1, 0.9), (2, 0.8)):
         first.note(number, auroc)
     second.restore(first.state())
-    assert not second.over()
+    assert not second.should_stop()
     second.note(3, 0.85)
-    assert second.over()
+    assert second.should_stop()
 
 
 def test_who_watches_is_told() -> None:
@@ -78,48 +73,48 @@ def test_who_watches_is_told() -> None:
     assert (ended.how, ended.reason) == ("complete", words)
 
 
-class Server(PooledFedAvg):
-    """The controller between two rounds, without NVFlare around it."""
+class Server:
+    """A controller between two rounds."""
 
     def __init__(self, kit: Path, job: str, resume_from: str = "") -> None:
         settings = {"algorithm": {"average_last": 2}, "early_stopping": {"patience": 1}}
-        super().__init__(num_rounds=9, resume_from=resume_from, **settings)  # type: ignore[arg-type]
-        self._algorithm, self._run_dir = ServerAlgorithm(), kit / job
-        self._run_dir.mkdir(parents=True)
-        self.journal = Journal(self._run_dir)
-        self.engine = SimpleNamespace(get_workspace=lambda: SimpleNamespace(get_root_dir=lambda: kit))
-        self.fl_ctx = FLContext()
-        self.fl_ctx.set_prop(FLContextKey.CURRENT_RUN, job)
-        self.open_state()
+        self.controller = PooledFedAvg(num_rounds=9, resume_from=resume_from, **settings)  # type: ignore[arg-type]
+        self.around = Surroundings(self.controller, kit, job=job)
 
-    def get_run_dir(self) -> str:
-        return str(self._run_dir)
+    def begin(self) -> "Server":
+        self.job = begun(self.controller)
+        if self.controller.resume_from:
+            self.controller._first_model()
+        return self
 
     def round(self, number: int, auroc: float) -> None:
         """The model of round `number` is judged, the next one kept."""
-        self._patience.note(number, auroc)
-        self.keep_state(
-            FLModel(params={"w": np.float64(number + 1)}, params_type="FULL", current_round=number)
-        )
+        self.controller._stopping.note(number, auroc)
+        self.job.progress.done = number + 1
+        self.controller._resume.checkpoint({"weight": np.float64(number + 1)})
+
+    def kept(self) -> list[float]:
+        return [float(model["weight"]) for model in self.job.state.kept().values()]
 
 
 def test_a_job_that_goes_on_trains_what_is_left(tmp_path: Path) -> None:
-    first = Server(tmp_path, "first")
+    first = Server(tmp_path, "first").begin()
     for number, auroc in ((0, 0.5), (1, 0.8), (2, 0.9)):
         first.round(number, auroc)
-    second = Server(tmp_path, "second", resume_from="first")
-    assert (second.start_round, second.num_rounds) == (3, 6)
-    assert not second.should_stop()
+    second = Server(tmp_path, "second", resume_from="first").begin()
+    assert (second.job.progress.start_round, second.job.progress.done) == (3, 3)
+    assert not second.controller._stops_early()
     second.round(3, 0.85)
-    assert second.should_stop()
-    assert [float(model["w"]) for model in second._state.kept().values()] == [3, 4]
+    assert second.controller._stops_early()
+    assert second.kept() == [3, 4]
 
 
 def test_a_job_that_was_about_to_stop_trains_no_further(tmp_path: Path) -> None:
-    first = Server(tmp_path, "first")
+    first = Server(tmp_path, "first").begin()
     for number, auroc in ((1, 0.8), (2, 0.7)):
         first.round(number, auroc)
     second = Server(tmp_path, "second", resume_from="first")
-    assert second.num_rounds == 0
-    assert second.snapshot()["stopped_early"].startswith("stopped early after round 3 of 9")
-    assert [float(model["w"]) for model in second._state.kept().values()] == [2, 3]
+    second.controller.run()
+    assert {task for task, _, _ in second.around.sent} == {"validate"}
+    stopped = second.controller.job.snapshot()["stopped_early"]
+    assert stopped.startswith("stopped early after round 3 of 9")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 from nvflare.apis.job_def import JobMetaKey
+from nvflare.app_common.workflows.model_controller import ModelController
 from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
 from nvflare.recipe import set_recipe_meta
 from nvflare.recipe.spec import Recipe
@@ -117,7 +118,7 @@ class PneumoniaRecipe(FedAvgRecipe):
 
     def _create_controller(
         self, persistor_id: str, model_params: dict[str, Any] | None, model_aggregator: object
-    ) -> PooledFedAvg:
+    ) -> ModelController:
         job = self._source
         if job.evaluation is not None:
             return SavedModelJudge(
@@ -135,11 +136,8 @@ class PneumoniaRecipe(FedAvgRecipe):
             round_timeout=job.round_timeout,
             stall_timeout=job.stall_timeout,
             resume_from=self._resume_from,
-            # 0: every site of the job. NVFlare would take min_clients as the size of a random sample.
-            num_clients=0,
             num_rounds=self.num_rounds,
             persistor_id=persistor_id,
-            model=model_params,
             aggregator=model_aggregator,
             algorithm=job.algorithm.model_dump(exclude_defaults=True),
             early_stopping=job.early_stopping.model_dump(exclude_defaults=True),

@@ -4,6 +4,7 @@ The mean of the sites' running statistics is not what the averaged weights give:
 fast and apart, such a model calls every image pneumonia, however well it ranks them.
 """
 
+from collections.abc import Callable, Collection
 from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
@@ -12,8 +13,8 @@ from pneumonia_fl.errors import AnswerError
 from pneumonia_fl.fl.algorithms.weighted_average import weighted_average
 from pneumonia_fl.fl.protocol.messages import SETTLING, SETTLING_PHASE, VALIDATE_TASK
 from pneumonia_fl.fl.protocol.update_checks import arrays_problem, in_kind
-from pneumonia_fl.fl.server.result_validation import CheckingFedAvg
-from pneumonia_fl.training.batch_norm import running_statistics
+from pneumonia_fl.fl.server.result_validation import ResultValidator
+from pneumonia_fl.fl.server.tasks.server_job import ServerJob
 
 SETTLING_ROUNDS = 3
 """Rounds that end with the exchange. Later the learning rate has fallen and the sites' models are close: the averaged
@@ -22,51 +23,66 @@ statistics do as well, and one more message per round would buy nothing (docs/de
 Parameters = dict[str, Any]
 
 
-class SettlingFedAvg(CheckingFedAvg):
-    """FedAvg whose first averages get the batch norm statistics that belong to them."""
+class BatchNormExchange:
+    """Replaces batch norm's averaged statistics by those that the sites measure with the averaged model.
 
-    def settle(self, model: FLModel) -> None:
-        """Have the sites of this round measure batch norm's statistics with `model`, and put their mean into it.
+    Args:
+        job: the running job.
+        validator: reads what a site says in place of statistics.
+        weight_of: how much a site counts in an average.
+        names: parameters that hold the statistics; empty: the model has none, and there is no exchange.
+    """
+
+    def __init__(
+        self,
+        job: ServerJob,
+        validator: ResultValidator,
+        weight_of: Callable[[str], float],
+        names: Collection[str],
+    ) -> None:
+        self._job, self._validator, self._weight_of, self._names = job, validator, weight_of, names
+
+    def settle(self, model: Parameters, number: int) -> Parameters:
+        """Have the sites of round `number` measure the statistics with `model`; returns it with their mean.
 
         A site whose answer is missing or wrong is named and left out; without any, `model` stays as it is.
         """
-        names = running_statistics(self.persistor.model)
-        if not names or model.current_round >= SETTLING_ROUNDS or self.abort_signal.triggered:
-            return
-        self.journal.write("settling", round=model.current_round)
-        found = self._measured(model.params, {name: model.params[name] for name in names})
-        if self.abort_signal.triggered or not found:
-            return
-        weighted = {site: (self.weight_of(site, self._facts[site]), found[site]) for site in found}
-        model.params = {**model.params, **weighted_average(weighted)}
-        self.journal.write("settled", round=model.current_round, sites=sorted(found))
+        job = self._job
+        if not self._names or number >= SETTLING_ROUNDS or job.aborted:
+            return model
+        job.journal.write("settling", round=number)
+        found = self._measured(model, number)
+        if job.aborted or not found:
+            return model
+        average = weighted_average({site: (self._weight_of(site), found[site]) for site in found})
+        job.journal.write("settled", round=number, sites=sorted(found))
+        return {**model, **average}
 
-    def _measured(self, parameters: Parameters, reference: Parameters) -> dict[str, Parameters]:
+    def _measured(self, model: Parameters, number: int) -> dict[str, Parameters]:
         """The statistics of each site that sent good ones."""
+        job, reference = self._job, {name: model[name] for name in self._names}
         found: dict[str, Parameters] = {}
 
-        def take(answer: FLModel) -> None:
-            site = self.heard(answer)
+        def take(site: str, answer: FLModel) -> None:
+            job.tracker.acknowledge(site)
             try:
                 found[site] = self._checked(site, answer, reference)
             except AnswerError as fault:
-                self._left_out(site, str(fault))
+                problem = f"batch norm's statistics of the new average: {fault}"
+                job.problems.note(site, "refused", problem)
 
-        data = FLModel(params=parameters, params_type=ParamsType.FULL, meta={SETTLING: True})
+        data = FLModel(params=model, params_type=ParamsType.FULL, current_round=number, meta={SETTLING: True})
         # Who did not train in this round is busy, or gone: nobody waits for it a second time.
-        absent = self.ask(VALIDATE_TASK, data, take, self.book.accepted, SETTLING_PHASE)
-        for site, reason in {} if self.abort_signal.triggered else absent.items():
-            self.note_fault(site, "late", reason)
+        absent = job.tasks.ask(VALIDATE_TASK, data, job.tracker.accepted, take, SETTLING_PHASE)
+        for site, reason in {} if job.aborted else absent.items():
+            job.problems.note(site, "late", reason)
         return found.copy()
 
     def _checked(self, site: str, answer: FLModel, reference: Parameters) -> Parameters:
-        self.check_no_report(site, answer)
+        self._validator.check_no_report(site, answer)
         if problem := arrays_problem(answer.params, reference):
             raise AnswerError(problem)
         for name, array in answer.params.items():
             if name.endswith("running_var") and array.min() < 0:
                 raise AnswerError(f"{name} is negative")
         return in_kind(answer.params, reference)
-
-    def _left_out(self, site: str, reason: str) -> None:
-        self.note_fault(site, "refused", f"batch norm's statistics of the new average: {reason}")

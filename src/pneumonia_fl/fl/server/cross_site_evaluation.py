@@ -8,18 +8,18 @@ the server's disk and goes into the job's download; one silent site holds everyt
 sites' own metrics come back, in a file that is `{}` when nothing worked.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
-from pneumonia_fl.config.algorithm import CrossSite
 from pneumonia_fl.errors import AnswerError
 from pneumonia_fl.fl.protocol.messages import CROSS_SITE, SUBMIT_MODEL_TASK, VALIDATE_TASK
 from pneumonia_fl.fl.protocol.site_report import SiteProblem
 from pneumonia_fl.fl.protocol.update_checks import own_model_problem
-from pneumonia_fl.fl.server.batch_norm_exchange import SettlingFedAvg
+from pneumonia_fl.fl.server.result_validation import ResultValidator
+from pneumonia_fl.fl.server.tasks.server_job import ServerJob
+from pneumonia_fl.fl.server.tasks.site_tasks import OnResult
 from pneumonia_fl.metrics.binary import summarise
 from pneumonia_fl.metrics.series import CROSS_SITE_PREFIX, CROSS_SITE_TABLE
 from pneumonia_fl.results.cross_site_files import as_markdown, matrix_of
@@ -28,90 +28,91 @@ from pneumonia_fl.runs.journal import read_journal
 Parameters = dict[str, Any]
 
 
-class CrossSiteFedAvg(SettlingFedAvg):
-    """FedAvg that ends with a matrix: models by sites, on validation data."""
+class CrossSiteEvaluation:
+    """Fills a matrix, models by sites, on the sites' own images; what is missing in it is named.
 
-    def evaluate_cross_site(self, wanted: CrossSite) -> str:
-        """Fill the matrix and publish it; returns why it lacks what the job asked for, "" when it does not."""
-        lacking = ""
-        if wanted.local_models and not self.abort_signal.triggered:
-            models = self._collect_models()
-            filled = sum(self._evaluate_everywhere(owner, models[owner]) for owner in sorted(models))
-            lacking = "" if filled else f"no site's own model was evaluated: {self.reasons()}"
-        self._publish_matrix()
-        return lacking
+    Args:
+        job: the running job.
+        validator: reads the sites' reports.
+    """
 
-    def _collect_models(self) -> dict[str, Parameters]:
-        """Ask every site for its best local model; who sends none is named, and why."""
-        models: dict[str, Parameters] = {}
+    def __init__(self, job: ServerJob, validator: ResultValidator) -> None:
+        self._job, self._validator = job, validator
 
-        def take(answer: FLModel) -> None:
-            site = self.heard(answer)
-            try:
-                models[site] = self._submitted(site, answer)
-            except AnswerError as fault:
-                self.lacks(site, str(fault))
+    def evaluate_local_models(self, reference: Parameters) -> str:
+        """Have all sites evaluate the best local model of each; returns why none was evaluated, or "".
 
-        self.ask_everybody(SUBMIT_MODEL_TASK, FLModel(metrics={SUBMIT_MODEL_TASK: 1.0}), take)
-        return models
-
-    def _evaluate_everywhere(self, owner: str, parameters: Parameters) -> int:
-        """Have every site evaluate one site's model; returns how many did."""
-        filled: list[str] = []
-
-        def note(answer: FLModel) -> None:
-            site = self.heard(answer)
-            try:
-                report = self.read_report(site, answer, "cross_site")
-                if isinstance(report, SiteProblem):
-                    raise AnswerError(report.problem)
-            except AnswerError as fault:
-                self.lacks(site, f"could not evaluate the model of {owner}: {fault}")
-                return
-            filled.append(site)
-            values = asdict(summarise(report.scores))
-            self.journal.write("cross_site", model=owner, site=site, values=values)
-
-        self.journal.write("cross_site_started", model=owner)
-        data = FLModel(params=parameters, params_type=ParamsType.FULL, meta={CROSS_SITE: owner})
-        self.ask_everybody(VALIDATE_TASK, data, note)
-        return len(filled)
-
-    def ask_everybody(self, task: str, data: FLModel, callback: Callable[[FLModel], None]) -> None:
-        """Send a task to all sites and wait for them; a site that stays silent is named."""
-        targets = [client.name for client in self.engine.get_clients()]
-        for site, reason in self.ask(task, data, callback, targets).items():
-            self.lacks(site, reason)
-
-    def _submitted(self, site: str, answer: FLModel) -> Parameters:
-        """A site's own model.
-
-        Raises:
-            AnswerError: it sent none, or one that must not go to the others.
+        `reference` is a global model, whose parameters every local model must have.
         """
-        self.check_no_report(site, answer)
-        problem = own_model_problem(answer.params, self._candidate)
-        if problem:
-            raise AnswerError(problem)
-        return dict(answer.params)
+        models = self._collect_models(reference)
+        filled = sum(self._evaluate_everywhere(owner, models[owner]) for owner in sorted(models))
+        return "" if filled else f"no site's own model was evaluated: {self.reasons()}"
 
-    def lacks(self, site: str, reason: str) -> None:
-        """Note that something of a site is not there, and why."""
-        self.warning(f"cross-site evaluation: {site}: {reason}")
-        self.journal.write("cross_site_missing", site=site, reason=reason)
+    def ask_all_sites(self, task: str, data: FLModel, on_result: OnResult) -> None:
+        """Send a task to all sites and wait for them; a site that stays silent is named."""
+        job = self._job
+        data.current_round = job.progress.done
+        for site, reason in job.tasks.ask(task, data, job.participants(), on_result).items():
+            self.note_missing(site, reason)
+
+    def note_missing(self, site: str, reason: str) -> None:
+        """Note that something of a site is missing, and why."""
+        self._job.warning(f"cross-site evaluation: {site}: {reason}")
+        self._job.journal.write("cross_site_missing", site=site, reason=reason)
 
     def reasons(self) -> str:
-        """Why something is not there, site by site."""
-        lacking = matrix_of(read_journal(self.journal.path))["missing"]
-        return "; ".join(f"{site}: {reason}" for site, reason in lacking.items())
+        """Why something is missing, site by site."""
+        missing = matrix_of(read_journal(self._job.journal.path))["missing"]
+        return "; ".join(f"{site}: {reason}" for site, reason in missing.items())
 
-    def _publish_matrix(self) -> None:
-        found = matrix_of(read_journal(self.journal.path))
+    def publish(self) -> None:
+        """Hand the matrix to the receivers."""
+        job = self._job
+        found = matrix_of(read_journal(job.journal.path))
         values = {
             f"{CROSS_SITE_PREFIX}{model}/{site}": cell["auroc"]
             for model, row in found["cells"].items()
             for site, cell in row.items()
             if cell["auroc"] is not None
         }
-        self.publish(values, self._done)
-        self.publish_text(CROSS_SITE_TABLE, as_markdown(found), self._done)
+        job.publish(values, job.progress.done)
+        job.publish_text(CROSS_SITE_TABLE, as_markdown(found), job.progress.done)
+
+    def _collect_models(self, reference: Parameters) -> dict[str, Parameters]:
+        """Ask every site for its best local model; who sends none is named, and why."""
+        models: dict[str, Parameters] = {}
+
+        def take(site: str, answer: FLModel) -> None:
+            self._job.tracker.acknowledge(site)
+            try:
+                self._validator.check_no_report(site, answer)
+                if problem := own_model_problem(answer.params, reference):
+                    raise AnswerError(problem)
+                models[site] = dict(answer.params)
+            except AnswerError as fault:
+                self.note_missing(site, str(fault))
+
+        self.ask_all_sites(SUBMIT_MODEL_TASK, FLModel(metrics={SUBMIT_MODEL_TASK: 1.0}, meta={}), take)
+        return models
+
+    def _evaluate_everywhere(self, owner: str, parameters: Parameters) -> int:
+        """Have every site evaluate one site's model; returns how many did."""
+        filled: list[str] = []
+
+        def note(site: str, answer: FLModel) -> None:
+            self._job.tracker.acknowledge(site)
+            try:
+                report = self._validator.read_report(site, answer, "cross_site")
+                if isinstance(report, SiteProblem):
+                    raise AnswerError(report.problem)
+            except AnswerError as fault:
+                self.note_missing(site, f"could not evaluate the model of {owner}: {fault}")
+                return
+            filled.append(site)
+            values = asdict(summarise(report.scores))
+            self._job.journal.write("cross_site", model=owner, site=site, values=values)
+
+        self._job.journal.write("cross_site_started", model=owner)
+        data = FLModel(params=parameters, params_type=ParamsType.FULL, meta={CROSS_SITE: owner})
+        self.ask_all_sites(VALIDATE_TASK, data, note)
+        return len(filled)

@@ -1,41 +1,44 @@
-"""When to end before the last round: after so many judged models without a better one."""
+"""When to end before the last round: after a number of judged models without a better one."""
 
 from typing import Any
 
-from pneumonia_fl.config.algorithm import EarlyStopping
+from pneumonia_fl.config import algorithm as learning
 
 
-class Patience:
+class EarlyStopping:
     """Counts the judged models since the last that was better by more than `min_delta`.
 
     The initial model does not count, nor does one without an AUROC (the sites have one class only).
     """
 
-    def __init__(self, settings: EarlyStopping) -> None:
+    def __init__(self, settings: learning.EarlyStopping) -> None:
         self._settings = settings
         self._auroc: float | None = None
-        self.waited = 0
+        self.rounds_without_improvement = 0
 
     def note(self, number: int, auroc: float | None) -> None:
         """Take in the pooled validation AUROC of the model after `number` rounds."""
         if number == 0 or auroc is None:
             return
         better = self._auroc is None or auroc > self._auroc + self._settings.min_delta
-        self._auroc, self.waited = (auroc, 0) if better else (self._auroc, self.waited + 1)
+        if better:
+            self._auroc = auroc
+        self.rounds_without_improvement = 0 if better else self.rounds_without_improvement + 1
 
-    def over(self) -> bool:
-        """Whether there is nothing to wait for."""
-        return 0 < self._settings.patience <= self.waited
+    def should_stop(self) -> bool:
+        """Whether there have been as many rounds without a better model as the job allows."""
+        return 0 < self._settings.patience <= self.rounds_without_improvement
 
-    def words(self, done: int, rounds: int) -> str:
+    def reason(self, done: int, rounds: int) -> str:
         """Why the job ends after `done` of its rounds."""
-        waited = f"{self.waited} round{'s' if self.waited > 1 else ''}"
-        return f"stopped early after round {done} of {rounds}: no better model for {waited}"
+        waited = self.rounds_without_improvement
+        number = f"{waited} round{'s' if waited > 1 else ''}"
+        return f"stopped early after round {done} of {rounds}: no better model for {number}"
 
     def state(self) -> dict[str, Any]:
-        """What a job that goes on must know."""
-        return {"auroc": self._auroc, "waited": self.waited}
+        """What a job that is resumed must know."""
+        return {"auroc": self._auroc, "waited": self.rounds_without_improvement}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave; nothing from a job of a version that had no patience."""
-        self._auroc, self.waited = state.get("auroc"), state.get("waited", 0)
+        """Take over what `state` gave; nothing from a job of a version that had no early stopping."""
+        self._auroc, self.rounds_without_improvement = state.get("auroc"), state.get("waited", 0)

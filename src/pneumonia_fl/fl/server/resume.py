@@ -1,93 +1,79 @@
-"""Going on after a crash: what the controller keeps after every round, and how a later job takes it over."""
+"""Resuming a job after a crash: what is saved after every round, and how a later job restores it."""
 
-from pathlib import Path
 from typing import Any
 
-from nvflare.apis.fl_constant import ReservedKey
-from nvflare.apis.job_def import JobMetaKey
-from nvflare.app_common.abstract.fl_model import FLModel
-
-from pneumonia_fl.config.algorithm import Algorithm
-from pneumonia_fl.fl.algorithms.server_base import ServerAlgorithm
+from pneumonia_fl.fl.algorithms.server_base import Parameters, ServerAlgorithm
 from pneumonia_fl.fl.protocol.site_report import Facts
-from pneumonia_fl.fl.server.model_selection import JudgingFedAvg
-from pneumonia_fl.fl.server.round_tracker import RoundBook
-from pneumonia_fl.fl.state.job_state import JobState
+from pneumonia_fl.fl.server.early_stopping import EarlyStopping
+from pneumonia_fl.fl.server.model_selection import ModelSelector
+from pneumonia_fl.fl.server.result_validation import ResultValidator
+from pneumonia_fl.fl.server.tasks.server_job import ServerJob
 
 
-class ResumableFedAvg(JudgingFedAvg):
-    """FedAvg that keeps a state after every round, and can begin with that of an earlier job."""
+class ResumeState:
+    """Saves the state of a training job after each round, and restores that of an earlier job.
 
-    book: RoundBook
-    resume_from: str
-    start_round: int
-    num_rounds: int
-    _settings: Algorithm
-    _algorithm: ServerAlgorithm
+    Args:
+        job: the running job.
+        selector: knows the best model.
+        stopping: counts rounds without a better model.
+        algorithm: has numbers of its own.
+        validator: knows what the sites say of their data; it holds for all parts of a job.
+        average_last: how many of the last global models are kept for averaging.
+    """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._latest: FLModel | None = None
-        self._restored: dict[str, Any] | None = None
-        self._facts: dict[str, Facts] = {}
-        self._final_round, self._done = self.num_rounds, 0
+    def __init__(
+        self,
+        job: ServerJob,
+        selector: ModelSelector,
+        stopping: EarlyStopping,
+        algorithm: ServerAlgorithm,
+        validator: ResultValidator,
+        average_last: int = 0,
+    ) -> None:
+        self._job, self._selector, self._stopping = job, selector, stopping
+        self._algorithm, self._validator, self._average_last = algorithm, validator, average_last
 
-    def open_state(self) -> None:
-        """Take over the state of the job to go on from, if there is one; the run is about to begin."""
-        self.first_job = str(self.fl_ctx.get_job_id())
-        self._state = self._job_state(self.first_job)
-        if self.resume_from:
-            self._restore(Path(self.get_run_dir()))
-
-    def keep_state(self, model: FLModel) -> None:
-        """Write down what a later job needs to go on after this round."""
-        self._done = model.current_round + 1
+    def checkpoint(self, model: Parameters) -> None:
+        """Save what a later job needs; `model` is the global one after the rounds that are done."""
+        job, selector = self._job, self._selector
         values = {
-            "round": self._done,
-            "submitter": self._submitter(),
-            "first_job": self.first_job,
-            **self.best(),
-            "patience": self._patience.state(),
-            "sites": self.book.counts(),
-            "facts": {site: facts.model_dump() for site, facts in self._facts.copy().items()},
+            "round": job.progress.done,
+            "submitter": job.submitter,
+            "first_job": job.tasks.first_job,
+            "best_round": selector.best_round,
+            "best_auroc": selector.best_auroc,
+            "patience": self._stopping.state(),
+            "sites": job.tracker.counts(),
+            "facts": {site: facts.model_dump() for site, facts in self._validator.facts.copy().items()},
         }
-        extra = self._algorithm.state()
-        self._state.keep(model.params, self._done, self._settings.average_last)
-        self._state.save(model.params, self._best, values, Path(self.get_run_dir()), extra)
+        job.state.keep(model, job.progress.done, self._average_last)
+        self._save(model, values, self._algorithm.state())
 
-    def load_model(self) -> FLModel:
-        """The initial model, or the last one of the job that goes on."""
-        model = super().load_model()
-        if self._restored is not None:
-            model.params = self._restored
-            self._latest = model
-            self.restore_best(*self._restored_best)
+    def restore(self, job_id: str) -> Parameters:
+        """Continue the job `job_id` after its last round; returns its global model.
+
+        Raises:
+            RunError: it has no state, or somebody else has submitted it.
+        """
+        job = self._job
+        earlier = job.state_of(job_id)
+        model, best, values = earlier.load(job.submitter)
+        job.tasks.first_job = values.setdefault("first_job", job_id)
+        extra = earlier.load_extra()
+        self._algorithm.restore(extra)
+        earlier.copy_records(job.run_dir)
+        self._stopping.restore(values.get("patience", {}))
+        self._selector.restore(best, values["best_auroc"], values["best_round"])
+        job.progress.start_round = job.progress.done = values["round"]
+        job.tracker.restore(values["sites"])
+        said = values.get("facts", {})
+        self._validator.facts = {site: Facts.model_validate(facts) for site, facts in said.items()}
+        self._save(model, values, extra)
+        job.state.take_kept(earlier)
+        earlier.remove()
+        job.info(f"going on from job {job_id} at round {job.progress.start_round + 1}")
         return model
 
-    def _restore(self, run_dir: Path) -> None:
-        """Go on from the last round of an earlier job: model, best model, counts, journal."""
-        state = self._job_state(self.resume_from)
-        self._restored, best, values = state.load(self._submitter())
-        self.first_job = values.setdefault("first_job", self.resume_from)
-        extra = state.load_extra()
-        self._algorithm.restore(extra)
-        state.copy_records(run_dir)
-        self._patience.restore(values.get("patience", {}))
-        self.start_round = self._done = values["round"]
-        self.num_rounds = 0 if self.should_stop() else self._final_round - self._done
-        self.book.restore(values["sites"])
-        # What a site has said of its data set holds for all parts of a job.
-        self._facts = {site: Facts.model_validate(said) for site, said in values.get("facts", {}).items()}
-        self._state.save(self._restored, best, values, run_dir, extra)
-        self._state.take_kept(state)
-        state.remove()
-        self._restored_best = best, values["best_auroc"], values["best_round"]
-        self.info(f"going on from job {self.resume_from} at round {self.start_round + 1}")
-
-    def _job_state(self, job_id: str) -> JobState:
-        return JobState(Path(self.engine.get_workspace().get_root_dir()), job_id)
-
-    def _submitter(self) -> str:
-        return str(
-            (self.fl_ctx.get_prop(ReservedKey.JOB_META) or {}).get(JobMetaKey.SUBMITTER_NAME.value, "")
-        )
+    def _save(self, model: Parameters, values: dict[str, Any], extra: Parameters) -> None:
+        self._job.state.save(model, self._selector.best, values, self._job.run_dir, extra)

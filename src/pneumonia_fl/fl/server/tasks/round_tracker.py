@@ -1,13 +1,15 @@
-"""The books of a running job: who has answered in this round, who is late, when the round may close.
+"""Tracking the rounds of a running job: who has answered, who is late, when a round may close, and why a result failed.
 
-Plain Python without NVFlare; the controller writes in it and `watch` shows it. Answers come in threads of their own,
-and a site that joins late is added by one: who goes through the sites takes a copy of the list (`_listed`).
+Plain Python without NVFlare; `watch` shows it. Results come in threads of their own, and a site that joins late is
+added by one: who goes through the sites takes a copy of the list (`_listed`).
 """
 
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from pneumonia_fl.runs.journal import Journal
 
 State = Literal["waiting", "answered", "late", "failed", "refused"]
 
@@ -27,7 +29,7 @@ class SiteRecord:
     problem: str = ""
 
 
-class RoundBook:
+class RoundTracker:
     """Follows the rounds of one job.
 
     Args:
@@ -57,20 +59,20 @@ class RoundBook:
         for _, record in self._listed():
             record.state, record.problem = "waiting", ""
 
-    def hear(self, site: str) -> None:
+    def heartbeat(self, site: str) -> None:
         """Note a sign of life."""
         if site in self.sites:
             self.last_sign = self.sites[site].heard = self._clock()
             self.first_sign = self.first_sign or self.last_sign
 
-    def heard(self, site: str) -> bool:
+    def heard_from(self, site: str) -> bool:
         """Whether the site has given any sign of life in this job."""
         return self._record(site).heard is not None
 
     def accept(self, site: str, auroc: float | None, steps: int) -> None:
         """Note an answer that counts."""
         record = self._record(site)
-        self.hear(site)
+        self.heartbeat(site)
         record.state, record.auroc, record.problem = "answered", auroc, ""
         record.steps += steps
         if steps:
@@ -78,6 +80,10 @@ class RoundBook:
             record.accepted_round = self.number
         if len(self.accepted) == self.quorum:
             self._quorum_since = self._clock()
+
+    def acknowledge(self, site: str) -> None:
+        """Note a result that trains nothing, whatever is in it: the site need not be waited for."""
+        self.accept(site, self._record(site).auroc, 0)
 
     def excuse(self, site: str, reason: str) -> None:
         """Note a site that may go without an answer, and why; it counts as if it had answered."""
@@ -88,7 +94,7 @@ class RoundBook:
         """Note an answer that does not count, and why; one that has counted in this round stays."""
         record = self._record(site)
         if state != "late":
-            self.hear(site)
+            self.heartbeat(site)
         if record.state != "answered":
             record.state, record.problem = state, problem
 
@@ -102,13 +108,13 @@ class RoundBook:
         """Whether enough sites have answered for the round to count."""
         return len(self.accepted) >= self.quorum
 
-    def due(self) -> bool:
+    def should_close(self) -> bool:
         """Whether the round should close before everybody has answered."""
         if self.complete:
             return not self._in_turns and self._clock() - self._quorum_since >= self._grace
-        return self.hopeless()
+        return self.cannot_reach_quorum()
 
-    def hopeless(self) -> bool:
+    def cannot_reach_quorum(self) -> bool:
         """Whether the round cannot count any more, whatever the others answer."""
         return len(self.accepted) + len(self.waiting()) < self.quorum
 
@@ -165,3 +171,39 @@ class RoundBook:
 
     def _in_state(self, state: State) -> list[str]:
         return [site for site, record in self._listed() if record.state == state]
+
+
+class SiteProblems:
+    """Names every result that does not count: in the tracker, the log and the journal, each once.
+
+    Args:
+        tracker: the rounds of the job.
+        journal: that of the job.
+        warn: writes into the server's log.
+    """
+
+    def __init__(self, tracker: RoundTracker, journal: Journal, warn: Callable[[str], None]) -> None:
+        self._tracker, self._journal, self._warn = tracker, journal, warn
+        self._noted: dict[str, tuple[int, State, str]] = {}
+
+    def reject(self, site: str, state: State, problem: str) -> None:
+        """Note that a site's result does not count in this round, and why."""
+        self._tracker.reject(site, state, problem)
+        self.note(site, state, problem)
+
+    def note(self, site: str, state: State, problem: str) -> None:
+        """Write a problem into log and journal; the site's state in this round stays."""
+        number = self._tracker.number
+        if self._noted.get(site) == (
+            number,
+            state,
+            problem,
+        ):  # a site that tries again and again fills no journal
+            return
+        self._noted[site] = (number, state, problem)
+        self._warn(f"round {number + 1}: {site} {state}: {problem}")
+        self._journal.write("problem", round=number, site=site, state=state, problem=problem)
+
+    def last(self, site: str) -> str:
+        """Why the site's last result that did not count did not; "" when there is none."""
+        return self._noted[site][2] if site in self._noted else ""
