@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dataset_infos import three_sites
 from run_folders import write_run
 from site_reports import TRAINING, answer, report
 from test_answers import Server
-from test_plan import info
 
 from conftest import ROOT, read_json
 from pneumonia_fl.config.environment import set_site_defaults, site_limits
@@ -71,10 +71,10 @@ def test_what_makes_no_sense_is_refused_by_name(words: list[str], problem: str) 
 
 def test_a_site_that_does_not_take_part_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"sites\.east: no such site takes part; there are north, south, w"):
-        plan(job_of("preprocess=null", "sites.east.weight=2"), info())
+        plan(job_of("preprocess=null", "sites.east.weight=2"), three_sites())
     with pytest.raises(ConfigError, match=r"sites\.west: .*there are north, south"):
-        plan(job_of("preprocess=null", "sites.west.weight=2"), info(), clients=2)
-    assert plan(job_of("preprocess=null", "sites.west.weight=2"), info()).job.sites["west"].weight == 2
+        plan(job_of("preprocess=null", "sites.west.weight=2"), three_sites(), clients=2)
+    assert plan(job_of("preprocess=null", "sites.west.weight=2"), three_sites()).job.sites["west"].weight == 2
 
 
 def with_factors(folder: Path, algorithm: str, **factors: float) -> Server:
