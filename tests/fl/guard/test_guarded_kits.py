@@ -67,7 +67,7 @@ def test_a_kit_of_an_earlier_version_is_told_in_one_sentence_what_to_do(
     (found,) = guards(kit)
     old = f"resources.json is of an earlier version of pneumonia-fl: it names {path}"
     cure = f"ask the Lead IT for a new local/: `pneumonia-fl provision --policy {name}=strict`"
-    assert (found.level, found.message) == ("fail", f"{old}; {cure}")
+    assert (found.level, found.message) == ("fail", f"{name} is not guarded: {old}; {cure}")
     with pytest.raises(KitError, match=f"{name} is not guarded: {old}"):
         check([Service(kit)], say=print)
     kits.made("--policy", f"{name}=strict")
