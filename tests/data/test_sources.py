@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bomb import Bomb
 from numpy.lib.npyio import NpzFile
-from test_checkpoint import Bomb
 from xrays import ListSource, jpeg, kaggle_files, prepare_small, write_folder, write_zip
 
 from conftest import SHARED_DATA

@@ -16,7 +16,7 @@ from pneumonia_fl.report import MODEL_CARD, REPORT
 from pneumonia_fl.report.comparison.comparison_page import compare_page, comparison_card
 from pneumonia_fl.report.run.card_page import card, run_card
 from pneumonia_fl.report.run.page import run_page
-from pneumonia_fl.report.run_folder_reader import SUMMARY, read_comparison, read_run
+from pneumonia_fl.report.run_folder_reader import SUMMARY, RunFiles, read_comparison, read_run
 from pneumonia_fl.report.view.blocks import Page, Section
 
 _STROKES = {"--": "7 4", "-.": "8 3 2 3", ":": "2 3"}
@@ -25,7 +25,9 @@ _LINK = re.compile(r"(?<=:)/(?=/)|(?<=www)\.|@", re.IGNORECASE)
 _LINE_START = re.compile(r"^(?=[-+=_~])")
 
 
-def build_report(folder: Path, out: Path | None = None, gallery: Section | None = None) -> Path:
+def build_report(
+    folder: Path, out: Path | None = None, gallery: Section | None = None, record: RunFiles | None = None
+) -> Path:
     """Write the report of a run or comparison folder, and `model_card.md` into the folder.
 
     Only files of the folder are read. What is missing, damaged or of another version is named in the report.
@@ -34,6 +36,7 @@ def build_report(folder: Path, out: Path | None = None, gallery: Section | None 
         folder: a run folder, or a folder that `pneumonia-fl compare` wrote.
         out: the HTML file; default: `report.html` in the folder.
         gallery: images of a run's mistakes to show; the page then says in red that it must not leave the site.
+        record: what the run folder holds, when it has been read already.
 
     Returns:
         The HTML file.
@@ -44,7 +47,9 @@ def build_report(folder: Path, out: Path | None = None, gallery: Section | None 
     """
     if not folder.exists():
         raise RunError(missing(folder))
-    page, values = _compared(folder) if (folder / SUMMARY).is_file() else _run(folder, gallery)
+    page, values = (
+        _compared(folder) if (folder / SUMMARY).is_file() else _run(record or read_run(folder), gallery)
+    )
     target = out or folder / REPORT
     write_atomic(target, render(page).encode())
     if gallery is None:
@@ -64,8 +69,7 @@ def markdown(text: object) -> str:
     return _LINE_START.sub(r"\\", _LINK.sub(lambda mark: f"&#{ord(mark[0])};", escaped))
 
 
-def _run(folder: Path, gallery: Section | None) -> tuple[Page, Mapping[str, Any]]:
-    run = read_run(folder)
+def _run(run: RunFiles, gallery: Section | None) -> tuple[Page, Mapping[str, Any]]:
     page = run_page(run, gallery)
     try:
         return page, run_card(run, page)

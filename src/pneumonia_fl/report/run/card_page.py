@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pneumonia_fl import INTENDED_USE
 from pneumonia_fl.metrics.binary import NAMES
 from pneumonia_fl.report.run_folder_reader import RunFiles, is_drawn
 from pneumonia_fl.report.view.blocks import Cell, Facts, Notes, Page, Section, Table, Voices, flattened
@@ -11,7 +12,6 @@ from pneumonia_fl.report.view.blocks import Cell, Facts, Notes, Page, Section, T
 Values = dict[str, Any]
 _QUANTITIES = ("performance", "results", "differences", "sites", "cross-site")
 _PACKAGES = ("torch", "torchvision", "nvflare")
-INTENDED_USE = "Research on federated learning with paediatric chest X-rays."
 
 
 def run_card(run: RunFiles, page: Page) -> Values:

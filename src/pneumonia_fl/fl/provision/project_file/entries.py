@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Self
 from nvflare.apis.utils.format_check import name_check
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo, model_validator
 
+from pneumonia_fl.fl.kit.certificates import ROLES
 from pneumonia_fl.inputs.names import SITE_NAME, site_problem
 from pneumonia_fl.inputs.yaml_files import Place
 
-ROLES = ("project_admin", "org_admin", "lead", "member")
 DEFAULT_PORT = 8002
 COMMON_KEYS = {"name", "type", "org"}
 KEYS = {
