@@ -14,13 +14,14 @@ import pytest
 import typer
 
 from pneumonia_fl.cli.main import app
-from pneumonia_fl.cli.reference import pages
 from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.overrides import flatten
 from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
 from pneumonia_fl.metrics.series import series
 
 ROOT = Path(__file__).parents[1]
+GENERATOR = Path("docs/reference/generate.py")
+pages = runpy.run_path(str(ROOT / GENERATOR))["pages"]
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "provisioning/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -55,8 +56,9 @@ def test_the_command_reference_calls_every_command_by_its_name() -> None:
 
 def test_the_script_writes_every_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = tmp_path / "scripts" / "make_docs.py"
-    script.parent.mkdir()
-    shutil.copy(ROOT / "scripts" / "make_docs.py", script)
+    for name in (script.relative_to(tmp_path), GENERATOR):
+        (tmp_path / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     runpy.run_path(str(script), run_name="__main__")
     written = {str(path.relative_to(tmp_path / "docs")) for path in (tmp_path / "docs").rglob("*.md")}
     assert written == set(pages())

@@ -16,7 +16,6 @@ from typing import Any
 from pneumonia_fl.config.job import JobConfig, parse
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.files import inner_folder
-from pneumonia_fl.metrics.binary import ScoreHistogram
 from pneumonia_fl.models.checkpoint import DataSummary
 from pneumonia_fl.results.collect import collect, gather_models, save_models, summary_of_sites
 from pneumonia_fl.results.cross_site_files import write_matrix
@@ -124,11 +123,8 @@ def draw(run: RunFolder, known: RunRecord) -> None:
 
 
 def _draw_figures(run: RunFolder, record: RunRecord) -> None:
-    from pneumonia_fl.report.figures.png import learning_curves, roc_and_calibration
+    from pneumonia_fl.report.figures.png import draw_figures
 
-    if not any(entry["global"] for entry in record.rounds):
-        return
-    inner_folder(run.figures)
-    learning_curves(record.metrics, run.curves)
-    if best := record.histogram_of(record.metrics.get("best_round")):
-        roc_and_calibration(ScoreHistogram.from_dict(best), run.figures / "roc.png")
+    if any(entry["global"] for entry in record.rounds):
+        inner_folder(run.figures)
+        draw_figures(record, run.figures)

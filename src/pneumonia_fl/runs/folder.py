@@ -38,6 +38,8 @@ MLFLOW_DB = "mlflow.db"
 TB_EVENTS = "tb_events"
 MLFLOW_ARTIFACTS = "mlflow_artifacts"
 MLFLOW_STATUS = "mlflow.json"
+SERVER_RECORDS = (JOURNAL_NAME, TB_EVENTS, MLFLOW_DB, MLFLOW_ARTIFACTS, MLFLOW_STATUS)
+"""What a job's server writes under the names that a run folder has."""
 INITIAL_WEIGHTS = "initial.safetensors"
 REPORT, MODEL_CARD = "report.html", "model_card.md"
 STATE_FILE = "run.json"

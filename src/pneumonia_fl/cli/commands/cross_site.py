@@ -60,15 +60,13 @@ def cross_site(
         pneumonia-fl cross-site 1a2b3c4d --kit kits/lead@consortium.org --sites asia-hospital
     """
     from pneumonia_fl.fl.simulator.evaluation_job import evaluation_job, model_paths, subject
-    from pneumonia_fl.results.cross_site_files import keep_matrix, matrix_of
+    from pneumonia_fl.results.cross_site_files import write_matrix
 
     run = _run(target, kit, study, out, as_json)
     subjects = [subject(name, path) for name, path in model_paths(run, names(models)).items()]
     judges = Judges(_place(run, data, kit), kit, study, names(sites), timeout, as_json)
     judged = ask_sites(evaluation_job("cross_site", subjects, "val", intervals=False), subjects, judges)
-    found = matrix_of(judged.events)
-    if any(found["cells"].values()):
-        keep_matrix(run, found)
+    if found := write_matrix(run, judged.events):
         if as_json:
             echo(json.dumps(found, indent=2))
         else:

@@ -188,7 +188,7 @@ def show(
     """Draw a contact sheet per site and class, and the class balance of the sites."""
     from pneumonia_fl.data.manifest import read_info
     from pneumonia_fl.files import private_folder
-    from pneumonia_fl.report.figures.png import class_balance, contact_sheet
+    from pneumonia_fl.report.figures.contact_sheet import class_balance, contact_sheet
 
     read_info(folder)
     target = (out or folder.resolve().with_name(f"{folder.resolve().name}-figures")).resolve()

@@ -48,10 +48,10 @@ def report(
 
     shown = None
     if gallery is not None:
-        from pneumonia_fl.report.run.gallery import GALLERY_REPORT, gallery_section
+        from pneumonia_fl.report.run.gallery import GALLERY_REPORT, gallery_values
 
         with progress_bars(as_json) as progress:
-            shown = gallery_section(folder, gallery, split, progress)
+            shown = gallery_values(folder, gallery, split, progress)
         out = out or folder / GALLERY_REPORT
     written = build_report(folder, out, shown).absolute()
     logged = gallery is None and out is None and _log(folder)
