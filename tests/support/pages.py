@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from speed import scaled
+
 from conftest import ROOT
 
 BASH = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -59,7 +61,7 @@ def run(commands: str, folder: Path) -> str:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
         cwd=folder, env=_environment() | offline, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=900, check=False,
+        timeout=scaled(900), check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{commands}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout + done.stderr
