@@ -12,7 +12,7 @@ import pytest
 from once import made_once, shared_folder
 from speed import scaled, share_measurement
 
-pytest_plugins = ["federation", "provisioning", "doctor_kits", "refusals"]
+pytest_plugins = ["federation", "provisioning", "doctor_kits", "refusals", "tiny_runs"]
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"

@@ -17,7 +17,7 @@ def shared_folder(factory: pytest.TempPathFactory) -> Path:
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """The folder `name`, made by the first of all test processes that asks for it; nobody may change it."""
     common = shared_folder(factory)
-    folder, done = common / "made-once" / name, common / f"made-once-{Path(name).name}.done"
+    folder, done = common / "made-once" / name, common / f"made-once-{name.replace('/', '-')}.done"
     with FileLock(done.with_suffix(".lock")):
         if not done.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
