@@ -2,9 +2,8 @@
 
 import re
 
-from test_layers import PACKAGE, ROOMS
-
 from conftest import ROOT
+from test_layers import PACKAGE, ROOMS
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 IN_KITS = {"local/resources.json", "startup/start.sh"}
