@@ -1,6 +1,7 @@
 """What tests share: the real command line, and one federated run that many tests look at."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
