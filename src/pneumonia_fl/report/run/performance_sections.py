@@ -49,7 +49,7 @@ def subtype_values(test: Performance | None) -> Values | None:
     estimates: list[charts.Estimate] = []
     for name, values in test.subtypes.items():
         rate, ends = values.get("rate"), values.get("ci") or (None, None)
-        what = "left alone (specificity)" if name == "normal" else "found (sensitivity)"
+        what = "correctly cleared (specificity)" if name == "normal" else "found (sensitivity)"
         counts = [f"{values[key]:,}" for key in ("n", "detected")]
         rows.append([name, what, *counts, number(rate), interval(values.get("ci"))])
         if rate is not None:
