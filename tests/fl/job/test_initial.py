@@ -12,7 +12,7 @@ from pneumonia_fl.config.job import JobConfig, load_job, parse
 from pneumonia_fl.config.sections import ModelConfig, Origin, Preprocess
 from pneumonia_fl.errors import CheckpointError, ConfigError, PneumoniaFLError
 from pneumonia_fl.experiments.compare.compare_plan import plan_comparison
-from pneumonia_fl.experiments.sweep import SweepRequest, run_sweep
+from pneumonia_fl.experiments.sweep import parse_grid
 from pneumonia_fl.fl.admin.submit import resolve, same_model
 from pneumonia_fl.fl.job.initial_model import begin
 from pneumonia_fl.fl.job.recipe import export_job, recipe_for
@@ -214,9 +214,8 @@ def test_a_model_of_the_registry_is_fetched(
 def test_comparisons_and_grids_refuse_it_by_name(run: Path, demo_data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs arms that all begin alike"):
         plan_comparison(demo_data, ["fedavg"], 1, [f"init_from='{run}'"], False)
-    request = SweepRequest("fedavg", [f"init_from={run}"], demo_data, tmp_path / "s", None, False)
     with pytest.raises(ConfigError, match="init_from is no setting to sweep"):
-        run_sweep(request, lambda *_: pytest.fail("nothing may run"))
+        parse_grid([f"init_from={run}"])
 
 
 def test_old_cards_have_no_origin(run: Path) -> None:
