@@ -6,7 +6,8 @@ from pathlib import Path
 from PIL import Image
 
 from pneumonia_fl.report.build import build_report
-from pneumonia_fl.report.figures.png import class_balance, contact_sheet_all, learning_curves
+from pneumonia_fl.report.figures.contact_sheet import class_balance, contact_sheet_all
+from pneumonia_fl.report.figures.png import learning_curves
 from pneumonia_fl.runs.folder import RunFolder
 
 BROWSER = ("chromium", "--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=1080,1500")

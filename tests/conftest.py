@@ -1,6 +1,7 @@
 """What tests share: the real command line, and one federated run that many tests look at."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from speed import scaled, share_measurement
 pytest_plugins = ["federation", "provisioning", "doctor_kits", "refusals", "tiny_runs"]
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED_DATA = ROOT.parent / "shared" / "data"
+PUBLIC_DATA = Path(os.environ.get("PNEUMONIA_FL_TEST_DATA", ROOT.parent / "shared" / "data"))
+"""Real X-rays, where a machine has them: `chest-xray-pneumonia-224.zip` and `pneumoniamnist.npz` of docs/results.md."""
 CLI = Path(sys.executable).with_name("pneumonia-fl")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -15,11 +15,12 @@ from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError
-from pneumonia_fl.evaluation.cross_site_matrix import CELL, cross_site, matrix
+from pneumonia_fl.evaluation.cross_site_matrix import cross_site, matrix
 from pneumonia_fl.evaluation.scoring import evaluate, margins
-from pneumonia_fl.metrics.binary import exact_metrics, summarise
+from pneumonia_fl.metrics.binary import CELL, exact_metrics, summarise
 from pneumonia_fl.models.registry import build_model
-from pneumonia_fl.report.figures.heat_map import draw, heat_map, to_csv
+from pneumonia_fl.report.figures.canvas import save
+from pneumonia_fl.report.figures.heat_map import heat_map, to_csv
 
 SPEC = Preprocess(size=16)
 
@@ -61,7 +62,7 @@ def scored(models: int, sites: int) -> dict[str, Any]:
 
 
 def texts(values: dict[str, Any]) -> list[str]:
-    return [artist.get_text() for artist in draw(values).findobj(Text)]
+    return [artist.get_text() for artist in heat_map(values).findobj(Text)]
 
 
 def test_cells_are_the_exact_metrics_of_each_model_on_each_site() -> None:
@@ -116,7 +117,7 @@ def test_a_broken_model_is_refused() -> None:
 @pytest.mark.parametrize("sites", [2, 7, 20])
 def test_a_heat_map_shows_every_value_and_is_a_readable_picture(sites: int, tmp_path: Path) -> None:
     values = scored(sites + 2, sites)
-    with Image.open(heat_map(values, tmp_path / "map.png")) as picture:
+    with Image.open(save(heat_map(values), tmp_path / "map.png")) as picture:
         assert picture.format == "PNG"
         assert 700 <= picture.width <= 2500
         assert 300 <= picture.height <= 2500
@@ -129,7 +130,7 @@ def test_a_heat_map_shows_every_value_and_is_a_readable_picture(sites: int, tmp_
 
 
 def test_no_number_overlaps_its_neighbour_at_twenty_sites() -> None:
-    figure = draw(scored(22, 20))
+    figure = heat_map(scored(22, 20))
     figure.draw_without_rendering()
     boxes = [t.get_window_extent() for t in figure.axes[0].texts]
     row = boxes[:20]
@@ -138,13 +139,13 @@ def test_no_number_overlaps_its_neighbour_at_twenty_sites() -> None:
 
 
 def test_the_frame_marks_models_on_their_own_data() -> None:
-    figure = draw(scored(4, 2))
+    figure = heat_map(scored(4, 2))
     assert [patch.get_xy() for patch in figure.axes[0].patches] == [(-0.5, 1.5), (0.5, 2.5)]
 
 
 def test_an_empty_matrix_is_not_drawn() -> None:
     with pytest.raises(DataError, match="nothing to draw"):
-        draw(matrix("val", [], [], {}, {}))
+        heat_map(matrix("val", [], [], {}, {}))
 
 
 def test_the_csv_has_a_line_per_model_and_site_with_gaps_where_nothing_is_known() -> None:

@@ -9,7 +9,14 @@ from scipy.optimize import minimize
 
 from pneumonia_fl.config.algorithm import OperatingPoint
 from pneumonia_fl.metrics.binary import ScoreHistogram, auroc, exact_metrics, summarise
-from pneumonia_fl.metrics.calibration import calibrate, choose_threshold, describe, fit_scaling, shift_notes
+from pneumonia_fl.metrics.calibration import (
+    Shift,
+    calibrate,
+    choose_threshold,
+    describe,
+    fit_scaling,
+    shift_notes,
+)
 from pneumonia_fl.metrics.platt import PLAIN, Scaling
 
 SENSITIVITY = OperatingPoint()
@@ -193,6 +200,26 @@ def test_a_shift_from_validation_is_said_with_its_numbers() -> None:
         "calibration error: 0.012 on validation, 0.083 on test (0.095 without "
         "the temperature 1.30 and the offset -0.80)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "interval", "verb", "large"),
+    [
+        (0.95, 0.97, (0.95, 0.985), "held", False),
+        (0.95, 0.88, (0.80, 0.96), "held", True),
+        (0.95, 0.93, (0.91, 0.94), "fell", False),
+        (0.93, 0.71, (0.65, 0.77), "fell", True),
+        (0.60, 0.71, (0.65, 0.77), "rose", True),
+        (0.93, 0.90, None, "held", False),
+        (0.93, 0.71, None, "fell", True),
+        (0.60, 0.71, None, "rose", True),
+    ],
+)
+def test_a_rate_held_when_its_validation_value_lies_in_the_interval(
+    before: float, after: float, interval: tuple[float, float] | None, verb: str, large: bool
+) -> None:
+    shift = Shift("sensitivity", before, after, interval)
+    assert (shift.verb, shift.large) == (verb, large)
 
 
 def test_a_model_without_validation_figures_has_no_notes() -> None:

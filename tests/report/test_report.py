@@ -15,10 +15,12 @@ from conftest import read_json
 from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.evaluation.comparison import _verdict
-from pneumonia_fl.report.build import build_report, markdown
-from pneumonia_fl.report.comparison.comparison_summary import _answer
+from pneumonia_fl.metrics.calibration import shift_notes
+from pneumonia_fl.report.build import build_report
+from pneumonia_fl.report.comparison.comparison_summary import answer
 from pneumonia_fl.report.figures.png import learning_curves
 from pneumonia_fl.report.run_folder_reader import without_paths
+from pneumonia_fl.report.view.rendering import markdown, sentences
 
 SECTIONS = [
     "summary", "warnings", "performance", "subtypes", "sites", "cross-site", "training", "data", "cost", "limits",
@@ -112,6 +114,19 @@ def test_a_shift_from_validation_to_test_is_said_in_words(full: Path, page: Outl
     before, after = values["validation"]["specificity"], values["metrics"]["specificity"]
     said = f"specificity fell from {before:.2f} to {after:.2f}".replace(" 0.", " .")
     assert f"Validation-to-test shift: {said}, more than chance explains." in page.text
+
+
+@pytest.mark.parametrize("move", [-1.5, -0.4, 0.0, 0.4, 0.9])
+def test_the_report_and_the_command_line_agree_whether_the_operating_point_held(
+    tmp_path: Path, move: float
+) -> None:
+    run = write_run(tmp_path / "run")
+    values = read_json(add_evaluation(run, shift=move))
+    text, notes = outline(run).text, shift_notes(values)
+    said = dict(re.findall(r"Validation-to-test shift: (\w+) (held|fell|rose)", text))
+    printed = dict(re.findall(r"^(\w+) (held|fell|rose)", "\n".join(notes), re.MULTILINE))
+    assert set(printed) == {"sensitivity", "specificity"}
+    assert [name for name in printed if printed[name] != said.get(name, "held")] == []
 
 
 def test_a_test_split_that_was_read_twice_is_no_longer_unseen(page: Outline) -> None:
@@ -259,8 +274,11 @@ def test_values_of_another_kind_never_stop_the_report(run: Path, turn: int) -> N
     for name in FILES:
         keys = read_json(run / name)
         write_json(run / name, {key: JUNK[(turn + place) % len(JUNK)] for place, key in enumerate(keys)})
-    assert outline(run).sections[:2] == ["summary", "warnings"]
-    assert "# Model card" in (run / "model_card.md").read_text()
+    page, card = outline(run), (run / "model_card.md").read_text()
+    assert page.sections[:2] == ["summary", "warnings"]
+    assert "# Model card" in card
+    unmade = page.text.count("This part could not be made")
+    assert card.count("this part could not be made") == unmade > 0
 
 
 def test_damaged_files_are_named(run: Path) -> None:
@@ -398,7 +416,10 @@ def test_a_comparison_with_few_patients_tells_nothing(tmp_path: Path, source: st
 )
 def test_an_answer_says_what_the_patients_can_say(low: float, high: float, patients: int, words: str) -> None:
     value = {"mean": (low + high) / 2, "low": low, "high": high}
-    assert _answer(value, "central training", patients).startswith(words)
+    result = {"sites": 3, "best": "fedavg", "sensitivity": None, "specificity": None, "several": False}
+    answers = [answer(value, "central training", patients)]
+    said = sentences("comparison/clinician.txt.j2", **result, answers=answers, who="children")
+    assert said[1].startswith(words)
     assert ("too few patients" in _verdict(value, patients)) == ("Too few" in words)
 
 

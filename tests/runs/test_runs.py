@@ -14,7 +14,6 @@ from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.runs.folder import (
     RunFolder,
     new_run_path,
-    relocate_artifacts,
     start_run,
     ui_command,
 )
@@ -48,7 +47,7 @@ def test_the_config_of_a_run_is_plain_yaml(tmp_path: Path) -> None:
 def test_a_folder_in_use_is_refused_with_the_way_out(tmp_path: Path) -> None:
     run = started(tmp_path / "run")
     before = content(run.path)
-    with pytest.raises(OutputError, match="exists already; choose another --out, or replace it with --force"):
+    with pytest.raises(OutputError, match=r"exists already; .*--out.*--force"):
         RunFolder.create(run.path)
     assert content(run.path) == before
 
@@ -63,7 +62,7 @@ def test_force_replaces_an_earlier_run(tmp_path: Path) -> None:
 def test_force_does_not_remove_what_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
-    with pytest.raises(OutputError, match="is not a run folder, so --force does not remove it"):
+    with pytest.raises(OutputError, match="not a run folder"):
         RunFolder.create(tmp_path / "thesis", force=True)
     assert content(tmp_path / "thesis") == {"chapter1.txt": b"years of work"}
 
@@ -90,7 +89,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_state_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is not a run folder; `pneumonia-fl runs` lists the runs"):
+    with pytest.raises(RunError, match="`pneumonia-fl runs`"):
         RunFolder.open(tmp_path)
     run = started(tmp_path / "run")
     assert RunFolder.open(run.path).path == run.path
@@ -136,7 +135,7 @@ def test_a_run_is_described_by_its_best_round(tmp_path: Path) -> None:
 
 def test_a_mistyped_run_is_answered_with_the_one_that_is_there(tmp_path: Path) -> None:
     started(tmp_path / "fedavg-20261122-140000")
-    with pytest.raises(RunError, match=r"does not exist; did you mean .*/fedavg-20261122-140000"):
+    with pytest.raises(RunError, match="/fedavg-20261122-140000"):
         RunFolder.open(tmp_path / "fedavg-20261122-14000")
 
 
@@ -200,15 +199,15 @@ def artifacts_of(run: RunFolder) -> dict[str, str]:
 @pytest.mark.parametrize("times", [1, 2])
 def test_artifacts_are_found_where_the_run_folder_is_now(recorded: RunFolder, times: int) -> None:
     for _ in range(times):
-        relocate_artifacts(recorded)
+        recorded.relocate_artifacts()
     assert artifacts_of(recorded) == {"global": "of global", "site-1": "of site-1"}
 
 
 def test_artifacts_are_found_after_a_run_folder_was_moved(recorded: RunFolder, tmp_path: Path) -> None:
-    relocate_artifacts(recorded)
+    recorded.relocate_artifacts()
     moved = RunFolder(tmp_path / "moved_100%")
     shutil.copytree(recorded.path, moved.path)
-    relocate_artifacts(moved)
+    moved.relocate_artifacts()
     shutil.move(recorded.mlflow_artifacts, tmp_path / "gone")
     try:
         assert artifacts_of(moved) == {"global": "of global", "site-1": "of site-1"}

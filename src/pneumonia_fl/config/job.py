@@ -5,8 +5,7 @@ never travel with a job: the path in `init_from` becomes a name and a hash, and 
 own setting (`PNEUMONIA_FL_DATA`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -21,7 +20,7 @@ from pneumonia_fl.config.algorithm import (
     SiteEvaluation,
 )
 from pneumonia_fl.config.base import Strict
-from pneumonia_fl.config.overrides import fields_of, nested, with_overrides
+from pneumonia_fl.config.overrides import fields_of, with_overrides
 from pneumonia_fl.config.sections import (
     AugmentConfig,
     MLflowConfig,
@@ -37,6 +36,7 @@ from pneumonia_fl.inputs.names import did_you_mean, site_problem
 from pneumonia_fl.inputs.yaml_files import read_yaml
 
 NO_WEIGHT = {"cyclic": "nothing is averaged there", "swarm": "the sites average among themselves"}
+JOB_NAME: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Name of the job, and of its run.")
 Settings = TypeVar("Settings", bound="Strict")
 
 
@@ -50,9 +50,9 @@ Sites = Annotated[dict[Annotated[str, AfterValidator(_site_name)], SiteConfig], 
 
 
 class SiteSettings(Strict):
-    """The part of a job that a site's training script needs; travels as the script's arguments."""
+    """The part of a job that a site's training script needs; travels as one JSON value."""
 
-    name: str
+    name: str = JOB_NAME
     rounds: int = Field(ge=1)
     algorithm: Algorithm
     operating_point: OperatingPoint
@@ -75,55 +75,58 @@ class SiteSettings(Strict):
 class JobConfig(Strict):
     """One federated job: everything that a file in `jobs/` may say."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Name of the job; also its run's name.")
-    description: str = Field("", description="One sentence for people.")
-    rounds: int = Field(10, ge=1, le=1000, description="Federated rounds.")
+    name: str = JOB_NAME
+    description: str = Field("", description="One sentence that says what the job is for.")
+    rounds: int = Field(10, ge=1, le=1000, description="Number of federated rounds.")
     min_sites: int = Field(
-        0, ge=0, le=100, description="Sites that a job needs to start and a round to count; 0: all of them."
+        0,
+        ge=0,
+        le=100,
+        description="Number of sites that a job needs to start and a round needs to count; 0: all sites.",
     )
     round_timeout: int = Field(
-        3600, ge=1, description="Seconds after which a round closes with the sites that have answered."
+        3600, ge=1, description="Seconds after which a round closes with the results received by then."
     )
     grace: int = Field(
         60,
         ge=0,
-        description="Seconds that a round still waits for the others once `min_sites` have answered.",
+        description="Seconds that a round waits for further results once `min_sites` sites have answered.",
     )
     stall_timeout: int = Field(
         1800,
         ge=1,
-        description="Seconds without a sign from any site after which the job ends; each reports its loss ten "
-        "times a round.",
+        description="Seconds without a message from any site after which the job ends; a training site reports its "
+        "loss ten times per round.",
     )
     algorithm: Algorithm = Field(default_factory=Algorithm)
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
     operating_point: OperatingPoint = Field(default_factory=OperatingPoint)
     cross_site: CrossSite = Field(default_factory=CrossSite)
-    evaluation: Evaluating | None = Field(None, description="Evaluate saved models, and train none.")
+    evaluation: Evaluating | None = Field(None, description="Evaluate saved models and train nothing.")
     model: ModelConfig = Field(default_factory=ModelConfig)
     init_from: str | Origin | None = Field(
         None,
-        description="Saved model with whose weights the training begins: a run folder, a model folder or file, or "
-        "`mlflow:models:/NAME/VERSION`. A job that was made has the model's name and hash here.",
+        description="Saved model whose weights the training starts from: a run folder, a model folder or file, or "
+        "`mlflow:models:/NAME/VERSION`. A submitted job contains the model's name and hash here.",
     )
-    preprocess: Preprocess | None = Field(
-        None, description="Model input; `size` and decoding default to what the data was prepared with."
-    )
+    preprocess: Preprocess | None = Field(None, description="Model input; default: as the data was prepared.")
     train: TrainConfig = Field(default_factory=TrainConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     sites: Sites = Field(
         default_factory=dict,
-        description="What is different for single sites, by their names: weight and training.",
+        description="Settings of single sites by site name: weight and training.",
     )
     tracking: tuple[Literal["tensorboard", "mlflow"], ...] = Field(
-        ("tensorboard", "mlflow"), description="Receivers on the server."
+        ("tensorboard", "mlflow"), description="Receivers of metrics on the server."
     )
     tracking_aliases: bool = Field(
         False,
-        description="Also write each series under its earlier names, such as `val_acc`, so that older charts go on.",
+        description="Also write each series under its earlier names, such as `val_acc`, for existing dashboards.",
     )
     mlflow: MLflowConfig = Field(default_factory=MLflowConfig)
-    synthetic: SyntheticData | None = Field(None, description="Data to make up when --data is not given.")
+    synthetic: SyntheticData | None = Field(
+        None, description="X-rays to generate when `run` is given no --data."
+    )
 
     @model_validator(mode="after")
     def _algorithm_fits(self) -> Self:
@@ -211,8 +214,11 @@ def parse(kind: type[Settings], values: Mapping[str, Any], source: str) -> Setti
     Raises:
         ConfigError: an unknown key, a wrong type, a value out of range or a contradiction.
     """
-    with _named(kind, source):
+    try:
         return kind.model_validate(dict(values))
+    except ValidationError as error:
+        problems = "; ".join(_problem(kind, item) for item in error.errors(include_url=False))
+        raise ConfigError(f"{source}: {problems}") from None
 
 
 def load_job(path: Path, overrides: Iterable[str] = ()) -> JobConfig:
@@ -222,21 +228,6 @@ def load_job(path: Path, overrides: Iterable[str] = ()) -> JobConfig:
         ConfigError: the file is missing, is not YAML, or does not describe a job.
     """
     return parse(JobConfig, with_overrides(read_yaml(path), overrides, JobConfig), path.name)
-
-
-def parse_words(kind: type[Settings], words: Iterable[str], source: str) -> Settings:
-    """The inverse of `flatten`; each value is what its setting's type makes of it, and a name never a number."""
-    with _named(kind, source):
-        return kind.model_validate_strings(nested(words))
-
-
-@contextmanager
-def _named(kind: type[Strict], source: str) -> Iterator[None]:
-    try:
-        yield
-    except ValidationError as error:
-        problems = "; ".join(_problem(kind, item) for item in error.errors(include_url=False))
-        raise ConfigError(f"{source}: {problems}") from None
 
 
 def _problem(kind: type[Strict], item: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from pneumonia_fl.fl.simulator.simulation import Request, Watcher, run_simulatio
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.machine import machine
 from pneumonia_fl.runs.provenance import git_revision
+from pneumonia_fl.runs.record import best_metrics
 
 TOLERANCE_ELSEWHERE = 0.02
 """On another machine, or a GPU: largest difference of the best models' pooled AUROC."""
@@ -113,7 +114,7 @@ def compare(earlier: RunFolder, again: RunFolder) -> Repetition:
     return Repetition(
         of=earlier.path.name,
         same_machine=same,
-        rounds=len({_number(e) for e in first["rounds"]} & {_number(e) for e in second["rounds"]}),
+        rounds=len({e["round"] for e in first["rounds"]} & {e["round"] for e in second["rounds"]}),
         difference=difference,
         auroc=shift,
         same_weights=_weights(earlier) is not None and _weights(earlier) == _weights(again),
@@ -149,9 +150,9 @@ def _check_data(state: Mapping[str, Any], info: DatasetInfo) -> None:
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
     """Every metric that both runs have, or that one of them lacks in a round that both have."""
-    later = {_number(entry): entry for entry in second["rounds"]}
+    later = {entry["round"]: entry for entry in second["rounds"]}
     for entry in first["rounds"]:
-        number = _number(entry)
+        number = entry["round"]
         if number not in later:
             continue
         for who, one, other in _pairs(entry, later[number]):
@@ -178,14 +179,10 @@ def _largest(found: list[Difference]) -> Difference:
 
 
 def _best_auroc(metrics: Mapping[str, Any]) -> float | None:
-    best = [entry["global"] for entry in metrics["rounds"] if _number(entry) == metrics["best_round"]]
-    return best[0]["auroc"] if best and best[0] else None
+    best = best_metrics(metrics)
+    return best["auroc"] if best else None
 
 
 def _weights(run: RunFolder) -> bytes | None:
     file = run.model / "model.safetensors"
     return file.read_bytes() if file.is_file() else None
-
-
-def _number(entry: Mapping[str, Any]) -> int:
-    return int(entry["round"])

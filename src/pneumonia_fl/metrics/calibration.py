@@ -4,7 +4,7 @@ The histogram is the sum over all sites (`metrics.ScoreHistogram`), so a federat
 a score, an image or a patient leaving a site. Both are fitted on validation data only.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,12 @@ SLOPES = (0.05, 20.0)
 INTERCEPTS = (-400.0, 400.0)
 # More than the rounding of a sum over the bins: where any slope will do, the gentlest is taken.
 ROUNDING = 1e-9
+# Of a root: as good as a float can be, so that an intercept's error stays below `ROUNDING` in the sum over the bins.
+PRECISION = 1e-15
 # Beyond, a probability near 1 has too few digits left to say which bin edge it was.
 PROBABILITIES = (1e-6, 1 - 1e-6)
+SHIFT = 0.05
+"""A change from validation data to another split that is worth a sentence, chance or not."""
 MISSING_CLASS = "0.5, since the validation data lack a class"
 
 
@@ -59,10 +63,10 @@ def fit_scaling(histogram: ScoreHistogram) -> Scaling:
         return np.asarray(images * PLAIN.probability(slope * z + intercept) - expected)
 
     def intercept(slope: float) -> float:
-        return _zero(lambda value: float(excess(slope, value).sum()), *INTERCEPTS)
+        return _root(lambda value: float(excess(slope, value).sum()), *INTERCEPTS)
 
     # The cross-entropy is convex in slope and intercept together: with the best intercept for each, in the slope alone.
-    slope = _zero(lambda value: float(z @ excess(value, intercept(value))) + ROUNDING, *SLOPES)
+    slope = _root(lambda value: float(z @ excess(value, intercept(value))) + ROUNDING, *SLOPES)
     return Scaling(1 / slope, -intercept(slope) / slope)
 
 
@@ -88,19 +92,51 @@ def describe(point: OperatingPoint) -> str:
     return f"{point.rule} >= {point.target:g} on validation"
 
 
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """One metric on validation data and on another split, there with its 95 % interval where that is known."""
+
+    name: str
+    before: float
+    after: float
+    interval: tuple[float, float] | None
+
+    @property
+    def verb(self) -> str:
+        """Return "held" when the validation value lies inside the interval, otherwise "fell" or "rose".
+
+        Without an interval a change of less than `SHIFT` counts as held.
+        """
+        margin = (self.after - SHIFT, self.after + SHIFT)
+        low, high = self.interval or margin
+        return "fell" if self.before > high else "rose" if self.before < low else "held"
+
+    @property
+    def large(self) -> bool:
+        """Return whether the value changed by `SHIFT` or more."""
+        return abs(self.after - self.before) >= SHIFT
+
+
+def shifts(
+    before: Mapping[str, Any], after: Mapping[str, Any], intervals: Mapping[str, Any]
+) -> Iterator[Shift]:
+    """Compare the metrics of validation data with those of another split, as far as both are known."""
+    for name in ("sensitivity", "specificity", "auroc"):
+        if before.get(name) is not None and after.get(name) is not None:
+            yield Shift(name, before[name], after[name], intervals.get(name))
+
+
 def shift_notes(evaluation: Mapping[str, Any]) -> list[str]:
     """What became of the operating point and the calibration on the way from validation data to this split.
 
-    Takes what `Evaluation.to_dict` gives. A rate "held" when the validation value lies inside its 95 % interval.
+    Takes what `Evaluation.to_dict` gives.
     """
     before, now, split = evaluation["validation"], evaluation["metrics"], evaluation["split"]
     notes = []
-    for name in ("sensitivity", "specificity"):
-        interval = evaluation["intervals"][name]
-        if before[name] is not None and interval:
-            verb = "fell" if before[name] > interval[1] else "rose" if before[name] < interval[0] else "held"
-            here = f"{now[name]:.3f} on {split} (95 % CI {interval[0]:.3f}–{interval[1]:.3f})"
-            notes.append(f"{name} {verb}: {before[name]:.3f} on validation, {here}")
+    for shift in shifts(before, now, evaluation["intervals"]):
+        ends = shift.interval and f" (95 % CI {shift.interval[0]:.3f}–{shift.interval[1]:.3f})"
+        here = f"{shift.after:.3f} on {split}{ends or ''}"
+        notes.append(f"{shift.name} {shift.verb}: {shift.before:.3f} on validation, {here}")
     if before["ece"] is not None:
         fitted = f"the temperature {evaluation['temperature']:.2f} and the offset {evaluation['offset']:.2f}"
         without = f"{evaluation['uncalibrated']['ece']:.3f} without {fitted}"
@@ -126,12 +162,13 @@ def _choose(histogram: ScoreHistogram, point: OperatingPoint, allowed: Any) -> i
     return int(allowed[min(np.count_nonzero(below[0] < needed[0]), len(allowed) - 1)])
 
 
-def _zero(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Where a rising function passes 0, by halving; the end that is nearer where it does not."""
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
-    return (low + high) / 2
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where a rising function passes 0; the end that is nearer where it does not."""
+    from scipy.optimize import brentq
+
+    if rising(low) >= 0:
+        return low
+    return float(brentq(rising, low, high, xtol=PRECISION)) if rising(high) > 0 else high
 
 
 def _both_classes(histogram: ScoreHistogram) -> bool:

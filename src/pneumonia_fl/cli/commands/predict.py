@@ -1,4 +1,4 @@
-"""`pneumonia-fl predict`: what does a model say about these images?"""
+"""`pneumonia-fl predict`: classify single images with a saved model."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.cli.options import Json, Model
 from pneumonia_fl.cli.views.terminal import echo, terminal
 from pneumonia_fl.inputs.text import escaped
 
@@ -14,15 +15,13 @@ if TYPE_CHECKING:
     from pneumonia_fl.evaluation.predict import Prediction
     from pneumonia_fl.models.checkpoint import ModelCard
 
-Model = Annotated[Path, typer.Argument(help="A run folder, a model folder, or a .safetensors/.pt file.")]
-Images = Annotated[list[Path], typer.Argument(help="X-rays: JPEG, PNG, TIFF, BMP, GIF, WebP or PNM files.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+Images = Annotated[list[Path], typer.Argument(help="X-ray files: JPEG, PNG, TIFF, BMP, GIF, WebP or PNM.")]
 
 
 def predict(model: Model, images: Images, as_json: Json = False) -> None:
-    """Say for each image how probable pneumonia is, calibrated, and what follows at the model's threshold.
+    """Print the calibrated probability of pneumonia for each image, and the decision at the model's threshold.
 
-    Exit code 1 when one of the images cannot be read; the others are answered all the same. Example:
+    Exit code 1 when an image cannot be read; the others are still classified. Example:
 
         pneumonia-fl predict runs/demo xray-1.png xray-2.jpeg
     """

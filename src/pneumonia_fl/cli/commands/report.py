@@ -6,27 +6,27 @@ from typing import Annotated
 
 import typer
 
+from pneumonia_fl.cli.options import Json
 from pneumonia_fl.cli.views.terminal import echo, terminal
 
-Folder = Annotated[
-    Path, typer.Argument(metavar="RUN|COMPARE", help="A run folder, or a comparison's folder.")
-]
+Folder = Annotated[Path, typer.Argument(metavar="RUN|COMPARE", help="A run folder or a comparison folder.")]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="The HTML file; default: report.html in the folder.", show_default=False),
+    typer.Option("--out", help="HTML file to write; default: report.html in the folder.", show_default=False),
 ]
 Gallery = Annotated[
     str | None,
     typer.Option(
         "--gallery",
         metavar="SOURCE",
-        help="Show the model's worst mistakes on this local data (prepared data, a zip, …). The page then holds "
-        "patients' images and must not leave the site.",
+        help="Also show the model's most confident mistakes on this local data (prepared data, a zip, …). The page "
+        "then contains patients' images and must not leave the site.",
         show_default=False,
     ),
 ]
-GallerySplit = Annotated[str, typer.Option("--split", help="Of --gallery: train, val or test.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+GallerySplit = Annotated[
+    str, typer.Option("--split", help="With --gallery: split to read, train, val or test.")
+]
 
 
 def report(
@@ -36,9 +36,9 @@ def report(
     split: GallerySplit = "val",
     as_json: Json = False,
 ) -> None:
-    """Write one HTML page about a run or a comparison, and model_card.md beside it.
+    """Write an HTML report about a run or a comparison, and the model card of a run beside it.
 
-    The page needs no network and holds no image, unless --gallery asks for some. What is missing is named in it.
+    The page needs no network and contains no image of a patient unless --gallery is given. It lists missing files.
 
         pneumonia-fl report runs/demo
     """
@@ -48,10 +48,10 @@ def report(
 
     shown = None
     if gallery is not None:
-        from pneumonia_fl.report.run.gallery import GALLERY_REPORT, gallery_section
+        from pneumonia_fl.report.run.gallery import GALLERY_REPORT, gallery_values
 
         with progress_bars(as_json) as progress:
-            shown = gallery_section(folder, gallery, split, progress)
+            shown = gallery_values(folder, gallery, split, progress)
         out = out or folder / GALLERY_REPORT
     written = build_report(folder, out, shown).absolute()
     logged = gallery is None and out is None and _log(folder)
@@ -69,10 +69,10 @@ def report(
 def refresh(folder: Path) -> Path | None:
     """Make the report that a run has once more, also where MLflow shows it; None: it has none, or it cannot be made."""
     from pneumonia_fl.errors import PneumoniaFLError
-    from pneumonia_fl.report import REPORT
     from pneumonia_fl.report.build import build_report
+    from pneumonia_fl.runs.folder import RunFolder
 
-    if not (folder / REPORT).is_file():
+    if not (report := RunFolder(folder).report).is_file():
         return None
     try:
         build_report(folder)
@@ -80,7 +80,7 @@ def refresh(folder: Path) -> Path | None:
         echo(f"warning: the report is not made again: {error}", err=True)
         return None
     _log(folder)
-    return folder / REPORT
+    return report
 
 
 def _log(folder: Path) -> bool:

@@ -2,32 +2,34 @@
 
 import json
 import shlex
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pneumonia_fl.cli.options import Study, Timeout
+from pneumonia_fl.cli.options import Force, Json, Study, Timeout, seconds
 from pneumonia_fl.cli.settings import InitFrom, all_overrides
 from pneumonia_fl.cli.views.terminal import echo, terminal
 
 if TYPE_CHECKING:
+    from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.fl.admin.session import Admin
     from pneumonia_fl.fl.admin.submit import Submitted
     from pneumonia_fl.fl.admin.watch import Ending
 
 JobName = Annotated[
     str,
-    typer.Argument(metavar="JOB", help="A name in jobs/, a YAML file, or an exported NVFlare job folder."),
+    typer.Argument(metavar="JOB", help="Job name in jobs/, a YAML file, or an exported NVFlare job folder."),
 ]
-Id = Annotated[str, typer.Argument(metavar="ID", help="A job's id, or its first characters.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Job id, or its first characters.")]
 Kit = Annotated[
     Path | None,
     typer.Option(
         "--kit",
-        help="Your startup kit; default: $PNEUMONIA_FL_KIT, or the kit in kits/ when no other is there.",
+        help="Your startup kit; default: $PNEUMONIA_FL_KIT, or the kit in kits/ if it is the only one there.",
         show_default=False,
     ),
 ]
@@ -39,29 +41,26 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the job; repeatable."),
 ]
-Rounds = Annotated[int | None, typer.Option("--rounds", "-r", min=1, help="Federated rounds.")]
+Rounds = Annotated[int | None, typer.Option("--rounds", "-r", min=1, help="Number of federated rounds.")]
 MinSites = Annotated[
-    int | None, typer.Option("--min-sites", min=1, help="Sites that the job needs to start.")
+    int | None,
+    typer.Option("--min-sites", min=1, help="Sites that a job needs to start and a round to count."),
 ]
 ShipCode = Annotated[
-    bool, typer.Option("--ship-code", help="Send this program with the job; strict sites refuse it.")
+    bool, typer.Option("--ship-code", help="Send this package's code with the job; strict sites refuse it.")
 ]
 Data = Annotated[
-    Path | None, typer.Option("--data", help="Prepared data: the job takes its input size from there.")
+    Path | None, typer.Option("--data", help="Prepared data from which the job takes its input size.")
 ]
 Token = Annotated[
-    str | None,
-    typer.Option("--token", help="The same token and job never run twice, however often you submit."),
+    str | None, typer.Option("--token", help="Submission token; the same job and token start only once.")
 ]
 Wait = Annotated[
-    bool, typer.Option("--wait", help="Follow the job to its end; the exit code says how it ended.")
+    bool, typer.Option("--wait", help="Follow the job to its end; the exit code tells how it ended.")
 ]
 Out = Annotated[
-    Path | None,
-    typer.Option("--out", help="Folder for the run; default: runs/JOB-ID.", show_default=False),
+    Path | None, typer.Option("--out", help="Output folder; default: runs/JOB-ID.", show_default=False)
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def submit(
@@ -79,36 +78,35 @@ def submit(
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Send a job to the server; the sites that are connected take part.
+    """Submit a job to the server; the connected sites take part.
 
     Example:
 
         pneumonia-fl submit fedavg --kit kits/lead@consortium.org --rounds 10 --wait
     """
-    from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.fl.admin.submit import Wanted
     from pneumonia_fl.fl.admin.submit import submit as send
     from pneumonia_fl.fl.admin.watch import watch as follow
 
     changes = all_overrides(overrides, rounds=rounds, min_sites=min_sites, init_from=init_from)
     wanted = Wanted(job, changes, data, ship_code, token)
-    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+    with session(kit, study, as_json, acts=True) as (admin, view):
         submitted = send(admin, wanted, view.progress)
         view.on_submitted(submitted)
-        ending = follow(admin, submitted.id, view, _seconds(timeout)) if wait else None
+        ending = follow(admin, submitted.id, view, seconds(timeout)) if wait else None
     _show_submitted(submitted, kit, as_json, ending)
 
 
 def jobs(
     kit: Kit = None,
     study: Study = "default",
-    mine: Annotated[bool, typer.Option("--mine", help="Only those that you submitted.")] = False,
-    active: Annotated[bool, typer.Option("--active", help="Only those that have not ended.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Only the latest so many.")] = 50,
+    mine: Annotated[bool, typer.Option("--mine", help="Only jobs that you submitted.")] = False,
+    active: Annotated[bool, typer.Option("--active", help="Only jobs that have not ended.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most N jobs, newest last.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List the jobs on the server: whose, how they stand, and why one does not run."""
-    with _login(kit, study) as admin:
+    """List jobs on the server with submitter, status and the reason a job is not running."""
+    with session(kit, study, quiet=True) as (admin, _):
         found = [
             job
             for job in admin.jobs()
@@ -132,16 +130,15 @@ def jobs(
 def watch(
     job_id: Id, kit: Kit = None, study: Study = "default", timeout: Timeout = None, as_json: Json = False
 ) -> None:
-    """Follow a job to its end: round, time left, and what each site does.
+    """Follow a job to its end: round, time left, and each site's state.
 
-    Exit code: 0 complete, 5 a site never contributed, 1 failed or aborted, 3 the time was over, 4 refused. Ctrl-C
-    ends the watching, not the job.
+    Exit code: 0 complete, 5 a site never contributed, 1 failed or aborted, 3 timeout, 4 refused. Ctrl-C stops
+    watching, not the job.
     """
-    from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.fl.admin.watch import watch as follow
 
-    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
-        ending = follow(admin, admin.find(job_id), view, _seconds(timeout))
+    with session(kit, study, as_json) as (admin, view):
+        ending = follow(admin, admin.find(job_id), view, seconds(timeout))
     if as_json:
         _print_json(ending.as_dict())
     _show_ending(ending, as_json)
@@ -151,12 +148,14 @@ def logs(
     job_id: Id,
     kit: Kit = None,
     study: Study = "default",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines until the job ends.")
+    ] = False,
 ) -> None:
-    """Print a job's log on the server. A site's log stays at the site: KIT/JOB-ID/log.txt there."""
+    """Print a job's log on the server. A site's log stays at the site, in KIT/JOB-ID/log.txt."""
     from pneumonia_fl.fl.admin.logs import follow_log, read_log
 
-    with _login(kit, study) as admin:
+    with session(kit, study, quiet=True) as (admin, _):
         found = admin.find(job_id)
         parts = follow_log(admin, found) if follow else iter([read_log(admin, found)])
         for part in parts:
@@ -170,11 +169,10 @@ def abort(
     wait: Annotated[bool, typer.Option(help="Wait until the job has ended.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Stop a running job, or keep a waiting one from starting; what its rounds have made is kept."""
-    from pneumonia_fl.cli.views.job_view import JobView
+    """Stop a running job, or cancel a waiting one; the results of finished rounds are kept."""
     from pneumonia_fl.fl.admin.watch import abort as end
 
-    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+    with session(kit, study, as_json, acts=True) as (admin, view):
         message, job = end(admin, admin.find(job_id), view if wait else None)
     if as_json:
         _print_json({"id": job.id, "status": job.status, "reason": job.reason, "message": message})
@@ -190,13 +188,12 @@ def download(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch a job's result as a run folder like the simulator's, for `evaluate`, `ui` and `runs`."""
-    from pneumonia_fl.cli.views.job_view import JobView
+    """Download a job's result as a run folder like the simulator's, for `evaluate`, `ui` and `runs`."""
     from pneumonia_fl.cli.views.run_view import RunView
     from pneumonia_fl.fl.admin.download import download as fetch
     from pneumonia_fl.fl.admin.download import run_path
 
-    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
+    with session(kit, study, as_json) as (admin, view):
         job = admin.job(admin.find(job_id))
         run = fetch(admin, job.id, out or run_path(Path("runs"), job), force, view.progress)
     RunView(quiet=as_json).show_result(run, as_json)
@@ -209,11 +206,10 @@ def clone(
     init_from: InitFrom = None,
     as_json: Json = False,
 ) -> None:
-    """Run a job again with the same settings, as a new job."""
-    from pneumonia_fl.cli.views.job_view import JobView
+    """Submit a job again with the same settings, as a new job."""
     from pneumonia_fl.fl.admin.submit import clone as send
 
-    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+    with session(kit, study, as_json, acts=True) as (admin, view):
         submitted = send(admin, admin.find(job_id), init_from, view.progress)
     _show_submitted(submitted, kit, as_json)
 
@@ -227,22 +223,21 @@ def resume(
     min_sites: MinSites = None,
     as_json: Json = False,
 ) -> None:
-    """Go on from the last global model of a job that did not finish, as a new job.
+    """Continue a job that did not finish from its last global model, as a new job.
 
-    Rounds, learning rate and curves go on where they stopped. --rounds is the number in all.
+    Rounds, learning-rate schedule and metric curves continue where they stopped. --rounds is the total number.
     """
-    from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.fl.admin.submit import resume as send
 
-    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+    with session(kit, study, as_json, acts=True) as (admin, view):
         changes = all_overrides(overrides, rounds=rounds, min_sites=min_sites)
         submitted = send(admin, admin.find(job_id), changes, view.progress)
     _show_submitted(submitted, kit, as_json)
 
 
 def delete(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: Json = False) -> None:
-    """Remove a job that has ended, and its result, from the server."""
-    with _login(kit, study, acts=True) as admin:
+    """Delete an ended job and its result from the server."""
+    with session(kit, study, quiet=True, acts=True) as (admin, _):
         found = admin.find(job_id)
         admin.delete(found)
     if as_json:
@@ -251,23 +246,25 @@ def delete(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: 
         echo(f"deleted job {found}")
 
 
-def _login(kit: Path | None, study: str, acts: bool = False) -> "AbstractContextManager[Admin]":
+@contextmanager
+def session(
+    kit: Path | None, study: str, quiet: bool, acts: bool = False
+) -> "Iterator[tuple[Admin, JobView]]":
+    """Log in, with a view for a job that is followed meanwhile."""
+    from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.fl.admin.session import login
 
-    return login(chosen_kit(kit, acts), study)
+    with JobView(quiet=quiet) as view, login(chosen_kit(kit, acts), study) as admin:
+        yield admin, view
 
 
 def chosen_kit(kit: Path | None, acts: bool) -> Path:
-    """Choose the kit to log in with, and say on standard error whose it is."""
+    """Choose the kit to log in with, and print its owner to standard error."""
     from pneumonia_fl.fl.admin.kit_selection import choose_kit, identity
 
     person = choose_kit(kit, acts)
     echo(identity(person), err=True)
     return person.folder
-
-
-def _seconds(minutes: float | None) -> float | None:
-    return None if minutes is None else 60 * minutes
 
 
 def _print_json(value: Any) -> None:

@@ -22,11 +22,11 @@ from safetensors.torch import load
 
 import pneumonia_fl
 from pneumonia_fl import __version__
-from pneumonia_fl.config.job import JobConfig
+from pneumonia_fl.config.job import JobConfig, SiteSettings
 from pneumonia_fl.config.job_files import jobs_folder
-from pneumonia_fl.config.overrides import flatten
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.algorithms.weighted_average import SampleWeightedAverage
+from pneumonia_fl.fl.entrypoints import path_of
 from pneumonia_fl.fl.job.swarm import SwarmJournal, SwarmRecipe
 from pneumonia_fl.fl.protocol.carried_models import carry, keep_at_server, pack
 from pneumonia_fl.fl.protocol.carried_weights import FOLDER, INITIAL
@@ -79,15 +79,16 @@ class PneumoniaRecipe(FedAvgRecipe):
     ) -> None:
         self._source, self._form, self._resume_from = job, form, resume_from
         self._sites = () if isinstance(sites, int) else sites
-        self._words = flatten(job.site_settings())
-        model = GlobalModel(**_network(job))
+        self._settings = job.site_settings()
+        network = _network(job, self._settings)
+        model = GlobalModel(**network)
         super().__init__(
             name=job.name,
             model_persistor=model,
             min_clients=job.min_sites or (sites if isinstance(sites, int) else len(sites)),
             num_rounds=job.rounds,
             train_script=TRAINING_SCRIPT,
-            train_args=" ".join(f"--set {word}" for word in self._words),
+            train_args=self._settings.model_dump_json(),  # one word: no setting of a site holds a space
             aggregator=SampleWeightedAverage(),
             # Empty: no stock model selector; PooledFedAvg chooses the best model itself.
             key_metric="",
@@ -97,7 +98,7 @@ class PneumoniaRecipe(FedAvgRecipe):
         carry(self._job, models)
         self._job.set_app_packages([PACKAGE])
         self.add_server_config({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})
-        self.add_client_config({"submit_task_result_timeout": _upload_seconds(job)})
+        self.add_client_config({"submit_task_result_timeout": _upload_seconds(job, network)})
         for name, receiver in _receivers(job, resume_from).items():
             self._job.to_server(receiver, id=name)
         about = {"config": job.model_dump(mode="json", exclude_none=True), "version": __version__}
@@ -111,7 +112,8 @@ class PneumoniaRecipe(FedAvgRecipe):
         if self._form == "simulator":
             super()._prepare_client_apps()
         else:
-            self._job.to_clients(TrainerExecutor(self._words, float(self._source.round_timeout)), tasks=["*"])
+            settings = self._settings.model_dump(mode="json")
+            self._job.to_clients(TrainerExecutor(settings, float(self._source.round_timeout)), tasks=["*"])
 
     def _create_controller(
         self, persistor_id: str, model_params: dict[str, Any] | None, model_aggregator: object
@@ -192,16 +194,16 @@ def _swarm(job: JobConfig, sites: tuple[str, ...] | int, form: Form, weights: by
             "swarm runs in the simulator only: on real sites its model would never pass the server, which could "
             "neither check nor keep nor judge it; see docs/algorithms.md"
         )
-    words = " ".join(f"--set {word}" for word in flatten(job.site_settings()))
     if weights is not None:
         torch.save(load(weights), SWARM_WEIGHTS)
-    network = _network(job)
+    settings = job.site_settings()
+    network = _network(job, settings)
     model = {
-        "class_path": "pneumonia_fl.models.registry.build_model",
+        "class_path": path_of("build_model"),
         "args": {"name": network.pop("network"), **network},
     }
     begin = None if weights is None else SWARM_WEIGHTS
-    recipe = SwarmRecipe(job, len(sites), model, (TRAINING_SCRIPT, words), begin)
+    recipe = SwarmRecipe(job, len(sites), model, (TRAINING_SCRIPT, settings.model_dump_json()), begin)
     recipe._job.set_app_packages([PACKAGE])
     journal = SwarmJournal(list(sites), job.rounds)
     for name, receiver in (_receivers(job, "") | {"journal_receiver": journal}).items():
@@ -236,21 +238,22 @@ def export_job(
     return exported
 
 
-def _upload_seconds(job: JobConfig) -> float:
+def _upload_seconds(job: JobConfig, network: dict[str, Any]) -> float:
     """How long a site may take to upload its weights before NVFlare begins anew: enough for 1 Mbit/s."""
-    network = _network(job)
-    megabits = count_parameters(build_model(network.pop("network"), **network)) * 32 / 1e6
+    with torch.device("meta"):  # shapes without numbers
+        model = build_model(network["network"], network["norm"], network["size"])
+    megabits = count_parameters(model) * 32 / 1e6
     # SCAFFOLD sends the change of its control variate as well, FedNova the second moments.
     return UPLOAD_BASE + megabits * (2 if job.algorithm.name in ("scaffold", "fednova") else 1)
 
 
-def _network(job: JobConfig) -> dict[str, Any]:
+def _network(job: JobConfig, settings: SiteSettings) -> dict[str, Any]:
     """What `GlobalModel` builds."""
     return {
         "network": job.model.name,
         # FedBN's server has no normalisation: each site keeps its own.
         "norm": "none" if job.algorithm.name == "fedbn" else job.model.norm,
-        "size": job.site_settings().preprocess.size,
+        "size": settings.preprocess.size,
         "seed": job.train.seed,
     }
 

@@ -1,23 +1,24 @@
-"""The picture of a comparison: every model with its interval, and the paired differences that answer the question."""
+"""A comparison's estimates: every model's AUROC and the paired differences, as rows of a chart and as a PNG file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+import matplotlib as mpl
 
 from pneumonia_fl.errors import DataError
-from pneumonia_fl.report.figures.canvas import BLACK, BLUE, GREY, ORANGE, new_figure, save
+from pneumonia_fl.report.figures.canvas import BLACK, BLUE, GREY, STYLE, new_figure, save
+from pneumonia_fl.report.figures.charts import MAX_ROWS, Estimate, estimates
 
-_COLOURS = {"central": BLACK, "alone": GREY, "federated": BLUE}
-_ROLES = {"central": "less central", "best_alone": "less the best site alone"}
+REFERENCES = {"central": "central training", "best_alone": "the best site alone"}
 
 Arm = Mapping[str, Any]
+Statistic = Mapping[str, Any]
 
 
+@mpl.rc_context(STYLE)
 def forest(summary: Mapping[str, Any], out: Path) -> Path:
-    """Draw `summary.json` of a comparison into the PNG `out`: each arm's AUROC, and the federated ones' differences.
+    """Draw `summary.json` of a comparison into the PNG `out`: each model's AUROC, and the federated ones' differences.
 
     Raises:
         DataError: no model is trained yet.
@@ -26,44 +27,39 @@ def forest(summary: Mapping[str, Any], out: Path) -> Path:
     arms = [arm for arm in summary["arms"] if arm.get("pooled")]
     if not arms:
         raise DataError("the comparison has no trained model yet; run the same command again")
-    differences = [
-        (f"{arm['name']} {_ROLES[role]}", values["auroc"])
-        for arm in arms
-        if arm["kind"] == "federated"
-        for role, values in arm["differences"].items()
-    ]
-    figure = new_figure(9.6, 1.9 + 0.42 * max(len(arms), len(differences)))
-    left, right = figure.subplots(1, 2)
-    test = summary["test"]
-    figure.suptitle(
-        f"AUROC on {test['n']:,} test images of {test['patients']:,} patients, {len(summary['seeds'])} seeds",
-        fontweight="bold",
-    )
-    _draw(
-        left, [(arm["name"], arm["pooled"]["auroc"]) for arm in arms], [_COLOURS[arm["kind"]] for arm in arms]
-    )
-    left.set_title("Each model (dots: seeds; bar: 95 % CI by patient)", fontsize=10)
-    right.axvline(0, color=GREY, linestyle=":", linewidth=1.2)
-    _draw(right, differences, [ORANGE] * len(differences))
-    right.set_title("Paired differences (right of 0: federated better)", fontsize=10)
+    models, differences = model_estimates(arms), difference_estimates(arms)
+    figure = new_figure(9.6, 1.9 + 0.42 * min(MAX_ROWS, max(len(models), len(differences))))
+    test, seeds = summary["test"], len(summary["seeds"])
+    counted = f"{test['n']:,} test images of {test['patients']:,} patients"
+    figure.suptitle(f"AUROC on {counted}, {seeds} seeds", fontweight="bold")
+    left, *rest = figure.subplots(1, 2 if differences else 1, squeeze=False)[0]
+    estimates(models, "AUROC with 95 % CI (dots: seeds)", zero=False, axes=left)
+    for right in rest:
+        estimates(differences, "Difference in AUROC", zero=True, axes=right)
     return save(figure, out)
 
 
-def _draw(axes: Axes, rows: Sequence[tuple[str, Mapping[str, Any] | None]], colours: Sequence[str]) -> None:
-    for place, ((_, value), colour) in enumerate(zip(rows, colours, strict=True)):
-        if value is None:
-            axes.annotate(
-                "n/a (a class is missing)", (0.5, place), xycoords=("axes fraction", "data"), va="center"
-            )
-            continue
-        if value["low"] is not None:
-            axes.plot([value["low"], value["high"]], [place, place], color=colour, linewidth=2.2)
-        seeds = value.get("values", [])
-        axes.plot(seeds, [place] * len(seeds), ".", color=colour, alpha=0.5, markersize=7)
-        axes.plot([value["mean"]], [place], "D", color=colour, markeredgecolor=BLACK, markersize=6)
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows], parse_math=False)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.margins(x=0.08)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.grid(axis="x", alpha=0.3, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+def pooled(arm: Arm, key: str) -> Statistic:
+    """A measure on all test images; empty where it is not defined."""
+    return (arm.get("pooled") or {}).get(key) or {}
+
+
+def model_estimates(arms: Sequence[Arm]) -> list[Estimate]:
+    """Return each model's AUROC for a chart."""
+    colours = {"central": BLACK, "alone": GREY}
+    return [_estimate(str(arm["name"]), pooled(arm, "auroc"), colours.get(arm["kind"], BLUE)) for arm in arms]
+
+
+def difference_estimates(arms: Sequence[Arm]) -> list[Estimate]:
+    """Return the differences in AUROC between federated models and what they are compared with, for a chart."""
+    return [
+        _estimate(f"{arm['name']} less {REFERENCES.get(role, role)}", (values or {}).get("auroc") or {})
+        for arm in arms
+        if arm.get("kind") == "federated"
+        for role, values in (arm.get("differences") or {}).items()
+    ]
+
+
+def _estimate(label: str, value: Statistic, colour: str = BLUE) -> Estimate:
+    mean, low, high = (value.get(key) for key in ("mean", "low", "high"))
+    return Estimate(label.replace(" training", ""), mean, low, high, value.get("values") or (), colour)

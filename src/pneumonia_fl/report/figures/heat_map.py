@@ -4,41 +4,41 @@ import csv
 import io
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pneumonia_fl.errors import DataError
-from pneumonia_fl.evaluation.cross_site_matrix import CELL
-from pneumonia_fl.inputs.text import plain_cell
-from pneumonia_fl.report.figures.canvas import BLACK, GREY, new_figure, save
+from pneumonia_fl.inputs.text import plain_cell, printable
+from pneumonia_fl.metrics.binary import CELL
+from pneumonia_fl.report.figures.canvas import BLACK, GREY, new_figure
+from pneumonia_fl.report.figures.charts import NAME_LENGTH
 
 COLOURS = "cividis"  # even in brightness, and alike for colour-blind readers
+MOST = 120
+"""Rows and columns that are drawn; the CSV has all."""
 UPRIGHT_SITES = 6
 """Up to so many columns the sites' names stand level."""
 
 
-def heat_map(matrix: Mapping[str, Any], out: Path) -> Path:
-    """Draw the AUROC of every model on every site's data into the PNG `out`.
+@mpl.rc_context({"text.parse_math": False})
+def heat_map(matrix: Mapping[str, Any]) -> Figure:
+    """Draw the AUROC of every model on every site's data.
 
     A site's own model on its own data has a frame. "one class": AUROC is not defined; "–": not evaluated.
 
     Raises:
         DataError: the matrix has no model or no site.
-        OutputError: `out` cannot be written.
     """
-    return save(draw(matrix), out)
-
-
-def draw(matrix: Mapping[str, Any]) -> Figure:
-    """The same as a figure."""
-    models, sites = matrix["models"], matrix["sites"]
-    if not models or not sites:
+    if not matrix["models"] or not matrix["sites"]:
         raise DataError("the cross-site matrix is empty; there is nothing to draw")
+    said = _subtitle(matrix)
+    models, sites = matrix["models"][:MOST], matrix["sites"][:MOST]
+    matrix = {**matrix, "models": models, "sites": sites}
     width = max(6.8, 2.2 + 0.72 * len(sites))
     figure = new_figure(width, max(3.2, 1.9 + 0.36 * len(models)))
     axes = figure.subplots()
@@ -50,7 +50,7 @@ def draw(matrix: Mapping[str, Any]) -> Figure:
     _label(axes, matrix)
     _fill(axes, matrix, (low + 1.0) / 2)
     figure.suptitle(f"Every model on every site's data – AUROC, split {matrix['split']}", fontweight="bold")
-    axes.set_title(_subtitle(matrix), fontsize=9)
+    axes.set_title(said, fontsize=9)
     return figure
 
 
@@ -79,7 +79,7 @@ def _label(axes: Axes, matrix: Mapping[str, Any]) -> None:
     axes.set_xticks(range(len(sites)), names, fontsize=8)
     if not level:
         axes.tick_params(axis="x", labelrotation=60)
-    axes.set_yticks(range(len(models)), models, fontsize=8)
+    axes.set_yticks(range(len(models)), [printable(model, NAME_LENGTH) for model in models], fontsize=8)
     axes.set_xlabel("Data of", fontsize=9)
     axes.set_ylabel("Model", fontsize=9)
     axes.tick_params(length=0)
@@ -87,7 +87,8 @@ def _label(axes: Axes, matrix: Mapping[str, Any]) -> None:
 
 def _counted(matrix: Mapping[str, Any], site: str, separator: str) -> str:
     counts = [row[site]["n"] for row in matrix["cells"].values() if row.get(site)]
-    return f"{site}{separator}({counts[0]:,})" if counts else site
+    name = printable(site, NAME_LENGTH)
+    return f"{name}{separator}({counts[0]:,})" if counts else name
 
 
 def _fill(axes: Axes, matrix: Mapping[str, Any], middle: float) -> None:
@@ -113,4 +114,6 @@ def _subtitle(matrix: Mapping[str, Any]) -> str:
     text = "" if mean is None else f"sites' own models on other sites' data: mean {mean:.3f}"
     absent = list(matrix["missing"])
     named = ", ".join(absent[:4]) + (f" and {len(absent) - 4} more" if len(absent) > 4 else "")
-    return "; ".join(part for part in (text, f"incomplete: {named}" if absent else "") if part)
+    cut = any(len(matrix[key]) > MOST for key in ("models", "sites"))
+    parts = (text, f"incomplete: {named}" if absent else "", f"only the first {MOST}" if cut else "")
+    return "; ".join(part for part in parts if part)

@@ -1,21 +1,19 @@
 """The model card: the page under the headings of Mitchell et al. (2019), with metadata like a MONAI bundle's."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from pneumonia_fl import INTENDED_USE
 from pneumonia_fl.metrics.binary import NAMES
-from pneumonia_fl.report.run_folder_reader import RunFiles, is_drawn
-from pneumonia_fl.report.view.blocks import Cell, Facts, Notes, Page, Section, Table, Voices, flattened
+from pneumonia_fl.report.run_folder_reader import ComparisonFiles, RunFiles, is_drawn
+from pneumonia_fl.report.view.rendering import Page, Values
 
-Values = dict[str, Any]
-_QUANTITIES = ("performance", "results", "differences", "sites", "cross-site")
 _PACKAGES = ("torch", "torchvision", "nvflare")
-INTENDED_USE = "Research on federated learning with paediatric chest X-rays."
 
 
 def run_card(run: RunFiles, page: Page) -> Values:
-    """What the template needs for the card of a run."""
+    """Return what the template needs for the card of a run."""
     details = {
         "Job": run.state.get("job"),
         "Network": (run.config.get("model") or {}).get("name"),
@@ -34,55 +32,28 @@ def run_card(run: RunFiles, page: Page) -> Values:
     return card(page, details, run.card, metadata)
 
 
+def comparison_card(files: ComparisonFiles, page: Page) -> Values:
+    """Return what the template needs for a comparison's model card, which describes several models."""
+    summary = files.summary
+    details = {
+        "Models": ", ".join(str(arm.get("name")) for arm in summary.get("arms", [])),
+        "Sites": ", ".join(map(str, summary.get("sites", []))),
+        "Seeds": ", ".join(map(str, summary.get("seeds", []))),
+        "Rounds": summary.get("rounds"),
+    }
+    return card(page, details, {})
+
+
 def card(page: Page, details: Mapping[str, Any], model: Mapping[str, Any], metadata: str = "") -> Values:
-    """What the template needs for any card; `model` is a saved model's own card, or empty."""
-    sections = {section.key: section for section in page.sections}
-    quantities = [sections[key] for key in _QUANTITIES if key in sections]
+    """Return what the template needs for any card; `model` is a saved model's own card, or empty."""
     return {
-        "title": page.title,
-        "state": page.state,
+        "page": page,
         "details": {key: value for key, value in details.items() if value not in (None, "")},
-        "intended_use": model.get("intended_use") or INTENDED_USE,
-        "limitations": model.get("limitations") or "",
+        "model": {key: model.get(key) for key in ("intended_use", "limitations")},
+        "intended_use": INTENDED_USE,
         "metrics": list(NAMES.values()),
-        "said": [
-            line
-            for voice in _of(sections.get("summary"), Voices)
-            for _, lines in voice.items
-            for line in lines
-        ],
-        "training": [fact for facts in _of(sections.get("data"), Facts) for fact in facts.items],
-        "training_tables": _tables(sections.get("data")),
-        "factors": _tables(sections.get("subtypes")),
-        "quantities": [(section.title, _tables(section)) for section in quantities],
-        "warnings": [
-            line
-            for key in ("summary", "warnings")
-            for notes in _of(sections.get(key), Notes)
-            for _, line in notes.items
-        ],
         "metadata": metadata,
     }
-
-
-def _of(section: Section | None, kind: type) -> list[Any]:
-    return [block for block in flattened(section.blocks if section else ()) if isinstance(block, kind)]
-
-
-def _tables(section: Section | None) -> list[Values]:
-    """Tables as plain words."""
-    return [
-        {
-            "caption": table.caption,
-            "head": table.head,
-            "rows": [[cell.text if isinstance(cell, Cell) else cell for cell in row] for row in table.rows],
-        }
-        for table in _flat(section)
-    ]
-
-
-def _flat(section: Section | None) -> Iterator[Table]:
-    return (block for block in flattened(section.blocks if section else ()) if isinstance(block, Table))
 
 
 def _metadata(run: RunFiles) -> Values:

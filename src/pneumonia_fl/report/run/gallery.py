@@ -15,7 +15,7 @@ from pneumonia_fl.evaluation.scoring import margins
 from pneumonia_fl.metrics.binary import Floats
 from pneumonia_fl.models.checkpoint import load_model
 from pneumonia_fl.progress import Progress, silent
-from pneumonia_fl.report.view.blocks import Block, Pictures, Section, Text, plural
+from pneumonia_fl.report.view.rendering import Values
 
 GALLERY_REPORT = "report-with-images.html"
 """Of another name than `report.html`, which goes to MLflow."""
@@ -23,7 +23,7 @@ PER_KIND = 12
 """How many pictures of each kind of mistake."""
 
 
-def gallery_section(model: Path, source: str, split: str, progress: Progress = silent) -> Section:
+def gallery_values(model: Path, source: str, split: str, progress: Progress = silent) -> Values:
     """Score a split of local data, and return the worst misses and false alarms as pictures, one per patient.
 
     Patients and files are not named; the pixels are what the model saw.
@@ -41,13 +41,13 @@ def gallery_section(model: Path, source: str, split: str, progress: Progress = s
     called = card.scaling.decided(scores, card.threshold)
     misses = _worst(data, np.flatnonzero((data.labels == PNEUMONIA) & ~called), p)
     alarms = _worst(data, np.flatnonzero((data.labels == NORMAL) & called), -p)
-    blocks: list[Block] = [
-        *_pictures("Pneumonia that was missed, the surest mistakes first", data, misses, p),
-        *_pictures("False alarms, the surest mistakes first", data, alarms, p),
-    ]
-    wrong = int(((data.labels == PNEUMONIA) != called).sum())
-    lead = f"{plural(wrong, 'mistake')} in {plural(len(data), 'image')} of split {split}. Look for what they share."
-    return Section("gallery", "Where it went wrong", lead, blocks or [Text(("There was no mistake.",))])
+    return {
+        "wrong": int(((data.labels == PNEUMONIA) != called).sum()),
+        "images": len(data),
+        "split": split,
+        "misses": _pictures(data, misses, p),
+        "alarms": _pictures(data, alarms, p),
+    }
 
 
 def _worst(data: ImageSet, candidates: Iterable[int], order: Floats) -> list[int]:
@@ -58,9 +58,9 @@ def _worst(data: ImageSet, candidates: Iterable[int], order: Floats) -> list[int
     return list(first.values())[:PER_KIND]
 
 
-def _pictures(title: str, data: ImageSet, chosen: list[int], p: Floats) -> list[Block]:
-    items = [(_embedded(data.images[index]), _caption(data.subtypes[index], p[index])) for index in chosen]
-    return [Pictures(title, items)] if items else []
+def _pictures(data: ImageSet, chosen: list[int], p: Floats) -> list[tuple[str, str]]:
+    """Return each picture as a data URI, with its caption."""
+    return [(_embedded(data.images[index]), _caption(data.subtypes[index], p[index])) for index in chosen]
 
 
 def _caption(subtype: str, p: float) -> str:

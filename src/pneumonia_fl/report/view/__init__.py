@@ -1,1 +1,1 @@
-"""Build the blocks and tables of a report page."""
+"""Turn the values of a report into pages: tables, wording, templates."""

@@ -1,14 +1,37 @@
-"""Tables that the report of a run and that of a comparison share."""
+"""Tables of a report, and those that a run and a comparison share."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from pneumonia_fl.report.view.blocks import Block, Cell, Columns, Section, Table, Text, number
+from pneumonia_fl.report.view.wording import number
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell; `shade` from 0 to 1 colours it."""
+
+    text: str
+    shade: float | None = None
+    strong: bool = False
+
+
+Row = list[Cell | str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the row; a cell may be a plain string."""
+
+    head: tuple[str, ...]
+    rows: list[Row]
+    caption: str = ""
+    note: str = ""
 
 
 def count_table(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
     """Images by site, split and class; the shade is the share with pneumonia."""
-    rows: list[list[Cell | str]] = []
+    rows: list[Row] = []
     for site, splits in sorted(counts.items(), key=lambda item: (item[0] == "test", item[0])):
         for split, images in splits.items():
             normal, ill = (int(images.get(name, 0)) for name in ("NORMAL", "PNEUMONIA"))
@@ -25,31 +48,21 @@ def area_cell(value: float | None, strong: bool = False) -> Cell:
     return Cell(number(value), None if value is None else max(0.0, 2 * value - 1) ** 2, strong)
 
 
-def cross_site_section(matrix: Mapping[str, Any]) -> Section | None:
-    """The cross-site matrix as a table with shades; None when there is none."""
+def cross_site_values(matrix: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the cross-site matrix as a table with shades, and what is said about it; None when there is none."""
     if not matrix:
         return None
     models, sites, cells = matrix["models"], matrix["sites"], matrix["cells"]
-    rows: list[list[Cell | str]] = [
+    rows: list[Row] = [
         [str(model), *(_matrix_cell(cells.get(model, {}).get(site), model == site) for site in sites)]
         for model in models
     ]
-    blocks: list[Block] = [Table(("Model", *(f"data of {site}" for site in sites)), rows, "AUROC")]
-    mean, missing = matrix.get("off_diagonal_auroc"), matrix.get("missing") or {}
-    lines = (
-        []
-        if mean is None
-        else [f"A hospital's own model on the other hospitals' data: mean AUROC {number(mean)}."]
-    )
-    lines += [f"{site}: {why}." for site, why in sorted(missing.items())]
-    if lines:
-        blocks = [Columns([blocks, [Text(tuple(lines))]])]
-    lead = f"Each row is a model, each column a hospital's {_split(matrix)} images. Own model on own data is bold."
-    return Section("cross-site", "Every model on every site's data", lead, blocks)
-
-
-def _split(matrix: Mapping[str, Any]) -> str:
-    return {"val": "validation"}.get(str(matrix.get("split")), str(matrix.get("split")))
+    return {
+        "tables": {"matrix": Table(("Model", *(f"data of {site}" for site in sites)), rows, "AUROC")},
+        "mean": matrix.get("off_diagonal_auroc"),
+        "missing": sorted((matrix.get("missing") or {}).items()),
+        "split": {"val": "validation"}.get(str(matrix.get("split")), str(matrix.get("split"))),
+    }
 
 
 def _matrix_cell(cell: Mapping[str, Any] | None, own: bool) -> Cell:
@@ -58,15 +71,3 @@ def _matrix_cell(cell: Mapping[str, Any] | None, own: bool) -> Cell:
     if cell.get("auroc") is None:
         return Cell("one class")
     return area_cell(float(cell["auroc"]), own)
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def size(count: float) -> str:
-    """Bytes as MB or GB, powers of ten."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
