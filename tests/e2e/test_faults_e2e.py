@@ -18,6 +18,7 @@ from faults import (
     QUICK,
     US,
     Job,
+    frozen,
     kill,
     of_jobs,
     resume,
