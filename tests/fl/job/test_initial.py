@@ -155,7 +155,7 @@ def test_a_run_is_repeated_with_the_weights_beside_its_job_file(run: Path, tmp_p
     again = load_job(tmp_path / "config.yml")
     assert begin(again, tmp_path / "config.yml") == (job, weights)
     (tmp_path / "initial.safetensors").write_bytes(weights[:-1])
-    with pytest.raises(CheckpointError, match="which is not here; name it with --init-from"):
+    with pytest.raises(CheckpointError, match="--init-from"):
         begin(again, tmp_path / "config.yml")
 
 
@@ -171,11 +171,9 @@ def test_a_clone_has_to_be_given_the_same_model_again(run: Path) -> None:
     job, weights = begin(job_of(f"init_from='{run}'"), JOB)
     assert same_model(job, str(run)) == (job, weights)
     assert same_model(job_of(), None) == (job_of(), None)
-    with pytest.raises(
-        ConfigError, match="went on from 'first run, round 3'; name the model with --init-from"
-    ):
+    with pytest.raises(ConfigError, match=r"'first run, round 3'; .*--init-from"):
         same_model(job, None)
-    with pytest.raises(ConfigError, match="model_last is not the model that the job went on from"):
+    with pytest.raises(ConfigError, match="model_last is not the model"):
         same_model(job, str(run / "model_last"))
     with pytest.raises(ConfigError, match="did not go on from a saved model"):
         same_model(job_of(), str(run))
@@ -207,7 +205,7 @@ def test_a_model_of_the_registry_is_fetched(
         job, weights = begin(job_of(f"init_from='mlflow:{source}'"), JOB)
         assert job.init_from == Origin(name=name, weights=sha256_of(run / "model/model.safetensors"))
         assert weights is not None
-    with pytest.raises(CheckpointError, match="mlflow:models:/pneumonia-fl-fedavg/2 cannot be fetched"):
+    with pytest.raises(CheckpointError, match="mlflow:models:/pneumonia-fl-fedavg/2"):
         begin(job_of("init_from=mlflow:models:/pneumonia-fl-fedavg/2"), JOB)
 
 
