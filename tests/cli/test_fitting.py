@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from job_metas import meta, result
 from rich.table import Table
 from run_folders import write_comparison, write_run
-from test_admin import meta, result
 
 from conftest import pneumonia_fl
 from pneumonia_fl.cli.kit_commands.services import _table as participants

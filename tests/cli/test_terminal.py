@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from job_metas import ID, meta, result, site, snapshot
 from rich.console import Console
 from rich.table import Table
 from run_folders import write_json, write_run
-from test_admin import ID, meta, result, site, snapshot
 from typer.testing import CliRunner
 from xrays import SPEC, kaggle_files, write_zip
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from pneumonia_fl.config.algorithm import Algorithm, OperatingPoint
 from pneumonia_fl.config.environment import data_root, site_threads
-from pneumonia_fl.config.job import JobConfig, SiteSettings, load_job, parse, parse_words
+from pneumonia_fl.config.job import JobConfig, SiteSettings, load_job, parse
 from pneumonia_fl.config.overrides import flatten, with_overrides
 from pneumonia_fl.config.sections import (
     AugmentConfig,
@@ -20,6 +21,7 @@ from pneumonia_fl.config.sections import (
     TrainConfig,
 )
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.fl.site.client import job_settings
 
 LEAST: dict[str, Any] = {"name": "job", "preprocess": {"size": 64}}
 
@@ -60,22 +62,22 @@ def site_settings(draw: st.DrawFn) -> SiteSettings:
 
 
 @given(site_settings())
-def test_words_give_the_same_settings_back(settings: SiteSettings) -> None:
-    assert parse_words(SiteSettings, flatten(settings), "words") == settings
+def test_json_gives_the_same_settings_back(settings: SiteSettings) -> None:
+    for text in (settings.model_dump_json(), json.dumps(settings.model_dump(mode="json"))):
+        assert job_settings(text) == settings
 
 
 @given(site_settings())
-def test_words_survive_a_splitter_that_knows_no_quotes(settings: SiteSettings) -> None:
-    words = flatten(settings)
-    assert " ".join(words).split() == words
-    assert not any(set(word) & set("\"'\\$`{}") for word in words)
+def test_json_survives_a_splitter_that_knows_no_quotes(settings: SiteSettings) -> None:
+    text = settings.model_dump_json()
+    assert text.split() == [text]
 
 
-def test_words_name_nested_keys_and_leave_out_what_is_not_set() -> None:
-    words = flatten(job(mlflow={"experiment": "xray"}))
-    assert "train.class_balance=true" in words
-    assert "mlflow.experiment=xray" in words
-    assert not any(word.startswith(("mlflow.tracking_uri", "synthetic")) for word in words)
+def test_flat_settings_name_nested_keys_and_leave_out_what_is_not_set() -> None:
+    found = flatten(job(mlflow={"experiment": "xray"}))
+    assert found["train.class_balance"] == "true"
+    assert found["mlflow.experiment"] == "xray"
+    assert not any(key.startswith(("mlflow.tracking_uri", "synthetic")) for key in found)
 
 
 def test_site_settings_need_an_input_size() -> None:
@@ -140,12 +142,6 @@ def test_a_text_stays_text_whatever_yaml_makes_of_it(text: str, tmp_path: Path) 
     file.write_text("name: job\n")
     found = load_job(file, [f"description={text}"])
     assert found.description == text.strip("'")
-
-
-@pytest.mark.parametrize("name", ["on", "yes", "null", "off", "y", "e1"])
-def test_a_jobs_name_travels_as_it_is(name: str) -> None:
-    settings = JobConfig(name=name, preprocess=Preprocess()).site_settings()
-    assert parse_words(SiteSettings, flatten(settings), "words") == settings
 
 
 def test_an_optional_text_can_be_unset(tmp_path: Path) -> None:

@@ -3,11 +3,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dataset_infos import ROW, info
 
-from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.manifest import (
-    DatasetInfo,
-    Row,
     count,
     manifest_hash,
     read_info,
@@ -16,27 +14,6 @@ from pneumonia_fl.data.manifest import (
     write_manifest,
 )
 from pneumonia_fl.errors import DataError, OutputError
-
-ROW = Row("a/b, c.jpeg", 1, "PNEUMONIA/person1", "viral", "train", "site-1", "val", "ab" * 32, 40, 32, "zip")
-
-
-def info(**changes: object) -> DatasetInfo:
-    values = {
-        "source": "zip",
-        "licence": "CC BY 4.0",
-        "credit": "somebody",
-        "seed": 7,
-        "partition": "iid",
-        "preprocess": Preprocess(size=32),
-        "sites": ("site-1",),
-        "counts": count([ROW]),
-        "quarantined": 0,
-        "duplicates": 0,
-        "patient_overlap_with_test": 0,
-        "manifest_sha256": "",
-        "poolable": True,
-    }
-    return DatasetInfo.model_validate(values | changes)
 
 
 def test_rows_survive_the_file_with_commas_quotes_and_umlauts(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_files import chunk, pack_12_bits, png, tiff
+from image_files import chunk, encode, pack_12_bits, png, smooth, tiff
 from PIL import Image
-from test_preprocess import encode, smooth
 
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.preprocess import decode

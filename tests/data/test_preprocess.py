@@ -1,4 +1,3 @@
-import io
 import subprocess
 import sys
 from typing import Any
@@ -6,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from image_files import encode, smooth
 from PIL import Image
 
 from pneumonia_fl.config.sections import Preprocess
@@ -14,18 +14,6 @@ from pneumonia_fl.data.preprocess import decode, normalise, scale
 from pneumonia_fl.errors import DataError
 
 SPEC = Preprocess(size=32)
-
-
-def smooth(height: int = 96, width: int = 64) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A gray picture without fine detail, so that any good scaling gives nearly the same pixels."""
-    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    return (40 + 170 * np.sin(3 * y + 1) ** 2 * (0.3 + 0.7 * x)).astype(np.uint8)
-
-
-def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def gray() -> Image.Image:

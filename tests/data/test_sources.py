@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_checkpoint import Bomb
+from bomb import Bomb
 from xrays import ListSource, jpeg, kaggle_files, prepare_small, write_folder, write_zip
 
 from conftest import SHARED_DATA

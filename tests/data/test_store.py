@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_manifest import ROW, info
+from dataset_infos import ROW, info
 
 from pneumonia_fl.data.manifest import Row, count, write_info, write_manifest
 from pneumonia_fl.data.store import SiteData, open_site

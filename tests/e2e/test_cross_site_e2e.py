@@ -13,10 +13,9 @@ from conftest import pneumonia_fl, read_json, scalars, texts
 from pneumonia_fl.config.environment import KEEP_MODEL_VARIABLE, NO_EVALUATION_VARIABLE
 from pneumonia_fl.data.store import concatenate, open_site, open_split
 from pneumonia_fl.evaluation.assess import assess
-from pneumonia_fl.evaluation.cross_site_matrix import CELL
 from pneumonia_fl.evaluation.scoring import evaluate, margins
 from pneumonia_fl.fl.protocol.messages import OPTED_OUT
-from pneumonia_fl.metrics.binary import summarise
+from pneumonia_fl.metrics.binary import CELL, summarise
 from pneumonia_fl.models.checkpoint import load_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]

@@ -28,7 +28,7 @@ from federation import (
     until,
 )
 from pneumonia_fl.config.environment import QUIET, TRACKING_LOGIN
-from pneumonia_fl.fl.services.participant import find_participants
+from pneumonia_fl.fl.services.participant import find_services
 from pneumonia_fl.fl.site.executor import SITE_STATE_FOLDER
 
 pytestmark = pytest.mark.e2e
@@ -107,7 +107,7 @@ def server_knows_all_sites(federation: Federation, seconds: float) -> None:
 
 def kill(federation: Federation, name: str) -> int:
     """Kill a participant's main process as a crash would; return its process id."""
-    (one,) = find_participants(federation.kit(name))
+    (one,) = find_services(federation.kit(name))
     process = one.main()
     assert process is not None
     process.kill()

@@ -20,7 +20,7 @@ from refusals import Audit, audit_from_now, nobody_harmed, say
 from conftest import pneumonia_fl
 from federation import LEAD, LEAD_IT, MEMBER, SERVER, SITES, Federation, provision_kits, until
 from pneumonia_fl.fl.services.launch import environment_of
-from pneumonia_fl.fl.services.participant import find_participants
+from pneumonia_fl.fl.services.participant import find_services
 
 pytestmark = pytest.mark.e2e
 SITE, OTHER_SITE = SITES[0], SITES[2]
@@ -126,7 +126,7 @@ def test_a_person_of_another_root(federation: Federation, foreign: Federation) -
 
 def nvflare_site(kit: Path, uid: str) -> "subprocess.Popen[str]":
     """NVFlare's own site process, as `sub_start.sh` starts it."""
-    (site,) = find_participants(kit)
+    (site,) = find_services(kit)
     command = [sys.executable, "-u", "-m", "nvflare.private.fed.app.client.client_train", "-m", str(kit)]
     command += ["-s", "fed_client.json", "--set", "secure_train=true", f"uid={uid}", "org=us_hospital"]
     return subprocess.Popen(

@@ -22,12 +22,11 @@ from pneumonia_fl.config.job_files import find_job
 from pneumonia_fl.config.sections import ModelConfig, Origin, Preprocess
 from pneumonia_fl.data.store import concatenate, open_site, open_split
 from pneumonia_fl.evaluation.assess import assess
-from pneumonia_fl.evaluation.cross_site_matrix import CELL
 from pneumonia_fl.evaluation.scoring import evaluate, margins
 from pneumonia_fl.fl.job.recipe import export_job
 from pneumonia_fl.fl.protocol.carried_weights import sha256_of
 from pneumonia_fl.fl.simulator import evaluation_job
-from pneumonia_fl.metrics.binary import summarise
+from pneumonia_fl.metrics.binary import CELL, summarise
 from pneumonia_fl.models.checkpoint import ModelCard, load_model, read_card, save_model
 from pneumonia_fl.models.registry import build_model
 

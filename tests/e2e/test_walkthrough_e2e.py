@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from pages import run, typed
-from provisioning import Kits
-from test_provision_install import linked_environment
+from provisioning import Kits, linked_environment
 
 from conftest import ROOT, pneumonia_fl
 from federation import SERVER, free_port, marked_below

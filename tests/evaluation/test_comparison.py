@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pneumonia_fl.evaluation.comparison import MEASURES, VERSION, summarise_comparison
-from pneumonia_fl.metrics.binary import exact_metrics
+from pneumonia_fl.evaluation.comparison import VERSION, summarise_comparison
+from pneumonia_fl.metrics.binary import COMPARED, exact_metrics
 from pneumonia_fl.metrics.platt import Scaling
 
 N = 120
@@ -81,7 +81,7 @@ def test_a_value_is_the_mean_of_its_seeds_exact_metrics(summary: dict[str, Any])
         for entry in RAW["results"]
         if entry["arm"] == "fedavg"
     ]
-    for name in MEASURES:
+    for name in COMPARED:
         value = by_name(summary)["fedavg"]["pooled"][name]
         wanted = [getattr(metrics, name) for metrics in exact]
         assert value["values"] == pytest.approx(wanted, abs=1e-12)

@@ -15,9 +15,9 @@ from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError
-from pneumonia_fl.evaluation.cross_site_matrix import CELL, cross_site, matrix
+from pneumonia_fl.evaluation.cross_site_matrix import cross_site, matrix
 from pneumonia_fl.evaluation.scoring import evaluate, margins
-from pneumonia_fl.metrics.binary import exact_metrics, summarise
+from pneumonia_fl.metrics.binary import CELL, exact_metrics, summarise
 from pneumonia_fl.models.registry import build_model
 from pneumonia_fl.report.figures.canvas import save
 from pneumonia_fl.report.figures.heat_map import heat_map, to_csv

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from source_tree import MODULES, tree_of
 
 from conftest import pneumonia_fl
 from pneumonia_fl.config.job import load_job
@@ -21,7 +22,6 @@ from pneumonia_fl.models.checkpoint import CARD, read_card
 from pneumonia_fl.report.run_folder_reader import read_run
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.journal import read_journal
-from test_layers import MODULES, tree_of
 
 # What is written, the line that the error names, and what it says.
 REFUSED = {

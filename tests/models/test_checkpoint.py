@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from bomb import Bomb
 from xrays import jpeg
 
 from pneumonia_fl.config.sections import ModelConfig, Preprocess
@@ -105,14 +106,6 @@ def test_a_pytorch_file_beside_a_card_is_a_model(saved: Path) -> None:
     torch.save(load_state(saved / WEIGHTS), saved / "weights.pt")
     _, card = load_model(saved / "weights.pt")
     assert card == CARD_VALUE
-
-
-class Bomb:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (self.target,))
 
 
 @pytest.mark.parametrize("protocol", [None, 2, 4])

@@ -13,7 +13,7 @@ from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
 from pneumonia_fl.models.checkpoint import DataSummary, ModelCard, load_model, load_state
 from pneumonia_fl.models.registry import build_model
-from pneumonia_fl.results.collect import collect
+from pneumonia_fl.results.collect import collect, save_models
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.journal import Journal
 
@@ -49,7 +49,7 @@ def collected(folder: Path, rounds: int, final: bool = False, averaged: int = 0)
         if name == "FL_global_model.pt" or rounds > 1 or final:
             torch.save({"model": build_model(size=32, seed=seed).state_dict()}, server / "app_server" / name)
     run = RunFolder.create(folder / "run")
-    collect(run, JOB, DATA, server, {})
+    save_models(run, JOB, DATA, server, collect(run, server, {}))
     return run
 
 

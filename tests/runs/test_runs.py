@@ -14,7 +14,6 @@ from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.runs.folder import (
     RunFolder,
     new_run_path,
-    relocate_artifacts,
     start_run,
     ui_command,
 )
@@ -200,15 +199,15 @@ def artifacts_of(run: RunFolder) -> dict[str, str]:
 @pytest.mark.parametrize("times", [1, 2])
 def test_artifacts_are_found_where_the_run_folder_is_now(recorded: RunFolder, times: int) -> None:
     for _ in range(times):
-        relocate_artifacts(recorded)
+        recorded.relocate_artifacts()
     assert artifacts_of(recorded) == {"global": "of global", "site-1": "of site-1"}
 
 
 def test_artifacts_are_found_after_a_run_folder_was_moved(recorded: RunFolder, tmp_path: Path) -> None:
-    relocate_artifacts(recorded)
+    recorded.relocate_artifacts()
     moved = RunFolder(tmp_path / "moved_100%")
     shutil.copytree(recorded.path, moved.path)
-    relocate_artifacts(moved)
+    moved.relocate_artifacts()
     shutil.move(recorded.mlflow_artifacts, tmp_path / "gone")
     try:
         assert artifacts_of(moved) == {"global": "of global", "site-1": "of site-1"}

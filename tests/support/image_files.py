@@ -1,11 +1,13 @@
-"""Image files that Pillow does not write: TIFF and PNG with any tag, byte order and depth."""
+"""Image files: those that Pillow writes, and TIFF and PNG with any tag, byte order and depth."""
 
+import io
 import struct
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 Array = np.ndarray[Any, Any]
 Values = bytes | list[int]
@@ -84,3 +86,15 @@ def png(levels: Array, extra: bytes = b"") -> bytes:
 def chunk(kind: bytes, content: bytes, damage: int = 0) -> bytes:
     checksum = zlib.crc32(kind + content) ^ damage
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def smooth(height: int = 96, width: int = 64) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A gray picture without fine detail, so that any good scaling gives nearly the same pixels."""
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    return (40 + 170 * np.sin(3 * y + 1) ** 2 * (0.3 + 0.7 * x)).astype(np.uint8)
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from pneumonia_fl import INTENDED_USE
 from pneumonia_fl.config.algorithm import OperatingPoint
 from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.sections import Preprocess
@@ -19,7 +20,7 @@ from pneumonia_fl.evaluation.cross_site_matrix import matrix
 from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
 from pneumonia_fl.metrics.calibration import calibrate
 from pneumonia_fl.metrics.platt import Scaling
-from pneumonia_fl.models.checkpoint import INTENDED_USE, LIMITATIONS
+from pneumonia_fl.models.checkpoint import LIMITATIONS
 from pneumonia_fl.runs.journal import read_journal, summarise_rounds
 
 SITES = ("site-1", "site-2", "site-3")

@@ -20,6 +20,15 @@ Timeout = Annotated[
     float | None,
     typer.Option("--timeout", min=0, help="Minutes after which to stop watching; the job goes on."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Prepared data (`pneumonia-fl data prepare`).")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
+Model = Annotated[Path, typer.Argument(help="A run folder, a model folder, or a .safetensors/.pt file.")]
+
+
+def seconds(minutes: float | None) -> float | None:
+    """Return what `--timeout` says in seconds; None: never."""
+    return None if minutes is None else 60 * minutes
 
 
 def names(text: str | None) -> tuple[str, ...]:

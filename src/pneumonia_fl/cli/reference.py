@@ -190,8 +190,9 @@ def _shipped(name: str) -> Iterator[str]:
     job = load_job(find_job(name))
     usual = parse(JobConfig, {"name": name} | ({"preprocess": {}} if job.preprocess else {}), name)
     yield job.description
-    changed = [word.split("=", 1) for word in flatten(job) if word not in flatten(usual)]
-    rows = [(f"`{key}`", f"`{value}`") for key, value in changed if key != "description"]
+    usual_values = flatten(usual) | {"description": job.description}
+    changed = {key: value for key, value in flatten(job).items() if usual_values.get(key) != value}
+    rows = [(f"`{key}`", f"`{value}`") for key, value in changed.items()]
     yield _table(("Key", "Value"), rows) or "All values are the defaults."
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pneumonia_fl.cli.options import seconds
+
 if TYPE_CHECKING:
     from pneumonia_fl.config.job import JobConfig
     from pneumonia_fl.fl.admin.watch import Ending
@@ -76,13 +78,9 @@ def ask_sites(job: "JobConfig", subjects: "Sequence[Subject]", judges: Judges) -
 
 
 def _ask_hospitals(job: "JobConfig", subjects: "Sequence[Subject]", judges: Judges) -> Judged:
-    from pneumonia_fl.cli.kit_commands.jobs import chosen_kit
-    from pneumonia_fl.cli.views.job_view import JobView
+    from pneumonia_fl.cli.kit_commands.jobs import session
     from pneumonia_fl.fl.admin.evaluations import run_at_sites
-    from pneumonia_fl.fl.admin.session import login
 
-    person = chosen_kit(judges.kit, acts=True)
-    seconds = None if judges.timeout is None else 60 * judges.timeout
-    with JobView(quiet=judges.quiet) as view, login(person, judges.study) as admin:
-        ending, events = run_at_sites(admin, job, subjects, judges.sites, view, seconds)
+    with session(judges.kit, judges.study, judges.quiet, acts=True) as (admin, view):
+        ending, events = run_at_sites(admin, job, subjects, judges.sites, view, seconds(judges.timeout))
     return Judged(events, ending)

@@ -5,8 +5,7 @@ never travel with a job: the path in `init_from` becomes a name and a hash, and 
 own setting (`PNEUMONIA_FL_DATA`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -21,7 +20,7 @@ from pneumonia_fl.config.algorithm import (
     SiteEvaluation,
 )
 from pneumonia_fl.config.base import Strict
-from pneumonia_fl.config.overrides import fields_of, nested, with_overrides
+from pneumonia_fl.config.overrides import fields_of, with_overrides
 from pneumonia_fl.config.sections import (
     AugmentConfig,
     MLflowConfig,
@@ -37,6 +36,7 @@ from pneumonia_fl.inputs.names import did_you_mean, site_problem
 from pneumonia_fl.inputs.yaml_files import read_yaml
 
 NO_WEIGHT = {"cyclic": "nothing is averaged there", "swarm": "the sites average among themselves"}
+JOB_NAME: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Name of the job; also its run's name.")
 Settings = TypeVar("Settings", bound="Strict")
 
 
@@ -50,9 +50,9 @@ Sites = Annotated[dict[Annotated[str, AfterValidator(_site_name)], SiteConfig], 
 
 
 class SiteSettings(Strict):
-    """The part of a job that a site's training script needs; travels as the script's arguments."""
+    """The part of a job that a site's training script needs; travels as one JSON value."""
 
-    name: str
+    name: str = JOB_NAME
     rounds: int = Field(ge=1)
     algorithm: Algorithm
     operating_point: OperatingPoint
@@ -75,7 +75,7 @@ class SiteSettings(Strict):
 class JobConfig(Strict):
     """One federated job: everything that a file in `jobs/` may say."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Name of the job; also its run's name.")
+    name: str = JOB_NAME
     description: str = Field("", description="One sentence for people.")
     rounds: int = Field(10, ge=1, le=1000, description="Federated rounds.")
     min_sites: int = Field(
@@ -211,8 +211,11 @@ def parse(kind: type[Settings], values: Mapping[str, Any], source: str) -> Setti
     Raises:
         ConfigError: an unknown key, a wrong type, a value out of range or a contradiction.
     """
-    with _named(kind, source):
+    try:
         return kind.model_validate(dict(values))
+    except ValidationError as error:
+        problems = "; ".join(_problem(kind, item) for item in error.errors(include_url=False))
+        raise ConfigError(f"{source}: {problems}") from None
 
 
 def load_job(path: Path, overrides: Iterable[str] = ()) -> JobConfig:
@@ -222,21 +225,6 @@ def load_job(path: Path, overrides: Iterable[str] = ()) -> JobConfig:
         ConfigError: the file is missing, is not YAML, or does not describe a job.
     """
     return parse(JobConfig, with_overrides(read_yaml(path), overrides, JobConfig), path.name)
-
-
-def parse_words(kind: type[Settings], words: Iterable[str], source: str) -> Settings:
-    """The inverse of `flatten`; each value is what its setting's type makes of it, and a name never a number."""
-    with _named(kind, source):
-        return kind.model_validate_strings(nested(words))
-
-
-@contextmanager
-def _named(kind: type[Strict], source: str) -> Iterator[None]:
-    try:
-        yield
-    except ValidationError as error:
-        problems = "; ".join(_problem(kind, item) for item in error.errors(include_url=False))
-        raise ConfigError(f"{source}: {problems}") from None
 
 
 def _problem(kind: type[Strict], item: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
-"""Settings as `a.b=value` words: on the command line, and as arguments of the sites' training script."""
+"""Settings as `a.b=value` words: what a user writes after `--set`, and the flat list that records show."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -23,31 +23,28 @@ def with_overrides(
     Where `kind` has a text the value is text as it stands, unless in quotes: also `on`, `null` and `2026`.
     """
     fields = dict(fields_of(kind)) if kind else {}
-    return _set_all(values, overrides, lambda key, value: _read(fields.get(key), value, f"{key}={value}"))
+    result = dict(values)
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {text!r}: write key=value, for example train.lr=0.001")
+        key = key.strip()
+        _set_path(result, key.split("."), _read(fields.get(key), value, f"{key}={value}"), text)
+    return result
 
 
-def nested(words: Iterable[str]) -> dict[str, Any]:
-    """Return the words of `flatten` as a mapping of mappings, in which every value is still text."""
-    return _set_all({}, words, lambda key, value: value)
-
-
-def flatten(value: BaseModel | Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return every setting as an `a.b=value` word, without spaces or quotes: safe for any argument splitter.
-
-    The reader knows from the settings' types what a value is (`config.parse_words`).
-    """
-    words: list[str] = []
+def flatten(value: BaseModel | Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return the text of every setting that is set by its dotted key: for people and records, not to be read back."""
+    texts: dict[str, str] = {}
     # Not `dict(value)`: of a model that has the fields in the order in which they were set.
     keys = type(value).model_fields if isinstance(value, BaseModel) else value
     for key in keys:
         item = getattr(value, key) if isinstance(value, BaseModel) else value[key]
         if isinstance(item, BaseModel | Mapping):
-            words += flatten(item, f"{prefix}{key}.")
-        elif isinstance(item, Mapping):
-            words += [f"{prefix}{key}.{name}={_scalar(one)}" for name, one in item.items()]
+            texts |= flatten(item, f"{prefix}{key}.")
         elif item is not None:
-            words.append(f"{prefix}{key}={_scalar(item)}")
-    return words
+            texts[f"{prefix}{key}"] = str(item).lower() if isinstance(item, bool) else str(item)
+    return texts
 
 
 def fields_of(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -65,10 +62,6 @@ def _parts(field: FieldInfo) -> tuple[Any, ...]:
     return get_args(field.annotation) if union else (field.annotation,)
 
 
-def _scalar(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _read(field: FieldInfo | None, value: str, text: str) -> object:
     parts = _parts(field) if field else ()
     if str in parts and not value.lstrip().startswith(("'", '"')):
@@ -79,19 +72,6 @@ def _read(field: FieldInfo | None, value: str, text: str) -> object:
         return parse_yaml(value, text)
     except ConfigError:
         raise ConfigError(f"--set {text!r}: the value is not valid YAML; put it in quotes") from None
-
-
-def _set_all(
-    values: Mapping[str, Any], words: Iterable[str], read: Callable[[str, str], object]
-) -> dict[str, Any]:
-    result = dict(values)
-    for text in words:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"--set {text!r}: write key=value, for example train.lr=0.001")
-        key = key.strip()
-        _set_path(result, key.split("."), read(key, value), text)
-    return result
 
 
 def _set_path(values: dict[str, Any], keys: list[str], value: object, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pneumonia_fl.metrics.binary import Floats, Ints, Scores
+from pneumonia_fl.metrics.binary import COMPARED, RATES, Floats, Ints, Scores
 from pneumonia_fl.metrics.bootstrap import Interval, all_or_none, interval95, reflected95, resample
 from pneumonia_fl.metrics.platt import Scaling
 from pneumonia_fl.progress import Progress, silent
@@ -20,12 +20,9 @@ from pneumonia_fl.progress import Progress, silent
 RAW, SUMMARY = "comparison.json", "summary.json"
 VERSION = 2
 """Of both files. Version 1 calibrated by a temperature alone (no offset)."""
-MEASURES = ("auroc", "sensitivity", "specificity", "f1", "balanced_accuracy", "brier", "ece")
 POOLED = "pooled"
 CENTRAL, BEST_ALONE = "central", "best_alone"
 SAMPLES = 1000
-RATES = {"sensitivity": 1, "specificity": 0}
-"""Measures that are a share of the images of one class."""
 FEW_PATIENTS = 100
 TOO_FEW_PATIENTS = 30
 """Below this a bootstrap over patients is not to be believed, whatever it says."""
@@ -44,11 +41,11 @@ class _Model:
     scaling: Scaling
 
     def measure(self, rows: Ints) -> list[float]:
-        """MEASURES on these rows, NaN where undefined."""
+        """COMPARED on these rows, NaN where undefined."""
         if not len(rows):
-            return [np.nan] * len(MEASURES)
+            return [np.nan] * len(COMPARED)
         metrics = self.scores.metrics(self.threshold, self.scaling, rows)
-        values = [getattr(metrics, name) for name in MEASURES]
+        values = [getattr(metrics, name) for name in COMPARED]
         return [np.nan if value is None else value for value in values]
 
 
@@ -97,7 +94,7 @@ class _Table:
         place = np.array([self.places.index(site) if site else 0 for site in raw["test"]["sites"]])
         self._masks = [np.ones(len(place), bool), *(place == index for index in range(1, len(self.places)))]
         everything = np.arange(len(place))
-        shape = (len(self.arms), len(self.places), len(MEASURES))
+        shape = (len(self.arms), len(self.places), len(COMPARED))
         self.observed = self._measure(everything).reshape(shape)
         self.done = 0
 
@@ -116,7 +113,7 @@ class _Table:
 
     def interval(self, name: str, arm: int, place: int) -> Interval | None:
         """95 % interval of a measure; that of a rate of exactly 0 or 1 is not the point of its resamples."""
-        k = MEASURES.index(name)
+        k = COMPARED.index(name)
         observed, resampled = self.observed[arm, place, k], self.resampled[:, arm, place, k]
         if name in RATES and observed in (0, 1):
             rows = np.flatnonzero(self._masks[place] & (np.array(self._test["labels"]) == RATES[name]))
@@ -167,7 +164,7 @@ def _statistics(table: _Table, arm: int, place: int) -> dict[str, Any]:
     by_seed = table.seeds(table.arms[arm], place)
     return {
         name: _statistic(table.observed[arm, place, k], table.interval(name, arm, place), by_seed[:, k])
-        for k, name in enumerate(MEASURES)
+        for k, name in enumerate(COMPARED)
     }
 
 
@@ -185,7 +182,7 @@ def _difference(table: _Table, arm: int, other: int) -> dict[str, Any]:
     resampled = table.resampled[:, arm, 0] - table.resampled[:, other, 0]
     return {
         name: None if np.isnan(observed[k]) else {"mean": float(observed[k]), **_bounds(resampled[:, k])}
-        for k, name in enumerate(MEASURES)
+        for k, name in enumerate(COMPARED)
     }
 
 

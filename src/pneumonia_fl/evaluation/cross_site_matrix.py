@@ -12,12 +12,10 @@ from torch import nn
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.evaluation.scoring import margins
-from pneumonia_fl.metrics.binary import exact_metrics
+from pneumonia_fl.metrics.binary import CELL, exact_metrics
 from pneumonia_fl.progress import Progress, silent
 
 VERSION = 1
-CELL = ("auroc", "sensitivity", "specificity", "brier", "ece", "n")
-"""What a cell holds: `n` images; sensitivity and specificity at P = 0.5, so that models can be compared."""
 
 Cells = Mapping[str, Mapping[str, Mapping[str, Any]]]
 

@@ -21,6 +21,7 @@ from pneumonia_fl.evaluation.scoring import margins
 from pneumonia_fl.files import inner_folder, write_new
 from pneumonia_fl.inputs.json_files import read_json
 from pneumonia_fl.inputs.paths import expanded, missing
+from pneumonia_fl.metrics.binary import RATES
 from pneumonia_fl.metrics.bootstrap import Interval
 from pneumonia_fl.models.checkpoint import ModelCard, load_model
 from pneumonia_fl.progress import Progress, silent
@@ -109,7 +110,7 @@ def of_model(card: ModelCard, split: str, when: float, found: Mapping[str, Any])
         temperature=card.temperature,
         offset=card.offset,
         operating_point=card.operating_point,
-        validation={name: card.metrics.get(name) for name in ("sensitivity", "specificity", "ece")},
+        validation={name: card.metrics.get(name) for name in (*RATES, "ece")},
         **found,
     )
 
@@ -135,7 +136,7 @@ def keep(model_path: Path, result: Evaluation) -> int | None:
 def run_of(model_path: Path) -> RunFolder | None:
     """The run in whose folder a model lies; None when it lies in none."""
     path = model_path.absolute()
-    return next((run for run in map(RunFolder, (path, *path.parents[:2])) if run.state_file.is_file()), None)
+    return next((run for run in map(RunFolder, (path, *path.parents[:2])) if run.is_run), None)
 
 
 def _write_next(folder: Path, split: str, earlier: Iterable[Path], content: bytes) -> None:

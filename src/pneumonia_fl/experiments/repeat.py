@@ -16,6 +16,7 @@ from pneumonia_fl.fl.simulator.simulation import Request, Watcher, run_simulatio
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.machine import machine
 from pneumonia_fl.runs.provenance import git_revision
+from pneumonia_fl.runs.record import best_metrics
 
 TOLERANCE_ELSEWHERE = 0.02
 """On another machine, or a GPU: largest difference of the best models' pooled AUROC."""
@@ -178,8 +179,8 @@ def _largest(found: list[Difference]) -> Difference:
 
 
 def _best_auroc(metrics: Mapping[str, Any]) -> float | None:
-    best = [entry["global"] for entry in metrics["rounds"] if _number(entry) == metrics["best_round"]]
-    return best[0]["auroc"] if best and best[0] else None
+    best = best_metrics(metrics)
+    return best["auroc"] if best else None
 
 
 def _weights(run: RunFolder) -> bytes | None:

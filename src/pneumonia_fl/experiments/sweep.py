@@ -29,7 +29,9 @@ from pneumonia_fl.fl.job.initial_model import begin
 from pneumonia_fl.fl.simulator.simulation import Request, Watcher, check, run_simulation
 from pneumonia_fl.inputs.folder_locks import in_use
 from pneumonia_fl.inputs.json_files import MAX_RECORD_BYTES, read_json
+from pneumonia_fl.metrics.binary import CELL
 from pneumonia_fl.runs.folder import RunFolder
+from pneumonia_fl.runs.record import best_metrics
 from pneumonia_fl.tracking.mlflow_sweep import SweepRecords
 
 MOST_RUNS = 24
@@ -38,7 +40,6 @@ SUMMARY = "sweep.json"
 VERSION = 1
 ENDED = ("finished", "incomplete", "failed")
 SHOWN_PROBLEMS = 3
-SHOWN = ("auroc", "sensitivity", "specificity", "brier", "ece", "loss", "n")
 
 Grid = dict[str, list[str]]
 
@@ -108,7 +109,7 @@ def _run_points(
         if rows[index]["state"] not in ENDED:
             with show(index + 1, len(points), point) as watcher:
                 rows[index] = _run(folder, point, request, watcher)
-        records.add(point.job, rows[index], folder / point.name)
+        records.add(point.job, rows[index], RunFolder(folder / point.name))
         _write(folder, about, rows, records)
     records.close()
     summary = _write(folder, about, rows, records)
@@ -190,7 +191,9 @@ def _about(job: JobConfig, grid: Grid, request: SweepRequest) -> dict[str, Any]:
         "version": VERSION,
         "program": __version__,
         "job": job.name,
-        "settings": [word for word in flatten(job) if not word.startswith("mlflow.")],
+        "settings": [
+            f"{key}={value}" for key, value in flatten(job).items() if not key.startswith("mlflow.")
+        ],
         "grid": grid,
         "manifest_sha256": read_info(data).manifest_sha256 if data else None,
     }
@@ -252,16 +255,16 @@ def _row(folder: Path, point: Point) -> dict[str, Any]:
 
 
 def _known(run: RunFolder, point: Point) -> dict[str, Any]:
-    state = run.state() if run.state_file.is_file() else {}
+    state = run.state() if run.is_run else {}
     metrics = run.metrics() if run.metrics_file.is_file() else {"rounds": [], "best_round": None}
-    best = [entry["global"] for entry in metrics["rounds"] if entry["round"] == metrics["best_round"]]
+    best = best_metrics(metrics)
     return {
         "name": point.name,
         "settings": point.settings,
         "state": state.get("state", "waiting"),
         "reason": state.get("error", ""),
         "best_round": metrics["best_round"],
-        "validation": {key: best[0][key] for key in SHOWN} if best and best[0] else None,
+        "validation": {key: best[key] for key in (*CELL, "loss")} if best else None,
         "seconds": round(state["finished"] - state["started"], 1) if "finished" in state else None,
     }
 

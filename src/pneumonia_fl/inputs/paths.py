@@ -1,10 +1,13 @@
 """Paths: as a person writes them, and what is said of one that leads nowhere."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.inputs.names import nearest
 
+LINKS = "pneumonia-fl-"
+"""Begins the name of a temporary folder with links; see `without_spaces`."""
 MOST_NAMES = 1000
 """Of a folder that are compared with a mistyped one."""
 
@@ -35,6 +38,16 @@ def missing(path: Path, advice: str = "") -> str:
     if near:
         return f"{path} does not exist; did you mean {first.parent / near / path.relative_to(first)}?"
     return f"{path} does not exist" + (f"; {advice}" if advice else "")
+
+
+def without_spaces(folder: Path, name: str, home: Callable[[], Path]) -> Path:
+    """Return a path to `folder` that holds no space: itself, or a link `name` in the folder that `home` gives."""
+    if not any(character.isspace() for character in str(folder)):
+        return folder
+    link = home() / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder, target_is_directory=True)
+    return link
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -43,6 +43,14 @@ NAMES = {
     "accuracy": "Accuracy",
 }
 """What people call the metrics, in the order in which they are shown: accuracy last."""
+COLUMN_NAMES = {**NAMES, "brier": "Brier", "loss": "Loss"}
+RATES = {"sensitivity": 1, "specificity": 0}
+"""Metrics that are a share of the images of one class."""
+LEADING = ("auroc", *RATES)
+CELL = (*LEADING, "brier", "ece", "n")
+"""What is kept of one model on one site's data: `n` images; the rates at P = 0.5, so that models can be compared."""
+COMPARED = tuple(name for name in NAMES if name not in ("loss", "accuracy"))
+"""What `compare` says of a model at its own threshold."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -3,9 +3,7 @@
 With `tracking_aliases: true` each series is also written under its earlier names, so that charts of older runs go on.
 """
 
-from dataclasses import asdict, fields
-
-from pneumonia_fl.metrics.binary import Metrics
+from pneumonia_fl.metrics.binary import NAMES, Metrics
 from pneumonia_fl.runs.folder import GLOBAL
 
 ROUND_TRAIN_LOSS = "round_train_loss"
@@ -46,14 +44,13 @@ def series(metrics: Metrics) -> dict[str, float]:
 
     Counts are no series, and a metric that one class alone cannot have is left out.
     """
-    values = {name: value for name, value in asdict(metrics).items() if name not in ("n", "positives")}
+    values = {name: getattr(metrics, name) for name in NAMES}
     return {_tag(name): float(value) for name, value in values.items() if value is not None}
 
 
 def is_site_tag(tag: object) -> bool:
     """Whether a site may publish a series of this name."""
-    names = {field.name for field in fields(Metrics)} - {"n", "positives"}
-    known = {"train_loss", ROUND_TRAIN_LOSS, *map(_tag, names)}
+    known = {"train_loss", ROUND_TRAIN_LOSS, *map(_tag, NAMES)}
     return isinstance(tag, str) and tag.removeprefix(OWN) in known
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from pneumonia_fl import DISCLAIMER, INTENDED_USE
 from pneumonia_fl.config.base import Strict
 from pneumonia_fl.config.sections import ModelConfig, Origin, Preprocess
 from pneumonia_fl.data.manifest import CLASS_NAMES
@@ -26,15 +27,11 @@ from pneumonia_fl.models.weight_files import check_kind, read_weights, unwrapped
 
 WEIGHTS = "model.safetensors"
 CARD = "model_card.json"
-INTENDED_USE = (
-    "Research on federated learning with paediatric chest X-rays (anterior-posterior, ages 1 to 5)."
-)
 LIMITATIONS = (
     "Trained on one hospital's children with labels of pneumonia or normal only: it knows no other disease, "
     "no adults, no other scanner's images. Probabilities and threshold hold for the validation data; where "
     "pneumonia is rarer or rarely seen normals come, it calls too many images pneumonia."
 )
-DISCLAIMER = "Not a medical device. Not for diagnosis or treatment."
 
 
 CARD_BYTES = 1_000_000

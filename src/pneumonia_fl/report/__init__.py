@@ -1,5 +1,4 @@
 """Figures for people, drawn from a run folder or a prepared data set."""
 
-REPORT, MODEL_CARD = "report.html", "model_card.md"
-REPORT_FILES = (REPORT, MODEL_CARD)
-"""What `report.build` writes into a folder; neither holds an image."""
+from pneumonia_fl.runs.folder import MODEL_CARD as MODEL_CARD
+from pneumonia_fl.runs.folder import REPORT as REPORT

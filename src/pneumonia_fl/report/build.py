@@ -9,11 +9,13 @@ from pneumonia_fl.report import MODEL_CARD, REPORT
 from pneumonia_fl.report.comparison.comparison_page import compare_page
 from pneumonia_fl.report.run.card_page import card, comparison_card, run_card
 from pneumonia_fl.report.run.page import run_page
-from pneumonia_fl.report.run_folder_reader import SUMMARY, read_comparison, read_run
+from pneumonia_fl.report.run_folder_reader import SUMMARY, RunFiles, read_comparison, read_run
 from pneumonia_fl.report.view.rendering import Page, Values, render, render_page
 
 
-def build_report(folder: Path, out: Path | None = None, gallery: Values | None = None) -> Path:
+def build_report(
+    folder: Path, out: Path | None = None, gallery: Values | None = None, record: RunFiles | None = None
+) -> Path:
     """Write the report of a run or comparison folder, and `model_card.md` into the folder.
 
     Only files of the folder are read. What is missing, damaged or of another version is named in the report.
@@ -22,6 +24,7 @@ def build_report(folder: Path, out: Path | None = None, gallery: Values | None =
         folder: a run folder, or a folder that `pneumonia-fl compare` wrote.
         out: the HTML file; default: `report.html` in the folder.
         gallery: images of a run's mistakes to show; the page then says in red that it must not leave the site.
+        record: what the run folder holds, when it has been read already.
 
     Returns:
         The HTML file.
@@ -32,7 +35,9 @@ def build_report(folder: Path, out: Path | None = None, gallery: Values | None =
     """
     if not folder.exists():
         raise RunError(missing(folder))
-    page, values = _compared(folder) if (folder / SUMMARY).is_file() else _run(folder, gallery)
+    page, values = (
+        _compared(folder) if (folder / SUMMARY).is_file() else _run(record or read_run(folder), gallery)
+    )
     target = out or folder / REPORT
     write_atomic(target, render_page(page).encode())
     if gallery is None:
@@ -40,8 +45,7 @@ def build_report(folder: Path, out: Path | None = None, gallery: Values | None =
     return target
 
 
-def _run(folder: Path, gallery: Values | None) -> tuple[Page, Values]:
-    run = read_run(folder)
+def _run(run: RunFiles, gallery: Values | None) -> tuple[Page, Values]:
     page = run_page(run, gallery)
     try:
         return page, run_card(run, page)

@@ -5,24 +5,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.evaluation.cross_site_matrix import CELL, matrix
+from pneumonia_fl.evaluation.cross_site_matrix import matrix
 from pneumonia_fl.files import inner_folder, write_atomic
+from pneumonia_fl.metrics.binary import CELL
 from pneumonia_fl.runs.folder import RunFolder
-from pneumonia_fl.runs.journal import Event, read_journal, summarise_rounds
+from pneumonia_fl.runs.journal import Event
+from pneumonia_fl.runs.record import RunRecord
 
 SPLIT = "val"
 
 
-def write_matrix(run: RunFolder) -> None:
+def write_matrix(run: RunFolder, events: list[Event]) -> dict[str, Any]:
     """Write `cross_site.json`, `cross_site.csv` and `figures/cross_site.png`; nothing when no cell is known.
+
+    Returns:
+        The matrix; empty when no cell is known.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    found = matrix_of(read_journal(run.journal))
+    found = matrix_of(events)
     if not any(found["cells"].values()):
-        return
+        return {}
     keep_matrix(run, found)
+    return found
 
 
 def keep_matrix(run: RunFolder, found: Mapping[str, Any]) -> None:
@@ -47,27 +53,23 @@ def draw_matrix(folder: Path, found: Mapping[str, Any]) -> None:
 
 def matrix_of(events: list[Event]) -> dict[str, Any]:
     """The matrix that a run's journal has (see `crosssite.matrix`): global models, then sites' own ones."""
-    summary = summarise_rounds(events)
-    started = [event["sites"] for event in events if event["event"] == "started"]
-    sites = started[-1] if started else summary["sites"]
-    judged = [event for event in events if event["event"] == "global"]
-    last = max((event["round"] for event in judged if not event.get("averaged")), default=None)
-    rounds = {entry["round"]: entry["sites"] for entry in summary["rounds"]}
-    numbers = {"best": summary["best_round"], "last": last}
+    record = RunRecord.of_events(events)
+    started = record.of_kind("started")
+    sites = started[-1]["sites"] if started else record.metrics["sites"]
+    rounds = {entry["round"]: entry["sites"] for entry in record.rounds}
+    numbers = {"best": record.metrics["best_round"], "last": record.last_judged_round}
     cells = {name: _row(rounds[number]) for name, number in numbers.items() if number in rounds}
     reasons: dict[str, list[str]] = {}
-    for event in events:
-        if event["event"] == "cross_site_missing":
-            said = reasons.setdefault(event["site"], [])
-            said += [event["reason"]] if event["reason"] not in said else []
+    for event in record.of_kind("cross_site_missing"):
+        said = reasons.setdefault(event["site"], [])
+        said += [event["reason"]] if event["reason"] not in said else []
     missing = {site: "; ".join(all_of) for site, all_of in reasons.items()}
     for site in sites:
         if unseen := [name for name, row in cells.items() if site not in row]:
             missing.setdefault(site, f"did not evaluate the global model: {', '.join(unseen)}")
-    asked = next((event for event in events if event["event"] == "evaluation_started"), None)
-    for event in events:
-        if event["event"] == "cross_site":
-            cells.setdefault(event["model"], {}).update(_row({event["site"]: event["values"]}))
+    asked = next(iter(record.of_kind("evaluation_started")), None)
+    for event in record.of_kind("cross_site"):
+        cells.setdefault(event["model"], {}).update(_row({event["site"]: event["values"]}))
     names = asked["models"] if asked else list(cells)
     return matrix(asked["split"] if asked else SPLIT, names, list(sites), cells, missing)
 

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from pneumonia_fl.config.job import JobConfig, parse
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.files import inner_folder
 from pneumonia_fl.models.checkpoint import DataSummary
-from pneumonia_fl.results.collect import collect, gather_models, summary_of_sites
+from pneumonia_fl.results.collect import collect, gather_models, save_models, summary_of_sites
 from pneumonia_fl.results.cross_site_files import write_matrix
 from pneumonia_fl.runs.folder import RunFolder, lacking, start_run
-from pneumonia_fl.runs.journal import JOURNAL_NAME, Event, read_journal
+from pneumonia_fl.runs.journal import Event
+from pneumonia_fl.runs.record import RunRecord
 from pneumonia_fl.tracking.mlflow_queue import one_line
 from pneumonia_fl.tracking.mlflow_run import complete_mlflow
 
@@ -32,16 +34,18 @@ def finish(run: RunFolder, job: JobConfig, info: DatasetInfo, state: str) -> Non
     logs = {folder.name: sorted(folder.rglob("log.txt")) for folder in sorted(workspace.glob("*/"))}
     logs = {name: files for name, files in logs.items() if files}
     data = DataSummary(**info.model_dump(include=set(DataSummary.model_fields)))
+    server = run.server_of(job.name)
+    record = collect(run, server, logs)
     if job.algorithm.name == "swarm":
-        gather_models(workspace)
-    collect(run, job, data, workspace / "server" / "simulate_job", logs)
+        gather_models(workspace, server, record)
+    save_models(run, job, data, server, record)
     shutil.rmtree(run.workspace, ignore_errors=True)
     # Before the report is drawn, which says how the run ended.
     if state == "finished":
-        state, reason = outcome(read_journal(run.journal))
+        state, reason = outcome(record.events)
         run.update_state(**({"error": reason} if reason else {}))
     run.update_state(state=state, finished=round(time.time(), 3))
-    draw(run)
+    draw(run, record)
     if "mlflow" in job.tracking:
         run.update_state(mlflow=complete_mlflow(run, job, state))
 
@@ -58,13 +62,13 @@ def finish_real(
         logs: for each participant its log files.
     """
     job = parse(JobConfig, about["config"], "the job")
-    events = read_journal(server / JOURNAL_NAME)
-    data = summary_of_sites(events)
-    sites = tuple(next((event["sites"] for event in events if event["event"] == "started"), about["sites"]))
+    record = collect(run, server, logs)
+    data = summary_of_sites(record)
+    sites = tuple(next((event["sites"] for event in record.of_kind("started")), about["sites"]))
     start_run(run, job, sites, data.model_dump(mode="json", exclude={"counts"}))
-    collect(run, job, data, server, logs)
-    state, reason = outcome(events)
-    times = [event["time"] for event in events]
+    save_models(run, job, data, server, record)
+    state, reason = outcome(record.events)
+    times = [event["time"] for event in record.events]
     run.update_state(
         state=state,
         error=reason,
@@ -72,7 +76,7 @@ def finish_real(
         revision=None,
         **({"started": times[0], "finished": times[-1]} if times else {}),
     )
-    draw(run)
+    draw(run, record)
 
 
 def finish_on_server(about: Mapping[str, Any], run_dir: Path) -> None:
@@ -97,25 +101,30 @@ def outcome(events: list[Event]) -> tuple[str, str]:
     return ("incomplete", words) if words else ("finished", "")
 
 
-def draw(run: RunFolder) -> None:
-    """Draw the figures and the report; that it cannot be done is said, and never fails a run."""
+def draw(run: RunFolder, known: RunRecord) -> None:
+    """Draw the figures and the report; that it cannot be done is said, and never fails a run.
+
+    Args:
+        run: the run folder, with the state in which the run ended.
+        known: what the journal says.
+    """
     from pneumonia_fl.report.build import build_report
 
     problem = None
     try:
-        _draw_figures(run)
-        write_matrix(run)
-        build_report(run.path)
+        record = RunRecord.read(run, known)
+        _draw_figures(run, record)
+        matrix = write_matrix(run, record.events)
+        build_report(run.path, record=replace(record, cross_site=matrix))
     except Exception as error:  # a full disk, a file nobody foresaw: the run itself is fine and stays so
         problem = one_line(error)
         log.warning("the report could not be made: %s; `pneumonia-fl report` tries again", problem)
     run.update_state(report_error=problem)
 
 
-def _draw_figures(run: RunFolder) -> None:
+def _draw_figures(run: RunFolder, record: RunRecord) -> None:
     from pneumonia_fl.report.figures.png import draw_figures
-    from pneumonia_fl.report.run_folder_reader import read_run
 
-    if any(entry["global"] for entry in run.metrics()["rounds"]):
+    if any(entry["global"] for entry in record.rounds):
         inner_folder(run.figures)
-        draw_figures(read_run(run.path), run.figures)
+        draw_figures(record, run.curves, run.figures / "roc.png")

@@ -14,8 +14,9 @@ from pathlib import Path
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.files import output_errors
 from pneumonia_fl.inputs.folder_locks import is_in_use
+from pneumonia_fl.runs.folder import STATE_FILE
 
-KINDS = {"run.json": "run", "comparison.json": "comparison", "sweep.json": "sweep"}
+KINDS = {STATE_FILE: "run", "comparison.json": "comparison", "sweep.json": "sweep"}
 """Record in a folder, and what the folder is."""
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 DAYS = {"h": 1 / 24, "d": 1.0, "w": 7.0}

@@ -31,6 +31,7 @@ from pneumonia_fl.inputs.folder_locks import refuse_in_use
 from pneumonia_fl.inputs.json_files import MAX_BYTES, MAX_RECORD_BYTES, read_json
 from pneumonia_fl.inputs.paths import missing
 from pneumonia_fl.inputs.text import printable_values
+from pneumonia_fl.runs.journal import JOURNAL_NAME, Event, read_journal
 from pneumonia_fl.runs.mlflow_files import point_artifacts, read_status, sqlite_uri
 from pneumonia_fl.runs.provenance import git_revision
 
@@ -40,21 +41,25 @@ TB_EVENTS = "tb_events"
 MLFLOW_ARTIFACTS = "mlflow_artifacts"
 MLFLOW_STATUS = "mlflow.json"
 INITIAL_WEIGHTS = "initial.safetensors"
+REPORT, MODEL_CARD = "report.html", "model_card.md"
+STATE_FILE = "run.json"
 SHARED = "_shared"
 """After the name of a model's folder: weights that are complete at the sites only (FedBN)."""
 STATES = ("running", "finished", "incomplete", "failed", "interrupted")
 
 
 class RunFolder:
-    """The folder of one run; knows every path in it."""
+    """The folder of one run: the only place that knows the paths in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.config = self.path / "config.yml"
-        self.state_file = self.path / "run.json"
+        self.state_file = self.path / STATE_FILE
         self.metrics_file = self.path / "metrics.json"
-        self.journal = self.path / "journal.jsonl"
+        self.journal = self.path / JOURNAL_NAME
         self.cross_site = self.path / "cross_site.json"
+        self.report = self.path / REPORT
+        self.report_files = (self.report, self.path / MODEL_CARD)  # neither holds an image
         self.job = self.path / "job"
         self.initial = self.path / INITIAL_WEIGHTS
         self.model = self.path / "model"
@@ -64,6 +69,7 @@ class RunFolder:
         self.mlflow_artifacts = self.path / MLFLOW_ARTIFACTS
         self.mlflow_status = self.path / MLFLOW_STATUS
         self.figures = self.path / "figures"
+        self.curves = self.figures / "curves.png"
         self.evaluations = self.path / "evaluations"
         self.logs = self.path / "logs"
         self.sites = self.path / "sites"
@@ -93,9 +99,28 @@ class RunFolder:
         run = cls(path)
         if not path.exists():
             raise RunError(missing(path, "`pneumonia-fl runs` lists the runs"))
-        if not run.state_file.is_file():
+        if not run.is_run:
             raise RunError(f"{path} is not a run folder; `pneumonia-fl runs` lists the runs")
         return run
+
+    @property
+    def is_run(self) -> bool:
+        """Whether there is a run, in whatever state."""
+        return self.state_file.is_file()
+
+    @property
+    def best_card(self) -> Path:
+        """The card of the best model; of the shared part where each site keeps the rest."""
+        shared, whole = (folder / "model_card.json" for folder in (shared_part(self.model), self.model))
+        return shared if shared.is_file() else whole
+
+    def site_model(self, site: str) -> Path:
+        """The folder of a site's own model."""
+        return self.sites / site / self.model.name
+
+    def server_of(self, job: str) -> Path:
+        """What the server of a run in the simulator has written, while the run lasts."""
+        return self.workspace / job / "server" / "simulate_job"
 
     def state(self) -> dict[str, Any]:
         """What `run.json` says; `RunError` when it is damaged."""
@@ -111,6 +136,19 @@ class RunFolder:
         if not self.metrics_file.is_file():
             raise RunError(f"{self.path} has no metrics yet")
         return _read(self.metrics_file, MAX_RECORD_BYTES)
+
+    def relocate_artifacts(self) -> None:
+        """Point the artifact URIs of the run's own database at where the folder is now; `RunError` when it is none."""
+        point_artifacts(self.mlflow_db, self.mlflow_artifacts)
+
+    def events(self) -> list[Event]:
+        """All complete events of the journal; `RunError` when a line is broken."""
+        return read_journal(self.journal)
+
+
+def shared_part(model: Path) -> Path:
+    """Where weights go in place of `model` that are complete at the sites only."""
+    return model.with_name(model.name + SHARED)
 
 
 def events_of(root: Path, job_id: str) -> Path:
@@ -179,15 +217,6 @@ def tensorboard_command(folder: Path, port: int, host: str) -> list[str]:
     return [_script("tensorboard"), "--logdir", str(folder), "--host", host, "--port", str(port)]
 
 
-def relocate_artifacts(run: RunFolder) -> None:
-    """Point the artifact URIs of the run's own database at where the run folder is now.
-
-    Raises:
-        RunError: it is no MLflow database.
-    """
-    point_artifacts(run.mlflow_db, run.mlflow_artifacts)
-
-
 def records_elsewhere(run: RunFolder) -> str:
     """Why a run has no database of its own, and where its records are."""
     with contextlib.suppress(RunError):
@@ -204,10 +233,13 @@ def _read(file: Path, limit: int = MAX_BYTES) -> dict[str, Any]:
     except OSError as error:
         raise RunError(f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:
-        raise RunError(
-            f"{file} is damaged ({error}); get the run folder again, or move it elsewhere"
-        ) from None
+        raise damaged(file, error) from None
     return values
+
+
+def damaged(file: Path, what: object) -> RunError:
+    """Return the error for a file of a run that cannot be used."""
+    return RunError(f"{file} is damaged ({what}); get the run folder again, or move it elsewhere")
 
 
 def _script(name: str) -> str:
@@ -219,7 +251,7 @@ def _script(name: str) -> str:
 def _remove_run(path: Path) -> None:
     import shutil
 
-    if not (path / "run.json").is_file():
+    if not RunFolder(path).is_run:
         raise OutputError(f"{path} is not a run folder, so --force does not remove it; choose another --out")
     refuse_in_use(path)
     shutil.rmtree(path)

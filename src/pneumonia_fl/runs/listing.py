@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from pneumonia_fl.errors import RunError
-from pneumonia_fl.runs.folder import RunFolder
+from pneumonia_fl.runs.folder import STATE_FILE, RunFolder, damaged
+from pneumonia_fl.runs.record import best_metrics
 
 DAMAGED = "damaged"
 
 
 def list_runs(root: Path) -> list[dict[str, Any]]:
     """Return what is known of each run below `root`, oldest first; of a damaged one only name, path and reason."""
-    found = [_line(RunFolder(path.parent)) for path in sorted(root.glob("*/run.json"))]
+    found = [_line(RunFolder(path.parent)) for path in sorted(root.glob(f"*/{STATE_FILE}"))]
     return sorted(found, key=lambda line: line["started"] or 0.0)
 
 
@@ -28,7 +29,7 @@ def describe(run: RunFolder) -> dict[str, Any]:
     fields: dict[str, type | tuple[type, ...]]
     fields = {"job": str, "state": str, "started": (int, float), "rounds": int, "sites": list}
     if strange := [key for key, kind in fields.items() if not isinstance(state.get(key), kind)]:
-        raise _damage(run.state_file, f"no {' and no '.join(strange)}")
+        raise damaged(run.state_file, f"no {' and no '.join(strange)}")
     return {
         "name": run.path.name,
         "path": str(run.path),
@@ -60,20 +61,16 @@ def _best(run: RunFolder) -> tuple[float | None, int | None]:
     """AUROC and round of the best global model."""
     metrics = run.metrics()
     try:
-        number = metrics["best_round"]
-        found = [entry["global"]["auroc"] for entry in metrics["rounds"] if entry["round"] == number]
-        return (None if not found or found[0] is None else float(found[0])), number and int(number)
+        found, number = best_metrics(metrics), metrics["best_round"]
+        area = found["auroc"] if found else None
+        return (None if area is None else float(area)), number and int(number)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise _damage(run.metrics_file, "its rounds are none") from None
+        raise damaged(run.metrics_file, "its rounds are none") from None
 
 
 def _seconds(run: RunFolder, value: float) -> float:
     try:
         time.localtime(value)  # a time that there is
     except (ValueError, OverflowError, OSError):
-        raise _damage(run.state_file, "no time at which it started") from None
+        raise damaged(run.state_file, "no time at which it started") from None
     return float(value)
-
-
-def _damage(file: Path, what: str) -> RunError:
-    return RunError(f"{file} is damaged ({what}); get the run folder again, or move it elsewhere")

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from pneumonia_fl.runs.folder import GLOBAL
 
 FLUSH_SECONDS = 1.0
 RETRY_SECONDS = 5.0
+FETCH_SECONDS = 60
 CLOSE_SECONDS = 15.0
 """How long the end of a job waits for the last points to be delivered."""
 BATCH_LIMIT = 1000
@@ -173,12 +175,7 @@ class MLflowSink:
 
     def _create_runs(self, client: Any, names: list[str]) -> None:
         """Add a child run for each name; the parent, `global`, is made first."""
-        experiment = client.get_experiment_by_name(self._experiment)
-        experiment_id = (
-            experiment.experiment_id
-            if experiment
-            else client.create_experiment(self._experiment, artifact_location=self._artifacts, tags=KIND)
-        )
+        experiment_id = find_experiment(client, self._experiment, self._artifacts)
         if GLOBAL not in self._runs:
             self._runs[GLOBAL] = client.create_run(experiment_id, run_name=self._run_name).info.run_id
         for name in names:
@@ -196,6 +193,37 @@ def connect(uri: str, timeout_seconds: int) -> Any:
     MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
     MLFLOW_HTTP_REQUEST_TIMEOUT.set(timeout_seconds)
     return MlflowClient(tracking_uri=uri)
+
+
+def find_experiment(client: Any, name: str, artifacts: str | None) -> str:
+    """Return the id of an experiment; one that is not there is made, with its artifacts in the folder `artifacts`."""
+    found = client.get_experiment_by_name(name)
+    return str(found.experiment_id if found else client.create_experiment(name, artifacts, tags=KIND))
+
+
+def log_settings(
+    client: Any,
+    run: str,
+    settings: Mapping[str, str],
+    tags: Mapping[str, object],
+    points: Iterable[Point] = (),
+) -> None:
+    """Log a run's settings as parameters, with tags and finished series."""
+    from mlflow.entities import Param, RunTag
+
+    params = [Param(*setting) for setting in settings.items()]
+    told = [RunTag(key, str(value)) for key, value in tags.items()]
+    client.log_batch(run, params=params, tags=told, metrics=[_metric(point) for point in points])
+
+
+def download_artifact(server: str, uri: str, folder: str) -> Path:
+    """Fetch a logged or registered model from a tracking server; raises whatever MLflow or its transport raises."""
+    connect(server, FETCH_SECONDS)  # with its time-outs
+    from mlflow.artifacts import download_artifacts
+    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
+
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+    return Path(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=server))
 
 
 def explained(error: Exception) -> str:

@@ -8,8 +8,7 @@ from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.overrides import flatten
 from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.files import write_atomic
-from pneumonia_fl.report import REPORT_FILES
-from pneumonia_fl.runs.folder import GLOBAL, RunFolder, relocate_artifacts
+from pneumonia_fl.runs.folder import GLOBAL, RunFolder
 from pneumonia_fl.runs.mlflow_files import (
     MLflowStatus,
     artifacts_of_run,
@@ -17,7 +16,7 @@ from pneumonia_fl.runs.mlflow_files import (
     read_status,
     sqlite_uri,
 )
-from pneumonia_fl.tracking.mlflow_queue import connect, explained
+from pneumonia_fl.tracking.mlflow_queue import connect, explained, log_settings
 
 log = logging.getLogger(__name__)
 STATUS = {"finished": "FINISHED", "incomplete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -49,7 +48,7 @@ def complete_mlflow(run: RunFolder, job: JobConfig, state: str, register: bool =
         return {**summary, "error": summary["error"] or "MLflow took no run"}
     try:
         if remote is None:
-            relocate_artifacts(run)
+            run.relocate_artifacts()
         client = connect(uri, timeout_seconds=10)
         _log(client, run, job, status.runs, state)
         if register and run.model.is_dir():
@@ -72,13 +71,13 @@ def log_report(run: RunFolder) -> bool:
         run_id = status.runs.get(GLOBAL)
         if run_id is None or status.uri or is_read_only(run.mlflow_db):
             return False
-        relocate_artifacts(run)
+        run.relocate_artifacts()
         folder = artifacts_of_run(run.mlflow_db, run_id)
         if not folder.resolve().is_relative_to(run.mlflow_artifacts.resolve()):
             return False  # the database is somebody else's, and says so
         folder.mkdir(parents=True, exist_ok=True)
-        for name in REPORT_FILES:
-            write_atomic(folder / name, (run.path / name).read_bytes())
+        for file in run.report_files:
+            write_atomic(folder / file.name, file.read_bytes())
     except (RunError, OutputError, OSError) as error:
         log.warning("MLflow did not take the report: %s", explained(error))
         return False
@@ -86,17 +85,13 @@ def log_report(run: RunFolder) -> bool:
 
 
 def _log_report(client: Any, run: RunFolder, run_id: str) -> None:
-    for name in REPORT_FILES:
-        if (run.path / name).is_file():
-            client.log_artifact(run_id, str(run.path / name))
+    for file in run.report_files:
+        if file.is_file():
+            client.log_artifact(run_id, str(file))
 
 
 def _log(client: Any, run: RunFolder, job: JobConfig, runs: dict[str, str], state: str) -> None:
-    from mlflow.entities import Param, RunTag
-
-    params = [Param(*word.split("=", 1)) for word in flatten(job)]
-    tags = [RunTag(key, str(value)) for key, value in _tags(run).items()]
-    client.log_batch(runs[GLOBAL], params=params, tags=tags)
+    log_settings(client, runs[GLOBAL], flatten(job), _tags(run))
     matrix = (run.cross_site, run.cross_site.with_suffix(".csv"))
     for file in (run.config, run.metrics_file, *(path for path in matrix if path.is_file())):
         client.log_artifact(runs[GLOBAL], str(file))

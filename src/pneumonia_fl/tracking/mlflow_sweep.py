@@ -11,12 +11,12 @@ from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.config.environment import tracking_uri
 from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.overrides import flatten
-from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
+from pneumonia_fl.metrics.binary import Metrics
 from pneumonia_fl.metrics.series import series
-from pneumonia_fl.runs.folder import MLFLOW_ARTIFACTS, MLFLOW_DB
-from pneumonia_fl.runs.journal import JOURNAL_NAME, read_journal
+from pneumonia_fl.runs.folder import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB, RunFolder
 from pneumonia_fl.runs.mlflow_files import sqlite_uri
-from pneumonia_fl.tracking.mlflow_queue import KIND, connect, explained
+from pneumonia_fl.runs.record import RunRecord
+from pneumonia_fl.tracking.mlflow_queue import Point, connect, explained, find_experiment, log_settings
 
 TIMEOUT_SECONDS = 10
 
@@ -46,7 +46,7 @@ class SweepRecords:
         """Where the records are: {"uri", "parent", "children": run ids by point, "error": None or one line}."""
         return {"uri": self.uri, "parent": self._parent, "children": self._children, "error": self._error}
 
-    def add(self, job: JobConfig, row: Mapping[str, Any], run: Path) -> None:
+    def add(self, job: JobConfig, row: Mapping[str, Any], run: RunFolder) -> None:
         """Record a point once."""
         if row["name"] in self._children or self._error:
             return
@@ -64,21 +64,18 @@ class SweepRecords:
         except Exception as error:  # as above
             self._error = explained(error)
 
-    def _child(self, job: JobConfig, row: Mapping[str, Any], run: Path) -> str:
-        from mlflow.entities import Metric, Param, RunTag
-
+    def _child(self, job: JobConfig, row: Mapping[str, Any], run: RunFolder) -> str:
         client = self._connected()
-        experiment = self._experiment(client)
+        artifacts = None if self._remote else (self._folder / MLFLOW_ARTIFACTS).as_uri()
+        experiment = find_experiment(client, self._job.mlflow.experiment, artifacts)
         if self._parent is None:
             self._parent = self._create(client, experiment, f"sweep {self._job.name}", {})
-            swept = [Param(f"grid.{key}", ",".join(values)) for key, values in self._grid.items()]
-            client.log_batch(self._parent, params=swept)
+            swept = {f"grid.{key}": ",".join(values) for key, values in self._grid.items()}
+            log_settings(client, self._parent, swept, {})
         name = " ".join(f"{key}={value}" for key, value in row["settings"].items())
         child = self._create(client, experiment, name, {"mlflow.parentRunId": self._parent})
-        params = [Param(*word.split("=", 1)) for word in flatten(job)]
         tags = {"point": row["name"], "state": row["state"], "reason": row["reason"][:500]}
-        points = [Metric(*point) for point in _series(run)]
-        client.log_batch(child, params=params, tags=[RunTag(*item) for item in tags.items()], metrics=points)
+        log_settings(client, child, flatten(job), tags, _series(run))
         client.set_terminated(child, status="FINISHED" if row["state"] == "finished" else "FAILED")
         return child
 
@@ -86,23 +83,16 @@ class SweepRecords:
         self._client = self._client or connect(self.uri, TIMEOUT_SECONDS)
         return self._client
 
-    def _experiment(self, client: Any) -> str:
-        name = self._job.mlflow.experiment
-        found = client.get_experiment_by_name(name)
-        artifacts = None if self._remote else (self._folder / MLFLOW_ARTIFACTS).as_uri()
-        return str(found.experiment_id if found else client.create_experiment(name, artifacts, tags=KIND))
-
     @staticmethod
     def _create(client: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
         tags = {**tags, "mlflow.note.content": DISCLAIMER}
         return str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
 
 
-def _series(run: Path) -> list[tuple[str, float, int, int]]:
-    """The global model's metrics by round: tag, value, milliseconds, round."""
+def _series(run: RunFolder) -> list[Point]:
+    """The global model's metrics by round."""
     return [
-        (tag, value, int(event["time"] * 1000), event["round"])
-        for event in read_journal(run / JOURNAL_NAME)
-        if event["event"] == "global"
-        for tag, value in series(summarise(ScoreHistogram.from_dict(event["histogram"]))).items()
+        Point(GLOBAL, tag, value, event["round"], int(event["time"] * 1000))
+        for event in RunRecord.of_events(run.events()).of_kind("global")
+        for tag, value in series(Metrics(**event["values"])).items()
     ]

@@ -23,7 +23,7 @@ from pneumonia_fl.fl.guard.protocol import Role, cell, objection
 from pneumonia_fl.fl.guard.shell import NoShell, PathRules
 from pneumonia_fl.fl.guard.site_failures import SiteFailures
 from pneumonia_fl.fl.kit.startup_kit import open_kit
-from pneumonia_fl.fl.services.participant import Participant
+from pneumonia_fl.fl.services.participant import Service
 from pneumonia_fl.fl.services.preflight import check
 
 PERSON = "_admin_00000000-0000-4000-8000-000000000000"
@@ -212,7 +212,7 @@ def test_a_kit_without_a_guard_is_not_started(gap: str, name: str, kits: Kits) -
     without(kit, *GAPS[gap])
     assert [finding.level for finding in guards(open_kit(kit))] == ["fail"]
     with pytest.raises(KitError, match=f"{name} is not guarded"):
-        check([Participant(open_kit(kit))], say=print)
+        check([Service(open_kit(kit))], say=print)
 
 
 def test_a_new_policy_brings_the_guards_back(kits: Kits) -> None:

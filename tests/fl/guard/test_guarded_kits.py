@@ -8,10 +8,13 @@ import pytest
 from provisioning import SERVER, Kits
 
 from conftest import read_json
-from pneumonia_fl.fl.doctor.guards import missing
+from pneumonia_fl.errors import KitError
+from pneumonia_fl.fl.doctor.guards import guards, missing
 from pneumonia_fl.fl.kit.assets import POLICIES
 from pneumonia_fl.fl.kit.startup_kit import open_kit
 from pneumonia_fl.fl.provision.site_policy import apply_policy
+from pneumonia_fl.fl.services.participant import Participant
+from pneumonia_fl.fl.services.preflight import check
 
 SITE = "asia-hospital"
 RESOURCES, NETWORK = "resources.json", "comm_config.json"
@@ -45,3 +48,27 @@ def test_a_guard_that_is_not_in_force(file: str, change: Callable[[Any], object]
     change(values)
     (kit.local / file).write_text(json.dumps(values))
     assert len(list(missing(kit))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        (SITE, "pneumonia_fl.fl.parent.job_launcher.SiteJobLauncher"),
+        (SERVER, "pneumonia_fl.fl.parent.storage.KitStorage"),
+    ],
+)
+def test_a_kit_of_an_earlier_version_is_told_in_one_sentence_what_to_do(
+    name: str, path: str, kits: Kits
+) -> None:
+    kit = open_kit(kits.out / name)
+    values = read_json(kit.local / RESOURCES)
+    values["components"][-1]["path"] = path
+    (kit.local / RESOURCES).write_text(json.dumps(values))
+    (found,) = guards(kit)
+    old = f"resources.json is of an earlier version of pneumonia-fl: it names {path}"
+    cure = f"ask the Lead IT for a new local/: `pneumonia-fl provision --policy {name}=strict`"
+    assert (found.level, found.message) == ("fail", f"{old}; {cure}")
+    with pytest.raises(KitError, match=f"{name} is not guarded: {old}"):
+        check([Participant(kit)], say=print)
+    kits.made("--policy", f"{name}=strict")
+    assert list(missing(kit)) == []

@@ -222,14 +222,14 @@ def journal(folder: Path, lines: list[Event]) -> RunFolder:
 
 def test_the_matrix_becomes_json_csv_and_a_picture(tmp_path: Path) -> None:
     run = journal(tmp_path, events(cell_event("site-1", "site-2", 0.8)))
-    write_matrix(run)
+    write_matrix(run, run.events())
     assert json.loads(run.cross_site.read_text()) == matrix_of(events(cell_event("site-1", "site-2", 0.8)))
     assert len((tmp_path / "cross_site.csv").read_text().splitlines()) == 1 + 3 * 3
     assert (tmp_path / "figures/cross_site.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_without_any_evaluation_gets_no_empty_matrix(tmp_path: Path) -> None:
-    write_matrix(journal(tmp_path, events()[:1]))
+    write_matrix(journal(tmp_path, events()[:1]), events()[:1])
     assert [path.name for path in tmp_path.iterdir()] == ["journal.jsonl"]
 
 

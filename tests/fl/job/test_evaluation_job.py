@@ -21,8 +21,6 @@ from pneumonia_fl.config.environment import (
     NO_EVALUATION_VARIABLE,
     SITE_STATE_VARIABLE,
 )
-from pneumonia_fl.config.job import SiteSettings, parse_words
-from pneumonia_fl.config.overrides import flatten
 from pneumonia_fl.data.store import open_split
 from pneumonia_fl.errors import CheckpointError, ConfigError, DataError, PneumoniaFLError, RunError
 from pneumonia_fl.evaluation.patient_pooling import assess_pooled
@@ -35,6 +33,7 @@ from pneumonia_fl.fl.protocol.messages import CROSS_SITE, OPTED_OUT, REPLICATES,
 from pneumonia_fl.fl.protocol.site_report import Expected, SiteReport, parse_report
 from pneumonia_fl.fl.server.evaluation_controller import _sampled
 from pneumonia_fl.fl.simulator.evaluation_job import chosen, evaluation_job, found_of, model_paths
+from pneumonia_fl.fl.site.client import job_settings
 from pneumonia_fl.fl.site.saved_model_scoring import READINGS, SavedModels
 from pneumonia_fl.metrics.binary import ScoreHistogram
 from pneumonia_fl.models.checkpoint import save_model
@@ -99,14 +98,12 @@ CHANGES = {
     "rounds": edit(SERVER_FILE, lambda c: judge(c).update(num_rounds=3)),
     "another split at the sites": edit(
         SITE_FILE,
-        lambda c: words(c).__setitem__(words(c).index("evaluation.split=test"), "evaluation.split=val"),
+        lambda c: settings(c)["evaluation"].update(split="val"),
     ),
-    "training at the sites": edit(
-        SITE_FILE, lambda c: words(c).__setitem__(slice(None), [w for w in words(c) if "evaluation" not in w])
-    ),
+    "training at the sites": edit(SITE_FILE, lambda c: settings(c).update(evaluation=None)),
     "the controller that trains": edit(
         SERVER_FILE,
-        lambda c: c["workflows"][0].update(path="pneumonia_fl.fl.server.controller.PooledFedAvg"),
+        lambda c: c["workflows"][0].update(path="pneumonia_fl.fl.entrypoints.Controller"),
     ),
     "weights of the first model": argument("persistor", weights="sha256:" + "0" * 64),
 }
@@ -122,8 +119,8 @@ def saved(config: dict[str, Any]) -> dict[str, Any]:
     return models
 
 
-def words(config: dict[str, Any]) -> list[str]:
-    found: list[str] = config["executors"][0]["executor"]["args"]["settings"]
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = config["executors"][0]["executor"]["args"]["settings"]
     return found
 
 
@@ -155,7 +152,7 @@ def test_a_job_that_evaluates_is_not_made_without_its_models(tmp_path: Path) -> 
 
 def test_settings_arrive_at_the_site_as_they_were_sent() -> None:
     settings = evaluation(subject("best"), subject("North-1", seed=6))[0].site_settings()
-    assert parse_words(SiteSettings, flatten(settings), "the test") == settings
+    assert job_settings(settings.model_dump_json()) == settings
 
 
 def asked(one: Any, **changes: Any) -> FLModel:

@@ -14,7 +14,7 @@ from xrays import content
 
 from conftest import ROOT, pneumonia_fl, read_json
 from pneumonia_fl.cli.main import main
-from pneumonia_fl.config.job import JobConfig, SiteSettings, load_job, parse, parse_words
+from pneumonia_fl.config.job import JobConfig, SiteSettings, load_job, parse
 from pneumonia_fl.config.job_files import find_job, job_names, jobs_folder
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.job.recipe import export_job
@@ -42,7 +42,7 @@ def receivers_of(folder: Path) -> set[str]:
 
 def settings_of(folder: Path) -> SiteSettings:
     client = read_json(folder / "app/config/config_fed_client.json")
-    return parse_words(SiteSettings, client["executors"][0]["executor"]["args"]["settings"], "the job")
+    return parse(SiteSettings, client["executors"][0]["executor"]["args"]["settings"], "the job")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_shipped_job_becomes_an_nvflare_job(name: str, exported: dict[str, Pat
 def test_the_server_builds_the_model_of_the_job(name: str, exported: dict[str, Path]) -> None:
     job = job_of(name)
     (persistor,) = [one for one in server_of(exported[name])["components"] if one["id"] == "persistor"]
-    assert persistor["path"] == "pneumonia_fl.fl.server.persistor.GlobalModel"
+    assert persistor["path"] == "pneumonia_fl.fl.entrypoints.Persistor"
     assert persistor["args"] == {
         "network": job.model.name,
         "norm": "none" if name == "fedbn" else job.model.norm,
@@ -187,8 +187,8 @@ def test_the_azure_job_does_not_augment() -> None:
 
 def test_the_algorithm_arrives_at_server_and_sites(exported: dict[str, Path], tmp_path: Path) -> None:
     def told(folder: Path) -> tuple[object, bool]:
-        words = (folder / "app/config/config_fed_client.json").read_text(encoding="utf-8")
-        return server_of(folder)["workflows"][0]["args"].get("algorithm"), "algorithm.mu=0.5" in words
+        mu = settings_of(folder).algorithm.mu
+        return server_of(folder)["workflows"][0]["args"].get("algorithm"), mu == 0.5
 
     changed = export_job(job_of("fedprox", "algorithm.mu=0.5"), 3, tmp_path)
     assert told(changed) == ({"name": "fedprox", "mu": 0.5}, True)

@@ -1,35 +1,14 @@
 from typing import Any
 
 import pytest
+from dataset_infos import SITES, three_sites
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pneumonia_fl.config.job import JobConfig, parse
 from pneumonia_fl.config.sections import Preprocess
-from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.job.plan import plan, share_cores
-
-SITES = ("north", "south", "west")
-
-
-def info(preprocess: Preprocess | None = None, sites: tuple[str, ...] = SITES) -> DatasetInfo:
-    train = {"NORMAL": 10, "PNEUMONIA": 30}
-    return DatasetInfo(
-        source="synthetic",
-        licence="CC0",
-        credit="",
-        seed=7,
-        partition="iid",
-        preprocess=preprocess or Preprocess(size=64, interpolation="box"),
-        sites=sites,
-        counts={site: {"train": train, "val": {"NORMAL": 1, "PNEUMONIA": 1}} for site in sites},
-        quarantined=0,
-        duplicates=0,
-        patient_overlap_with_test=0,
-        manifest_sha256="0" * 64,
-        poolable=True,
-    )
 
 
 def job(**values: Any) -> JobConfig:
@@ -37,45 +16,45 @@ def job(**values: Any) -> JobConfig:
 
 
 def test_all_sites_take_part_with_their_training_images() -> None:
-    planned = plan(job(), info())
+    planned = plan(job(), three_sites())
     assert planned.sites == SITES
     assert planned.images == dict.fromkeys(SITES, 40)
 
 
 def test_the_input_is_what_the_data_was_prepared_with() -> None:
-    assert plan(job(), info()).job.preprocess == Preprocess(size=64, interpolation="box")
+    assert plan(job(), three_sites()).job.preprocess == Preprocess(size=64, interpolation="box")
 
 
 def test_a_job_keeps_its_normalisation_and_takes_the_decoding_from_the_data() -> None:
     wanted = {"normalisation": "fixed", "mean": 0.5}
-    planned = plan(job(preprocess=wanted), info())
+    planned = plan(job(preprocess=wanted), three_sites())
     assert planned.job.preprocess == Preprocess(size=64, interpolation="box", normalisation="fixed", mean=0.5)
 
 
 def test_another_size_than_the_prepared_one_is_refused_with_the_way_out() -> None:
     with pytest.raises(ConfigError, match=r"preprocess\.size 224, .*prepared with 64; .*--size 224"):
-        plan(job(preprocess={"size": 224}), info())
+        plan(job(preprocess={"size": 224}), three_sites())
 
 
 def test_another_filter_than_the_prepared_one_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"preprocess\.interpolation bicubic, .*prepared with box"):
-        plan(job(preprocess={"interpolation": "bicubic"}), info())
+        plan(job(preprocess={"interpolation": "bicubic"}), three_sites())
 
 
 def test_clients_are_the_first_sites() -> None:
-    assert plan(job(), info(), clients=2).sites == ("north", "south")
+    assert plan(job(), three_sites(), clients=2).sites == ("north", "south")
 
 
 @pytest.mark.parametrize("clients", [0, 4])
 def test_more_clients_than_sites_are_refused(clients: int) -> None:
     with pytest.raises(ConfigError, match=f"{clients} clients wanted, .*has 3: north, south, west"):
-        plan(job(), info(), clients)
+        plan(job(), three_sites(), clients)
 
 
 def test_min_sites_above_the_sites_that_take_part_is_refused() -> None:
-    assert plan(job(min_sites=3), info()).sites == SITES
+    assert plan(job(min_sites=3), three_sites()).sites == SITES
     with pytest.raises(ConfigError, match=r"min_sites is 3, but 2 sites take part; lower min_sites"):
-        plan(job(min_sites=3), info(), clients=2)
+        plan(job(min_sites=3), three_sites(), clients=2)
 
 
 def test_equal_sites_share_the_cores() -> None:

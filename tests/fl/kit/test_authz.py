@@ -9,8 +9,9 @@ from provisioning import SERVER, Kits
 
 from conftest import pneumonia_fl
 from pneumonia_fl.fl.kit.assets import POLICIES
+from pneumonia_fl.fl.kit.certificates import ROLES
 from pneumonia_fl.fl.kit.startup_kit import open_kit
-from pneumonia_fl.fl.provision.rights import ACTIONS, ROLES, authorizer, read_rights
+from pneumonia_fl.fl.provision.rights import ACTIONS, authorizer, read_rights
 from pneumonia_fl.fl.provision.site_policy import apply_policy
 
 ORG, OTHER = "asia_hospital", "us_hospital"

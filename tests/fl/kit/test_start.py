@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from provisioning import SITES, Kits
 
-from pneumonia_fl.fl.kit.start import MODULE, needs_us
+from pneumonia_fl.fl.entrypoints import MODULE
+from pneumonia_fl.fl.kit.start import needs_us
 
 
 @pytest.mark.parametrize("name", ["007", "no", "yes", "true", "1e3", "nan", "1_000", "y"])

@@ -116,7 +116,7 @@ def test_every_process_of_a_kit_has_its_guard(original_kits: Kits) -> None:
     for name in (SERVER, *SITES):
         local = original_kits.out / name / "local"
         paths = [part.get("path") for part in read_json(local / "resources.json")["components"]]
-        assert f"pneumonia_fl.fl.guard.components.{'Server' if name == SERVER else 'Site'}Guard" in paths
+        assert f"pneumonia_fl.fl.entrypoints.{'Server' if name == SERVER else 'Site'}Guard" in paths
         internal = read_json(local / "comm_config.json")["internal"]
         assert internal["resources"]["connection_security"] == "mtls"
 

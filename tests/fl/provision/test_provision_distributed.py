@@ -19,9 +19,10 @@ from provisioning import SERVER, Kits
 from conftest import pneumonia_fl
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.doctor.kit_files import signature
+from pneumonia_fl.fl.kit.certificates import key_made_at_owner
 from pneumonia_fl.fl.kit.startup_kit import open_kit
 from pneumonia_fl.fl.provision.csr import approve
-from pneumonia_fl.fl.provision.signing import is_signed, key_made_at_owner, verify
+from pneumonia_fl.fl.provision.signing import is_signed, verify
 
 SITE = "africa-hospital"
 LEAD = "lead@consortium.org"

@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from page_commands import Line, lines_of, parse_line
 from provisioning import SERVER, SITES, Kits
 
 from conftest import ROOT, pneumonia_fl
-from test_readme import Line, lines_of, parse_line
 
 PAGES = (ROOT / "docs" / "provisioning.md", ROOT / "docs" / "quickstart-lead-it.md")
 LINES = list(dict.fromkeys(line for page in PAGES for line in lines_of(page)))

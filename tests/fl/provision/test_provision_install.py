@@ -2,23 +2,13 @@
 
 import os
 import subprocess
-import venv
 from pathlib import Path
 
 import pytest
-from provisioning import SITES, Kits
+from provisioning import SITES, Kits, linked_environment
 
 from pneumonia_fl.fl.kit.startup_kit import open_kit
 from pneumonia_fl.fl.provision.signing import verify
-
-
-def linked_environment(folder: Path) -> Path:
-    """A venv that sees this one's packages, so that an install takes seconds and no network."""
-    venv.create(folder, with_pip=True)
-    (site_packages,) = folder.glob("lib/python*/site-packages")
-    here = Path(pytest.__file__).parents[1]
-    (site_packages / "here.pth").write_text(f"{here}\n")
-    return folder
 
 
 @pytest.mark.e2e

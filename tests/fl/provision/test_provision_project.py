@@ -10,8 +10,9 @@ import yaml
 
 from conftest import ROOT, pneumonia_fl
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.fl.kit.certificates import ROLES
 from pneumonia_fl.fl.provision.project_file.add_participants import add_participants
-from pneumonia_fl.fl.provision.project_file.project import ROLES, load_project
+from pneumonia_fl.fl.provision.project_file.project import load_project
 
 # What is written in place of what, and what the error says. The line is that of the new text's first word.
 MISTAKES = {

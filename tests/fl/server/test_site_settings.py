@@ -5,22 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dataset_infos import three_sites
 from run_folders import write_run
 from site_reports import TRAINING, answer, report
 from test_answers import Server
-from test_plan import info
 
 from conftest import ROOT, read_json
 from pneumonia_fl.config.environment import set_site_defaults, site_limits
-from pneumonia_fl.config.job import JobConfig, SiteSettings, load_job, parse_words
-from pneumonia_fl.config.overrides import flatten
+from pneumonia_fl.config.job import JobConfig, load_job
 from pneumonia_fl.errors import ConfigError, RunError
 from pneumonia_fl.fl.job.plan import plan
 from pneumonia_fl.fl.job.recipe import export_job
 from pneumonia_fl.fl.kit.startup_kit import LOCAL_SETTINGS, read_settings
 from pneumonia_fl.fl.parent.expected_job import SERVER_FILE
 from pneumonia_fl.fl.parent.job_validator import ServerGate, SiteGate
-from pneumonia_fl.fl.site.client import lowered
+from pneumonia_fl.fl.site.client import job_settings, lowered
 
 NAMES = ("asia-hospital", "no", "path")
 """Names that YAML and NVFlare would take for something else."""
@@ -32,12 +31,12 @@ def job_of(*words: str, name: str = "fedavg") -> JobConfig:
 
 def test_a_site_trains_with_what_is_set_for_it_and_all_others_as_ever() -> None:
     job = job_of("sites.us.train.local_epochs=3", "sites.us.train.lr=0.0005", "sites.eu.weight=0.5")
-    settings = parse_words(SiteSettings, flatten(job.site_settings()), "arguments")
+    settings = job_settings(job.site_settings().model_dump_json())
     assert settings == job.site_settings()
     own = settings.at("us", {}).train
     assert own == job.train.model_copy(update={"local_epochs": 3, "lr": 0.0005})
     assert settings.at("eu", {}).train == settings.at("asia", {}).train == job.train
-    assert not any(word.startswith("sites") for word in flatten(job_of().site_settings()))
+    assert job_of().site_settings().sites == {}
 
 
 def test_a_site_caps_what_a_job_wants_and_never_raises_it() -> None:
@@ -72,10 +71,10 @@ def test_what_makes_no_sense_is_refused_by_name(words: list[str], problem: str) 
 
 def test_a_site_that_does_not_take_part_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"sites\.east: no such site takes part; there are north, south, w"):
-        plan(job_of("preprocess=null", "sites.east.weight=2"), info())
+        plan(job_of("preprocess=null", "sites.east.weight=2"), three_sites())
     with pytest.raises(ConfigError, match=r"sites\.west: .*there are north, south"):
-        plan(job_of("preprocess=null", "sites.west.weight=2"), info(), clients=2)
-    assert plan(job_of("preprocess=null", "sites.west.weight=2"), info()).job.sites["west"].weight == 2
+        plan(job_of("preprocess=null", "sites.west.weight=2"), three_sites(), clients=2)
+    assert plan(job_of("preprocess=null", "sites.west.weight=2"), three_sites()).job.sites["west"].weight == 2
 
 
 def with_factors(folder: Path, algorithm: str, **factors: float) -> Server:

@@ -25,9 +25,9 @@ from pneumonia_fl.fl.kit.kit_processes import mark_of
 from pneumonia_fl.fl.kit.startup_kit import find_kits, open_kit
 from pneumonia_fl.fl.provision.root_ca import State
 from pneumonia_fl.fl.provision.signing import sign
-from pneumonia_fl.fl.services.participant import find_participants
+from pneumonia_fl.fl.services.participant import find_services
 from pneumonia_fl.fl.services.registration import lead_it_kit
-from pneumonia_fl.fl.services.startup_log import last_error, read_startup
+from pneumonia_fl.fl.services.startup_log import read_startup
 from pneumonia_fl.fl.services.status import running_jobs
 from pneumonia_fl.runs.process_group import RUN_MARK
 
@@ -157,20 +157,30 @@ def test_a_kit_whose_signature_was_taken_away_is_refused(stopped: Federation) ->
 
 def test_an_expired_certificate_is_refused_with_its_cure(stopped: Federation) -> None:
     startup = stopped.kit(SITE) / "startup"
-    (startup / "client.crt").write_bytes(expired_certificate(SITE))
-    sign(startup, State(next(stopped.kits.rglob("cert.json"))).root_key)
+    state = State(next(stopped.kits.rglob("cert.json")))
+    (startup / "client.crt").write_bytes(expired_certificate(SITE, state))
+    sign(startup, state.root_key)
     line = refusal(stopped)
-    assert "client.crt has expired on 2020-01-31" in line
+    assert f"error: the certificate of {SITE} expired on 2020-01-31" in line
     assert f"pneumonia-fl provision --renew {SITE}" in line
 
 
-def expired_certificate(name: str) -> bytes:
+def test_the_certificate_of_another_kit_is_refused(stopped: Federation) -> None:
+    startup = stopped.kit(SITE) / "startup"
+    shutil.copy(stopped.kit(SITES[1]) / "startup/client.crt", startup)
+    sign(startup, State(next(stopped.kits.rglob("cert.json"))).root_key)
+    assert f"client.crt is of {SITES[1]!r}, but the kit is of {SITE!r}" in refusal(stopped)
+
+
+def expired_certificate(name: str, state: State) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     start = datetime(2020, 1, 1, tzinfo=UTC)
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).serial_number(1)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(state.root.subject).serial_number(1)
     builder = builder.not_valid_before(start).not_valid_after(start + timedelta(days=30))
-    return builder.public_key(key.public_key()).sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    return (
+        builder.public_key(key.public_key()).sign(state.root_key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    )
 
 
 @pytest.mark.parametrize("command", ["up", "down", "status", "doctor"])
@@ -243,19 +253,20 @@ def test_down_leaves_processes_of_a_copied_kit_alone(
 def test_ids_of_other_peoples_processes_in_a_kit_are_not_its_own(stopped: Federation) -> None:
     for name in ("daemon_pid.fl", "pid.fl"):
         (stopped.kit(SITE) / name).write_text(f"{os.getpid()}\n")
-    (site,) = find_participants(stopped.kit(SITE))
+    (site,) = find_services(stopped.kit(SITE))
     assert (site.loop(), site.main(), site.running()) == (None, None, False)
+
+
+JOB = "1f0c6a52-0000-4000-8000-000000000000"
 
 
 def test_down_names_jobs_and_owners_and_ends_them_only_when_told(stopped: Federation) -> None:
     server = open_kit(stopped.kit(SERVER))
-    words = ["-n", "1f0c6a52-0000", "nvflare.private.fed.app.server.runner_process"]
+    words = ["-n", JOB, "nvflare.private.fed.app.server.runner_process"]
     code = "import time; time.sleep(600)"
     environment = {**os.environ, RUN_MARK: mark_of(server)}
-    (server.folder / "1f0c6a52-0000").mkdir()
-    (server.folder / "1f0c6a52-0000/meta.json").write_text(
-        json.dumps({"name": "fedavg", "submitter_name": LEAD})
-    )
+    (server.folder / JOB).mkdir()
+    (server.folder / JOB / "meta.json").write_text(json.dumps({"name": "fedavg", "submitter_name": LEAD}))
     with subprocess.Popen([sys.executable, "-c", code, *words], env=environment, cwd=server.folder) as job:
         threading.Thread(target=job.wait, daemon=True).start()
         refused = pneumonia_fl("down", stopped.kits)
@@ -277,7 +288,7 @@ def test_a_job_runs_until_its_server_has_written_down_its_end(
     """`down --drain` would else end the server before it has kept the result of a job whose process is gone."""
     server = stopped.kit(SERVER)
     meta = {"name": "fedavg", "submitter_name": LEAD, "status": "RUNNING"}
-    file = server / "jobs-storage/1f0c6a52-0000/meta"
+    file = server / f"jobs-storage/{JOB}/meta"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(meta))
     assert running_jobs(stopped.kits) == [], "no server runs that could end it"
@@ -314,7 +325,7 @@ def test_the_doctor_looks_at_every_kit_of_a_folder(stopped: Federation, tmp_path
 def test_a_child_that_died_ends_the_wait_with_its_last_words(
     stopped: Federation, printed: str, error: str
 ) -> None:
-    (site,) = find_participants(stopped.kit(SITE))
+    (site,) = find_services(stopped.kit(SITE))
     site.startup_log.write_text(f"WORKSPACE set to /kits/x\n{printed}")
     state = read_startup(site)
     assert state.died
@@ -333,7 +344,7 @@ def test_a_kit_started_by_hand_is_seen_and_ended_its_own_way(stopped: Federation
         subprocess.run(
             ["bash", str(kit / "startup/start.sh")], env={**os.environ, "PATH": path}, stdout=log, check=True
         )
-    (site,) = find_participants(kit)
+    (site,) = find_services(kit)
     loop = until(site.loop, 10, "the restart loop")
     assert "runs already" in pneumonia_fl("up", kit, "--data", stopped.data).stderr
     main = until(site.main, 15, "the site's process")
@@ -353,7 +364,7 @@ REGISTERED = (
 
 
 def test_the_log_tells_registered_from_died(stopped: Federation) -> None:
-    (site,) = find_participants(stopped.kit(SITE))
+    (site,) = find_services(stopped.kit(SITE))
     log = LOG.format(pid=os.getpid())
     site.startup_log.write_text(log)
     waiting = read_startup(site)
@@ -372,7 +383,7 @@ def test_a_site_that_came_too_early_is_started_again(
     stopped: Federation, sleeper: "subprocess.Popen[bytes]"
 ) -> None:
     """NVFlare's server refuses whoever comes between the opening of its port and the end of its start."""
-    (site,) = find_participants(stopped.kit(SITE))
+    (site,) = find_services(stopped.kit(SITE))
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
     refused = LOG.format(pid=gone.pid) + "RuntimeError: Login failed.\n"
@@ -383,10 +394,3 @@ def test_a_site_that_came_too_early_is_started_again(
     assert (read_startup(site).ready, read_startup(site).died) == (True, False)
     site.startup_log.write_text(refused + again + "RuntimeError: Login failed.\nnew pid 18\n")
     assert read_startup(site).died
-
-
-def test_the_last_error_is_the_one_that_counts() -> None:
-    first = "2026-11-22 10:52:41,811 - Cell - ERROR - first thing\n"
-    assert last_error(LOG + first) == "first thing"
-    assert last_error(first + "Traceback\n  File x\nValueError: not a number\n") == "ValueError: not a number"
-    assert last_error(LOG) == ""

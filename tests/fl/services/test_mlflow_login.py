@@ -24,7 +24,7 @@ from pneumonia_fl.fl.kit.startup_kit import Kind, Kit
 from pneumonia_fl.fl.services.launch import end, environment_of
 from pneumonia_fl.fl.services.mlflow_login import PASSWORD_FILE, USER, create_app, make_password
 from pneumonia_fl.fl.services.mlflow_server import Tracking, answers, start_tracking
-from pneumonia_fl.fl.services.participant import Participant
+from pneumonia_fl.fl.services.participant import Service
 
 ROUTES = """
 import json
@@ -36,11 +36,11 @@ print(json.dumps(native + [(method, rule.rule) for rule in app.url_map.iter_rule
 """Prints all routes that MLflow serves by itself."""
 
 
-def participant(folder: Path, kind: Kind = "server") -> Participant:
+def participant(folder: Path, kind: Kind = "server") -> Service:
     (folder / "startup").mkdir(parents=True)
     file = {"servers": [{"admin_server": SERVER, "name": "p", "service": {"target": f"{SERVER}:1"}}]}
     (folder / "startup" / "fed_server.json").write_text(json.dumps(file))
-    return Participant(Kit(folder, kind, SERVER, "p", SERVER, 1))
+    return Service(Kit(folder, kind, SERVER, "p", SERVER, 1))
 
 
 INSIDE = """
@@ -87,7 +87,7 @@ ELSEWHERE = {
 class Beside:
     """A kit's MLflow that runs."""
 
-    server: Participant
+    server: Service
     tracking: Tracking
 
     @property

@@ -75,21 +75,19 @@ def cross_site(
 
 def _run(target: str, kit: Path | None, study: str, out: Path | None, quiet: bool) -> RunFolder:
     """The run folder that is named, or a job's result, which is downloaded unless it is there."""
-    if (Path(target) / "run.json").is_file():
+    if RunFolder(Path(target)).is_run:
         return RunFolder(Path(target))
     if Path(target).exists():
         raise RunError(f"{target} is not a run folder; `pneumonia-fl runs` lists the runs")
     if "/" in target:  # no job's id has one
         raise RunError(missing(Path(target), "`pneumonia-fl runs` lists the runs"))
-    from pneumonia_fl.cli.kit_commands.jobs import chosen_kit
-    from pneumonia_fl.cli.views.job_view import JobView
+    from pneumonia_fl.cli.kit_commands.jobs import session
     from pneumonia_fl.fl.admin.download import download, run_path
-    from pneumonia_fl.fl.admin.session import login
 
-    with JobView(quiet=quiet) as view, login(chosen_kit(kit, acts=True), study) as admin:
+    with session(kit, study, quiet, acts=True) as (admin, view):
         job = admin.job(admin.find(target))
         place = RunFolder(out or run_path(Path("runs"), job))
-        if place.state_file.is_file() and place.state().get("job_id") == job.id:
+        if place.is_run and place.state().get("job_id") == job.id:
             return place
         return download(admin, job.id, place.path, progress=view.progress)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pneumonia_fl.cli.app import App
+from pneumonia_fl.cli.options import Json
 from pneumonia_fl.cli.views.terminal import echo, terminal
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ app = App(
 )
 
 DataFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A prepared data set, or one site's folder.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 SourceOption = Annotated[
     str,
     typer.Option(
@@ -118,7 +118,7 @@ def prepare(
     ] = False,
     workers: WorkersOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a prepared data set in DIR.")] = False,
-    as_json: JsonOption = False,
+    as_json: Json = False,
 ) -> None:
     """Turn X-rays into what training reads: one folder per site, split by patient, decoded once.
 
@@ -159,7 +159,7 @@ def prepare(
 
 
 @app.command()
-def check(folder: DataFolder, as_json: JsonOption = False) -> None:
+def check(folder: DataFolder, as_json: Json = False) -> None:
     """Say whether a prepared data set is complete, unchanged and fit for training; exit 1 when it is not.
 
     Looked at: completeness, hashes, the shape of every store, labels, patients in two sites or two splits,

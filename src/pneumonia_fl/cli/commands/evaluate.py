@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pneumonia_fl.cli.options import Kit, Sites, Study, Timeout, names
+from pneumonia_fl.cli.options import Json, Kit, Model, Sites, Study, Timeout, names
 from pneumonia_fl.cli.saved_models import Judges, ask_sites
 from pneumonia_fl.cli.views.terminal import echo, terminal
 from pneumonia_fl.errors import ConfigError
@@ -15,7 +15,6 @@ from pneumonia_fl.inputs.paths import expanded
 if TYPE_CHECKING:
     from pneumonia_fl.evaluation.evaluate import Evaluation
 
-Model = Annotated[Path, typer.Argument(help="A run folder, a model folder, or a .safetensors/.pt file.")]
 SourceOption = Annotated[
     str | None,
     typer.Option(
@@ -32,7 +31,6 @@ Federated = Annotated[
         help="With --source: as the sites of prepared data would, in the simulator. With --kit it goes without saying.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def evaluate(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.cli.options import Json, Model
 from pneumonia_fl.cli.views.terminal import echo, terminal
 from pneumonia_fl.inputs.text import escaped
 
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
     from pneumonia_fl.evaluation.predict import Prediction
     from pneumonia_fl.models.checkpoint import ModelCard
 
-Model = Annotated[Path, typer.Argument(help="A run folder, a model folder, or a .safetensors/.pt file.")]
 Images = Annotated[list[Path], typer.Argument(help="X-rays: JPEG, PNG, TIFF, BMP, GIF, WebP or PNM files.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def predict(model: Model, images: Images, as_json: Json = False) -> None:

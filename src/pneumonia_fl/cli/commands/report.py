@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pneumonia_fl.cli.options import Json
 from pneumonia_fl.cli.views.terminal import echo, terminal
 
 Folder = Annotated[
@@ -26,7 +27,6 @@ Gallery = Annotated[
     ),
 ]
 GallerySplit = Annotated[str, typer.Option("--split", help="Of --gallery: train, val or test.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def report(
@@ -69,10 +69,10 @@ def report(
 def refresh(folder: Path) -> Path | None:
     """Make the report that a run has once more, also where MLflow shows it; None: it has none, or it cannot be made."""
     from pneumonia_fl.errors import PneumoniaFLError
-    from pneumonia_fl.report import REPORT
     from pneumonia_fl.report.build import build_report
+    from pneumonia_fl.runs.folder import RunFolder
 
-    if not (folder / REPORT).is_file():
+    if not (report := RunFolder(folder).report).is_file():
         return None
     try:
         build_report(folder)
@@ -80,7 +80,7 @@ def refresh(folder: Path) -> Path | None:
         echo(f"warning: the report is not made again: {error}", err=True)
         return None
     _log(folder)
-    return folder / REPORT
+    return report
 
 
 def _log(folder: Path) -> bool:

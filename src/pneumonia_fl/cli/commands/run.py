@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pneumonia_fl.cli.options import Data, Force, Json
 from pneumonia_fl.cli.settings import InitFrom, all_overrides
 from pneumonia_fl.cli.views.terminal import echo
 from pneumonia_fl.errors import ConfigError
@@ -31,7 +32,6 @@ From = Annotated[
         show_default=False,
     ),
 ]
-Data = Annotated[Path | None, typer.Option("--data", help="Prepared data (`pneumonia-fl data prepare`).")]
 Out = Annotated[
     Path | None,
     typer.Option("--out", help="Folder for the run; default: runs/JOB-DATE-TIME.", show_default=False),
@@ -69,8 +69,6 @@ LogConfig = Annotated[
         "--log-config", "--log_config", "-l", help="NVFlare's logs: concise, full, verbose, or a file."
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 Kit = Annotated[
     Path | None,
     typer.Option(

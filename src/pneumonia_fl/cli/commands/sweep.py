@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.cli.options import Data, Json
 from pneumonia_fl.cli.views.terminal import echo, terminal
 from pneumonia_fl.errors import RunError
 
@@ -27,7 +28,6 @@ Grid = Annotated[
         help="Values of a setting; repeatable, all combinations are run. One value sets it for all.",
     ),
 ]
-Data = Annotated[Path | None, typer.Option("--data", help="Prepared data (`pneumonia-fl data prepare`).")]
 Out = Annotated[
     Path | None,
     typer.Option("--out", help="Folder of the sweep; default: sweeps/JOB. An earlier part goes on there."),
@@ -36,7 +36,6 @@ TrackingURI = Annotated[
     str | None, typer.Option("--tracking-uri", help="MLflow server to log to; default: a file in the folder.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Run also more than 24 points.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def sweep(
@@ -96,16 +95,17 @@ def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
 def _table(grid: Mapping[str, list[str]], rows: list[dict[str, Any]]) -> "Table":
     """The points; a setting that is the same in all of them stands below the table."""
     from pneumonia_fl.cli.views.fitting import FittingTable
+    from pneumonia_fl.metrics.binary import COLUMN_NAMES, LEADING
 
     varied = [key for key, values in grid.items() if len(values) > 1]
     title = "Validation of the best round, all sites pooled (threshold 0.5)"
     drop = ("Seconds", "Round", "State", "Specificity", "Sensitivity")
     table = FittingTable("Point", *varied, drop=drop, title=title)
-    for title in ("AUROC", "Sensitivity", "Specificity", "Round", "Seconds", "State"):
+    for title in (*(COLUMN_NAMES[key] for key in LEADING), "Round", "Seconds", "State"):
         table.add_column(title, justify="right")
     for row in rows:
         values = row["validation"] or {}
-        measured = [values.get(key) for key in ("auroc", "sensitivity", "specificity")]
+        measured = [values.get(key) for key in LEADING]
         shown = ["n/a" if value is None else f"{value:.4f}" for value in measured]
         rest = ["" if row[key] is None else f"{row[key]:.0f}" for key in ("best_round", "seconds")]
         settings = [row["settings"][key] for key in varied]

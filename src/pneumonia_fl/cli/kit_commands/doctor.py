@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pneumonia_fl.cli.options import Json
 from pneumonia_fl.cli.views.terminal import echo, terminal
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ KitFolder = Annotated[
     Path | None,
     typer.Argument(metavar="KIT", help="A startup kit, or a folder of kits; without it, this machine only."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def doctor(kit: KitFolder = None, as_json: Json = False) -> None:

@@ -2,18 +2,20 @@
 
 import json
 import shlex
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pneumonia_fl.cli.options import Study, Timeout
+from pneumonia_fl.cli.options import Force, Json, Study, Timeout, seconds
 from pneumonia_fl.cli.settings import InitFrom, all_overrides
 from pneumonia_fl.cli.views.terminal import echo, terminal
 
 if TYPE_CHECKING:
+    from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.fl.admin.session import Admin
     from pneumonia_fl.fl.admin.submit import Submitted
     from pneumonia_fl.fl.admin.watch import Ending
@@ -60,8 +62,6 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", help="Folder for the run; default: runs/JOB-ID.", show_default=False),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def submit(
@@ -85,17 +85,16 @@ def submit(
 
         pneumonia-fl submit fedavg --kit kits/lead@consortium.org --rounds 10 --wait
     """
-    from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.fl.admin.submit import Wanted
     from pneumonia_fl.fl.admin.submit import submit as send
     from pneumonia_fl.fl.admin.watch import watch as follow
 
     changes = all_overrides(overrides, rounds=rounds, min_sites=min_sites, init_from=init_from)
     wanted = Wanted(job, changes, data, ship_code, token)
-    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+    with session(kit, study, as_json, acts=True) as (admin, view):
         submitted = send(admin, wanted, view.progress)
         view.on_submitted(submitted)
-        ending = follow(admin, submitted.id, view, _seconds(timeout)) if wait else None
+        ending = follow(admin, submitted.id, view, seconds(timeout)) if wait else None
     _show_submitted(submitted, kit, as_json, ending)
 
 
@@ -108,7 +107,7 @@ def jobs(
     as_json: Json = False,
 ) -> None:
     """List the jobs on the server: whose, how they stand, and why one does not run."""
-    with _login(kit, study) as admin:
+    with session(kit, study, quiet=True) as (admin, _):
         found = [
             job
             for job in admin.jobs()
@@ -137,11 +136,10 @@ def watch(
     Exit code: 0 complete, 5 a site never contributed, 1 failed or aborted, 3 the time was over, 4 refused. Ctrl-C
     ends the watching, not the job.
     """
-    from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.fl.admin.watch import watch as follow
 
-    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
-        ending = follow(admin, admin.find(job_id), view, _seconds(timeout))
+    with session(kit, study, as_json) as (admin, view):
+        ending = follow(admin, admin.find(job_id), view, seconds(timeout))
     if as_json:
         _print_json(ending.as_dict())
     _show_ending(ending, as_json)
@@ -156,7 +154,7 @@ def logs(
     """Print a job's log on the server. A site's log stays at the site: KIT/JOB-ID/log.txt there."""
     from pneumonia_fl.fl.admin.logs import follow_log, read_log
 
-    with _login(kit, study) as admin:
+    with session(kit, study, quiet=True) as (admin, _):
         found = admin.find(job_id)
         parts = follow_log(admin, found) if follow else iter([read_log(admin, found)])
         for part in parts:
@@ -171,10 +169,9 @@ def abort(
     as_json: Json = False,
 ) -> None:
     """Stop a running job, or keep a waiting one from starting; what its rounds have made is kept."""
-    from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.fl.admin.watch import abort as end
 
-    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+    with session(kit, study, as_json, acts=True) as (admin, view):
         message, job = end(admin, admin.find(job_id), view if wait else None)
     if as_json:
         _print_json({"id": job.id, "status": job.status, "reason": job.reason, "message": message})
@@ -191,12 +188,11 @@ def download(
     as_json: Json = False,
 ) -> None:
     """Fetch a job's result as a run folder like the simulator's, for `evaluate`, `ui` and `runs`."""
-    from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.cli.views.run_view import RunView
     from pneumonia_fl.fl.admin.download import download as fetch
     from pneumonia_fl.fl.admin.download import run_path
 
-    with JobView(quiet=as_json) as view, _login(kit, study) as admin:
+    with session(kit, study, as_json) as (admin, view):
         job = admin.job(admin.find(job_id))
         run = fetch(admin, job.id, out or run_path(Path("runs"), job), force, view.progress)
     RunView(quiet=as_json).show_result(run, as_json)
@@ -210,10 +206,9 @@ def clone(
     as_json: Json = False,
 ) -> None:
     """Run a job again with the same settings, as a new job."""
-    from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.fl.admin.submit import clone as send
 
-    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+    with session(kit, study, as_json, acts=True) as (admin, view):
         submitted = send(admin, admin.find(job_id), init_from, view.progress)
     _show_submitted(submitted, kit, as_json)
 
@@ -231,10 +226,9 @@ def resume(
 
     Rounds, learning rate and curves go on where they stopped. --rounds is the number in all.
     """
-    from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.fl.admin.submit import resume as send
 
-    with JobView(quiet=as_json) as view, _login(kit, study, acts=True) as admin:
+    with session(kit, study, as_json, acts=True) as (admin, view):
         changes = all_overrides(overrides, rounds=rounds, min_sites=min_sites)
         submitted = send(admin, admin.find(job_id), changes, view.progress)
     _show_submitted(submitted, kit, as_json)
@@ -242,7 +236,7 @@ def resume(
 
 def delete(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: Json = False) -> None:
     """Remove a job that has ended, and its result, from the server."""
-    with _login(kit, study, acts=True) as admin:
+    with session(kit, study, quiet=True, acts=True) as (admin, _):
         found = admin.find(job_id)
         admin.delete(found)
     if as_json:
@@ -251,10 +245,16 @@ def delete(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: 
         echo(f"deleted job {found}")
 
 
-def _login(kit: Path | None, study: str, acts: bool = False) -> "AbstractContextManager[Admin]":
+@contextmanager
+def session(
+    kit: Path | None, study: str, quiet: bool, acts: bool = False
+) -> "Iterator[tuple[Admin, JobView]]":
+    """Log in, with a view for a job that is followed meanwhile."""
+    from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.fl.admin.session import login
 
-    return login(chosen_kit(kit, acts), study)
+    with JobView(quiet=quiet) as view, login(chosen_kit(kit, acts), study) as admin:
+        yield admin, view
 
 
 def chosen_kit(kit: Path | None, acts: bool) -> Path:
@@ -264,10 +264,6 @@ def chosen_kit(kit: Path | None, acts: bool) -> Path:
     person = choose_kit(kit, acts)
     echo(identity(person), err=True)
     return person.folder
-
-
-def _seconds(minutes: float | None) -> float | None:
-    return None if minutes is None else 60 * minutes
 
 
 def _print_json(value: Any) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pneumonia_fl.cli.options import Json
 from pneumonia_fl.cli.views.terminal import echo, terminal
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ Wheel = Annotated[
 KitFolder = Annotated[
     Path, typer.Option("--kit", help="The kit of the server or of a site; a person's kit: as shipped.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def provision(

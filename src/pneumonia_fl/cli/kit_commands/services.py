@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pneumonia_fl.cli.options import Json
 from pneumonia_fl.cli.views.terminal import echo, printed, terminal
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ Data = Annotated[
 Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds until everything must be ready.")]
 Yes = Annotated[bool, typer.Option("--yes", help="End jobs that run on a server here without asking.")]
 Drain = Annotated[bool, typer.Option("--drain", help="Wait until no job runs on a server here, then end it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 
 def up(kits: Kits = Path("kits"), data: Data = None, timeout: Timeout = 120, as_json: Json = False) -> None:

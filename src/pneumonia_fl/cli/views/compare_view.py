@@ -13,18 +13,13 @@ from pneumonia_fl.cli.views.fitting import FittingTable
 from pneumonia_fl.cli.views.progress_bars import progress_bars
 from pneumonia_fl.cli.views.run_view import RunView
 from pneumonia_fl.cli.views.terminal import terminal
+from pneumonia_fl.metrics.binary import COLUMN_NAMES, COMPARED
 
 if TYPE_CHECKING:
     from pneumonia_fl.experiments.compare.compare_plan import ComparePlan
 
-MEASURES = {
-    "sensitivity": "Sens.",
-    "specificity": "Spec.",
-    "f1": "F1",
-    "balanced_accuracy": "Bal. acc.",
-    "brier": "Brier",
-    "ece": "ECE",
-}
+SHORT = {"sensitivity": "Sens.", "specificity": "Spec.", "balanced_accuracy": "Bal. acc."}
+MEASURES = {name: SHORT.get(name, COLUMN_NAMES[name]) for name in COMPARED if name != "auroc"}
 DROPPED = ("F1", "Bal. acc.", "ECE", "Brier", "Spec.")
 ROLES = {"central": "less central", "best_alone": "less best alone"}
 SHOWN_SITES = 6

@@ -13,7 +13,6 @@ from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.cli.views.tables import rounds_table
 from pneumonia_fl.cli.views.terminal import echo, terminal, text_column
 from pneumonia_fl.fl.job.plan import Plan
-from pneumonia_fl.report import REPORT
 from pneumonia_fl.runs.folder import RunFolder, pasted_command, ui_command
 from pneumonia_fl.runs.journal import LOSS_POINTS, Event
 
@@ -144,8 +143,8 @@ class RunView:
 
 
 def _print_paths(console: Console, run: RunFolder) -> None:
-    parts = {"run": run.path, "best model": run.model, "curves": run.figures / "curves.png"}
-    parts |= {"report": run.path / REPORT, "logs": run.logs}
+    parts = {"run": run.path, "best model": run.model, "curves": run.curves}
+    parts |= {"report": run.report, "logs": run.logs}
     for name, path in parts.items():
         if path.exists():
             console.print(f"{name + ':':<13}{path}", soft_wrap=True)

@@ -8,18 +8,12 @@ from rich.table import Table
 
 from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.cli.views.fitting import FittingTable
-from pneumonia_fl.metrics.binary import NAMES
+from pneumonia_fl.metrics.binary import COLUMN_NAMES, LEADING, NAMES
 
 if TYPE_CHECKING:
     from pneumonia_fl.evaluation.evaluate import Evaluation
 
-COLUMNS = {
-    "auroc": "AUROC",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "accuracy": "Accuracy",
-    "loss": "Loss",
-}
+COLUMNS = (*LEADING, "accuracy", "loss")
 
 
 def rounds_table(metrics: Mapping[str, Any]) -> Table:
@@ -30,8 +24,8 @@ def rounds_table(metrics: Mapping[str, Any]) -> Table:
     )
     table.add_column("Round", justify="right")
     table.add_column("Site")
-    for title in COLUMNS.values():
-        table.add_column(title, justify="right")
+    for name in COLUMNS:
+        table.add_column(COLUMN_NAMES[name], justify="right")
     for entry in metrics["rounds"]:
         best = entry["round"] == metrics["best_round"]
         rows = {**dict(sorted(entry["sites"].items())), "global": entry["global"] or {}}
@@ -80,11 +74,10 @@ def sites_table(result: "Evaluation") -> Table:
     table = FittingTable(
         "Site", drop=drop, title=f"Site by site, split {result.split}", box=box.SIMPLE, padding=(0, 1, 0, 0)
     )
-    shown = ("auroc", "sensitivity", "specificity")
     for title in ("Images", "Patients", "AUROC", "95 % CI", "Sensitivity", "Specificity"):
         table.add_column(title, justify="right")
     for site, values in result.sites.items():
-        area, *rates = (_cell(values["metrics"][name]) for name in shown)
+        area, *rates = (_cell(values["metrics"][name]) for name in LEADING)
         ends = _range(values["intervals"]["auroc"])
         table.add_row(site, str(values["n"]), str(values["patients"]), area, ends, *rates)
     return table

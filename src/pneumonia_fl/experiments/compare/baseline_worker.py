@@ -14,8 +14,9 @@ from pneumonia_fl.config.job import JobConfig, parse
 from pneumonia_fl.data.store import concatenate, open_site
 from pneumonia_fl.errors import PneumoniaFLError
 from pneumonia_fl.files import private_folder, write_atomic
+from pneumonia_fl.models.card import model_card
 from pneumonia_fl.models.checkpoint import DataSummary, save_model
-from pneumonia_fl.results.collect import model_card
+from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.journal import Journal
 from pneumonia_fl.training.baseline import train_baseline
 
@@ -66,9 +67,8 @@ def main(folder: Path, parent: int) -> None:
     cost = {"steps": done.steps, "seconds": round(done.seconds, 1), "bytes": 0}
     write_atomic(folder / COST, json.dumps(cost).encode())
     data = parse(DataSummary, spec.summary, SPEC)
-    save_model(
-        folder / "model", done.state, model_card(job.site_settings(), data, done.round, done.validation)
-    )
+    card = model_card(job.site_settings(), data, done.round, done.validation)
+    save_model(RunFolder(folder).model, done.state, card)
 
 
 if __name__ == "__main__":

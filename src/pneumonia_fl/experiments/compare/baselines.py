@@ -14,7 +14,8 @@ from pneumonia_fl.config.environment import SHARED_CORES, child_environment, cpu
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.experiments.compare.baseline_worker import ERROR, Spec
 from pneumonia_fl.models.checkpoint import CARD
-from pneumonia_fl.runs.journal import JOURNAL_NAME, JournalReader
+from pneumonia_fl.runs.folder import RunFolder
+from pneumonia_fl.runs.journal import JournalReader
 from pneumonia_fl.runs.process_group import RUN_MARK, end_marked
 
 POLL_SECONDS = 0.5
@@ -85,7 +86,7 @@ def _start(work: Work, mark: str) -> _Running:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return _Running(work, process, JournalReader(work.folder / JOURNAL_NAME))
+    return _Running(work, process, JournalReader(RunFolder(work.folder).journal))
 
 
 def _tell(running: _Running, on_round: OnRound) -> None:
@@ -94,7 +95,7 @@ def _tell(running: _Running, on_round: OnRound) -> None:
 
 
 def _check(work: Work) -> None:
-    if (work.folder / "model" / CARD).is_file():
+    if (RunFolder(work.folder).model / CARD).is_file():
         return
     said = work.folder / ERROR
     reason = said.read_text(encoding="utf-8") if said.is_file() else f"it ended; see {work.folder / LOG}"

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from pneumonia_fl.evaluation.cross_site_matrix import cross_site
 from pneumonia_fl.experiments.compare.baseline_worker import COST, Spec
 from pneumonia_fl.experiments.compare.baselines import Work, train_all
 from pneumonia_fl.experiments.compare.compare_plan import Arm, ComparePlan, plan_comparison
-from pneumonia_fl.experiments.compare.comparison_file import Record, Result
+from pneumonia_fl.experiments.compare.comparison_file import Record
 from pneumonia_fl.experiments.compare.scoring_tests import TestImages
 from pneumonia_fl.files import inner_folder, write_atomic
 from pneumonia_fl.fl.simulator.simulation import Request, Watcher, run_simulation
@@ -161,7 +161,7 @@ class _Session:
             overrides=[*self._request.overrides, f"train.seed={seed}"],
             clients=None,
             log_config=None,
-            force=(folder / "run.json").is_file(),
+            force=RunFolder(folder).is_run,
         )
         with self._watcher.federated(_label(arm, seed)) as watcher:
             run = run_simulation(request, watcher)
@@ -170,7 +170,7 @@ class _Session:
     def _keep(self, arm: Arm, seed: int, folder: Path, cost: Mapping[str, Any]) -> None:
         point = self._plan.jobs.get(arm.name, self._plan.base).operating_point
         scored = self._test.score(folder, point)
-        self._record.add(Result(arm=arm.name, seed=seed, **asdict(scored), **cost))
+        self._record.add(arm.name, seed, scored, cost)
         self._watcher.trained(_label(arm, seed), scored.validation_auroc)
 
 
@@ -194,11 +194,13 @@ def _matrix(out: Path, plan: ComparePlan, watcher: CompareWatcher) -> dict[str, 
     """Every model of the first seed on every site's own test images."""
     seed = plan.seeds[0]
     folders = {
-        arm.name.removesuffix(" alone"): arm_folder(out, arm.name, seed) / "model"
+        arm.name.removesuffix(" alone"): RunFolder(arm_folder(out, arm.name, seed)).model
         for arm in plan.arms
         if not arm.skipped
     }
-    folders |= {f"{name}, last round": arm_folder(out, name, seed) / "model_last" for name in plan.jobs}
+    folders |= {
+        f"{name}, last round": RunFolder(arm_folder(out, name, seed)).model_last for name in plan.jobs
+    }
     models = {}
     for name, folder in folders.items():
         if (folder / CARD).is_file():  # sites' own models have no common one

@@ -1,7 +1,8 @@
 """The raw record of a comparison, `comparison.json`: written after each training, read to go on."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,10 @@ from pneumonia_fl.data.store import SiteData
 from pneumonia_fl.errors import OutputError
 from pneumonia_fl.evaluation.comparison import RAW, VERSION
 from pneumonia_fl.experiments.compare.compare_plan import ComparePlan
+from pneumonia_fl.experiments.compare.scoring_tests import Scored
 from pneumonia_fl.files import output_errors, private_folder, write_atomic
 
 KEPT = ("results", "cross_site")
-
-
-@dataclass(frozen=True)
-class Result:
-    """One training: scores of all test images in their order, how the model decides, and what it cost."""
-
-    arm: str
-    seed: int
-    margins: list[float]
-    threshold: float
-    temperature: float
-    offset: float
-    best_round: int
-    validation_auroc: float | None
-    steps: int
-    seconds: float
-    bytes: int
 
 
 class Record:
@@ -66,9 +51,9 @@ class Record:
         """Whether this training is done."""
         return any(result["arm"] == arm and result["seed"] == seed for result in self.values["results"])
 
-    def add(self, result: Result) -> None:
-        """Keep one training."""
-        self.values["results"].append(asdict(result))
+    def add(self, arm: str, seed: int, scored: Scored, cost: Mapping[str, Any]) -> None:
+        """Keep one training: scores of all test images in their order, how the model decides, and what it cost."""
+        self.values["results"].append({"arm": arm, "seed": seed, **asdict(scored), **cost})
         self.save()
 
     def save(self) -> None:

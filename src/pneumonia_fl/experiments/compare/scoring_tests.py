@@ -17,8 +17,7 @@ from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
 from pneumonia_fl.metrics.calibration import calibrate
 from pneumonia_fl.metrics.platt import Scaling
 from pneumonia_fl.models.checkpoint import CARD, load_model
-
-MODEL = "model"
+from pneumonia_fl.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,14 @@ class TestImages:
             RunError: it has left no model, or not every site's own.
             DataError: sites have their own models, but nobody knows whose the test images are.
         """
-        own = {site: folder / "sites" / site / MODEL for site in self._plan.info.sites}
+        run = RunFolder(folder)
+        own = {site: run.site_model(site) for site in self._plan.info.sites}
         there = [site for site, place in own.items() if (place / CARD).is_file()]
         if there:
             if missing := sorted(set(own) - set(there)):
                 raise RunError(f"{folder} lacks the own models of {', '.join(missing)}; train it again")
             return self._score_by_site(own, point)
-        model, card = load_model(folder / MODEL)
+        model, card = load_model(run.model)
         scores = margins(model, self.images.images, card.preprocess)
         area = card.metrics.get("auroc")
         return _scored(scores, card.threshold, card.scaling, card.round, area)

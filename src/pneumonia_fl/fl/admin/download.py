@@ -17,7 +17,7 @@ from pneumonia_fl.inputs.folder_locks import refuse_in_use
 from pneumonia_fl.inputs.json_files import read_json
 from pneumonia_fl.inputs.names import path_word
 from pneumonia_fl.progress import Progress, silent
-from pneumonia_fl.runs.folder import RunFolder, relocate_artifacts
+from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.journal import JOURNAL_NAME, Event, read_journal
 
 DOWNLOAD = "download"
@@ -79,8 +79,8 @@ def fetch_events(admin: Admin, job_id: str) -> list[Event]:
 def _check_place(out: Path, force: bool) -> None:
     """Refuse before anything is transferred."""
     refuse_in_use(out)
-    if out.exists() and any(out.iterdir()) and not (force and (out / "run.json").is_file()):
-        hint = "replace it with --force" if (out / "run.json").is_file() else "it is not a run folder"
+    if out.exists() and any(out.iterdir()) and not (force and RunFolder(out).is_run):
+        hint = "replace it with --force" if RunFolder(out).is_run else "it is not a run folder"
         raise OutputError(f"{out} exists already; choose another --out, or {hint}")
 
 
@@ -171,5 +171,5 @@ def _publish(run: RunFolder, out: Path, force: bool) -> RunFolder:
             raise
     published = RunFolder(out)
     if published.mlflow_db.is_file():
-        relocate_artifacts(published)
+        published.relocate_artifacts()
     return published

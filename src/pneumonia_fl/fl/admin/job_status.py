@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pneumonia_fl.fl.admin.job_record import age
-from pneumonia_fl.fl.protocol.messages import SETTLING_PHASE
+from pneumonia_fl.fl.protocol.messages import SETTLING_PHASE, VALIDATE_TASK
 
 Snapshot = Mapping[str, Any]
-
-VALIDATE = "validate"
 
 
 def position(snapshot: Snapshot) -> str:
@@ -17,7 +15,7 @@ def position(snapshot: Snapshot) -> str:
         return f"stopped: {snapshot.get('reason') or 'no reason given'}"
     if snapshot["state"] == "finished":
         return snapshot.get("stopped_early") or ("all rounds done" if snapshot["rounds"] else "evaluated")
-    if snapshot.get("task") == VALIDATE:
+    if snapshot.get("task") == VALIDATE_TASK:
         return "evaluating the final model" if snapshot["rounds"] else "evaluating"
     words = f"round {min(snapshot['round'] + 1, snapshot['rounds'])}/{snapshot['rounds']}"
     return f"{words}: batch norm's statistics" if snapshot.get("task") == SETTLING_PHASE else words
@@ -34,7 +32,7 @@ def seconds_left(snapshot: Snapshot) -> float | None:
     # A round whose average is being settled has trained.
     trained = snapshot["round"] + (snapshot.get("task") == SETTLING_PHASE)
     done = trained - snapshot.get("start_round", 0)
-    if done < 1 or snapshot["state"] != "running" or snapshot.get("task") == VALIDATE:
+    if done < 1 or snapshot["state"] != "running" or snapshot.get("task") == VALIDATE_TASK:
         return None
     each = (snapshot["round_started"] - snapshot["started"]) / done
     in_round = snapshot["now"] - snapshot["round_started"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pneumonia_fl.config.environment import KIT_VARIABLE, admin_kit
 from pneumonia_fl.errors import KitError
-from pneumonia_fl.fl.admin.refusals import role
+from pneumonia_fl.fl.kit.certificates import role_of
 from pneumonia_fl.fl.kit.startup_kit import Kit, find_kits, open_kit
 
 KITS = Path("kits")
@@ -43,4 +43,4 @@ def open_person(folder: Path) -> Kit:
 
 def identity(kit: Kit) -> str:
     """Return as whom the kit logs in, for people: `as lead@consortium.org (lead)`."""
-    return f"as {kit.name} ({role(kit)})"
+    return f"as {kit.name} ({role_of(kit) or 'no role'})"

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from pneumonia_fl.errors import RefusedError, RunError
 from pneumonia_fl.fl.admin.session import Admin
-from pneumonia_fl.fl.admin.watch import LOG_FILE, POLL_SECONDS
+from pneumonia_fl.fl.admin.watch import POLL_SECONDS
+from pneumonia_fl.fl.kit.nvflare_log import LOG_FILE
 
 
 def read_log(admin: Admin, job_id: str) -> str:

@@ -6,11 +6,8 @@ from nvflare.apis.fl_exception import FLCommunicationError
 from nvflare.fuel.flare_api import api_spec as nvflare
 
 from pneumonia_fl.errors import PneumoniaFLError, RefusedError, RunError, TimeLimitError
-from pneumonia_fl.fl.doctor.certificates import load
+from pneumonia_fl.fl.kit.certificates import role_of
 from pneumonia_fl.fl.kit.startup_kit import Kit
-
-ROLE_OID = "1.2.840.113549.1.9.2"
-"""Where NVFlare's provisioning writes a person's role in the certificate (PKCS #9 unstructuredName)."""
 
 
 class JobNotRunning(RunError):
@@ -74,18 +71,10 @@ def explain(error: Exception, kit: Kit, what: str) -> PneumoniaFLError:
     raise error
 
 
-def role(kit: Kit) -> str:
-    """The role in a person's certificate: project_admin, org_admin, lead or member."""
-    for attribute in load(kit.certificate).subject:
-        if attribute.oid.dotted_string == ROLE_OID:
-            return str(attribute.value)
-    return "no role"
-
-
 def _facts(error: Exception, kit: Kit, what: str) -> dict[str, str]:
     return {
         "name": kit.name,
-        "role": role(kit),
+        "role": role_of(kit) or "no role",
         "kit": shlex.quote(str(kit.folder)),
         "what": what,
         "where": f"the server at {kit.host}:{kit.port}",

@@ -18,8 +18,8 @@ from pneumonia_fl.config.environment import quiet_grpc
 from pneumonia_fl.errors import KitError, RunError, TimeLimitError
 from pneumonia_fl.fl.admin.job_record import JobRecord, find_job_id, record
 from pneumonia_fl.fl.admin.kit_selection import open_person
-from pneumonia_fl.fl.admin.refusals import JobNotRunning, NoSuchJob, explain, role
-from pneumonia_fl.fl.doctor.certificates import certificate
+from pneumonia_fl.fl.admin.refusals import JobNotRunning, NoSuchJob, explain
+from pneumonia_fl.fl.doctor.identity_checks import certificate
 from pneumonia_fl.fl.doctor.network import greet, network
 from pneumonia_fl.fl.kit.startup_kit import Kit
 from pneumonia_fl.fl.protocol.messages import STATS_GROUP
@@ -44,7 +44,6 @@ class Admin:
     def __init__(self, kit: Kit, study: str) -> None:
         self.kit = kit
         self.study = study
-        self.role = role(kit)
         self._session = _connect(kit, study)
 
     @property

@@ -1,6 +1,5 @@
 """Following a job on a real server until it ends, and saying how it ended."""
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pneumonia_fl.fl.admin.job_record import (
 )
 from pneumonia_fl.fl.admin.job_status import Snapshot
 from pneumonia_fl.fl.admin.session import Admin
+from pneumonia_fl.fl.kit.nvflare_log import LOG_FILE, last_error
 
 FAILED_TO_RUN = "FINISHED:FAILED_TO_RUN"
 REASON_SECONDS = 5.0
@@ -34,12 +34,8 @@ AWAY_SECONDS = 180.0
 """How long a server may be away, for example for a restart, before nobody waits for it any more."""
 ABORT_SECONDS = 120.0
 """How long an aborted job may take to write its records: MLflow alone gets half a minute."""
-LOG_FILE = "log.txt"
 NO_ANSWER = "no reply"
 """What NVFlare says of a site that did not answer to a job, and so refused nothing."""
-ERROR_LINE = re.compile(
-    r"^(?:.* - ERROR - (?:\[[^]]*\] - )?(.+)|(?:\w+\.)*(\w*(?:Error|Exception): .+))$", re.MULTILINE
-)
 
 How = Literal["complete", "incomplete", "failed", "aborted", "refused"]
 
@@ -173,7 +169,7 @@ def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
     if job.status == ABORTED:
         return Ending(job, "aborted", job.reason)
     said = "" if job.reason == NO_WORD else job.reason
-    return Ending(job, "failed", said or _last_error(read_log()))
+    return Ending(job, "failed", said or last_error(read_log()))
 
 
 def log_or_nothing(admin: Admin, job_id: str) -> str:
@@ -231,8 +227,3 @@ class _Follower:
         self._watcher.on_away(now - self._away_since)
         if now - self._away_since > AWAY_SECONDS:
             raise error
-
-
-def _last_error(log: str) -> str:
-    found = [next(filter(None, match)) for match in ERROR_LINE.findall(log)]
-    return found[-1].strip() if found else ""

@@ -11,6 +11,8 @@ from nvflare.apis.fl_constant import FLMetaKey
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
 
+from pneumonia_fl.fl.entrypoints import entrypoint
+
 Parameters = dict[str, np.ndarray[Any, Any]]
 
 
@@ -33,6 +35,7 @@ def weighted_average(results: dict[str, tuple[float, Parameters]]) -> Parameters
     return average
 
 
+@entrypoint("Aggregator")
 class SampleWeightedAverage(ModelAggregator):
     """Collects one round's results and averages them in site order."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pneumonia_fl.errors import PneumoniaFLError
 from pneumonia_fl.findings import Finding
-from pneumonia_fl.fl.doctor import certificates, guards, instance, network, policy
+from pneumonia_fl.fl.doctor import guards, identity_checks, instance, network, policy
 from pneumonia_fl.fl.doctor import kit_files as files
 from pneumonia_fl.fl.doctor import server_checks as server
 from pneumonia_fl.fl.doctor import site_checks as site
@@ -64,9 +64,9 @@ def _checks(kit: Kit | None) -> Iterator[Check]:
     yield Check("disk", lambda: machine.disk(folder))
     if kit is None:
         return
-    yield Check("clock", lambda: certificates.clock(kit))
-    yield Check("certificate", lambda: certificates.certificate(kit))
-    yield Check("key", lambda: certificates.key(kit))
+    yield Check("clock", lambda: identity_checks.clock(kit))
+    yield Check("certificate", lambda: identity_checks.certificate(kit))
+    yield Check("key", lambda: identity_checks.key(kit))
     yield Check("signature", lambda: files.signature(kit))
     yield Check("files", lambda: files.rights(kit))
     yield Check("instance", lambda: instance.instance(kit))

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.doctor.policy import local_file
-from pneumonia_fl.fl.kit.assets import POLICIES, policy_folder, provisioning_folder, read_json
+from pneumonia_fl.fl.entrypoints import old_paths
+from pneumonia_fl.fl.kit.assets import POLICIES, policy_folder, provisioning_folder
 from pneumonia_fl.fl.kit.startup_kit import Kit
 from pneumonia_fl.fl.provision.site_policy import policy_in_force, server_gate
+from pneumonia_fl.inputs.json_files import read_json
 
 
 def guards(kit: Kit) -> Iterator[Finding]:
@@ -16,7 +17,7 @@ def guards(kit: Kit) -> Iterator[Finding]:
     found = list(missing(kit))
     policy = policy_in_force(kit.local) or "strict"
     cure = f"ask the Lead IT for a new local/: `pneumonia-fl provision --policy {kit.name}={policy}`"
-    yield from (Finding("fail", f"{what}; {cure}") for what in found)
+    yield from (Finding("fail", f"{kit.name} is not guarded: {what}; {cure}") for what in found)
     if not found:
         yield Finding("ok", "messages, jobs, commands and the audit log are guarded")
 
@@ -28,7 +29,10 @@ def missing(kit: Kit) -> Iterator[str]:
         KitError: a file is broken or missing.
     """
     has = local_file(kit, "resources.json")
-    wanted = _wanted(kit, has)
+    if old := next(old_paths(has), ""):
+        yield f"resources.json is of an earlier version of pneumonia-fl: it names {old}"
+        return
+    wanted = _wanted(kit)
     components = {str(part.get("id")): part for part in has.get("components", [])}
     for part in wanted["components"]:
         if part.get("path") and components.get(part["id"]) != part:
@@ -54,15 +58,11 @@ def _classes(has: dict[str, Any], wanted: set[str]) -> Iterator[str]:
         yield "resources.json does not enforce class_allow_list"
 
 
-def _wanted(kit: Kit, has: dict[str, Any]) -> dict[str, Any]:
-    validator = has.get("app_validator")
-    policy = validator.get("args", {}).get("policy") if isinstance(validator, dict) else None
+def _wanted(kit: Kit) -> dict[str, Any]:
+    found = policy_in_force(kit.local)
+    policy = found if found in POLICIES else "strict"
+    folder = provisioning_folder() / "server" if kit.kind == "server" else policy_folder(policy)
+    wanted: dict[str, Any] = read_json(folder / "resources.json")
     if kit.kind == "server":
-        wanted = read_json(provisioning_folder() / "server" / "resources.json")
-        if policy in POLICIES:
-            wanted["app_validator"]["args"] = server_gate(policy)
-        return wanted
-    try:
-        return read_json(policy_folder(str(policy)) / "resources.json")
-    except ConfigError:
-        return read_json(policy_folder("strict") / "resources.json")
+        wanted["app_validator"]["args"] = server_gate(policy)
+    return wanted

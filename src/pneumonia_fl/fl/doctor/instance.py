@@ -8,20 +8,15 @@ from pathlib import Path
 import psutil
 
 from pneumonia_fl.findings import Finding
-from pneumonia_fl.fl.kit.kit_processes import KitProcess, kit_processes, main_of, processes_of
-from pneumonia_fl.fl.kit.startup_kit import Kit
-
-DAEMON_PID = "daemon_pid.fl"
-"""Written by startup/start.sh: the process that keeps NVFlare running."""
+from pneumonia_fl.fl.kit.kit_processes import LOOP_FILE, KitProcess, kit_processes, main_of, processes_of
+from pneumonia_fl.fl.kit.startup_kit import Kit, down_command
 
 
 def instance(kit: Kit) -> Iterator[Finding]:
     """Judge what `daemon_pid.fl` and the machine's processes say about this kit."""
     if kit.kind == "admin":
         return
-    for other in elsewhere(kit):
-        what = f"{kit.name} runs already from {other.home}, process {other.process.pid}"
-        yield Finding("fail", f"{what}; stop it: it may run once only")
+    yield from (Finding("fail", refusal) for refusal in twice(kit))
     if main := main_of(kit):
         yield Finding("ok", f"it runs from this kit, process {main.pid}; start.sh starts no second one")
         yield from _moved(kit)
@@ -30,7 +25,14 @@ def instance(kit: Kit) -> Iterator[Finding]:
     yield Finding("ok", "it does not run from this kit")
 
 
-def elsewhere(kit: Kit) -> list[KitProcess]:
+def twice(kit: Kit) -> Iterator[str]:
+    """Say of each other folder from which the same identity runs that this must end first."""
+    for other in _elsewhere(kit):
+        what = f"{kit.name} runs already from {other.home}, process {other.process.pid}"
+        yield f"{what}; it may run once only, end it first: {down_command(other.home)}"
+
+
+def _elsewhere(kit: Kit) -> list[KitProcess]:
     """The same identity in other folders, one process each: the server would take turns between them."""
     folder = kit.folder.resolve()
     found = {
@@ -53,7 +55,7 @@ def _moved(kit: Kit) -> Iterator[Finding]:
     """A kit that was renamed while it runs: NVFlare looks for its files where they were."""
     folder = kit.folder.resolve()
     if any(one.runs and one.started != folder for one in processes_of(kit)):
-        again = f"`pneumonia-fl down {shlex.quote(str(kit.folder))}`, then `up`"
+        again = f"`{down_command(kit.folder)}`, then `up`"
         yield Finding("warn", f"the kit was moved while it runs, and its next job would fail; {again}")
 
 
@@ -65,12 +67,12 @@ def _left_over(kit: Kit) -> list[Finding]:
     if any(one.is_loop for one in found):
         pid = found[0].process.pid
         return [Finding("warn", f"start.sh is starting it, process {pid}; look again in some seconds")]
-    cure = f"run `pneumonia-fl down {shlex.quote(str(kit.folder))}`"
+    cure = f"run `{down_command(kit.folder)}`"
     return [Finding("fail", f"process {found[0].process.pid} of an earlier start is left; {cure}")]
 
 
 def _pid_file(kit: Kit) -> Iterator[Finding]:
-    file = kit.folder / DAEMON_PID
+    file = kit.folder / LOOP_FILE
     if not file.is_file():
         return
     text = file.read_text(encoding="utf-8", errors="replace").strip()

@@ -4,9 +4,9 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from pneumonia_fl.findings import Finding
+from pneumonia_fl.fl.kit.certificates import ASK_FOR_A_NEW_KIT
 from pneumonia_fl.fl.kit.file_modes import change, lost_modes
 from pneumonia_fl.fl.kit.startup_kit import Kit
 
@@ -14,7 +14,7 @@ from pneumonia_fl.fl.kit.startup_kit import Kit
 def rights(kit: Kit) -> Iterator[Finding]:
     """Whether NVFlare can write where it must, and whether others cannot write where they must not."""
     lost = [Finding("warn", text) for text in lost_modes(kit)]
-    findings = [*_writable(kit.folder), *_owner(kit), *lost, *_open_to_others(kit), *_umask()]
+    findings = [*writable(kit), *_owner(kit), *lost, *_open_to_others(kit), *_umask()]
     yield from findings
     if not findings:
         yield Finding("ok", f"{kit.folder} is writable for you and for nobody else")
@@ -26,8 +26,8 @@ def signature(kit: Kit) -> Iterator[Finding]:
 
     wrong = verify(kit)
     if wrong:
-        what = f"changed, added or taken away in startup/ since it was signed: {', '.join(wrong)}"
-        yield Finding("fail", f"{what}; undo it or ask the Lead IT for a new kit (local/ is yours to edit)")
+        what = f"{kit.startup} is not as it was signed ({', '.join(wrong)})"
+        yield Finding("fail", f"{what}; undo it or {ASK_FOR_A_NEW_KIT} (local/ is yours to edit)")
     elif is_signed(kit):
         yield Finding("ok", "startup/ is as the Lead IT signed it")
     else:
@@ -36,13 +36,14 @@ def signature(kit: Kit) -> Iterator[Finding]:
         )
 
 
-def _writable(folder: Path) -> Iterator[Finding]:
+def writable(kit: Kit) -> Iterator[Finding]:
+    """Find out whether this account can write into the kit's folder."""
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=kit.folder) as file:
             file.write(b"0")
     except OSError as error:
         cure = "NVFlare writes its logs and jobs there: free space, or start as the folder's owner"
-        yield Finding("fail", f"cannot write to {folder} ({error.strerror}); {cure}")
+        yield Finding("fail", f"cannot write to {kit.folder} ({error.strerror}); {cure}")
 
 
 def _owner(kit: Kit) -> Iterator[Finding]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 from pneumonia_fl.errors import TimeLimitError
 from pneumonia_fl.findings import Finding
-from pneumonia_fl.fl.doctor.certificates import common_name, days_left, fingerprint, issued, load
+from pneumonia_fl.fl.doctor.identity_checks import days_left
+from pneumonia_fl.fl.kit.certificates import common_name, fingerprint, issued, load, organization
 from pneumonia_fl.fl.kit.grpc_proxy import Proxy, ProxyRefusal, ignored, proxy_for
 from pneumonia_fl.fl.kit.kit_processes import main_of
 from pneumonia_fl.fl.kit.startup_kit import Kit
@@ -52,7 +52,7 @@ def network(kit: Kit) -> Iterator[Finding]:
     if kit.kind == "server" and not main_of(kit):
         yield _own_name(kit)
         return
-    steps = (_proxy, _tls) if proxy_for(kit.host) else (_name, _port, _tls)
+    steps = (_proxy, _tls) if proxy_for(kit.host) else (server_name, _port, _tls)
     for step in steps:
         finding = step(kit)
         yield from finding
@@ -73,7 +73,8 @@ def _own_name(kit: Kit) -> Finding:
     return Finding("ok", f"{kit.host} is {addresses}; port and TLS are checked once the server runs")
 
 
-def _name(kit: Kit) -> list[Finding]:
+def server_name(kit: Kit) -> list[Finding]:
+    """Find out whether the server's name is known here."""
     cure = "add it to DNS or /etc/hosts, or ask the Lead IT for its address"
     try:
         note = "".join(f"; {name} does not count: gRPC reads https_proxy" for name in ignored())
@@ -253,9 +254,8 @@ def _no_handshake(where: str, error: OSError) -> Finding:
 
 
 def _who(certificate: x509.Certificate) -> str:
-    organisations = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    of = f" of {organisations[0].value!s}" if organisations else ""
-    return f"server {common_name(certificate)!r}{of}"
+    of = organization(certificate)
+    return f"server {common_name(certificate)!r}{of and f' of {of}'}"
 
 
 def within(seconds: float, action: Callable[[], T]) -> T:

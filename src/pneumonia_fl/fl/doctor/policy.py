@@ -1,13 +1,12 @@
 """Whose code this participant runs, as its own local/ files decide it."""
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.findings import Finding
 from pneumonia_fl.fl.kit.startup_kit import Kit
+from pneumonia_fl.inputs.json_files import read_json
 
 
 def policy(kit: Kit) -> Iterator[Finding]:
@@ -39,19 +38,14 @@ def _may(granted: Any, right: str) -> bool:
 
 
 def local_file(kit: Kit, name: str) -> dict[str, Any]:
-    """The owner's file, else the one that came with the kit.
+    """Read a file of `local/`: the owner's, else the one that came with the kit.
 
     Raises:
         KitError: neither is there, or it is broken.
     """
-    file = kit.local / name
-    file = file if file.is_file() else file.with_name(f"{name}.default")
-    return _read(file)
-
-
-def _read(file: Path) -> dict[str, Any]:
+    file = kit.local_file(name)
     try:
-        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        values: dict[str, Any] = read_json(file)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise KitError(f"{file} cannot be read ({reason}); restore it from the kit") from None

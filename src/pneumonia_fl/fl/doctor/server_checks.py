@@ -20,23 +20,17 @@ TRACKING_SECONDS = 3.0
 
 
 def port(kit: Kit) -> Iterator[Finding]:
-    """Whether the server's port is free, or taken by this very server."""
-    error = port_error(kit.port)
-    if error is None:
-        yield Finding("ok", f"port {kit.port} is free")
-    else:
-        yield _taken(kit) if error.errno == errno.EADDRINUSE else Finding("fail", _refused(kit, error))
-
-
-def port_error(number: int) -> OSError | None:
-    """Why a server cannot have a port; None when it can. Connections that are about to close do not count."""
+    """Whether the server's port is free, or taken by this very server; connections about to close do not count."""
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("", number))
+            probe.bind(("", kit.port))
+        yield Finding("ok", f"port {kit.port} is free")
     except OSError as error:
-        return error
-    return None
+        what = (
+            f"port {kit.port} cannot be used ({error.strerror}); ports below 1024 need root: choose another"
+        )
+        yield _taken(kit) if error.errno == errno.EADDRINUSE else Finding("fail", what)
 
 
 def tracking(kit: Kit) -> Iterator[Finding]:
@@ -59,10 +53,6 @@ def _taken(kit: Kit) -> Finding:
     if main_of(kit):
         return Finding("ok", f"this server listens at port {kit.port}")
     return Finding("fail", f"port {kit.port} is taken by {_listener(kit.port)}; stop that program first")
-
-
-def _refused(kit: Kit, error: OSError) -> str:
-    return f"port {kit.port} cannot be used ({error.strerror}); ports below 1024 need root: choose another"
 
 
 def _listener(number: int) -> str:

@@ -24,7 +24,7 @@ def data(kit: Kit) -> Iterator[Finding]:
     A running site's data is what it was started with.
     """
     running = started_with(kit, DATA_VARIABLE)
-    root = expanded(running) if running else data_root() or _setting(kit)
+    root = expanded(running) if running else kit.data_folder()
     if root is None:
         yield Finding(
             "fail", f"no data folder: write `data: DIR` into {kit.local}/pneumonia_fl.yml; {_PREPARE}"
@@ -76,12 +76,6 @@ def _readable_by_all(path: Path) -> bool:
     return bool(way.stat().st_mode & stat.S_IROTH) and all(
         folder.stat().st_mode & stat.S_IXOTH for folder in way.parents
     )
-
-
-def _setting(kit: Kit) -> Path | None:
-    """The kit's own setting; a relative one is meant from the kit's folder."""
-    setting = kit.settings().data
-    return None if setting is None else kit.folder / setting
 
 
 def _counts(found: SiteData) -> Finding:

@@ -18,12 +18,11 @@ from pneumonia_fl.inputs.paths import expanded
 from pneumonia_fl.inputs.text import printable
 from pneumonia_fl.models.checkpoint import ModelCard, load_model
 from pneumonia_fl.runs.folder import INITIAL_WEIGHTS, RunFolder
-from pneumonia_fl.tracking.mlflow_queue import connect, one_line
+from pneumonia_fl.tracking.mlflow_queue import download_artifact, one_line
 
 MLFLOW = "mlflow:"
 _REGISTERED = re.compile(r"models:/([^/@]+)(?:/(\w+)|@(\w+))")
 _LOGGED = re.compile(r"runs:/(\w+)/[\w/.-]+")
-FETCH_SECONDS = 60
 
 
 def begin(job: JobConfig, file: Path) -> tuple[JobConfig, bytes | None]:
@@ -52,7 +51,7 @@ def _found(source: str) -> tuple[ModelCard, str, bytes]:
         return _fetched(source.removeprefix(MLFLOW))
     path = expanded(source).absolute()
     card, weights = _loaded(path)
-    folders = (folder for folder in (path, *path.parents) if RunFolder(folder).state_file.is_file())
+    folders = (folder for folder in (path, *path.parents) if RunFolder(folder).is_run)
     run = next(folders, None)
     folder = run or (path if path.is_dir() else path.parent)
     return card, _named(folder.name, card), weights
@@ -77,13 +76,8 @@ def _fetched(uri: str) -> tuple[ModelCard, str, bytes]:
 
 
 def _download(server: str, uri: str, folder: str) -> Path:
-    connect(server, FETCH_SECONDS)  # with its time-outs
-    from mlflow.artifacts import download_artifacts
-    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
-
-    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     try:
-        return Path(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=server))
+        return download_artifact(server, uri, folder)
     except Exception as error:  # whatever MLflow or its transport raises
         raise CheckpointError(f"{MLFLOW}{uri} cannot be fetched from {server} ({one_line(error)})") from None
 

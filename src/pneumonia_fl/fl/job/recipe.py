@@ -24,7 +24,6 @@ import pneumonia_fl
 from pneumonia_fl import __version__
 from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.job_files import jobs_folder
-from pneumonia_fl.config.overrides import flatten
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.algorithms.weighted_average import SampleWeightedAverage
 from pneumonia_fl.fl.job.swarm import SwarmJournal, SwarmRecipe
@@ -79,7 +78,7 @@ class PneumoniaRecipe(FedAvgRecipe):
     ) -> None:
         self._source, self._form, self._resume_from = job, form, resume_from
         self._sites = () if isinstance(sites, int) else sites
-        self._words = flatten(job.site_settings())
+        self._settings = job.site_settings()
         model = GlobalModel(**_network(job))
         super().__init__(
             name=job.name,
@@ -87,7 +86,7 @@ class PneumoniaRecipe(FedAvgRecipe):
             min_clients=job.min_sites or (sites if isinstance(sites, int) else len(sites)),
             num_rounds=job.rounds,
             train_script=TRAINING_SCRIPT,
-            train_args=" ".join(f"--set {word}" for word in self._words),
+            train_args=self._settings.model_dump_json(),  # one word: no setting of a site holds a space
             aggregator=SampleWeightedAverage(),
             # Empty: no stock model selector; PooledFedAvg chooses the best model itself.
             key_metric="",
@@ -111,7 +110,8 @@ class PneumoniaRecipe(FedAvgRecipe):
         if self._form == "simulator":
             super()._prepare_client_apps()
         else:
-            self._job.to_clients(TrainerExecutor(self._words, float(self._source.round_timeout)), tasks=["*"])
+            settings = self._settings.model_dump(mode="json")
+            self._job.to_clients(TrainerExecutor(settings, float(self._source.round_timeout)), tasks=["*"])
 
     def _create_controller(
         self, persistor_id: str, model_params: dict[str, Any] | None, model_aggregator: object
@@ -192,16 +192,17 @@ def _swarm(job: JobConfig, sites: tuple[str, ...] | int, form: Form, weights: by
             "swarm runs in the simulator only: on real sites its model would never pass the server, which could "
             "neither check nor keep nor judge it; see docs/algorithms.md"
         )
-    words = " ".join(f"--set {word}" for word in flatten(job.site_settings()))
     if weights is not None:
         torch.save(load(weights), SWARM_WEIGHTS)
     network = _network(job)
     model = {
-        "class_path": "pneumonia_fl.models.registry.build_model",
+        "class_path": "pneumonia_fl.fl.entrypoints.build_model",
         "args": {"name": network.pop("network"), **network},
     }
     begin = None if weights is None else SWARM_WEIGHTS
-    recipe = SwarmRecipe(job, len(sites), model, (TRAINING_SCRIPT, words), begin)
+    recipe = SwarmRecipe(
+        job, len(sites), model, (TRAINING_SCRIPT, job.site_settings().model_dump_json()), begin
+    )
     recipe._job.set_app_packages([PACKAGE])
     journal = SwarmJournal(list(sites), job.rounds)
     for name, receiver in (_receivers(job, "") | {"journal_receiver": journal}).items():

@@ -21,6 +21,7 @@ from nvflare.app_opt.pt.recipes.swarm import SwarmLearningRecipe
 
 from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.errors import AnswerError
+from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.protocol.messages import SITE_REPORT
 from pneumonia_fl.fl.protocol.site_report import Expected, Facts, SiteProblem, parse_report
 from pneumonia_fl.fl.server.receivers import JournalReceiver
@@ -72,6 +73,7 @@ class SwarmRecipe(SwarmLearningRecipe):
         self._job.to_clients(ConvertToFedEvent(events_to_convert=[ANALYTIC_EVENT_TYPE]), id="event_to_fed")
 
 
+@entrypoint("SwarmJournalReceiver")
 class SwarmJournal(JournalReceiver):
     """The journal of a job whose controller is NVFlare's: what the sites log, and how they judge the model.
 

@@ -1,13 +1,11 @@
 """Files of this project that kits are finished with: from the repository, or from inside an installed wheel."""
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pneumonia_fl
 from pneumonia_fl.errors import ConfigError, RunError
@@ -33,12 +31,6 @@ def policy_folder(policy: str) -> Path:
     if policy not in POLICIES:
         raise ConfigError(f"unknown policy {policy!r}; there are: {', '.join(POLICIES)}")
     return provisioning_folder() / "sites" / policy
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a shipped file or one of NVFlare's."""
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values
 
 
 def pins() -> str:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.files import PRIVATE_FILE
 from pneumonia_fl.fl.kit.startup_kit import Kit
 
-PRIVATE_FILE, OTHERS = 0o600, stat.S_IRWXG | stat.S_IRWXO
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def not_executable(kit: Kit) -> list[Path]:

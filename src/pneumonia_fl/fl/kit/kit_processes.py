@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from pneumonia_fl.fl.kit.startup_kit import STARTUP_FILES, Kind, Kit
+from pneumonia_fl.inputs.names import JOB_ID
 from pneumonia_fl.runs.process_group import RUN_MARK
 
 MARK = "kit:"
@@ -23,6 +24,10 @@ MODULES: dict[Kind, str] = {
     "site": "nvflare.private.fed.app.client.client_train",
 }
 """What the process of a server or site runs; it works in the kit's folder."""
+LOOP_FILE = "daemon_pid.fl"
+"""In a kit: the process id of the restart loop, written by `startup/start.sh`."""
+JOB_OPTION = "-n"
+"""Precedes the job's id in the command line of NVFlare's job processes."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,20 @@ class KitProcess:
         return next((kind for kind, module in MODULES.items() if module in self.words), None)
 
     @property
+    def job(self) -> str:
+        """The id of the job for which it runs, "" for none."""
+        return job_of(self.words)
+
+    @property
     def is_loop(self) -> bool:
         """Whether it is the restart loop."""
         return any(word.endswith(LOOP_SCRIPT) for word in self.words)
+
+
+def job_of(words: list[str]) -> str:
+    """Return the id of the job for which NVFlare runs a command line, "" for none."""
+    named = words[words.index(JOB_OPTION) + 1] if JOB_OPTION in words[:-1] else ""
+    return named if JOB_ID.fullmatch(named) else ""
 
 
 def identity_of(kit: Kit) -> str:
@@ -75,6 +91,11 @@ def processes_of(kit: Kit) -> list[KitProcess]:
         for child in _children(one.process):
             found.setdefault(child.pid, KitProcess(child, _words(child), folder, folder, ""))
     return sorted(found.values(), key=lambda one: one.process.create_time())
+
+
+def running_jobs() -> set[str]:
+    """Return the ids of all jobs that have a process on this machine, whoever started it."""
+    return {job_of(_words(process)) for process in psutil.process_iter()} - {""}
 
 
 def main_of(kit: Kit) -> psutil.Process | None:

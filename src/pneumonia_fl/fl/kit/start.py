@@ -13,7 +13,6 @@ from nvflare.fuel.utils import argument_utils
 
 NAMES = ("uid", "org")
 """What NVFlare's start scripts say of a kit's owner."""
-MODULE = "pneumonia_fl.fl.kit.start"
 PROGRAMS = "nvflare.private.fed.app."
 
 
@@ -41,7 +40,3 @@ def main() -> None:
             setattr(module, "parse_vars", parse_vars)  # noqa: B010 - a module has no such attribute for mypy
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()

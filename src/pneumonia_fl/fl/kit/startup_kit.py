@@ -5,6 +5,7 @@ edited) and `local/` (the owner's own settings).
 """
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from pneumonia_fl.config.base import Strict
-from pneumonia_fl.config.environment import LIMITED, SeriesPlace
+from pneumonia_fl.config.environment import LIMITED, SeriesPlace, data_root
 from pneumonia_fl.config.job import parse
 from pneumonia_fl.config.sections import no_login
 from pneumonia_fl.errors import KitError
@@ -109,9 +110,24 @@ class Kit:
         """The participant's private key."""
         return self.certificate.with_suffix(".key")
 
+    def local_file(self, name: str) -> Path:
+        """The owner's file in `local/`, else the one that came with the kit."""
+        own = self.local / name
+        return own if own.is_file() else own.with_name(f"{name}.default")
+
+    def data_folder(self) -> Path | None:
+        """A site's prepared data: `PNEUMONIA_FL_DATA`, else the setting, which is meant from the kit's folder."""
+        setting = self.settings().data
+        return data_root() or (setting and self.folder / setting)
+
     def settings(self) -> LocalSettings:
         """What `local/pneumonia_fl.yml` says; the defaults when there is none."""
         return read_settings(self.local)
+
+
+def down_command(folder: Path) -> str:
+    """Return the command that ends what runs from a kit, or from the kits in a folder."""
+    return f"pneumonia-fl down {shlex.quote(str(folder))}"
 
 
 def open_kit(folder: Path) -> Kit:

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import Field
 
 from pneumonia_fl.config.base import Strict
-from pneumonia_fl.config.job import JobConfig, SiteSettings, parse, parse_words
-from pneumonia_fl.config.overrides import flatten
+from pneumonia_fl.config.job import JobConfig, SiteSettings, parse
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.fl.entrypoints import path_of
 from pneumonia_fl.fl.protocol.carried_weights import INITIAL
 from pneumonia_fl.inputs.json_files import read_json
 from pneumonia_fl.inputs.names import JOB_ID, SITE_NAME, WEIGHTS_HASH
@@ -24,7 +24,6 @@ SIGNATURE_FILES = {".__nvfl_sig.json", ".__nvfl_submitter.crt"}
 """What NVFlare lays into each folder of a job that is signed; it checks them itself."""
 MOST_BYTES = 200_000
 MOST_SITES = 100
-RECEIVERS = "pneumonia_fl.fl.server.receivers"
 
 
 class ServerWords(Strict):
@@ -61,12 +60,12 @@ def read_job(app: Path) -> tuple[JobConfig, dict[str, str], str]:
     """
     files = {SERVER_FILE: _json(app / SERVER_FILE), SITE_FILE: _json(app / SITE_FILE)}
     try:
-        words = _settings(files[SITE_FILE])
+        settings = dict(files[SITE_FILE]["executors"][0]["executor"]["args"]["settings"])
         site = SiteWords(upload_timeout=files[SITE_FILE]["submit_task_result_timeout"])
         server = _server_words(files[SERVER_FILE])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"it is not made by pneumonia-fl ({type(error).__name__})") from None
-    job = _job(parse_words(SiteSettings, words, "the job's settings"), server)
+    job = _job(parse(SiteSettings, settings, "the job's settings"), server)
     if any(SITE_NAME.fullmatch(name) is None for name in server.sites) or len(server.sites) > MOST_SITES:
         raise ConfigError("its list of sites is not one")
     expected = {SERVER_FILE: server_configuration(job, server), SITE_FILE: site_configuration(job, site)}
@@ -82,13 +81,11 @@ def _models(job: JobConfig, server: ServerWords) -> dict[str, str]:
 
 def site_configuration(job: JobConfig, site: SiteWords) -> dict[str, Any]:
     """Return `config_fed_client.json` of a job."""
-    settings = flatten(job.site_settings())
+    settings = job.site_settings().model_dump(mode="json")
     trainer = {"settings": settings, "result_timeout": float(job.round_timeout)}
     return {
         "format_version": 2,
-        "executors": [
-            {"tasks": ["*"], "executor": _component("pneumonia_fl.fl.site.executor.TrainerExecutor", trainer)}
-        ],
+        "executors": [{"tasks": ["*"], "executor": _component(path_of("Trainer"), trainer)}],
         "components": [
             {
                 "id": "event_to_fed",
@@ -112,7 +109,7 @@ def server_configuration(job: JobConfig, server: ServerWords) -> dict[str, Any]:
     components = {
         "json_generator": _component(f"{widgets}.validation_json_generator.ValidationJsonGenerator", {}),
         "metrics_artifact_writer": _component(f"{widgets}.metrics_artifact_writer.MetricsArtifactWriter", {}),
-        "persistor": _component("pneumonia_fl.fl.server.persistor.GlobalModel", _network(job, begin)),
+        "persistor": _component(path_of("Persistor"), _network(job, begin)),
         **_receivers(job, server.resume_from),
     }
     return {
@@ -144,13 +141,6 @@ def _json(path: Path) -> Any:
         return read_json(path, MOST_BYTES)
     except (OSError, ValueError):
         raise ConfigError(f"its {path.name} is missing, too large or not JSON") from None
-
-
-def _settings(site: Any) -> list[str]:
-    words = site["executors"][0]["executor"]["args"]["settings"]
-    if not isinstance(words, list) or not all(isinstance(word, str) and len(word) <= 200 for word in words):
-        raise ValueError("settings")
-    return words
 
 
 def _server_words(server: Any) -> ServerWords:
@@ -185,7 +175,7 @@ def _judge(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
     """The controller that evaluates saved models, and its arguments."""
     assert job.evaluation is not None
     given = {"sites": list(server.sites), "round_timeout": job.round_timeout}
-    return "pneumonia_fl.fl.server.evaluation_controller.SavedModelJudge", _no_defaults(given) | {
+    return path_of("EvaluationController"), _no_defaults(given) | {
         "evaluation": job.evaluation.model_dump(),
         "task_check_period": 0.1,
     }
@@ -200,11 +190,7 @@ def _no_defaults(given: dict[str, Any]) -> dict[str, Any]:
 def _controller(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
     """The controller that trains, and its arguments."""
     cyclic = job.algorithm.name == "cyclic"
-    path = (
-        "pneumonia_fl.fl.server.cyclic_controller.CyclicWeights"
-        if cyclic
-        else "pneumonia_fl.fl.server.controller.PooledFedAvg"
-    )
+    path = path_of("CyclicController" if cyclic else "Controller")
     given = {
         "sites": list(server.sites),
         "quorum": job.min_sites,
@@ -215,7 +201,7 @@ def _controller(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any
     }
     return path, _no_defaults(given) | {
         "num_rounds": job.rounds,
-        "aggregator": _component("pneumonia_fl.fl.algorithms.weighted_average.SampleWeightedAverage", {}),
+        "aggregator": _component(path_of("Aggregator"), {}),
         "algorithm": job.algorithm.model_dump(exclude_defaults=True),
         "early_stopping": job.early_stopping.model_dump(exclude_defaults=True),
         "cross_site": job.cross_site.model_dump(exclude_defaults=True),
@@ -239,10 +225,10 @@ def _receivers(job: JobConfig, resume_from: str) -> dict[str, Any]:
     named = {} if own == type(job.mlflow)().experiment else {"experiment": own}
     found = {}
     if "tensorboard" in job.tracking:
-        found["tensorboard_receiver"] = _component(f"{RECEIVERS}.TensorBoardReceiver", resumed)
+        found["tensorboard_receiver"] = _component(path_of("TensorBoardReceiver"), resumed)
     if "mlflow" in job.tracking:
-        found["mlflow_receiver"] = _component(f"{RECEIVERS}.MLflowReceiver", named | resumed)
-    return found | {"journal_receiver": _component(f"{RECEIVERS}.JournalReceiver", {})}
+        found["mlflow_receiver"] = _component(path_of("MLflowReceiver"), named | resumed)
+    return found | {"journal_receiver": _component(path_of("JournalReceiver"), {})}
 
 
 def _component(path: str, args: dict[str, Any]) -> dict[str, Any]:

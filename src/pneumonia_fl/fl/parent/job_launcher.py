@@ -23,7 +23,8 @@ from nvflare.utils.job_launcher_utils import get_client_job_args, get_credential
 from nvflare.utils.process_utils import spawn_process
 
 from pneumonia_fl.config.environment import SERVER_JOB_VARIABLES, SITE_JOB_VARIABLES, named_environment
-from pneumonia_fl.fl.kit.start import MODULE, needs_us
+from pneumonia_fl.fl.entrypoints import MODULE
+from pneumonia_fl.fl.kit.start import needs_us
 from pneumonia_fl.fl.site.executor import TRAINER_DIED
 
 MAX_RESTARTS = 5

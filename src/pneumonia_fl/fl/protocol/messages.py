@@ -35,7 +35,7 @@ SETTLING = "pneumonia_fl.settling"
 """Key in the server's `FLModel.meta`: a new average; the answer is batch norm's statistics with it, no more."""
 
 SETTLING_PHASE = "settle"
-"""Word for the phase of a round in which the sites measure batch norm's statistics."""
+"""The `task` in the controller's snapshot while sites measure a new average's statistics."""
 
 SUBMIT_MODEL_TASK = "submit_model"
 """Task in which a site sends its best local model; NVFlare's client API calls it so."""

@@ -4,18 +4,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cryptography.x509.oid import NameOID
-from nvflare.lighter.utils import load_crt
-
+from pneumonia_fl.files import PRIVATE_FILE, PRIVATE_FOLDER
 from pneumonia_fl.fl.kit.assets import pins, provisioning_folder
+from pneumonia_fl.fl.kit.certificates import role_of
 from pneumonia_fl.fl.kit.startup_kit import LOCAL_SETTINGS, Kit, open_kit
 from pneumonia_fl.fl.provision.kit_readme import install_script, local_settings, page
-from pneumonia_fl.fl.provision.root_ca import subject
 from pneumonia_fl.fl.provision.signing import sign, verify
 from pneumonia_fl.fl.provision.site_policy import AUTHORIZATION, RESOURCES, apply_policy
 
-PRIVATE_FILE = 0o600
-PRIVATE_FOLDER = 0o700
 SCRIPTS = {".sh"}
 COMMUNICATION = "comm_config.json"
 """NVFlare's settings of the network; ours let both ends of a connection notice within 20 s that it is dead."""
@@ -58,11 +54,6 @@ def _write_tools(kit: Kit, wheel: Path) -> None:
     (kit.folder / "install.sh").write_text(install_script(), encoding="utf-8")
     (kit.folder / "README.md").write_text(page(kit, role_of(kit)), encoding="utf-8")
     (kit.folder / "readme.txt").unlink(missing_ok=True)
-
-
-def role_of(kit: Kit) -> str:
-    """A person's role, from the certificate; "" for a server or a site."""
-    return subject(load_crt(str(kit.certificate)), NameOID.UNSTRUCTURED_NAME)
 
 
 def make_private(folder: Path) -> None:

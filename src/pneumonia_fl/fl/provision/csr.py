@@ -19,12 +19,12 @@ from nvflare.tool.cert.fingerprint import cert_fingerprint_sha256
 
 from pneumonia_fl.errors import ConfigError, KitError, RefusedError
 from pneumonia_fl.fl.kit.assets import find_wheel, policy_folder
+from pneumonia_fl.fl.kit.certificates import key_made_at_owner
 from pneumonia_fl.fl.kit.startup_kit import Kit, open_kit
 from pneumonia_fl.fl.provision.complete_kit import finish
 from pneumonia_fl.fl.provision.project_file.project import Project, load_project
 from pneumonia_fl.fl.provision.provision import STATE
 from pneumonia_fl.fl.provision.root_ca import State
-from pneumonia_fl.fl.provision.signing import key_made_at_owner
 from pneumonia_fl.inputs.json_files import MAX_BYTES, parse_json
 from pneumonia_fl.inputs.names import site_problem
 

@@ -15,17 +15,18 @@ from nvflare.lighter.constants import CtxKey
 from nvflare.lighter.prov_utils import prepare_builders
 from nvflare.lighter.provision import prepare_project
 from nvflare.lighter.provisioner import Provisioner
-from nvflare.lighter.utils import load_crt
 from nvflare.tool.cert.fingerprint import cert_fingerprint_sha256
 
 from pneumonia_fl.errors import ConfigError, KitError, RunError
 from pneumonia_fl.files import output_errors
+from pneumonia_fl.fl.entrypoints import MODULE
 from pneumonia_fl.fl.kit.assets import check_wheel, find_wheel, policy_folder
-from pneumonia_fl.fl.kit.start import MODULE, PROGRAMS, is_misread
+from pneumonia_fl.fl.kit.certificates import load, role_of
+from pneumonia_fl.fl.kit.start import PROGRAMS, is_misread
 from pneumonia_fl.fl.kit.startup_kit import Kit
-from pneumonia_fl.fl.provision.complete_kit import finish, make_private, role_of
+from pneumonia_fl.fl.provision.complete_kit import finish, make_private
 from pneumonia_fl.fl.provision.project_file.project import Participant, Project, load_project
-from pneumonia_fl.fl.provision.root_ca import State, check_identities, expires
+from pneumonia_fl.fl.provision.root_ca import State, check_identities
 from pneumonia_fl.fl.provision.signing import SIGNATURE
 from pneumonia_fl.fl.provision.site_policy import policy_in_force
 from pneumonia_fl.progress import Progress, silent
@@ -246,7 +247,7 @@ def _describe(kit: Kit, participant: Participant, change: str) -> Made:
         participant.org,
         kit.folder,
         change,
-        expires(load_crt(str(kit.certificate))),
+        load(kit.certificate).not_valid_after_utc,
         policy_in_force(kit.local) if kit.kind != "admin" else "",
     )
 

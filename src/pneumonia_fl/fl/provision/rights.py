@@ -1,21 +1,18 @@
 """Who may do what where: a kit's `authorization.json`, read by NVFlare's own authorizer."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryptography.x509.oid import NameOID
-from nvflare.lighter.utils import load_crt
 from nvflare.security.security import FLAuthorizer
 
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.fl.kit.assets import provisioning_folder
+from pneumonia_fl.fl.kit.certificates import ROLES, load, organization
 from pneumonia_fl.fl.kit.startup_kit import Kit
-from pneumonia_fl.fl.provision.root_ca import subject
 from pneumonia_fl.fl.provision.site_policy import AUTHORIZATION, policy_in_force
+from pneumonia_fl.inputs.json_files import read_json
 
-ROLES = ("project_admin", "org_admin", "lead", "member")
 # What a person does, and the commands it takes; a row of the table each.
 ACTIONS = {
     "submit a job": "submit_job",
@@ -69,7 +66,7 @@ def read_rights(kit: Kit) -> Rights:
     """
     file = _authorization_file(kit)
     person = kit.kind == "admin"
-    org = "" if person else _org(kit)
+    org = "" if person else organization(load(kit.certificate))
     table = authorizer(file, org).get_policy()
     roles = [*(role for role in ROLES if role in table.roles), *sorted(set(table.roles) - set(ROLES))]
     rights = {
@@ -86,7 +83,7 @@ def authorizer(file: Path, org: str) -> FLAuthorizer:
         KitError: NVFlare would not take the file.
     """
     try:
-        return FLAuthorizer(org, json.loads(file.read_text(encoding="utf-8")))
+        return FLAuthorizer(org, read_json(file))
     except (OSError, ValueError, SyntaxError, TypeError, AssertionError) as error:
         cure = "ask the Lead IT for a new local/, which `pneumonia-fl provision --policy NAME=POLICY` makes"
         raise KitError(f"{file}: {error}; {cure}") from None
@@ -95,15 +92,7 @@ def authorizer(file: Path, org: str) -> FLAuthorizer:
 def _authorization_file(kit: Kit) -> Path:
     if kit.kind == "admin":
         return provisioning_folder() / "server" / AUTHORIZATION
-    own = kit.local / AUTHORIZATION
-    return own if own.is_file() else own.with_name(f"{AUTHORIZATION}.default")
-
-
-def _org(kit: Kit) -> str:
-    try:
-        return subject(load_crt(str(kit.certificate)), NameOID.ORGANIZATION_NAME)
-    except (OSError, ValueError) as error:
-        raise KitError(f"{kit.certificate} cannot be read ({error}); ask for a new kit") from None
+    return kit.local_file(AUTHORIZATION)
 
 
 def _words(policy: Any, role: str, right: str) -> str:

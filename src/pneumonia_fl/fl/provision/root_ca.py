@@ -1,17 +1,16 @@
 """The federation's secrets: NVFlare's `state/cert.json` with the root key and all keys that were made here."""
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID
 from nvflare.lighter.utils import load_private_key
 
 from pneumonia_fl.errors import ConfigError, KitError
 from pneumonia_fl.files import write_atomic
-from pneumonia_fl.fl.provision.project_file.project import Project
+from pneumonia_fl.fl.kit.certificates import host_names, organization, role
+from pneumonia_fl.fl.provision.project_file.project import Participant, Project
 
 
 class State:
@@ -67,7 +66,7 @@ def check_identities(project: Project, state: State, renew: set[str]) -> None:
         certificate = state.certificate(participant.name)
         if certificate is None or participant.name in renew:
             continue
-        changed = _difference(certificate, participant.org, participant.role)
+        changed = _difference(certificate, participant)
         if participant.type == "server" and not set(project.hosts) <= set(host_names(certificate)):
             changed = "host names"
         if changed:
@@ -77,24 +76,7 @@ def check_identities(project: Project, state: State, renew: set[str]) -> None:
             )
 
 
-def _difference(certificate: x509.Certificate, org: str, role: str) -> str:
-    if subject(certificate, NameOID.ORGANIZATION_NAME) != org:
+def _difference(certificate: x509.Certificate, participant: Participant) -> str:
+    if organization(certificate) != participant.org:
         return "org"
-    return "role" if subject(certificate, NameOID.UNSTRUCTURED_NAME) != role else ""
-
-
-def subject(certificate: x509.Certificate, field: x509.ObjectIdentifier) -> str:
-    """One field of a certificate's subject, "" when it is not there."""
-    found = certificate.subject.get_attributes_for_oid(field)
-    return str(found[0].value) if found else ""
-
-
-def host_names(certificate: x509.Certificate) -> list[str]:
-    """Names and addresses for which a server's certificate holds."""
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return [str(name.value) for name in names]
-
-
-def expires(certificate: x509.Certificate) -> datetime:
-    """When a certificate ends, UTC."""
-    return certificate.not_valid_after_utc
+    return "role" if role(certificate) != participant.role else ""

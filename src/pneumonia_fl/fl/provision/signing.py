@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound
-from nvflare.lighter.utils import load_crt, sign_folders, verify_content
+from nvflare.lighter.utils import sign_folders, verify_content
 
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.fl.kit.certificates import key_made_at_owner, load
 from pneumonia_fl.fl.kit.startup_kit import Kit
 from pneumonia_fl.inputs.json_files import read_json
 
@@ -28,23 +28,6 @@ def sign(startup: Path, root_key: Any) -> None:
 def is_signed(kit: Kit) -> bool:
     """Whether there is a signature at all."""
     return (kit.startup / SIGNATURE).is_file()
-
-
-def key_made_at_owner(kit: Kit) -> bool:
-    """Whether the private key never left its owner, so that whoever has the root could not sign the kit.
-
-    `nvflare cert approve` writes the purpose of the key into the certificate; central provisioning does not.
-
-    Raises:
-        KitError: the certificate cannot be read.
-    """
-    try:
-        load_crt(str(kit.certificate)).extensions.get_extension_for_class(ExtendedKeyUsage)
-    except ExtensionNotFound:
-        return False
-    except (OSError, ValueError) as error:
-        raise KitError(f"{kit.certificate} cannot be read ({error}); ask for a new kit") from None
-    return True
 
 
 def verify(kit: Kit) -> list[str]:
@@ -70,9 +53,9 @@ def verify(kit: Kit) -> list[str]:
 
 
 def _read(kit: Kit) -> tuple[dict[str, str], Any]:
+    root = load(kit.root_certificate)
     try:
-        signatures = read_json(kit.startup / SIGNATURE)
-        return dict(signatures), load_crt(str(kit.root_certificate)).public_key()
+        return dict(read_json(kit.startup / SIGNATURE)), root.public_key()
     except (OSError, ValueError) as error:
         raise KitError(
             f"the signature of {kit.folder} cannot be checked ({error}); ask for a new kit"

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pneumonia_fl.errors import KitError
-from pneumonia_fl.fl.kit.assets import policy_folder, provisioning_folder, read_json
+from pneumonia_fl.fl.kit.assets import policy_folder, provisioning_folder
+from pneumonia_fl.inputs.json_files import read_json
 
 AUTHORIZATION = "authorization.json"
 RESOURCES = "resources.json"

@@ -23,6 +23,7 @@ from pneumonia_fl.config.job import parse
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.algorithms.weighted_average import weighted_average
+from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.guard.job_door import Door
 from pneumonia_fl.fl.protocol.messages import FIRST_JOB, SITE_STEPS, STATS_GROUP, VALIDATE_TASK
 from pneumonia_fl.fl.server.cross_site_evaluation import CrossSiteFedAvg
@@ -36,6 +37,7 @@ REFRESH_SECONDS = 2.0
 """How often the list of sites is fetched anew: a site that was restarted has a new session."""
 
 
+@entrypoint("Controller")
 class PooledFedAvg(CrossSiteFedAvg):
     """FedAvg with a quorum, checked updates, pooled validation metrics, and a state to go on from.
 

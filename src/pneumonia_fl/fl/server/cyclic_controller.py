@@ -10,6 +10,7 @@ from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
+from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.protocol.messages import PASSED_ON, VALIDATE_TASK
 from pneumonia_fl.fl.server.controller import PooledFedAvg
 from pneumonia_fl.fl.server.result_validation import NO_ANSWER
@@ -25,6 +26,7 @@ def order_of(sites: list[str], seed: int, number: int) -> list[str]:
     return order
 
 
+@entrypoint("CyclicController")
 class CyclicWeights(PooledFedAvg):
     """The model goes through the sites one after the other; what the last one sends is the next global model."""
 

@@ -15,6 +15,7 @@ from pneumonia_fl.config.algorithm import Evaluating, SavedModel
 from pneumonia_fl.config.job import parse
 from pneumonia_fl.errors import AnswerError, DataError
 from pneumonia_fl.evaluation.patient_pooling import Sampled, assess_pooled
+from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.protocol.carried_models import carried
 from pneumonia_fl.fl.protocol.messages import CROSS_SITE, OPTED_OUT, REPLICATES, VALIDATE_TASK
 from pneumonia_fl.fl.protocol.site_report import SiteProblem, SiteReport
@@ -28,6 +29,7 @@ ONE = 1
 """Stands for the steps of an answer that counts, which the book wants; nothing is trained."""
 
 
+@entrypoint("EvaluationController")
 class SavedModelJudge(PooledFedAvg):
     """Has every site evaluate each model, and waits for all of them until the time is over.
 

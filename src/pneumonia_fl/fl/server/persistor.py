@@ -12,11 +12,13 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
 from pneumonia_fl.errors import CheckpointError
+from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.protocol.carried_models import carried
 from pneumonia_fl.fl.protocol.carried_weights import INITIAL
 from pneumonia_fl.models.registry import build_model
 
 
+@entrypoint("Persistor")
 class GlobalModel(PTFileModelPersistor):
     """Keeps the global model in the job's folder, under NVFlare's file names.
 

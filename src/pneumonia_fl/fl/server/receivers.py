@@ -19,6 +19,7 @@ from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 
 from pneumonia_fl.config.environment import tracking_uri
 from pneumonia_fl.errors import RunError
+from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.kit.startup_kit import read_settings
 from pneumonia_fl.fl.protocol.messages import properties
 from pneumonia_fl.fl.protocol.site_report import MAX_VALUE
@@ -90,6 +91,7 @@ def _from_site(fl_ctx: FLContext) -> bool:
     return bool(fl_ctx.get_prop(FLContextKey.EVENT_SCOPE) == EventScope.FEDERATION)
 
 
+@entrypoint("TensorBoardReceiver")
 class TensorBoardReceiver(_SitePoints, TBAnalyticsReceiver):
     """NVFlare's TensorBoard receiver, with a folder per site and `global`, and events that stay.
 
@@ -127,6 +129,7 @@ class TensorBoardReceiver(_SitePoints, TBAnalyticsReceiver):
         shutil.copytree(str(self.root_log_dir), self._copy, dirs_exist_ok=True)
 
 
+@entrypoint("JournalReceiver")
 class JournalReceiver(_SitePoints):
     """Keeps the sites' training loss in the run's journal, whatever becomes of the tracking servers."""
 
@@ -145,6 +148,7 @@ class JournalReceiver(_SitePoints):
         self._journal.write("closed")
 
 
+@entrypoint("MLflowReceiver")
 class MLflowReceiver(_SitePoints):
     """One MLflow run per job with the global series, and a child run per site.
 

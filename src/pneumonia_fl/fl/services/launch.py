@@ -20,9 +20,11 @@ from pneumonia_fl.errors import TimeLimitError
 from pneumonia_fl.fl.kit.grpc_proxy import with_loopback
 from pneumonia_fl.fl.kit.kit_processes import mark_of
 from pneumonia_fl.fl.kit.startup_kit import kit_python
-from pneumonia_fl.fl.services.participant import SHUTDOWN_FILE, Participant
+from pneumonia_fl.fl.services.participant import SHUTDOWN_FILE, Service
 from pneumonia_fl.fl.services.preflight import SitePlan
 from pneumonia_fl.fl.services.startup_log import rotate
+from pneumonia_fl.inputs.json_files import read_json
+from pneumonia_fl.inputs.paths import LINKS, without_spaces
 from pneumonia_fl.runs.process_group import RUN_MARK, end_all
 
 RECORD = ".pneumonia_fl_up.json"
@@ -32,42 +34,42 @@ FOREIGN_SECONDS = 30.0
 """How long processes get that another account has started: NVFlare's loop needs 10 s to end them."""
 
 
-def start_server(server: Participant, tracking_uri: str, login: Mapping[str, str]) -> None:
+def start_server(server: Service, tracking_uri: str, login: Mapping[str, str]) -> None:
     """Start a server; its jobs send their metrics to `tracking_uri`, with the variables of `login`."""
     values = {TRACKING_VARIABLE: tracking_uri, "no_proxy": with_loopback(), **login}
     # gRPC then says who was refused, and `fl/parent/tls_handshakes.py` puts that into the audit log.
     _start(server, {**values, "GRPC_TRACE": "handshaker"})
 
 
-def start_site(site: Participant, plan: SitePlan) -> None:
+def start_site(site: Service, plan: SitePlan) -> None:
     """Start a site with its data and threads."""
     _start(site, {DATA_VARIABLE: str(plan.data), THREADS_VARIABLE: f"{site.name}={plan.threads}"})
 
 
-def environment_of(participant: Participant, values: dict[str, str]) -> dict[str, str]:
-    """The environment of a participant's processes: marked, with the kit's own Python first in PATH."""
+def environment_of(service: Service, values: dict[str, str]) -> dict[str, str]:
+    """The environment of a service's processes: marked, with the kit's own Python first in PATH."""
     environment = child_environment()
     # NVFlare's scripts would put the first one before the kit's folder; only the server talks to MLflow.
-    tracking = () if participant.kit.kind == "server" else TRACKING_LOGIN
+    tracking = () if service.kit.kind == "server" else TRACKING_LOGIN
     for name in ("NVFL_WORKSPACE", TRACKING_VARIABLE, *tracking):
         environment.pop(name, None)
-    binaries = _reachable(participant, "python", kit_python(participant.kit).parents[1]) / "bin"
+    binaries = _reachable(service, "python", kit_python(service.kit).parents[1]) / "bin"
     return {
         **environment,
         "PATH": f"{binaries}:{environment.get('PATH', '/usr/bin:/bin')}",
         **SHARED_CORES,
-        RUN_MARK: mark_of(participant.kit),
+        RUN_MARK: mark_of(service.kit),
         **values,
     }
 
 
-def end(participants: Iterable[Participant]) -> None:
+def end(services: Iterable[Service]) -> None:
     """End all processes of these kits and remove what would stop the next start.
 
     Raises:
         TimeLimitError: processes of another account do not end by themselves.
     """
-    everybody = list(participants)
+    everybody = list(services)
     _forbid_restart(everybody)
     end_all(lambda: [process for one in everybody for process in one.processes()])
     deadline = time.monotonic() + FOREIGN_SECONDS
@@ -82,22 +84,22 @@ def end(participants: Iterable[Participant]) -> None:
         _remove_links(one)
 
 
-def _forbid_restart(participants: Iterable[Participant]) -> None:
+def _forbid_restart(services: Iterable[Service]) -> None:
     """Tell the restart loops to end with what they guard."""
-    for one in participants:
+    for one in services:
         if one.running():
             one.file(SHUTDOWN_FILE).touch()
 
 
-def _start(participant: Participant, values: dict[str, str]) -> None:
-    participant.clear()
-    rotate(participant.startup_log)
-    environment = environment_of(participant, values)
-    script = _reachable(participant, "kit", participant.kit.folder) / "startup" / "start.sh"
-    with participant.startup_log.open("ab") as log:
+def _start(service: Service, values: dict[str, str]) -> None:
+    service.clear()
+    rotate(service.startup_log)
+    environment = environment_of(service, values)
+    script = _reachable(service, "kit", service.kit.folder) / "startup" / "start.sh"
+    with service.startup_log.open("ab") as log:
         subprocess.run(
             ["bash", str(script)],
-            cwd=participant.kit.folder,  # by which the processes are found again, wherever the kit is moved
+            cwd=service.kit.folder,  # by which the processes are found again, wherever the kit is moved
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -107,36 +109,31 @@ def _start(participant: Participant, values: dict[str, str]) -> None:
         )
 
 
-def _reachable(participant: Participant, name: str, folder: Path) -> Path:
-    """A path to `folder` without spaces, which NVFlare's scripts and command lines do not quote.
-
-    A link in a temporary folder, since it must live as long as the processes; `end` removes it.
-    """
-    if not any(character.isspace() for character in str(folder)):
-        return folder
-    home = _link_folder(participant)
-    if home is None:
-        home = Path(tempfile.mkdtemp(prefix="pneumonia-fl-"))
-        (participant.kit.folder / RECORD).write_text(json.dumps({"links": str(home)}), encoding="utf-8")
-    link = home / name
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder, target_is_directory=True)
-    return link
+def _reachable(service: Service, name: str, folder: Path) -> Path:
+    """A path to `folder` without spaces, which NVFlare's scripts and command lines do not quote."""
+    return without_spaces(folder, name, lambda: _link_folder(service) or _new_link_folder(service))
 
 
-def _link_folder(participant: Participant) -> Path | None:
-    record = participant.kit.folder / RECORD
+def _new_link_folder(service: Service) -> Path:
+    """Make a temporary folder for links, since they must live as long as the processes; `end` removes it."""
+    home = Path(tempfile.mkdtemp(prefix=LINKS))
+    (service.kit.folder / RECORD).write_text(json.dumps({"links": str(home)}), encoding="utf-8")
+    return home
+
+
+def _link_folder(service: Service) -> Path | None:
+    record = service.kit.folder / RECORD
     with contextlib.suppress(OSError, ValueError, KeyError):
-        folder = Path(json.loads(record.read_text(encoding="utf-8"))["links"])
+        folder = Path(read_json(record)["links"])
         return folder if folder.is_dir() else None
     return None
 
 
-def _remove_links(participant: Participant) -> None:
-    if folder := _link_folder(participant):
+def _remove_links(service: Service) -> None:
+    if folder := _link_folder(service):
         for name in ("kit", "python"):
             if (folder / name).is_symlink():
                 (folder / name).unlink()
         with contextlib.suppress(OSError):  # somebody else's files stay
             folder.rmdir()
-    (participant.kit.folder / RECORD).unlink(missing_ok=True)
+    (service.kit.folder / RECORD).unlink(missing_ok=True)

@@ -12,11 +12,12 @@ from pneumonia_fl.config.environment import LEAN_MLFLOW, TRACKING_LOGIN
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.files import inner_folder
 from pneumonia_fl.fl.doctor.server_checks import health
+from pneumonia_fl.fl.kit.nvflare_log import last_error, last_words, read
 from pneumonia_fl.fl.kit.startup_kit import open_kit
 from pneumonia_fl.fl.services.launch import environment_of
 from pneumonia_fl.fl.services.mlflow_login import APP, PASSWORD_FILE, USER, make_password
-from pneumonia_fl.fl.services.participant import Participant
-from pneumonia_fl.fl.services.startup_log import last_error, last_words, rotate
+from pneumonia_fl.fl.services.participant import Service
+from pneumonia_fl.fl.services.startup_log import rotate
 
 HOST = "127.0.0.1"
 FOLDER, PORT_FILE, DATABASE = "mlflow", "port", "mlflow.db"
@@ -40,11 +41,11 @@ class Tracking:
         """Why our process has ended; None while it lives."""
         if self.process is None or self.log is None or self.process.poll() is None:
             return None
-        text = self.log.read_text(encoding="utf-8", errors="replace")
+        text = read(self.log)
         return last_error(text) or last_words(text) or "no error in its log"
 
 
-def start_tracking(server: Participant) -> Tracking:
+def start_tracking(server: Service) -> Tracking:
     """Start the server's MLflow, without waiting for it; nothing when its settings name another one.
 
     MLflow's own defaults refuse requests whose Host or Origin is not this machine, and so they stay.
@@ -71,7 +72,7 @@ def start_tracking(server: Participant) -> Tracking:
     return Tracking(f"http://{HOST}:{port}", login, process, log)
 
 
-def tracking_uri_of(server: Participant) -> str | None:
+def tracking_uri_of(server: Service) -> str | None:
     """Where the server's jobs send their metrics; None before the first start."""
     port = server.kit.folder / FOLDER / PORT_FILE
     own = f"http://{HOST}:{port.read_text().strip()}" if port.is_file() else None
@@ -84,7 +85,7 @@ def address_and_login(folder: Path) -> tuple[str, str, Path | None]:
     Raises:
         KitError: the kit is no server's, or was never started.
     """
-    server = Participant(open_kit(folder))
+    server = Service(open_kit(folder))
     uri = tracking_uri_of(server) if server.kit.kind == "server" else None
     if uri is None:
         raise KitError(f"{folder} has no MLflow; give a server's kit that `pneumonia-fl up` has started")
@@ -104,8 +105,7 @@ def answers(uri: str) -> bool:
 
 def _remove_half_made(database: Path, log: Path) -> None:
     """Remove a database whose first start was cut off, which would fail every later one; it holds no run yet."""
-    served = log.is_file() and SERVES in log.read_text(encoding="utf-8", errors="replace")
-    if database.is_file() and not served and not _has_runs(database):
+    if database.is_file() and SERVES not in read(log) and not _has_runs(database):
         for path in database.parent.glob(f"{DATABASE}*"):
             path.unlink()
 

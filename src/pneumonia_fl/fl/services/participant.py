@@ -11,30 +11,29 @@ from pathlib import Path
 import psutil
 
 from pneumonia_fl.errors import KitError
-from pneumonia_fl.fl.kit.kit_processes import main_of, processes_of
+from pneumonia_fl.fl.kit.kit_processes import LOOP_FILE, main_of, processes_of
+from pneumonia_fl.fl.kit.nvflare_log import LOG_FILE
 from pneumonia_fl.fl.kit.startup_kit import Kit, find_kits
 
-LOOP_FILE, MAIN_FILE, SHUTDOWN_FILE = "daemon_pid.fl", "pid.fl", "shutdown.fl"
+MAIN_FILE, SHUTDOWN_FILE = "pid.fl", "shutdown.fl"
 CONTROL_FILES = (LOOP_FILE, MAIN_FILE, SHUTDOWN_FILE, "restart.fl")
-JOB_OPTION = "-n"
-"""Precedes the job's id in the command line of NVFlare's job processes."""
 
 
 @dataclass(frozen=True)
-class Participant:
-    """A server's or site's kit on this machine."""
+class Service:
+    """A server's or site's kit as a service of this machine."""
 
     kit: Kit
 
     @property
     def name(self) -> str:
-        """The participant's name."""
+        """The name of the server or site."""
         return self.kit.name
 
     @property
     def log(self) -> Path:
         """NVFlare's own log, which it appends to and rotates."""
-        return self.kit.folder / "log.txt"
+        return self.kit.folder / LOG_FILE
 
     @property
     def startup_log(self) -> Path:
@@ -82,8 +81,7 @@ class Participant:
 
     def jobs(self) -> list[str]:
         """Ids of the jobs that have a process here."""
-        commands = [one.words for one in processes_of(self.kit)]
-        return sorted({words[words.index(JOB_OPTION) + 1] for words in commands if _is_job(words)})
+        return sorted({one.job for one in processes_of(self.kit)} - {""})
 
     def clear(self) -> None:
         """Remove the control files of processes that are gone; a stale one would stop the next start."""
@@ -91,17 +89,13 @@ class Participant:
             self.file(name).unlink(missing_ok=True)
 
 
-def find_participants(folder: Path) -> list[Participant]:
+def find_services(folder: Path) -> list[Service]:
     """The server and site kits at or directly below `folder`, servers first.
 
     Raises:
         KitError: there is none, or one is broken.
     """
-    found = [Participant(kit) for kit in find_kits(folder) if kit.kind != "admin"]
+    found = [Service(kit) for kit in find_kits(folder) if kit.kind != "admin"]
     if not found:
         raise KitError(f"{folder.absolute()} holds no server's or site's kit, only a person's")
     return sorted(found, key=lambda one: (one.kit.kind != "server", one.name))
-
-
-def _is_job(words: list[str]) -> bool:
-    return JOB_OPTION in words[:-1] and any(word.startswith("nvflare.private.fed.app.") for word in words)

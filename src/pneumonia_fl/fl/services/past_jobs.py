@@ -7,11 +7,9 @@ the server's job store (`pneumonia-fl delete` does that), a job's state for `res
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 from pneumonia_fl.errors import KitError
+from pneumonia_fl.fl.kit.kit_processes import running_jobs
 from pneumonia_fl.fl.kit.startup_kit import Kit
-from pneumonia_fl.fl.services.participant import JOB_OPTION
 from pneumonia_fl.inputs.names import JOB_ID
 from pneumonia_fl.runs.cleanup import Leftover, measured
 
@@ -36,16 +34,6 @@ def jobs_in(kit: Kit) -> Iterator[Leftover]:
         for folder in sorted((kit.folder / _EVENTS).iterdir()):
             if _is_past(folder, running):
                 yield measured(folder, "TensorBoard events")
-
-
-def running_jobs() -> set[str]:
-    """Ids of all jobs that have a process on this machine, whoever started it."""
-    found = set()
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if JOB_OPTION in words[:-1]:
-            found.add(words[words.index(JOB_OPTION) + 1])
-    return found
 
 
 def _is_past(folder: Path, running: set[str]) -> bool:

@@ -1,29 +1,29 @@
 """What must be true before kits are started; the first thing that is not becomes one line that says what to do."""
 
-import os
 import shlex
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
-from pneumonia_fl.config.environment import cpu_count, data_root, site_threads
+from pneumonia_fl.config.environment import cpu_count, site_threads
 from pneumonia_fl.data.store import open_site
-from pneumonia_fl.errors import KitError, RunError, TimeLimitError
-from pneumonia_fl.fl.doctor.certificates import load
-from pneumonia_fl.fl.doctor.guards import missing
-from pneumonia_fl.fl.doctor.instance import elsewhere
-from pneumonia_fl.fl.doctor.network import NAME_SECONDS, through, within
-from pneumonia_fl.fl.doctor.server_checks import port_error
+from pneumonia_fl.errors import KitError, RunError
+from pneumonia_fl.findings import Finding
+from pneumonia_fl.fl.doctor import kit_files as files
+from pneumonia_fl.fl.doctor.guards import guards
+from pneumonia_fl.fl.doctor.identity_checks import certificate, clock, key_pair
+from pneumonia_fl.fl.doctor.instance import twice
+from pneumonia_fl.fl.doctor.network import server_name, through
+from pneumonia_fl.fl.doctor.server_checks import port
 from pneumonia_fl.fl.job.plan import share_cores
+from pneumonia_fl.fl.kit.certificates import ASK_FOR_A_NEW_KIT
 from pneumonia_fl.fl.kit.file_modes import mend
 from pneumonia_fl.fl.kit.grpc_proxy import ProxyRefusal, proxy_for
-from pneumonia_fl.fl.kit.startup_kit import LOCAL_SETTINGS, Kit, kit_python
-from pneumonia_fl.fl.provision.signing import verify
-from pneumonia_fl.fl.services.participant import Participant
+from pneumonia_fl.fl.kit.startup_kit import LOCAL_SETTINGS, Kit, down_command, kit_python
+from pneumonia_fl.fl.services.participant import Service
 
 PYTHON_SECONDS = 30.0
 
@@ -36,39 +36,42 @@ class SitePlan:
     threads: int
 
 
-def check(participants: Sequence[Participant], say: Callable[[str], None]) -> list[Participant]:
+def check(services: Sequence[Service], say: Callable[[str], None]) -> list[Service]:
     """Return those who are to be started, which are all that do not run yet; refuse what cannot start.
 
     Lost file modes are mended, and `say` is told.
 
     Raises:
-        KitError: an incomplete or changed kit, an expired certificate, a server name that nobody knows, a proxy.
-        RunError: all of them run already, one of them elsewhere, or the server's port is taken.
+        KitError: an incomplete or changed kit, one of the doctor's checks fails, or a proxy is in the way.
+        RunError: all of them run already, or one of them elsewhere.
     """
-    for one in participants:
+    for one in services:
         _check_startup(one)
-    running = {one.name: where for one in participants if (where := _runs(one))}
-    waiting = [one for one in participants if one.name not in running]
+    running = {one.name: where for one in services if (where := _runs(one))}
+    waiting = [one for one in services if one.name not in running]
     if not waiting:
-        folder = participants[0].kit.folder
-        down = _down(folder if len(participants) == 1 else folder.parent)
+        folder = services[0].kit.folder
+        down = down_command(folder if len(services) == 1 else folder.parent)
         raise RunError(
             f"{', '.join(running.values())}; end {'it' if len(running) == 1 else 'them'} first: {down}"
         )
     for where in running.values():
         say(where)
-    for one in waiting:
-        _check_kit(one, say)
-    for one in waiting:
-        if one.kit.kind == "server":
-            _check_port(one)
-    for host in dict.fromkeys(one.kit.host for one in waiting):
-        _check_name(host)
+    for kit in (one.kit for one in waiting):
+        _examine(kit, files.writable)
+        mend(kit, say)
+        _check_python(kit)
+        _examine(kit, guards, clock, certificate, key_pair)
+    for kit in (one.kit for one in waiting):
+        if kit.kind == "server":
+            _examine(kit, port)
+        if not proxy_for(kit.host):  # else the proxy looks for it
+            _examine(kit, server_name)
     _check_proxy(waiting)
     return waiting
 
 
-def site_plans(sites: Sequence[Participant], data: Path | None) -> dict[str, SitePlan]:
+def site_plans(sites: Sequence[Service], data: Path | None) -> dict[str, SitePlan]:
     """Where each site's prepared data is, and how many threads it may use.
 
     Data: below `data`, else where `PNEUMONIA_FL_DATA` or the kit's settings say. Threads: what the owner has set,
@@ -89,70 +92,45 @@ def site_plans(sites: Sequence[Participant], data: Path | None) -> dict[str, Sit
     return {name: SitePlan(folder, threads[name]) for name, folder in folders.items()}
 
 
-def _data_folder(site: Participant, data: Path | None) -> Path:
-    given = data or data_root()
-    if given:
-        return given.absolute()
-    setting = site.kit.settings().data
-    if setting is None:
-        file = site.kit.local / LOCAL_SETTINGS
-        raise KitError(
-            f"site {site.name} has no data; write `data: FOLDER` into {file}, or pass --data FOLDER"
-        )
-    return site.kit.folder / setting
+def _data_folder(site: Service, data: Path | None) -> Path:
+    if found := data or site.kit.data_folder():
+        return found.absolute()
+    file = site.kit.local / LOCAL_SETTINGS
+    raise KitError(f"site {site.name} has no data; write `data: FOLDER` into {file}, or pass --data FOLDER")
 
 
-def _runs(one: Participant) -> str:
+def _runs(one: Service) -> str:
     """Say that a kit runs, with its process; "" when it does not.
 
     Raises:
         RunError: only a part of it runs, or it runs from another folder.
     """
-    for other in elsewhere(one.kit):
-        what = f"{one.name} runs already from {other.home}, process {other.process.pid}"
-        raise RunError(f"{what}; it may run once only, end it first: {_down(other.home)}")
+    for refusal in twice(one.kit):
+        raise RunError(refusal)
     if not (living := one.main() or one.loop() or next(iter(one.processes()), None)):
         return ""
     what = f"{one.name} runs already, process {living.pid}"
     if not (one.main() or one.loop()):
-        raise RunError(f"{what}, of a start that did not end well; end it first: {_down(one.kit.folder)}")
+        raise RunError(
+            f"{what}, of a start that did not end well; end it first: {down_command(one.kit.folder)}"
+        )
     return what
 
 
-def _down(folder: Path) -> str:
-    return f"pneumonia-fl down {shlex.quote(str(folder))}"
-
-
-def _check_startup(one: Participant) -> None:
-    """Refuse a changed kit, whether or not the participant runs already."""
+def _check_startup(one: Service) -> None:
+    """Refuse a changed kit, whether or not the service runs already."""
     for name in ("start.sh", "sub_start.sh"):
         if not (one.kit.startup / name).is_file():
-            raise KitError(f"{one.kit.folder} lacks startup/{name}; ask the Lead IT for a new kit")
-    if changed := verify(one.kit):
-        names = ", ".join(changed)
-        raise KitError(f"{one.kit.startup} is not as it was signed ({names}); ask the Lead IT for a new kit")
+            raise KitError(f"{one.kit.folder} lacks startup/{name}; {ASK_FOR_A_NEW_KIT}")
+    _examine(one.kit, files.signature)
 
 
-def _check_kit(one: Participant, say: Callable[[str], None]) -> None:
-    if not os.access(one.kit.folder, os.W_OK):
-        raise KitError(f"{one.kit.folder} is not writable for you; start as the kit's owner")
-    mend(one.kit, say)
-    _check_python(one.kit)
-    if gap := next(missing(one.kit), ""):
-        doctor = f"pneumonia-fl doctor {shlex.quote(str(one.kit.folder))}"
-        raise KitError(f"{one.name} is not guarded: {gap}; `{doctor}` says what to do")
-    now = datetime.now(UTC)
-    for path in (one.kit.certificate, one.kit.root_certificate):
-        begin, end = load(path).not_valid_before_utc, load(path).not_valid_after_utc
-        if end < now:
-            raise KitError(
-                f"{one.name}: {path.name} has expired on {end:%Y-%m-%d}; the Lead IT renews it with "
-                f"`pneumonia-fl provision --renew {one.name}`"
-            )
-        if begin > now:
-            raise KitError(
-                f"{one.name}: {path.name} is valid from {begin:%Y-%m-%d %H:%M} UTC on; set this machine's clock"
-            )
+def _examine(kit: Kit, *checks: Callable[[Kit], Iterable[Finding]]) -> None:
+    """Refuse a kit in the words of the first of the doctor's checks that fails."""
+    for finding in chain.from_iterable(check(kit) for check in checks):
+        if finding.level == "fail":
+            whose = "" if kit.name in finding.message else f"{kit.name}: "
+            raise KitError(f"{whose}{finding.message}")
 
 
 def _check_python(kit: Kit) -> None:
@@ -173,30 +151,7 @@ def _check_python(kit: Kit) -> None:
         raise KitError(f"{python} has no {', '.join(lacking)}; run {again}")
 
 
-def _check_port(server: Participant) -> None:
-    if error := port_error(server.kit.port):
-        raise RunError(
-            f"server {server.name} cannot have port {server.kit.port} ({error.strerror}); end what uses it "
-            f"(`ss -ltnp 'sport = :{server.kit.port}'` names it) or provision another port"
-        )
-
-
-def _check_name(host: str) -> None:
-    if proxy_for(host):
-        return  # the proxy looks for it
-    try:
-        within(NAME_SECONDS, lambda: socket.getaddrinfo(host, None))
-    except OSError:
-        raise KitError(
-            f"the server's name {host} is unknown on this machine; add it to DNS or /etc/hosts"
-        ) from None
-    except TimeLimitError:
-        raise TimeLimitError(
-            f"no answer from DNS about {host} in {NAME_SECONDS:g} s; ask your network's IT"
-        ) from None
-
-
-def _check_proxy(waiting: Sequence[Participant]) -> None:
+def _check_proxy(waiting: Sequence[Service]) -> None:
     """Refuse a proxy that cannot lead to the server; one whose server is down may."""
     here = {one.kit.port for one in waiting if one.kit.kind == "server"}
     for kit in (one.kit for one in waiting if one.kit.kind == "site"):

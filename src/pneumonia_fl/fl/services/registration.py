@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from pneumonia_fl.errors import TimeLimitError
-from pneumonia_fl.fl.admin.refusals import role
 from pneumonia_fl.fl.admin.session import login
+from pneumonia_fl.fl.kit.certificates import LEAD_IT, role_of
 from pneumonia_fl.fl.kit.startup_kit import Kit, find_kits
 from pneumonia_fl.fl.services.launch import POLL_SECONDS
-
-LEAD_IT = "project_admin"
 
 
 def ask(person: Kit) -> dict[str, Any]:
@@ -28,7 +26,7 @@ def lead_it_kit(folder: Path, server: Kit) -> Kit | None:
     """Return the kit of the only Lead IT for this server in `folder`, who runs it; None when there is none."""
     people = [kit for kit in find_kits(folder) if kit.kind == "admin"]
     fitting = [kit for kit in people if (kit.project, kit.port) == (server.project, server.port)]
-    leads = [kit for kit in fitting if role(kit) == LEAD_IT]
+    leads = [kit for kit in fitting if role_of(kit) == LEAD_IT]
     return leads[0] if len(leads) == 1 else None
 
 

@@ -1,4 +1,4 @@
-"""How the participants on this machine are."""
+"""Describe and end the services of this machine: the servers and sites whose kits are here."""
 
 import contextlib
 import time
@@ -9,7 +9,7 @@ from typing import Any
 
 from pneumonia_fl.fl.services.launch import end
 from pneumonia_fl.fl.services.mlflow_server import answers, tracking_uri_of
-from pneumonia_fl.fl.services.participant import Participant, find_participants
+from pneumonia_fl.fl.services.participant import Service, find_services
 from pneumonia_fl.fl.services.startup_log import read_startup
 from pneumonia_fl.inputs.json_files import read_json
 from pneumonia_fl.inputs.text import printable
@@ -28,7 +28,7 @@ def status(folder: Path) -> list[dict[str, Any]]:
         registered and connected), jobs (ids that have a process here), log, startup_log; of a site also connected
         (to the server, now); of a server also port, mlflow (URI) and mlflow_answers.
     """
-    return [_describe(one) for one in find_participants(folder)]
+    return [_describe(one) for one in find_services(folder)]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def running_jobs(folder: Path) -> list[RunningJob]:
 
     When a job's process is gone, its server still has to keep the result and to write down how the job ended.
     """
-    servers = [one for one in find_participants(folder) if one.kit.kind == "server"]
+    servers = [one for one in find_services(folder) if one.kit.kind == "server"]
     return [
         _running_job(server, job)
         for server in servers
@@ -56,7 +56,7 @@ def running_jobs(folder: Path) -> list[RunningJob]:
     ]
 
 
-def _unfinished(server: Participant) -> list[str]:
+def _unfinished(server: Service) -> list[str]:
     """Jobs that the server has sent out and has not finished, by its store."""
     found = []
     for meta in server.kit.folder.glob(f"{JOB_STORE}/*/meta"):
@@ -78,13 +78,13 @@ def drain(folder: Path, say: Callable[[list[RunningJob]], None]) -> None:
 
 def down(folder: Path) -> list[str]:
     """End every server and site at or below `folder` and what they have started; return who was running."""
-    participants = find_participants(folder)
-    running = [one.name for one in participants if one.running()]
-    end(participants)
+    services = find_services(folder)
+    running = [one.name for one in services if one.running()]
+    end(services)
     return running
 
 
-def _running_job(server: Participant, job: str) -> RunningJob:
+def _running_job(server: Service, job: str) -> RunningJob:
     """What the server's folder of a job says about it."""
     try:
         stored = server.kit.folder / JOB_STORE / job / "meta"
@@ -95,7 +95,7 @@ def _running_job(server: Participant, job: str) -> RunningJob:
     return RunningJob(job, printable(name or "a job"), printable(owner or "unknown"))
 
 
-def _describe(one: Participant) -> dict[str, Any]:
+def _describe(one: Service) -> dict[str, Any]:
     main = one.main()
     alive = main is not None
     entry: dict[str, Any] = {

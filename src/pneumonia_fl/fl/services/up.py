@@ -7,7 +7,7 @@ from pathlib import Path
 from pneumonia_fl.errors import KitError, RefusedError, RunError, TimeLimitError
 from pneumonia_fl.fl.services.launch import POLL_SECONDS, end, start_server, start_site
 from pneumonia_fl.fl.services.mlflow_server import Tracking, answers, start_tracking
-from pneumonia_fl.fl.services.participant import Participant, find_participants
+from pneumonia_fl.fl.services.participant import Service, find_services
 from pneumonia_fl.fl.services.preflight import check, site_plans
 from pneumonia_fl.fl.services.startup_log import read_startup
 
@@ -31,32 +31,32 @@ def up(folder: Path, data: Path | None, timeout: float, say: Say) -> None:
         KitError, DataError, RunError: something is wrong before or while starting.
         TimeLimitError: not everybody was ready in time.
     """
-    everybody = find_participants(folder)
-    participants = check(everybody, say)
-    plans = site_plans([one for one in participants if one.kit.kind == "site"], data)
+    everybody = find_services(folder)
+    services = check(everybody, say)
+    plans = site_plans([one for one in services if one.kit.kind == "site"], data)
     deadline = time.monotonic() + timeout
     try:
         trackings: list[Tracking] = []
         # NVFlare's loop idles for five seconds before it starts anything: MLflow's start fits in there.
-        for one in participants:
+        for one in services:
             if one.kit.kind == "server":
                 trackings.append(start_tracking(one))
                 start_server(one, trackings[-1].uri, trackings[-1].login)
             else:
                 start_site(one, plans[one.name])
-        _wait(participants, trackings, deadline, timeout, say)
-        _ask_servers(folder, everybody, participants, deadline, say)
+        _wait(services, trackings, deadline, timeout, say)
+        _ask_servers(folder, everybody, services, deadline, say)
         _tell_tracking(trackings, say)
     except BaseException:
-        end(participants)
+        end(services)
         raise
 
 
 def _wait(
-    participants: list[Participant], trackings: list[Tracking], deadline: float, timeout: float, say: Say
+    services: list[Service], trackings: list[Tracking], deadline: float, timeout: float, say: Say
 ) -> None:
     started = time.monotonic()
-    waiting = list(participants)
+    waiting = list(services)
     while waiting:
         for one in list(waiting):
             state = read_startup(one)
@@ -71,7 +71,7 @@ def _wait(
         time.sleep(POLL_SECONDS if waiting else 0)
 
 
-def _words(waiting: list[Participant]) -> str:
+def _words(waiting: list[Service]) -> str:
     return "; ".join(f"{one.name} ({read_startup(one).error}; see {one.startup_log})" for one in waiting)
 
 
@@ -82,7 +82,7 @@ def _check_tracking(trackings: list[Tracking]) -> None:
 
 
 def _ask_servers(
-    folder: Path, everybody: list[Participant], started: list[Participant], deadline: float, say: Say
+    folder: Path, everybody: list[Service], started: list[Service], deadline: float, say: Say
 ) -> None:
     """Hear from each server itself that it knows the new sites, where the Lead IT's kit lies beside the others."""
     from pneumonia_fl.fl.admin.kit_selection import identity

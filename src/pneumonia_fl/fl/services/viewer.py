@@ -19,7 +19,6 @@ from pneumonia_fl.runs.folder import (
     GLOBAL,
     RunFolder,
     records_elsewhere,
-    relocate_artifacts,
     tensorboard_command,
     ui_command,
 )
@@ -98,7 +97,7 @@ def _view(tool: Tool, folder: Path, port: int, host: str, say: Say) -> Iterator[
 def _database(run: RunFolder, say: Say) -> Iterator[RunFolder]:
     """The folder whose database MLflow opens: the run's own, or, where that must not change, a copy's."""
     if not is_read_only(run.mlflow_db):
-        relocate_artifacts(run)
+        run.relocate_artifacts()
         yield run
         return
     say("the run is read-only: what is changed in MLflow's pages is not kept")

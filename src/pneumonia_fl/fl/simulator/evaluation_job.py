@@ -20,7 +20,7 @@ from pneumonia_fl.fl.state.site_state import MODEL
 from pneumonia_fl.models.checkpoint import CARD, ModelCard, load_model
 from pneumonia_fl.results.cross_site_files import matrix_of
 from pneumonia_fl.runs.folder import RunFolder, start_run
-from pneumonia_fl.runs.journal import Event, read_journal
+from pneumonia_fl.runs.journal import JOURNAL_NAME, Event, read_journal
 
 SOURCE = "federation"
 """Kind of source of an evaluation at the sites."""
@@ -137,7 +137,7 @@ def run_in_simulator(
         write_atomic(run.weights / f"{one.name}.safetensors", one.weights)
     threads = share_cores({site: images[site] for site in taking_part}, cpu_count())
     simulate(run, job.name, threads, data, on_event, None)
-    events = read_journal(run.workspace / job.name / "server" / "simulate_job" / run.journal.name)
+    events = read_journal(run.server_of(job.name) / JOURNAL_NAME)
     shutil.rmtree(folder, ignore_errors=True)
     return events
 

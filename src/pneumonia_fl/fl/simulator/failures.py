@@ -1,20 +1,19 @@
 """Finding, in NVFlare's logs, the one line that says why a run failed."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from pneumonia_fl.errors import RunError, SiteError
+from pneumonia_fl.fl.kit.nvflare_log import first_error, lines_with, read
 from pneumonia_fl.fl.protocol.messages import RUN_ERROR, SITE_ERROR
 
 ENOUGH_BYTES = 1_000_000
-ERROR_LEVEL = " - ERROR - "
 
 
 def site_error(workspace: Path) -> SiteError | None:
     """The first error that a site reported itself; the others' errors only follow from it."""
     # A line begins with its time, so the smallest line is the earliest.
-    found = min(_lines_with(workspace, SITE_ERROR), default=None)
+    found = min(lines_with(SITE_ERROR, workspace), default=None)
     if found is None:
         return None
     line, log = found
@@ -31,7 +30,7 @@ def full_disk(folder: Path) -> RunError | None:
 
 def start_error(output: Path) -> RunError | None:
     """What the simulator's process said before NVFlare started."""
-    for line in output.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read(output).splitlines():
         if RUN_ERROR in line:
             return RunError(line.split(RUN_ERROR, 1)[1].strip())
     return None
@@ -39,12 +38,5 @@ def start_error(output: Path) -> RunError | None:
 
 def server_error(workspace: Path) -> RunError | None:
     """The first error in any log, without its time and component."""
-    found = min(_lines_with(workspace, ERROR_LEVEL), default=None)
-    return RunError(found[0].split(ERROR_LEVEL, 1)[1].strip()) if found else None
-
-
-def _lines_with(workspace: Path, text: str) -> Iterator[tuple[str, Path]]:
-    for log in workspace.rglob("log.txt"):
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-            if text in line:
-                yield line, log
+    text = first_error(workspace)
+    return RunError(text) if text else None

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from pneumonia_fl.files import output_errors
-from pneumonia_fl.fl.kit.assets import policy_folder, provisioning_folder, read_json
+from pneumonia_fl.fl.kit.assets import policy_folder, provisioning_folder
 from pneumonia_fl.fl.provision.site_policy import CLASS_LIST, RESOURCES
+from pneumonia_fl.inputs.json_files import read_json
 
 WORKSPACE = "simulator_workspace"
 

@@ -6,12 +6,13 @@ the run, and NVFlare only ever sees paths without spaces.
 """
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from pneumonia_fl.config.environment import (
@@ -24,6 +25,7 @@ from pneumonia_fl.config.environment import (
 from pneumonia_fl.errors import RunError, SiteError
 from pneumonia_fl.files import inner_folder
 from pneumonia_fl.fl.simulator.failures import full_disk, server_error, site_error, start_error
+from pneumonia_fl.inputs.paths import LINKS, without_spaces
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.journal import JOURNAL_NAME, Event, JournalReader
 from pneumonia_fl.runs.process_group import RUN_MARK, end_marked, workers
@@ -59,8 +61,9 @@ def simulate(
     inner_folder(run.workspace)
     inner_folder(run.logs)
     with contextlib.ExitStack() as stack:
-        workspace = stack.enter_context(without_spaces(run.workspace))
-        environment = stack.enter_context(without_spaces(Path(sys.prefix)))
+        links = functools.cache(lambda: Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=LINKS))))
+        workspace = without_spaces(run.workspace, "workspace", links)
+        environment = without_spaces(Path(sys.prefix), "environment", links)
         output = stack.enter_context((run.logs / "simulator.txt").open("w", encoding="utf-8"))
         stack.callback(end_marked, mark)
         process = subprocess.Popen(
@@ -91,20 +94,8 @@ def _reason(run: RunFolder, watch: "_Watch") -> RunError:
     )
 
 
-@contextlib.contextmanager
-def without_spaces(folder: Path) -> Iterator[Path]:
-    """Yield a path to `folder` that holds no space: itself, or a link in the temporary folder."""
-    if not any(character.isspace() for character in str(folder)):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="pneumonia-fl-") as temporary:
-        link = Path(temporary) / "link"
-        link.symlink_to(folder, target_is_directory=True)
-        yield link
-
-
 def _journal_reader(run: RunFolder, job: str) -> JournalReader:
-    return JournalReader(run.workspace / job / "server" / "simulate_job" / JOURNAL_NAME)
+    return JournalReader(run.server_of(job) / JOURNAL_NAME)
 
 
 def _command(

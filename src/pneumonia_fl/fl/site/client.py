@@ -3,12 +3,12 @@
 This file only translates between NVFlare and the plain PyTorch of `train.py` and `evaluate.py`.
 """
 
-import argparse
 import contextlib
 import logging
 import math
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 
 from pneumonia_fl import __version__
 from pneumonia_fl.config.environment import LIMITED, site_limits, site_threads, site_tracking
-from pneumonia_fl.config.job import SiteSettings, parse, parse_words
+from pneumonia_fl.config.job import SiteSettings, parse
 from pneumonia_fl.data.store import open_site
 from pneumonia_fl.evaluation.scoring import evaluate
 from pneumonia_fl.fl.algorithms.registry import site_algorithm
@@ -38,11 +38,12 @@ from pneumonia_fl.fl.site.saved_model_scoring import SavedModels
 from pneumonia_fl.fl.site.site_data import check_size, own_root
 from pneumonia_fl.fl.site.site_tracking import SeriesWriter, series_writers
 from pneumonia_fl.fl.state.site_state import SiteState
+from pneumonia_fl.inputs.json_files import parse_json
 from pneumonia_fl.metrics.binary import Metrics, ScoreHistogram, summarise
 from pneumonia_fl.metrics.series import OWN, ROUND_TRAIN_LOSS, series
+from pneumonia_fl.models.card import model_card
 from pneumonia_fl.models.checkpoint import DataSummary, ModelCard, load_into
 from pneumonia_fl.models.registry import build_model
-from pneumonia_fl.results.collect import model_card
 from pneumonia_fl.runs.journal import LOSS_POINTS
 from pneumonia_fl.runs.provenance import code_origin
 from pneumonia_fl.training.batch_norm import settled
@@ -56,10 +57,10 @@ SHARED_FACTS = {"source", "licence", "credit", "manifest_sha256", "counts"}
 OWN_LIMITS = "One site's own model, chosen and calibrated on that site's validation images: of little worth elsewhere. "
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Take part in one job, until the server says that it is over."""
+def main() -> None:
+    """Take part in one job, whose settings are the only argument, until the server says that it is over."""
     flare.init()
-    participant = Participant(_parse(argv), flare.get_site_name())
+    participant = Participant(sys.argv[1], flare.get_site_name())
     with contextlib.closing(participant):
         while flare.is_running():
             message = flare.receive()
@@ -72,9 +73,13 @@ class Participant:
     """Answers every message of the server; with what went wrong when the site cannot do what it should.
 
     The next message is a new chance: data may be there by then, memory free again.
+
+    Args:
+        settings: `SiteSettings` as JSON.
+        name: the site.
     """
 
-    def __init__(self, settings: SiteSettings, name: str) -> None:
+    def __init__(self, settings: str, name: str) -> None:
         self._settings, self._name = settings, name
         self._site: Site | SavedModels | None = None
 
@@ -89,13 +94,18 @@ class Participant:
             return problem(without_paths(text))
 
     def _made(self) -> "Site | SavedModels":
-        kind = Site if self._settings.evaluation is None else SavedModels
-        return kind(self._settings, self._name)
+        settings = job_settings(self._settings)
+        return (Site if settings.evaluation is None else SavedModels)(settings, self._name)
 
     def close(self) -> None:
         """The job is over."""
         for writer in self._site.writers if isinstance(self._site, Site) else ():
             writer.close()
+
+
+def job_settings(text: str) -> SiteSettings:
+    """Return the settings that came with the job; the one place at a site where they are checked."""
+    return parse(SiteSettings, parse_json(text), "the job's settings")
 
 
 class Site:
@@ -241,12 +251,6 @@ class Site:
     def _write(self, tag: str, value: float, step: int) -> None:
         for writer in self.writers:
             writer.add_scalar(tag, value, step)
-
-
-def _parse(argv: Sequence[str] | None) -> SiteSettings:
-    parser = argparse.ArgumentParser(description="pneumonia-fl training at one site; NVFlare starts it.")
-    parser.add_argument("--set", action="append", default=[], metavar="key=value", help="a job setting")
-    return parse_words(SiteSettings, parser.parse_args(argv).set, "job arguments")
 
 
 def lowered(used: SiteSettings, wanted: SiteSettings) -> dict[str, int]:

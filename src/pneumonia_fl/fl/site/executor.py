@@ -4,9 +4,11 @@ NVFlare's `ClientAPIExecutor` takes its command from the job, so that whoever ma
 a site that allows that class. This one takes settings and nothing else; it is what a strict site allows.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode
@@ -23,7 +25,7 @@ from pneumonia_fl.config.environment import (
     opt_out_of_evaluations,
     set_site_defaults,
 )
-from pneumonia_fl.config.job import SiteSettings, parse_words
+from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.kit.startup_kit import SITE_STATE_FOLDER, read_settings
 
 TRAINER_DIED = 75
@@ -32,21 +34,20 @@ SHUTDOWN_SECONDS = 5.0
 """How long a trainer gets to end by itself when the job is over, and again before it is killed."""
 
 
+@entrypoint("Trainer")
 class TrainerExecutor(ClientAPIExecutor):
     """Runs `pneumonia_fl.fl.site.client` beside the job process, so that a crash there takes nothing down with it.
 
     Args:
-        settings: the job's settings for its sites, as `key=value` words.
+        settings: the job's settings for its sites, as JSON; the trainer checks them.
         result_timeout: seconds that a task may take before the trainer counts as stuck and is started again.
     """
 
-    def __init__(self, settings: list[str], result_timeout: float) -> None:
-        parse_words(SiteSettings, settings, "the job")
+    def __init__(self, settings: dict[str, Any], result_timeout: float) -> None:
         self.settings, self.result_timeout = settings, result_timeout
-        words = [word for setting in settings for word in ("--set", setting)]
         super().__init__(
             execution_mode="external_process",
-            command=[sys.executable, "-m", "pneumonia_fl.fl.site.client", *words],
+            command=[sys.executable, "-m", "pneumonia_fl.fl.site.client", json.dumps(settings)],
             params_exchange_format=ExchangeFormat.PYTORCH,
             result_wait_timeout=result_timeout,
             shutdown_timeout=SHUTDOWN_SECONDS,

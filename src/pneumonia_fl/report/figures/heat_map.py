@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pneumonia_fl.errors import DataError
-from pneumonia_fl.evaluation.cross_site_matrix import CELL
 from pneumonia_fl.inputs.text import plain_cell, printable
+from pneumonia_fl.metrics.binary import CELL
 from pneumonia_fl.report.figures.canvas import BLACK, GREY, new_figure
 from pneumonia_fl.report.figures.charts import NAME_LENGTH
 

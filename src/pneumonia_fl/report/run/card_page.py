@@ -4,12 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pneumonia_fl import INTENDED_USE
 from pneumonia_fl.metrics.binary import NAMES
 from pneumonia_fl.report.run_folder_reader import ComparisonFiles, RunFiles, is_drawn
 from pneumonia_fl.report.view.rendering import Page, Values
 
 _PACKAGES = ("torch", "torchvision", "nvflare")
-INTENDED_USE = "Research on federated learning with paediatric chest X-rays."
 
 
 def run_card(run: RunFiles, page: Page) -> Values:

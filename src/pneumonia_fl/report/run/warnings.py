@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
+from pneumonia_fl.evaluation.comparison import FEW_PATIENTS
 from pneumonia_fl.metrics.calibration import shifts
 from pneumonia_fl.report.performance import Performance
 from pneumonia_fl.report.run_folder_reader import RunFiles, is_drawn, without_paths
 from pneumonia_fl.report.view.severity import CAUTION, NOTE, SERIOUS, Found
 
-FEW_PATIENTS = 100
-"""Below this the bootstrap's intervals are wide and not reliable."""
 FEW_OF_A_CLASS = 30
 FEW_IMAGES = 20
 POOR_ECE = 0.10

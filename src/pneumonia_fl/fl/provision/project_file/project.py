@@ -10,6 +10,7 @@ from typing import Any
 
 from nvflare.apis.utils.format_check import name_check
 
+from pneumonia_fl.fl.kit.certificates import ROLES
 from pneumonia_fl.fl.provision.project_file.builders import check_builders, is_int
 from pneumonia_fl.fl.provision.project_file.studies import check_studies
 from pneumonia_fl.fl.provision.project_file.yaml_lines import Marked, read_marked
@@ -27,7 +28,6 @@ KEYS = {
     "admin": COMMON_KEYS | {"role", "connect_to"},
 }
 CAPACITY_KEYS = {"num_of_gpus", "mem_per_gpu_in_GiB"}
-ROLES = ("project_admin", "org_admin", "lead", "member")
 DEFAULT_PORT = 8002
 
 

@@ -3,20 +3,23 @@
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
 
-from pneumonia_fl.errors import KitError
 from pneumonia_fl.findings import Finding
+from pneumonia_fl.fl.kit.certificates import (
+    ASK_FOR_A_NEW_KIT,
+    common_name,
+    fingerprint,
+    issued,
+    load,
+    reason_of,
+)
 from pneumonia_fl.fl.kit.file_modes import change, open_key
 from pneumonia_fl.fl.kit.startup_kit import Kit
 
 RENEW_DAYS = 30
-ASK_FOR_A_NEW_KIT = "ask the Lead IT for a new kit"
 _PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -53,11 +56,18 @@ def certificate(kit: Kit) -> Iterator[Finding]:
 
 def key(kit: Kit) -> Iterator[Finding]:
     """Whether the private key belongs to the certificate and is readable by its owner only."""
+    yield from key_pair(kit)
+    if kit.private_key.is_file():
+        yield from _key_rights(kit)
+
+
+def key_pair(kit: Kit) -> Iterator[Finding]:
+    """Find out whether the private key belongs to the certificate."""
     try:
         private = serialization.load_pem_private_key(kit.private_key.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
         yield Finding(
-            "fail", f"{kit.private_key} is not a readable key ({_words(error)}); {ASK_FOR_A_NEW_KIT}"
+            "fail", f"{kit.private_key} is not a readable key ({reason_of(error)}); {ASK_FOR_A_NEW_KIT}"
         )
         return
     own = load(kit.certificate).public_key()
@@ -66,41 +76,6 @@ def key(kit: Kit) -> Iterator[Finding]:
     else:
         wrong = f"{kit.private_key.name} does not belong to {kit.certificate.name}"
         yield Finding("fail", f"{wrong}; {ASK_FOR_A_NEW_KIT}")
-    yield from _key_rights(kit)
-
-
-def load(path: Path) -> x509.Certificate:
-    """Read a PEM certificate.
-
-    Raises:
-        KitError: it is missing or broken.
-    """
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise KitError(
-            f"{path} is not a readable certificate ({_words(error)}); {ASK_FOR_A_NEW_KIT}"
-        ) from None
-
-
-def common_name(certificate: x509.Certificate) -> str:
-    """The name of its owner, "" when it has none."""
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(names[0].value) if names else ""
-
-
-def fingerprint(certificate: x509.Certificate) -> str:
-    """SHA-256 of the certificate as hex pairs, as `openssl x509 -fingerprint -sha256` prints it."""
-    return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
-
-
-def issued(certificate: x509.Certificate, root: x509.Certificate) -> bool:
-    """Whether `root` signed `certificate`."""
-    try:
-        certificate.verify_directly_issued_by(root)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
 
 
 def days_left(certificate: x509.Certificate, name: str, cure: str) -> Finding:
@@ -121,7 +96,3 @@ def _key_rights(kit: Kit) -> Iterator[Finding]:
         yield Finding("warn", f"{path} belongs to user {owner}, you are {os.getuid()}; start as its owner")
     else:
         yield Finding("ok", f"only you can read {path.name}")
-
-
-def _words(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).split("(", 1)[0].strip().rstrip(".")
