@@ -105,16 +105,16 @@ def _bare_site(pipe: Connection, data: Path, site: str) -> None:
 
     from pneumonia_fl.config.job import load_job
     from pneumonia_fl.config.job_files import find_job
-    from pneumonia_fl.config.sections import Preprocess, TrainConfig
+    from pneumonia_fl.config.sections import Preprocess
     from pneumonia_fl.data.store import open_site
     from pneumonia_fl.evaluation.scoring import margins
     from pneumonia_fl.models.registry import build_model
     from pneumonia_fl.training.local import Turn, train_epochs
 
     torch.set_num_threads(1)
-    job = load_job(find_job("fedavg"))
-    config = TrainConfig(**{**job.train.model_dump(), "local_epochs": EPOCHS})
+    job = load_job(find_job("fedavg"), [f"train.local_epochs={EPOCHS}"])
     spec, store = job.preprocess or Preprocess(size=SIZE), open_site(data, site)
+    settings = job.model_copy(update={"preprocess": spec}).site_settings()
     train, validation = store.split("train"), store.split("val")
     model = build_model(job.model.name, job.model.norm, SIZE, seed=job.train.seed)
     for number in range(ROUNDS + 1):
@@ -126,7 +126,7 @@ def _bare_site(pipe: Connection, data: Path, site: str) -> None:
             )
         margins(model, validation.images, spec)
         if number < ROUNDS:
-            train_epochs(model, train, config, job.augment, spec, turn=Turn(site, number, ROUNDS))
+            train_epochs(model, train, settings, turn=Turn(site, number, ROUNDS))
         pipe.send((len(train), {key: value.numpy() for key, value in model.state_dict().items()}))
 
 

@@ -1,6 +1,7 @@
 """How fast images are prepared, and in how much memory: the public sample, and originals of 1–2 Mpx."""
 
 import io
+import os
 import resource
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.prepare.pipeline import prepare
 from pneumonia_fl.data.sources.registry import open_source
 
-SAMPLE = Path(__file__).parents[2] / "shared" / "data" / "chest-xray-pneumonia-224.zip"
+DATA = Path(os.environ.get("PNEUMONIA_FL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SAMPLE = DATA / "chest-xray-pneumonia-224.zip"
 ORIGINALS = 900
 # Drawn pictures; further ones differ in bytes behind the image's end, which decoders skip and hashes see.
 DRAWN = 12

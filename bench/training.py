@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pneumonia_fl.config.job import JobConfig, SiteSettings
 from pneumonia_fl.config.sections import AugmentConfig, Preprocess, TrainConfig
 from pneumonia_fl.data.preprocess import normalise
 from pneumonia_fl.data.store import ImageSet
@@ -33,6 +34,11 @@ def run() -> None:
     torch.set_num_threads(threads)
 
 
+def _settings(spec: Preprocess, changes: AugmentConfig, amp: bool) -> SiteSettings:
+    train = TrainConfig(batch_size=BATCH, amp=amp)
+    return JobConfig(name="bench", preprocess=spec, train=train, augment=changes).site_settings()
+
+
 def _compare(size: int) -> None:
     spec = Preprocess(size=size)
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size), dtype=np.uint8)
@@ -40,12 +46,13 @@ def _compare(size: int) -> None:
     data = ImageSet(pixels, labels, [str(i) for i in range(IMAGES)], ["unknown"] * IMAGES)
     inputs, targets = normalise(torch.from_numpy(pixels), spec), torch.from_numpy(labels)
     model = build_model(size=size, seed=1).to(memory_format=torch.channels_last)
-    single, mixed = TrainConfig(batch_size=BATCH, amp=False), TrainConfig(batch_size=BATCH)
+    plain, single = _settings(spec, NOTHING, amp=False), _settings(spec, AugmentConfig(), amp=False)
+    mixed = _settings(spec, AugmentConfig(), amp=True)
     bare, ours, augmented, faster, evaluation = _best(
         lambda: _bare_loop(model, inputs, targets),
-        lambda: train_epochs(model, data, single, NOTHING, spec),
-        lambda: train_epochs(model, data, single, AugmentConfig(), spec),
-        lambda: train_epochs(model, data, mixed, AugmentConfig(), spec),
+        lambda: train_epochs(model, data, plain),
+        lambda: train_epochs(model, data, single),
+        lambda: train_epochs(model, data, mixed),
         lambda: margins(model, pixels, spec),
     )
     batches = IMAGES / BATCH

@@ -15,7 +15,8 @@ from filelock import FileLock
 pytest_plugins = ["federation", "provisioning", "doctor_kits"]
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED_DATA = ROOT.parent / "shared" / "data"
+PUBLIC_DATA = Path(os.environ.get("PNEUMONIA_FL_TEST_DATA", ROOT.parent / "shared" / "data"))
+"""Real X-rays, where a machine has them: `chest-xray-pneumonia-224.zip` and `pneumoniamnist.npz` of docs/results.md."""
 CLI = Path(sys.executable).with_name("pneumonia-fl")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

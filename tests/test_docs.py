@@ -1,8 +1,12 @@
 """The pages of docs/ are true to the program, lead somewhere, and name no machine."""
 
+import os
 import re
 import runpy
 import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +14,14 @@ import pytest
 import typer
 
 from pneumonia_fl.cli.main import app
-from pneumonia_fl.cli.reference import pages
 from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.overrides import flatten
 from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
 from pneumonia_fl.metrics.series import series
 
 ROOT = Path(__file__).parents[1]
+GENERATOR = Path("docs/reference/generate.py")
+pages = runpy.run_path(str(ROOT / GENERATOR))["pages"]
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "provisioning/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -51,8 +56,9 @@ def test_the_command_reference_calls_every_command_by_its_name() -> None:
 
 def test_the_script_writes_every_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = tmp_path / "scripts" / "make_docs.py"
-    script.parent.mkdir()
-    shutil.copy(ROOT / "scripts" / "make_docs.py", script)
+    for name in (script.relative_to(tmp_path), GENERATOR):
+        (tmp_path / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     runpy.run_path(str(script), run_name="__main__")
     written = {str(path.relative_to(tmp_path / "docs")) for path in (tmp_path / "docs").rglob("*.md")}
     assert written == set(pages())
@@ -110,3 +116,27 @@ def test_a_test_that_a_page_names_is_there(page: Path) -> None:
     for folder, name in re.findall(r"`(tests/(?:\w+/)*)?(test_\w+\.py)`", prose(page)):
         found = list((ROOT / (folder or "tests")).glob(name if folder else f"**/{name}"))
         assert found, f"{page.name} names {folder}{name}"
+
+
+def test_the_held_out_patients_of_the_results_make_the_split(tmp_path: Path) -> None:
+    """The commands of the page on an archive with one image of each of its patients, and of one more."""
+    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^```bash\n(.*?)^```", text, flags=re.M | re.S)[0]
+    (tmp_path / "docs").mkdir()
+    listed = Path(shutil.copy(ROOT / "docs/held_out_patients.txt", tmp_path / "docs"))
+    held_out = [line.split() for line in listed.read_text(encoding="utf-8").splitlines()]
+    with zipfile.ZipFile(tmp_path / "chest-xray-pneumonia.zip", "w") as archive:
+        for name in [*(f"{kind}/{patient}-1" for _, kind, patient in held_out), "NORMAL/IM-9-1"]:
+            for folder in ("chest_xray", "chest_xray/chest_xray"):
+                archive.writestr(f"{folder}/train/{name}.jpeg", name)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", "-euc", commands], cwd=tmp_path, env={"PATH": path}, check=True, timeout=120)
+    found = [path.relative_to(tmp_path / "chest_xray") for path in (tmp_path / "chest_xray").rglob("*.jpeg")]
+    expected = [f"{split}/{kind}/{patient}-1.jpeg" for split, kind, patient in held_out]
+    assert sorted(map(str, found)) == sorted([*expected, "train/NORMAL/IM-9-1.jpeg"])
+    assert [split for split, _, _ in held_out].count("test") == 325
+
+
+def test_no_text_names_a_folder_outside_the_repository() -> None:
+    texts = [*PAGES, *sorted(ROOT.glob("jobs/*.yml")), *sorted((ROOT / "src").rglob("*.py"))]
+    assert not [path for path in texts if "../shared" in path.read_text(encoding="utf-8")]

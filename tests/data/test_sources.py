@@ -2,17 +2,18 @@ import errno
 import logging
 import lzma
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bomb import Bomb
+from numpy.lib.npyio import NpzFile
 from xrays import ListSource, jpeg, kaggle_files, prepare_small, write_folder, write_zip
 
-from conftest import SHARED_DATA
+from conftest import PUBLIC_DATA
 from pneumonia_fl.config.sections import Preprocess
+from pneumonia_fl.data.manifest import SPLITS
 from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Item
 from pneumonia_fl.data.sources.kermany_layout import (
     NESTED_COPY,
@@ -26,7 +27,6 @@ from pneumonia_fl.data.sources.registry import load_split, open_source
 from pneumonia_fl.errors import ConfigError, DataError, StorageError
 
 SPEC = Preprocess(size=16)
-PUBLIC = SHARED_DATA
 
 
 @pytest.mark.parametrize(
@@ -358,37 +358,18 @@ def test_a_share_that_goes_away_stops_everything(tmp_path: Path) -> None:
         source.read(items[0])
 
 
-def test_threads_unpack_each_split_of_an_npz_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = open_source(str(write_npz(tmp_path / "x.npz")))
+def test_each_array_of_an_npz_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_npz(tmp_path / "x.npz")
     unpacked: list[str] = []
-    load = np.load
+    read = NpzFile.__getitem__
 
-    class Archive:
-        def __init__(self, path: Path, **options: bool) -> None:
-            self.file = load(path, **options)
+    def unpack(file: NpzFile, name: str) -> np.ndarray:
+        unpacked.append(name)
+        return read(file, name)  # type: ignore[no-any-return]
 
-        def __enter__(self) -> "Archive":
-            return self
-
-        def __exit__(self, *exception: object) -> None:
-            self.file.close()
-
-        @property
-        def files(self) -> list[str]:
-            return list(self.file.files)
-
-        def __contains__(self, name: str) -> bool:
-            return name in self.file
-
-        def __getitem__(self, name: str) -> np.ndarray:
-            unpacked.append(name)
-            return self.file[name]  # type: ignore[no-any-return]
-
-    items = source.items()
-    monkeypatch.setattr(np, "load", Archive)
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(source.read, [item for pair in zip(items, items[::-1], strict=True) for item in pair]))
-    assert sorted(unpacked) == ["test_images", "train_images", "val_images"]
+    monkeypatch.setattr(NpzFile, "__getitem__", unpack)
+    prepare_small(path, tmp_path / "out")
+    assert sorted(unpacked) == sorted(f"{split}_{what}" for split in SPLITS for what in ("images", "labels"))
 
 
 def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
@@ -400,9 +381,11 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
 
 
 def test_the_public_sample_has_its_known_counts() -> None:
-    if not PUBLIC.is_dir():
-        pytest.skip("falls back to the synthetic and hand-made sources above: ../shared/data is not here")
-    items = open_source(str(PUBLIC / "chest-xray-pneumonia-224.zip")).items()
+    if not PUBLIC_DATA.is_dir():
+        pytest.skip(
+            "the synthetic and hand-made sources above stand in: PNEUMONIA_FL_TEST_DATA names no folder"
+        )
+    items = open_source(str(PUBLIC_DATA / "chest-xray-pneumonia-224.zip")).items()
     counts = {(item.official_split, item.label): 0 for item in items}
     for item in items:
         counts[item.official_split, item.label] += 1

@@ -179,7 +179,7 @@ def test_updates_that_must_not_count_are_refused_and_the_rounds_go_on(
     assert "values that are no numbers" in problems[0]
     assert "parameters are missing" in problems[1]
     assert "unknown parameters: extra" in problems[2]
-    assert "sample count 1000000000 is absurd" in problems[3]
+    assert "sample count 1000000000 is out of range" in problems[3]
     assert "is float64, not float32" in problems[4]
     assert "has shape" in problems[5]
     assert {entry["state"] for entry in metrics["problems"]} == {"refused"}

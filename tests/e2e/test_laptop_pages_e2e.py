@@ -1,7 +1,7 @@
-"""README.md up to the real servers, and docs/getting-started.md: typed from the first command to the last.
+"""Type the commands of README.md and docs/results.md up to the real servers, and of docs/getting-started.md.
 
-(The rest of README and the pages of those who run the federation are in test_walkthrough_e2e.py, the researchers' in
-test_admin_docs_e2e.py.)
+The rest of the first two, and the pages of those who run the federation, are in test_walkthrough_e2e.py, the
+researchers' in test_admin_docs_e2e.py.
 """
 
 from pathlib import Path
@@ -14,12 +14,12 @@ from conftest import ROOT
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
-def follow(page: str, folder: Path, last: str = "") -> str:
+def follow(page: str, folder: Path, first: str = "", last: str = "") -> str:
     """Type a page's commands, one after another; return what was printed."""
     for name in ("jobs", "scripts"):
         (folder / name).symlink_to(ROOT / name)
     said = ""
-    for line in "".join(typed(page, last=last)).splitlines():
+    for line in "".join(typed(page, first, last)).splitlines():
         if line == "make demo":
             said += run("\n".join(demo()), folder)
         elif line.startswith("pneumonia-fl ui "):
@@ -30,9 +30,14 @@ def follow(page: str, folder: Path, last: str = "") -> str:
 
 
 def test_readme_on_a_laptop(tmp_path: Path) -> None:
-    said = follow("README.md", tmp_path, "## On real servers")
-    assert said.count("best global model") == 4  # demo, xrays, zip, npz
+    said = follow("README.md", tmp_path, last="## Real servers")
+    assert said.count("best global model") == 2  # demo, xrays
     assert (tmp_path / "runs" / "demo" / "report.html").is_file()
+
+
+def test_results_on_a_laptop(tmp_path: Path) -> None:
+    said = follow("docs/results.md", tmp_path, "## FedAvg on three sites", "## PneumoniaMNIST through")
+    assert said.count("best global model") == 2  # zip, npz
     assert (tmp_path / "comparisons" / "zip" / "report.html").is_file()
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import SHARED_DATA, pneumonia_fl
+from conftest import PUBLIC_DATA, pneumonia_fl
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-ARCHIVE = SHARED_DATA / "pneumoniamnist.npz"
+ARCHIVE = PUBLIC_DATA / "pneumoniamnist.npz"
 
 
 @pytest.fixture
@@ -18,7 +18,9 @@ def archive(tmp_path: Path) -> Path:
     """The real archive, or one of the same layout with synthetic images; says so visibly."""
     if ARCHIVE.is_file():
         return ARCHIVE
-    warnings.warn("shared/data/pneumoniamnist.npz is absent: falling back to synthetic images", stacklevel=1)
+    warnings.warn(
+        "no pneumoniamnist.npz in PNEUMONIA_FL_TEST_DATA: falling back to synthetic images", stacklevel=1
+    )
     return synthetic_archive(tmp_path / "synthetic.npz")
 
 
@@ -36,7 +38,7 @@ def synthetic_archive(path: Path) -> Path:
     return path
 
 
-@pytest.mark.filterwarnings("default:shared/data")
+@pytest.mark.filterwarnings("default:no pneumoniamnist.npz")
 def test_npz_from_archive_to_evaluated_model(archive: Path, tmp_path: Path) -> None:
     data, run = tmp_path / "data", tmp_path / "run"
     steps: list[list[object]] = [

@@ -150,8 +150,8 @@ def test_output_ends_with_table_paths_and_commands(finished_run: Path) -> None:
     text = (finished_run / "stdout.txt").read_text()
     assert "AUROC" in text
     assert "global" in text
-    assert f"tensorboard --logdir {finished_run / 'tb_events'}" in text
-    assert f"mlflow ui --backend-store-uri sqlite:///{finished_run / 'mlflow.db'}" in text
+    assert f"TensorBoard: pneumonia-fl ui tensorboard {finished_run}" in text
+    assert f"MLflow:      pneumonia-fl ui mlflow {finished_run}" in text
     assert "Not a medical device" in text
 
 

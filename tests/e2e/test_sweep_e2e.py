@@ -46,7 +46,7 @@ def test_the_table_ranks_on_validation_and_names_what_failed(sweep: Path) -> Non
     assert "the test split was not read" in text
     assert "point-02 failed:" in text
     assert f"best point:  {sweep / 'point-01'}" in text
-    assert "mlflow ui --backend-store-uri sqlite:///" in text
+    assert "pneumonia-fl ui mlflow " in text
     assert "point 1 of 2: train.lr=0.002 rounds=1" in (sweep / "stderr.txt").read_text()
 
 

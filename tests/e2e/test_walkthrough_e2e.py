@@ -32,9 +32,10 @@ def desk(original_kits: Kits, tmp_path_factory: pytest.TempPathFactory) -> Itera
     assert marked_below(folder) == {}
 
 
-def test_readme_on_real_servers(desk: Path) -> None:
-    """One federation, started and ended for each of README's two data sets."""
-    for block in typed("README.md", "## On real servers", "## What is in here"):
+def test_readme_and_results_on_real_servers(desk: Path) -> None:
+    """Start and end one federation for the data of each page."""
+    pages = (("README.md", "## Real servers"), ("docs/results.md", "## PneumoniaMNIST through"))
+    for block in [block for page, first in pages for block in typed(page, first)]:
         said = run(block, desk)
         assert f"{SITE}: registered" in said
         assert "best global model" in said

@@ -11,7 +11,8 @@ from nvflare.app_common.abstract.fl_model import FLModel
 from torch import Tensor, nn
 
 from pneumonia_fl.config.algorithm import Algorithm
-from pneumonia_fl.config.sections import AugmentConfig, Preprocess, TrainConfig
+from pneumonia_fl.config.job import JobConfig
+from pneumonia_fl.config.sections import Preprocess, TrainConfig
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.fl.algorithms.registry import site_algorithm
 from pneumonia_fl.fl.algorithms.site_base import SiteAlgorithm
@@ -109,6 +110,5 @@ class Hospital:
 
     def fit(self, model: nn.Module, turn: Turn, **options: Any) -> TrainResult:
         data = self.data or noise(18, self.seed)
-        return train_epochs(
-            model, data, self.train, AugmentConfig(), Preprocess(size=SIZE), turn=turn, **options
-        )
+        job = JobConfig(name="job", preprocess=Preprocess(size=SIZE), train=self.train)
+        return train_epochs(model, data, job.site_settings(), turn=turn, **options)

@@ -15,7 +15,7 @@ FASTER = {
     r"synthetic:images=200 ": "synthetic:images=60,size=32,sites=1 ",
     r"synthetic:images=\d+ ": f"{SYNTHETIC} ",
     r"--source kaggle": f"--source {SYNTHETIC}",
-    r"\S*shared/data/\S+": SYNTHETIC,
+    r"--source (chest_xray|pneumoniamnist\.npz)": f"--source {SYNTHETIC}",
     r"--source path/to/x-rays": "--source synthetic:images=80,size=32,sites=2",
     r"--source /srv/x-rays": "--source synthetic:images=60,size=32,sites=1",
     r"/srv/prepared": "../prepared",

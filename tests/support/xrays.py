@@ -14,7 +14,7 @@ from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.data.prepare.pipeline import prepare
 from pneumonia_fl.data.prepare.validate import check
-from pneumonia_fl.data.sources.base import Item, LeftOut, Source
+from pneumonia_fl.data.sources.base import Contents, Item, Source
 from pneumonia_fl.data.sources.registry import open_source
 
 
@@ -60,23 +60,20 @@ def write_zip(path: Path, files: Mapping[str, bytes], folders: Iterable[str] = (
 
 
 @dataclass(frozen=True)
-class ListSource:
+class ListSource(Source):
     """A source in memory: (item, content) pairs."""
 
     pairs: tuple[tuple[Item, bytes], ...]
     kind: str = "list"
     licence: str = "unknown; ask the owner of the data"
     credit: str = ""
-    left_out: LeftOut = ()
 
-    def items(self) -> list[Item]:
-        return [item for item, _ in self.pairs]
+    @property
+    def contents(self) -> Contents:
+        return Contents([item for item, _ in self.pairs], ())
 
     def read(self, item: Item) -> bytes:
         return dict(self.pairs)[item]
-
-    def hospital(self, item: Item) -> None:
-        return None
 
 
 SPEC = Preprocess(size=16)

@@ -41,9 +41,7 @@ def test_training_takes_exactly_the_steps_it_is_given(steps: int) -> None:
     done = train_epochs(
         build_model(size=SIZE, seed=1),
         bright(40),
-        SETTINGS.train,
-        SETTINGS.augment,
-        SETTINGS.preprocess,
+        SETTINGS,
         steps=steps,
         on_step=lambda step, loss: seen.append(step),
     )

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pneumonia_fl.config.job import JobConfig, SiteSettings, parse
 from pneumonia_fl.config.sections import AugmentConfig, Preprocess, TrainConfig
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError, SiteError
@@ -53,11 +54,16 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in model.state_dict().items()}
 
 
+def settings_of(augmentation: AugmentConfig, **train: Any) -> SiteSettings:
+    values = {"name": "job", "preprocess": SPEC, "augment": augmentation, "train": train}
+    return parse(JobConfig, values, "the test").site_settings()
+
+
 def trained(
     data: ImageSet, turn: Turn = FIRST, augmentation: AugmentConfig = EVERYTHING, **settings: Any
 ) -> nn.Module:
     model = network()
-    train_epochs(model, data, TrainConfig(**settings), augmentation, SPEC, turn=turn)
+    train_epochs(model, data, settings_of(augmentation, **settings), turn=turn)
     return model
 
 
@@ -69,10 +75,10 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_training_learns_what_the_images_show(optimizer: str) -> None:
     model = network()
-    settings = TrainConfig.model_validate(
-        {"local_epochs": 10, "lr": 0.02 if optimizer == "adamw" else 0.1, "optimizer": optimizer}
+    settings = settings_of(
+        PLAIN, local_epochs=10, lr=0.02 if optimizer == "adamw" else 0.1, optimizer=optimizer
     )
-    train_epochs(model, spots(96), settings, PLAIN, SPEC)
+    train_epochs(model, spots(96), settings)
     auroc = summarise(evaluate(model, spots(64, seed=9), SPEC)).auroc
     assert auroc is not None
     assert auroc > 0.95
@@ -99,7 +105,7 @@ def test_no_batch_is_too_small_for_batch_norm_and_every_image_counts(n: int, ste
     sizes: list[int] = []
     model = network()
     model.register_forward_hook(lambda _model, inputs, _output: sizes.append(len(inputs[0])))
-    result = train_epochs(model, spots(n), TrainConfig(batch_size=32), EVERYTHING, SPEC)
+    result = train_epochs(model, spots(n), settings_of(EVERYTHING, batch_size=32))
     assert (result.samples, result.steps) == (n, steps)
     assert min(sizes) >= 2
     assert sum(sizes) == max(n, 2)
@@ -112,9 +118,7 @@ def test_samples_and_steps_count_all_local_epochs() -> None:
     result = train_epochs(
         network(),
         spots(40),
-        TrainConfig(local_epochs=3),
-        PLAIN,
-        SPEC,
+        settings_of(PLAIN, local_epochs=3),
         on_step=lambda step, loss: seen.append((step, loss)),
     )
     assert (result.samples, result.steps) == (120, 6)
@@ -126,9 +130,7 @@ def test_the_optimiser_goes_on_with_its_moments_where_it_is_given_them() -> None
     def two_rounds(moments: Moments | None) -> nn.Module:
         model = network()
         for number in range(2):
-            train_epochs(
-                model, spots(64), TrainConfig(), PLAIN, SPEC, turn=Turn("a", number, 2), moments=moments
-            )
+            train_epochs(model, spots(64), settings_of(PLAIN), turn=Turn("a", number, 2), moments=moments)
         return model
 
     moments: Moments = {}
@@ -174,9 +176,7 @@ def test_a_loss_that_is_not_a_number_stops_with_advice(value: str) -> None:
         train_epochs(
             network(),
             spots(8),
-            TrainConfig(),
-            PLAIN,
-            SPEC,
+            settings_of(PLAIN),
             turn=Turn("south", 2, 4),
             penalty=lambda _model: torch.tensor(float(value)),
         )
@@ -191,9 +191,9 @@ def test_a_penalty_holds_the_model_back() -> None:
         ).sum()
 
     free, held = (network() for _ in range(2))
-    settings = TrainConfig(local_epochs=4)
-    train_epochs(free, spots(64), settings, PLAIN, SPEC)
-    train_epochs(held, spots(64), settings, PLAIN, SPEC, penalty=lambda model: 100 * distance(model))
+    settings = settings_of(PLAIN, local_epochs=4)
+    train_epochs(free, spots(64), settings)
+    train_epochs(held, spots(64), settings, penalty=lambda model: 100 * distance(model))
     assert distance(held) < 0.5 * distance(free)
 
 
@@ -278,5 +278,5 @@ def test_the_sampling_grid_is_that_of_affine_grid() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_training_runs_in_mixed_precision_on_a_gpu() -> None:
     model = network().cuda()
-    result = train_epochs(model, spots(40), TrainConfig(), EVERYTHING, SPEC)
+    result = train_epochs(model, spots(40), settings_of(EVERYTHING))
     assert math.isfinite(result.loss)

@@ -7,18 +7,16 @@ import typer
 
 Kit = Annotated[
     Path | None,
-    typer.Option("--kit", help="Your startup kit: at the hospitals of its project.", show_default=False),
+    typer.Option("--kit", help="Your startup kit: evaluate at the sites of its project.", show_default=False),
 ]
-Study = Annotated[str, typer.Option("--study", help="NVFlare study.")]
+Study = Annotated[str, typer.Option("--study", help="Name of the NVFlare study.")]
 Sites = Annotated[
     str | None,
-    typer.Option(
-        "--sites", help="Names with commas between; default: all that are there.", show_default=False
-    ),
+    typer.Option("--sites", help="Site names, separated by commas; default: all sites.", show_default=False),
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", min=0, help="Minutes after which to stop watching; the job goes on."),
+    typer.Option("--timeout", min=0, help="Minutes after which to stop watching; the job continues."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Prepared data (`pneumonia-fl data prepare`).")]
@@ -32,5 +30,5 @@ def seconds(minutes: float | None) -> float | None:
 
 
 def names(text: str | None) -> tuple[str, ...]:
-    """Names that stand in one option with commas between."""
+    """Split an option's value at its commas."""
     return tuple(name for part in (text or "").split(",") if (name := part.strip()))

@@ -10,7 +10,7 @@ InitFrom = Annotated[
     typer.Option(
         "--init-from",
         metavar="MODEL",
-        help="Begin with a saved model's weights: a run folder, a model folder or file, or "
+        help="Start from a saved model's weights: a run folder, a model folder or file, or "
         "mlflow:models:/NAME/VERSION.",
         show_default=False,
     ),

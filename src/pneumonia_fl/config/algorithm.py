@@ -1,4 +1,4 @@
-"""Settings of learning together: the algorithm, when to stop, how the model decides, what sites share and evaluate.
+"""Define the sections of a job for the algorithm, early stopping, the operating point and evaluation at sites.
 
 Sources: FedAvg McMahan et al. 2017; FedProx Li et al. 2020; FedAvgM Hsu et al. 2019; FedAdam and FedYogi Reddi et al.
 2021; SCAFFOLD Karimireddy et al. 2020; FedNova Wang et al. 2020; FedBN Li et al. 2021; Ditto Li et al. 2021.
@@ -35,14 +35,14 @@ KEYS: dict[str, set[str]] = {
 
 
 class Algorithm(Strict):
-    """How the server and the sites learn together."""
+    """The federated algorithm and its parameters."""
 
     name: AlgorithmName = Field("fedavg", description="Federated algorithm.")
     mu: float = Field(
         0.0,
         ge=0,
         le=100,
-        description="fedprox, ditto: weight of the proximal term mu/2 times the squared distance.",
+        description="fedprox, ditto: weight of the proximal term, mu/2 times the squared distance.",
     )
     server_lr: float = Field(
         1.0, gt=0, le=100, description="fedavgm, fedadam, fedyogi: the server's learning rate."
@@ -50,12 +50,17 @@ class Algorithm(Strict):
     momentum: float = Field(0.9, ge=0, lt=1, description="fedavgm: momentum of the server's step.")
     beta1: float = Field(0.9, ge=0, lt=1, description="fedadam, fedyogi: decay of the first moment.")
     beta2: float = Field(0.99, ge=0, lt=1, description="fedadam, fedyogi: decay of the second moment.")
-    tau: float = Field(1e-3, gt=0, le=1, description="fedadam, fedyogi: how adaptive; larger is less.")
+    tau: float = Field(
+        1e-3,
+        gt=0,
+        le=1,
+        description="fedadam, fedyogi: epsilon of the adaptive step; larger values make it less adaptive.",
+    )
     average_last: int = Field(
         0,
         ge=0,
         le=100,
-        description="The mean of the last so many global models is one more candidate for the best model; 0: none.",
+        description="Also evaluate the average of the last N global models as a candidate for the best model; 0: off.",
     )
 
     @model_validator(mode="after")
@@ -73,21 +78,25 @@ class Algorithm(Strict):
 
 
 class EarlyStopping(Strict):
-    """When to end before the last round; the best round's model is kept in any case."""
+    """When to stop before the last round; the model of the best round is kept in any case."""
 
     patience: int = Field(
-        0, ge=0, description="Rounds without a better pooled validation AUROC after which to stop; 0: never."
+        0,
+        ge=0,
+        description="Number of rounds without a better pooled validation AUROC after which to stop; 0: never.",
     )
-    min_delta: float = Field(0.0, ge=0, lt=1, description="What counts as better, AUROC.")
+    min_delta: float = Field(
+        0.0, ge=0, lt=1, description="Smallest AUROC gain that counts as an improvement."
+    )
 
 
 class OperatingPoint(Strict):
-    """How the threshold is chosen, on pooled validation data."""
+    """How the decision threshold is chosen on pooled validation data."""
 
     rule: Literal["sensitivity", "specificity", "youden"] = Field(
         "sensitivity",
-        description="sensitivity: the highest threshold that reaches `target`; specificity: the lowest; "
-        "youden: the largest sum of both.",
+        description="sensitivity: the highest threshold whose sensitivity reaches `target`; specificity: the lowest "
+        "threshold whose specificity does; youden: the largest sum of both.",
     )
     target: float = Field(
         0.95, gt=0, lt=1, description="Sensitivity or specificity to reach on validation data."
@@ -99,28 +108,30 @@ class CrossSite(Strict):
 
     local_models: bool = Field(
         False,
-        description="Also the sites' own best models. They pass through the server to all sites and say more about "
-        "a site's patients than an average does; a site can refuse.",
+        description="Also evaluate each site's own best model at every site. Such a model passes through the server to "
+        "all sites and reveals more about a site's patients than an average does; a site can refuse.",
     )
 
 
 ModelName = Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")]
-"""Of a saved model in a job: like a site's, whose own model it may be."""
+"""Name of a saved model in a job; a site's name for that site's own model."""
 Hash = Annotated[str, Field(pattern=f"^{WEIGHTS_HASH.pattern}$")]
 Split = Literal["val", "test"]
 
 
 class SavedModel(Strict):
-    """A saved model, by its weights, and how it decides."""
+    """A saved model: the hash of its weights, its threshold and its calibration."""
 
-    sha256: Hash = Field(description="Hash of its weights as they travel.")
-    threshold: float = Field(0.5, gt=0, lt=1, description="P(pneumonia) from which the answer is pneumonia.")
-    temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="Of its probabilities.")
-    offset: float = Field(0.0, allow_inf_nan=False, description="Of its probabilities.")
+    sha256: Hash = Field(description="SHA-256 of the weights as they are sent.")
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="Lowest calibrated probability that is answered with pneumonia."
+    )
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False, description="Temperature of the calibration.")
+    offset: float = Field(0.0, allow_inf_nan=False, description="Offset of the calibration.")
 
 
 class SiteEvaluation(Strict):
-    """What sites need to know of an `evaluation`."""
+    """The part of `evaluation` that sites receive."""
 
     split: Split
     intervals: bool
@@ -128,13 +139,15 @@ class SiteEvaluation(Strict):
 
 
 class Evaluating(Strict):
-    """Saved models that every site evaluates; nothing is trained. `evaluate` and `cross-site` write this section."""
+    """Saved models that every site evaluates without training; written by `evaluate` and `cross-site`."""
 
-    split: Split = Field("val", description="The split of each site that is read.")
-    intervals: bool = Field(False, description="Have sites sample their patients, for pooled intervals.")
+    split: Split = Field("val", description="Split that each site reads.")
+    intervals: bool = Field(
+        False, description="Have sites resample their patients, for pooled confidence intervals."
+    )
     models: dict[ModelName, SavedModel] = Field(min_length=1, max_length=10, description="Models by name.")
 
     def for_sites(self) -> SiteEvaluation:
-        """The same without how the models decide."""
+        """Return the part that sites receive, without thresholds and calibration."""
         hashes = {name: model.sha256 for name, model in self.models.items()}
         return SiteEvaluation(split=self.split, intervals=self.intervals, models=hashes)

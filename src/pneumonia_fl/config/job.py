@@ -36,7 +36,7 @@ from pneumonia_fl.inputs.names import did_you_mean, site_problem
 from pneumonia_fl.inputs.yaml_files import read_yaml
 
 NO_WEIGHT = {"cyclic": "nothing is averaged there", "swarm": "the sites average among themselves"}
-JOB_NAME: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Name of the job; also its run's name.")
+JOB_NAME: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Name of the job, and of its run.")
 Settings = TypeVar("Settings", bound="Strict")
 
 
@@ -76,54 +76,57 @@ class JobConfig(Strict):
     """One federated job: everything that a file in `jobs/` may say."""
 
     name: str = JOB_NAME
-    description: str = Field("", description="One sentence for people.")
-    rounds: int = Field(10, ge=1, le=1000, description="Federated rounds.")
+    description: str = Field("", description="One sentence that says what the job is for.")
+    rounds: int = Field(10, ge=1, le=1000, description="Number of federated rounds.")
     min_sites: int = Field(
-        0, ge=0, le=100, description="Sites that a job needs to start and a round to count; 0: all of them."
+        0,
+        ge=0,
+        le=100,
+        description="Number of sites that a job needs to start and a round needs to count; 0: all sites.",
     )
     round_timeout: int = Field(
-        3600, ge=1, description="Seconds after which a round closes with the sites that have answered."
+        3600, ge=1, description="Seconds after which a round closes with the results received by then."
     )
     grace: int = Field(
         60,
         ge=0,
-        description="Seconds that a round still waits for the others once `min_sites` have answered.",
+        description="Seconds that a round waits for further results once `min_sites` sites have answered.",
     )
     stall_timeout: int = Field(
         1800,
         ge=1,
-        description="Seconds without a sign from any site after which the job ends; each reports its loss ten "
-        "times a round.",
+        description="Seconds without a message from any site after which the job ends; a training site reports its "
+        "loss ten times per round.",
     )
     algorithm: Algorithm = Field(default_factory=Algorithm)
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
     operating_point: OperatingPoint = Field(default_factory=OperatingPoint)
     cross_site: CrossSite = Field(default_factory=CrossSite)
-    evaluation: Evaluating | None = Field(None, description="Evaluate saved models, and train none.")
+    evaluation: Evaluating | None = Field(None, description="Evaluate saved models and train nothing.")
     model: ModelConfig = Field(default_factory=ModelConfig)
     init_from: str | Origin | None = Field(
         None,
-        description="Saved model with whose weights the training begins: a run folder, a model folder or file, or "
-        "`mlflow:models:/NAME/VERSION`. A job that was made has the model's name and hash here.",
+        description="Saved model whose weights the training starts from: a run folder, a model folder or file, or "
+        "`mlflow:models:/NAME/VERSION`. A submitted job contains the model's name and hash here.",
     )
-    preprocess: Preprocess | None = Field(
-        None, description="Model input; `size` and decoding default to what the data was prepared with."
-    )
+    preprocess: Preprocess | None = Field(None, description="Model input; default: as the data was prepared.")
     train: TrainConfig = Field(default_factory=TrainConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     sites: Sites = Field(
         default_factory=dict,
-        description="What is different for single sites, by their names: weight and training.",
+        description="Settings of single sites by site name: weight and training.",
     )
     tracking: tuple[Literal["tensorboard", "mlflow"], ...] = Field(
-        ("tensorboard", "mlflow"), description="Receivers on the server."
+        ("tensorboard", "mlflow"), description="Receivers of metrics on the server."
     )
     tracking_aliases: bool = Field(
         False,
-        description="Also write each series under its earlier names, such as `val_acc`, so that older charts go on.",
+        description="Also write each series under its earlier names, such as `val_acc`, for existing dashboards.",
     )
     mlflow: MLflowConfig = Field(default_factory=MLflowConfig)
-    synthetic: SyntheticData | None = Field(None, description="Data to make up when --data is not given.")
+    synthetic: SyntheticData | None = Field(
+        None, description="X-rays to generate when `run` is given no --data."
+    )
 
     @model_validator(mode="after")
     def _algorithm_fits(self) -> Self:

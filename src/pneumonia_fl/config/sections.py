@@ -1,4 +1,4 @@
-"""The sections of a job that say what is trained, on what, and where its curves go; each with unit and default."""
+"""Define the sections of a job for data, model, training and tracking; each key with unit and default."""
 
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -27,12 +27,12 @@ def no_login(uri: str | None) -> str | None:
 
 
 class Preprocess(Strict):
-    """How an image becomes the model's input; the same value in training, evaluation, prediction and page."""
+    """How an image becomes the model's input; the same in training, evaluation, prediction and the report."""
 
     size: int = Field(128, ge=16, le=1024, description="Side of the square input, pixels.")
     mode: Literal["gray"] = Field("gray", description="Colour mode: one gray channel.")
     interpolation: Literal["box", "bilinear", "bicubic"] = Field(
-        "bilinear", description="Anti-aliased filter that scales the decoded image to `size`."
+        "bilinear", description="Anti-aliased filter that resizes the decoded image to `size`."
     )
     normalisation: Literal["per_image", "fixed"] = Field(
         "per_image",
@@ -43,15 +43,17 @@ class Preprocess(Strict):
 
 
 class ModelConfig(Strict):
-    """Which network, by its registry name."""
+    """The network."""
 
     name: ModelName = Field("small_resnet", description="Name in the model registry.")
     norm: Literal["batch", "group"] = Field(
-        "batch", description="Normalisation layers; group statistics never leave a batch element."
+        "batch",
+        description="Normalisation layers. `group` computes statistics per image, so it keeps no running averages of "
+        "the site's data.",
     )
     pretrained: Literal["none", "imagenet"] = Field(
         "none",
-        description="imagenet: torchvision's weights, downloaded once where the job is submitted.",
+        description="imagenet: start from torchvision's weights, downloaded once where the job is submitted.",
     )
 
     @model_validator(mode="after")
@@ -62,9 +64,11 @@ class ModelConfig(Strict):
 
 
 class Origin(Strict):
-    """The saved model from which a job has gone on: all that a job says of it where it runs."""
+    """The saved model that a job starts from, as a submitted job names it."""
 
-    name: str = Field(max_length=200, description="Run and round, or name and version; never a path.")
+    name: str = Field(
+        max_length=200, description="Run and round, or registered name and version; never a path."
+    )
     weights: str = Field(pattern=rf"^{WEIGHTS_HASH.pattern}$", description="SHA-256 of the weights.")
 
     @field_validator("name")
@@ -76,58 +80,71 @@ class Origin(Strict):
 
 
 class AugmentConfig(Strict):
-    """Random changes of a training batch; each range is drawn per image. 0 switches a change off."""
+    """Random augmentation of training images; each amount is drawn per image. 0 switches one off."""
 
     rotate: float = Field(10.0, ge=0, le=45, description="Rotation, ± degrees.")
     translate: float = Field(0.08, ge=0, le=0.5, description="Shift, ± fraction of the side.")
     scale: float = Field(
-        0.18, ge=0, lt=0.9, description="Zoom, up to 1 + this or 1 / (1 + this), drawn for each axis."
+        0.18,
+        ge=0,
+        lt=0.9,
+        description="Zoom factor between 1 / (1 + value) and 1 + value, drawn for each axis.",
     )
-    contrast: float = Field(0.3, ge=0, lt=1, description="Contrast factor, 1 ± this.")
+    contrast: float = Field(0.3, ge=0, lt=1, description="Contrast factor, 1 ± value.")
     brightness: float = Field(0.15, ge=0, lt=1, description="Brightness shift, ± fraction of the full range.")
-    gamma: float = Field(0.4, ge=0, lt=1, description="Gamma exponent, exp(± this).")
+    gamma: float = Field(0.4, ge=0, lt=1, description="Gamma exponent, exp(± value).")
     sharpness: float = Field(
-        1.0, ge=0, le=1, description="Share of the fine detail taken away (blur) or added, ± this."
+        1.0, ge=0, le=1, description="Fraction of the fine detail removed (blur) or added, ± value."
     )
     noise: float = Field(
-        0.03, ge=0, lt=1, description="Largest SD of added Gaussian noise, fraction of the full range."
+        0.03,
+        ge=0,
+        lt=1,
+        description="Largest standard deviation of added Gaussian noise, as a fraction of the full range.",
     )
     flip: bool = Field(
-        False, description="Mirror left and right. Off: the heart lies on one side (docs/decisions.md)."
+        False,
+        description="Mirror images left to right. Off by default: the heart lies on the left (docs/decisions.md).",
     )
 
 
 class TrainConfig(Strict):
-    """Local training at a site, between receiving and sending a model."""
+    """Local training at a site in one round."""
 
     local_epochs: int = Field(1, ge=1, le=100, description="Passes over the site's training split per round.")
-    batch_size: int = Field(32, ge=2, le=4096, description="Images per optimiser step.")
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="Moments stay here, but with fednova.")
+    batch_size: int = Field(32, ge=2, le=4096, description="Images per optimizer step.")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw",
+        description="Optimizer. Its state stays at the site between rounds (fednova also sends AdamW's second "
+        "moments).",
+    )
     lr: float = Field(2e-3, gt=0, le=10, description="Peak learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     weight_decay: float = Field(0.02, ge=0, le=1, description="Weight decay (decoupled for AdamW).")
     schedule: Literal["cosine", "constant"] = Field(
-        "cosine", description="Learning rate over all rounds together, not within one."
+        "cosine", description="Learning-rate schedule over all rounds together, not within one round."
     )
     warmup: float = Field(
-        0.05, ge=0, lt=1, description="Fraction of all steps in which the rate rises from 0."
+        0.05, ge=0, lt=1, description="Fraction of all steps in which the learning rate rises from 0."
     )
     label_smoothing: float = Field(
-        0.05, ge=0, lt=0.5, description="Share of each label given to the other class."
+        0.05, ge=0, lt=0.5, description="Fraction of each label's weight that is moved to the other class."
     )
     class_balance: bool = Field(
-        True, description="Weight the loss so that both classes of the site count alike."
+        True, description="Weight the loss so that both classes of the site count equally."
     )
-    max_grad_norm: float = Field(5.0, ge=0, description="Clip the gradient's norm; 0 switches it off.")
+    max_grad_norm: float = Field(
+        5.0, ge=0, description="Gradient norm above which gradients are clipped; 0: no clipping."
+    )
     amp: bool = Field(
         True,
-        description="Mixed precision on a GPU, and on a CPU that multiplies in bfloat16; false: float32.",
+        description="Mixed precision on a GPU, and on a CPU with bfloat16 arithmetic; false: float32 everywhere.",
     )
-    seed: int = Field(7, ge=0, description="Seed of initial weights, order and augmentation.")
+    seed: int = Field(7, ge=0, description="Seed of initial weights, order of images and augmentation.")
 
 
 class SiteTrain(Strict):
-    """Of `train`, what may differ at one site; what is not set is as everywhere."""
+    """The training settings that may differ at one site; default: the values of `train`."""
 
     local_epochs: int | None = Field(None, ge=1, le=100, description="Passes per round at this site.")
     batch_size: int | None = Field(None, ge=2, le=4096, description="Images per step at this site.")
@@ -135,10 +152,13 @@ class SiteTrain(Strict):
 
 
 class SiteConfig(Strict):
-    """What is different for one site of a job, under its name."""
+    """Settings of one site."""
 
     weight: float = Field(
-        1.0, ge=0.01, le=100, description="Factor of the site's images in the average; 1: what they are."
+        1.0,
+        ge=0.01,
+        le=100,
+        description="Factor by which the site's number of images is multiplied in the average.",
     )
     train: SiteTrain = Field(
         default_factory=SiteTrain, description="`local_epochs`, `batch_size` and `lr` at this site."
@@ -146,15 +166,15 @@ class SiteConfig(Strict):
 
 
 class MLflowConfig(Strict):
-    """Where MLflow runs go."""
+    """Where metrics are logged in MLflow."""
 
     tracking_uri: str | None = Field(
-        None, description="MLflow server, http(s)://…; empty: an SQLite file in the run folder."
+        None, description="MLflow server, http(s)://…; not set: an SQLite file in the run folder."
     )
     experiment: str = Field(
         "pneumonia-fl",
         pattern=r"^[\w .:/-]{1,100}$",
-        description="MLflow experiment: letters, digits and ` .:/-_`.",
+        description="Name of the MLflow experiment: letters, digits and ` .:/-_`.",
     )
 
     @field_validator("tracking_uri")
@@ -164,9 +184,9 @@ class MLflowConfig(Strict):
 
 
 class SyntheticData(Strict):
-    """Synthetic X-rays made on the spot when `run` is given no --data."""
+    """Synthetic X-rays that are generated when `run` is given no --data."""
 
     sites: int = Field(3, ge=1, le=100, description="Number of sites.")
-    images: int = Field(360, ge=12, le=100_000, description="Images over all sites.")
-    size: int = Field(64, ge=16, le=512, description="Side in pixels.")
+    images: int = Field(360, ge=12, le=100_000, description="Number of images at all sites together.")
+    size: int = Field(64, ge=16, le=512, description="Side of the square images, pixels.")
     seed: int = Field(7, ge=0, description="Seed of images and partition.")

@@ -114,7 +114,7 @@ def compare(earlier: RunFolder, again: RunFolder) -> Repetition:
     return Repetition(
         of=earlier.path.name,
         same_machine=same,
-        rounds=len({_number(e) for e in first["rounds"]} & {_number(e) for e in second["rounds"]}),
+        rounds=len({e["round"] for e in first["rounds"]} & {e["round"] for e in second["rounds"]}),
         difference=difference,
         auroc=shift,
         same_weights=_weights(earlier) is not None and _weights(earlier) == _weights(again),
@@ -150,9 +150,9 @@ def _check_data(state: Mapping[str, Any], info: DatasetInfo) -> None:
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
     """Every metric that both runs have, or that one of them lacks in a round that both have."""
-    later = {_number(entry): entry for entry in second["rounds"]}
+    later = {entry["round"]: entry for entry in second["rounds"]}
     for entry in first["rounds"]:
-        number = _number(entry)
+        number = entry["round"]
         if number not in later:
             continue
         for who, one, other in _pairs(entry, later[number]):
@@ -186,7 +186,3 @@ def _best_auroc(metrics: Mapping[str, Any]) -> float | None:
 def _weights(run: RunFolder) -> bytes | None:
     file = run.model / "model.safetensors"
     return file.read_bytes() if file.is_file() else None
-
-
-def _number(entry: Mapping[str, Any]) -> int:
-    return int(entry["round"])

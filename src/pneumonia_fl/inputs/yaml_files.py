@@ -5,8 +5,9 @@ file costs no more time and memory than its size suggests, and means what a read
 names the file and the line.
 """
 
+import json
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ MAX_PROBLEM = 200
 """Characters of an error, which may quote the file."""
 _ANOTHER_BASE = re.compile(r"[-+]?(0[0-9_]+|[^.]*:.*)")
 """`010`, which would be 8, and `1:30`, which would be 90."""
+_PLAIN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9_.@-]+")
+"""What needs no quotes, unless YAML has another meaning for it."""
+Place = tuple[str | int, ...]
+"""Keys and numbers of items on the way from a file's value to one inside it."""
 _TAG = "tag:yaml.org,2002:"
 _NUMBERS = {f"{_TAG}int", f"{_TAG}float"}
 _PLAIN = {*_NUMBERS, f"{_TAG}null", f"{_TAG}bool"}
@@ -98,12 +103,11 @@ def parse_yaml(text: str, source: str) -> Any:
     Raises:
         ConfigError: it is not YAML, or exceeds a limit of this module; the message begins with `source` and the line.
     """
-    node = compose_yaml(text, source)
-    return None if node is None else value_of(node, source)
+    node = _compose(text, source)
+    return None if node is None else _value_of(node, source)
 
 
-def compose_yaml(text: str, source: str) -> yaml.Node | None:
-    """Return the node of a YAML text, which knows its lines; otherwise as `parse_yaml`."""
+def _compose(text: str, source: str) -> yaml.Node | None:
     if len(text) > MAX_BYTES:
         raise _too_large(source)
     try:
@@ -112,12 +116,23 @@ def compose_yaml(text: str, source: str) -> yaml.Node | None:
         raise ConfigError(f"{source}:{_problem(text, error)}") from None
 
 
-def value_of(node: yaml.Node, source: str) -> Any:
-    """Return the plain value of a node."""
+def _value_of(node: yaml.Node, source: str) -> Any:
     try:
         return _Loader("").construct_document(node)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}:{_problem('', error)}") from None
+
+
+def _lines(node: yaml.Node, value: Any, place: Place = ()) -> Iterator[tuple[Place, int]]:
+    yield place, node.start_mark.line + 1
+    parts: Iterable[tuple[str | int, yaml.Node, yaml.Node]] = ()
+    if isinstance(node, yaml.MappingNode):
+        parts = ((name, key, item) for name, (key, item) in zip(value, node.value, strict=True))
+    elif isinstance(node, yaml.SequenceNode):
+        parts = ((number, item, item) for number, item in enumerate(node.value))
+    for name, start, item in parts:
+        yield from _lines(item, value[name], (*place, name))
+        yield (*place, name), start.start_mark.line + 1
 
 
 def read_text(path: Path) -> str:
@@ -149,6 +164,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold `key: value` lines")
     return values
+
+
+def read_yaml_lines(path: Path) -> tuple[Any, dict[Place, int]]:
+    """Return the value of a YAML file that is not empty, and the line, from 1, of every key and list item in it.
+
+    Raises:
+        ConfigError: as `read_yaml`.
+    """
+    node = _compose(read_text(path), str(path))
+    if node is None:
+        raise ConfigError(f"{path} is empty")
+    value = _value_of(node, str(path))
+    return value, dict(_lines(node, value))
+
+
+def quoted(text: str) -> str:
+    """Write a text as YAML: in quotes where it would be a word, a number or a date otherwise (`no`, `007`, `1e3`)."""
+    plain = _PLAIN_TEXT.fullmatch(text) and parse_yaml(text, text) == text
+    return text if plain else json.dumps(text, ensure_ascii=False)  # which is YAML too
 
 
 def _refusal(text: str, where: Any) -> yaml.MarkedYAMLError:

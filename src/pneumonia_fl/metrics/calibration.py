@@ -19,6 +19,8 @@ SLOPES = (0.05, 20.0)
 INTERCEPTS = (-400.0, 400.0)
 # More than the rounding of a sum over the bins: where any slope will do, the gentlest is taken.
 ROUNDING = 1e-9
+# Of a root: as good as a float can be, so that an intercept's error stays below `ROUNDING` in the sum over the bins.
+PRECISION = 1e-15
 # Beyond, a probability near 1 has too few digits left to say which bin edge it was.
 PROBABILITIES = (1e-6, 1 - 1e-6)
 SHIFT = 0.05
@@ -61,10 +63,10 @@ def fit_scaling(histogram: ScoreHistogram) -> Scaling:
         return np.asarray(images * PLAIN.probability(slope * z + intercept) - expected)
 
     def intercept(slope: float) -> float:
-        return _zero(lambda value: float(excess(slope, value).sum()), *INTERCEPTS)
+        return _root(lambda value: float(excess(slope, value).sum()), *INTERCEPTS)
 
     # The cross-entropy is convex in slope and intercept together: with the best intercept for each, in the slope alone.
-    slope = _zero(lambda value: float(z @ excess(value, intercept(value))) + ROUNDING, *SLOPES)
+    slope = _root(lambda value: float(z @ excess(value, intercept(value))) + ROUNDING, *SLOPES)
     return Scaling(1 / slope, -intercept(slope) / slope)
 
 
@@ -160,12 +162,13 @@ def _choose(histogram: ScoreHistogram, point: OperatingPoint, allowed: Any) -> i
     return int(allowed[min(np.count_nonzero(below[0] < needed[0]), len(allowed) - 1)])
 
 
-def _zero(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Where a rising function passes 0, by halving; the end that is nearer where it does not."""
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
-    return (low + high) / 2
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where a rising function passes 0; the end that is nearer where it does not."""
+    from scipy.optimize import brentq
+
+    if rising(low) >= 0:
+        return low
+    return float(brentq(rising, low, high, xtol=PRECISION)) if rising(high) > 0 else high
 
 
 def _both_classes(histogram: ScoreHistogram) -> bool:

@@ -13,19 +13,9 @@ from pneumonia_fl.files import inner_folder, write_atomic
 from pneumonia_fl.metrics.binary import ScoreHistogram
 from pneumonia_fl.models.card import model_card
 from pneumonia_fl.models.checkpoint import DataSummary, load_state, save_model
-from pneumonia_fl.runs.folder import (
-    MLFLOW_ARTIFACTS,
-    MLFLOW_DB,
-    MLFLOW_STATUS,
-    TB_EVENTS,
-    RunFolder,
-    events_of,
-    shared_part,
-)
-from pneumonia_fl.runs.journal import JOURNAL_NAME
+from pneumonia_fl.runs.folder import SERVER_RECORDS, RunFolder, events_of, shared_part
 from pneumonia_fl.runs.record import RunRecord
 
-RECORDS = (JOURNAL_NAME, TB_EVENTS, MLFLOW_DB, MLFLOW_ARTIFACTS, MLFLOW_STATUS)
 NO_NORMALISATION = (
     "Not a complete model: FedBN leaves the normalisation layers at the sites, where each keeps a complete model of "
     "its own; the metrics are those of the sites' models on their own images. "
@@ -48,7 +38,7 @@ def collect(run: RunFolder, server: Path, logs: Mapping[str, list[Path]]) -> Run
         RunError: the journal is broken.
     """
     _copy(events_of(server.parent, server.name), run.tb_events)  # of a job that broke off
-    for name in RECORDS:
+    for name in SERVER_RECORDS:
         _copy(server / name, run.path / name)
     _collect_logs(run, logs)
     record = RunRecord.of_events(run.events())

@@ -16,10 +16,10 @@ SPLIT = "val"
 
 
 def write_matrix(run: RunFolder, events: list[Event]) -> dict[str, Any]:
-    """Write `cross_site.json`, `cross_site.csv` and `figures/cross_site.png`; nothing when no cell is known.
+    """Write `cross_site.json`, `cross_site.csv` and `figures/cross_site.png`, also in the place of earlier ones.
 
     Returns:
-        The matrix; empty when no cell is known.
+        The matrix; empty when no cell is known, and then nothing is written.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -27,18 +27,9 @@ def write_matrix(run: RunFolder, events: list[Event]) -> dict[str, Any]:
     found = matrix_of(events)
     if not any(found["cells"].values()):
         return {}
-    keep_matrix(run, found)
-    return found
-
-
-def keep_matrix(run: RunFolder, found: Mapping[str, Any]) -> None:
-    """Write a matrix into its run folder, in the place of an earlier one.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
     write_atomic(run.cross_site, json.dumps(found, indent=2).encode())
     draw_matrix(run.path, found)
+    return found
 
 
 def draw_matrix(folder: Path, found: Mapping[str, Any]) -> None:

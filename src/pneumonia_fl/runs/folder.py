@@ -13,7 +13,6 @@ sites/            what each site keeps for itself: its own model, where the algo
 
 import contextlib
 import json
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,6 @@ from typing import Any
 import yaml
 
 from pneumonia_fl import __version__
-from pneumonia_fl.config.environment import NO_TELEMETRY, QUIET
 from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.files import PRIVATE_FOLDER, output_errors, private_folder, write_atomic
@@ -40,6 +38,8 @@ MLFLOW_DB = "mlflow.db"
 TB_EVENTS = "tb_events"
 MLFLOW_ARTIFACTS = "mlflow_artifacts"
 MLFLOW_STATUS = "mlflow.json"
+SERVER_RECORDS = (JOURNAL_NAME, TB_EVENTS, MLFLOW_DB, MLFLOW_ARTIFACTS, MLFLOW_STATUS)
+"""What a job's server writes under the names that a run folder has."""
 INITIAL_WEIGHTS = "initial.safetensors"
 REPORT, MODEL_CARD = "report.html", "model_card.md"
 STATE_FILE = "run.json"
@@ -204,12 +204,6 @@ def ui_command(run: RunFolder, kind: str, port: int, host: str = "127.0.0.1") ->
         raise RunError(records_elsewhere(run))
     command = [_script("mlflow"), "ui", "--backend-store-uri", sqlite_uri(run.mlflow_db), "--workers", "1"]
     return [*command, "--host", host, "--port", str(port)]
-
-
-def pasted_command(command: list[str]) -> str:
-    """A command as a line for a shell; MLflow's, too, reports its use to nobody."""
-    quiet = ["env", f"{NO_TELEMETRY}={QUIET[NO_TELEMETRY]}"] if Path(command[0]).name == "mlflow" else []
-    return shlex.join([*quiet, *command])
 
 
 def tensorboard_command(folder: Path, port: int, host: str) -> list[str]:

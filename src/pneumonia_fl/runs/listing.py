@@ -48,13 +48,8 @@ def _line(run: RunFolder) -> dict[str, Any]:
         return {**describe(run), "reason": ""}
     except RunError as error:
         unknown = dict.fromkeys(("job", "started", "rounds", "sites", "best_round", "best_auroc"))
-        return {
-            "name": run.path.name,
-            "path": str(run.path),
-            **unknown,
-            "state": DAMAGED,
-            "reason": str(error),
-        }
+        known = {"name": run.path.name, "path": str(run.path), "state": DAMAGED, "reason": str(error)}
+        return unknown | known
 
 
 def _best(run: RunFolder) -> tuple[float | None, int | None]:

@@ -84,18 +84,12 @@ def log_report(run: RunFolder) -> bool:
     return True
 
 
-def _log_report(client: Any, run: RunFolder, run_id: str) -> None:
-    for file in run.report_files:
-        if file.is_file():
-            client.log_artifact(run_id, str(file))
-
-
 def _log(client: Any, run: RunFolder, job: JobConfig, runs: dict[str, str], state: str) -> None:
     log_settings(client, runs[GLOBAL], flatten(job), _tags(run))
     matrix = (run.cross_site, run.cross_site.with_suffix(".csv"))
-    for file in (run.config, run.metrics_file, *(path for path in matrix if path.is_file())):
-        client.log_artifact(runs[GLOBAL], str(file))
-    _log_report(client, run, runs[GLOBAL])
+    for file in (run.config, run.metrics_file, *matrix, *run.report_files):
+        if file.is_file():
+            client.log_artifact(runs[GLOBAL], str(file))
     for folder in (run.model, run.figures):
         if folder.is_dir():
             client.log_artifacts(runs[GLOBAL], str(folder), artifact_path=folder.name)

@@ -72,9 +72,7 @@ def train_baseline(
         done = train_epochs(
             model,
             train,
-            settings.train,
-            settings.augment,
-            settings.preprocess,
+            settings,
             turn=turn,
             steps=steps,
             moments=moments,

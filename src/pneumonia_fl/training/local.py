@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from pneumonia_fl.config.sections import AugmentConfig, Preprocess, TrainConfig
+from pneumonia_fl.config.job import SiteSettings
+from pneumonia_fl.config.sections import TrainConfig
 from pneumonia_fl.data.preprocess import normalise
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError, SiteError
@@ -65,9 +66,7 @@ class TrainResult:
 def train_epochs(
     model: nn.Module,
     data: ImageSet,
-    train: TrainConfig,
-    augmentation: AugmentConfig,
-    preprocess: Preprocess,
+    settings: SiteSettings,
     *,
     turn: Turn = Turn(),
     steps: int | None = None,
@@ -77,15 +76,13 @@ def train_epochs(
     after_step: Callable[[float], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> TrainResult:
-    """Train `model` in place, on the device where it lies, for `train.local_epochs` passes over `data`.
+    """Train `model` in place, on the device where it lies, for `settings.train.local_epochs` passes over `data`.
 
     Args:
         model: (N, 1, S, S) to two logits.
         data: uint8 images, a memory map is read batch by batch.
-        train: optimiser, schedule and loss.
-        augmentation: random changes of the batches.
-        preprocess: how gray levels become the model's input.
-        steps: optimiser steps in place of `train.local_epochs` whole passes.
+        settings: the site's own: optimiser, schedule and loss, random changes of the batches, the model's input.
+        steps: optimiser steps in place of whole passes.
         moments: what the optimiser goes on with, replaced when the training is done; None: it begins anew.
         together: what is taken from all sites; None: nothing but the model.
         turn: site and round; they choose the random stream and the place in the schedule.
@@ -101,9 +98,10 @@ def train_epochs(
         raise DataError(f"{turn.site}: no training images; check the data with `pneumonia-fl data check`")
     _keep_freed_memory()
     started = time.perf_counter()
+    train = settings.train
     seed = _stream(train.seed, turn)
     order = _batches(len(data), train, np.random.default_rng(seed), steps)
-    stepper = _Stepper(model, data, train, augmentation, preprocess, seed, moments, together)
+    stepper = _Stepper(model, data, settings, seed, moments, together)
     loss_sum, hits, samples = 0.0, 0.0, 0
     with _seeded(seed, stepper.device):
         for step, rows in enumerate(order):
@@ -148,28 +146,25 @@ class _Stepper:
         self,
         model: nn.Module,
         data: ImageSet,
-        train: TrainConfig,
-        augmentation: AugmentConfig,
-        preprocess: Preprocess,
+        settings: SiteSettings,
         seed: int,
         moments: Moments | None,
         together: Together | None,
     ) -> None:
         # Channels last: a quarter faster on a CPU thread (bench/training.py), and what tensor cores want.
         self.model = model.to(memory_format=torch.channels_last).train()
-        self.data, self.train = data, train
-        self.augmentation, self.preprocess = augmentation, preprocess
+        self.data, self.settings, self.train = data, settings, settings.train
         self.device = next(model.parameters()).device
-        self.optimizer = _optimizer(model, train)
+        self.optimizer = _optimizer(model, self.train)
         if moments:
             self.optimizer.load_state_dict(moments)
         self.classes = int((data.labels == 0).sum()), int((data.labels == 1).sum())
         if together is not None:
             together.enter(model, self.optimizer, one_class=0 in self.classes)
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        weights = class_weights(together.classes if together else self.classes, train.class_balance)
+        weights = class_weights(together.classes if together else self.classes, self.train.class_balance)
         self.weights = torch.tensor(weights, dtype=torch.float64, device=self.device)
-        self.precision = _amp_type(self.device) if train.amp else None
+        self.precision = _amp_type(self.device) if self.train.amp else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
 
     def step(self, rows: NDArray[np.int64], rate: float, penalty: Penalty | None) -> tuple[float, float]:
@@ -196,8 +191,8 @@ class _Stepper:
         rows = np.repeat(rows, 2) if len(rows) == 1 else rows
         images = torch.from_numpy(self.data.images[rows]).to(self.device)
         labels = torch.from_numpy(self.data.labels[rows]).to(self.device)
-        changed = augment(images, self.augmentation, self.generator)
-        return normalise(changed, self.preprocess), labels
+        changed = augment(images, self.settings.augment, self.generator)
+        return normalise(changed, self.settings.preprocess), labels
 
     def _descend(self, loss: Tensor, rate: float) -> None:
         for group in self.optimizer.param_groups:

@@ -188,10 +188,10 @@ def test_a_job_that_goes_on_sends_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        (STEPS, 0, "number of steps is absurd"),
-        (STEPS, True, "number of steps is absurd"),
-        (STEPS, None, "number of steps is absurd"),
-        (CLASSES, [1], "class counts are absurd"),
+        (STEPS, 0, "number of steps is out of range"),
+        (STEPS, True, "number of steps is out of range"),
+        (STEPS, None, "number of steps is out of range"),
+        (CLASSES, [1], "class counts are invalid"),
         (CLASSES, [1, -1], "class counts"),
         (CLASSES, [1, 10**9], "class counts"),
         (CLASSES, "12", "class counts"),
@@ -201,7 +201,9 @@ def test_a_job_that_goes_on_sends_the_same(tmp_path: Path) -> None:
         (SQUARES, "nan", "no numbers"),
     ],
 )
-def test_an_answer_with_absurd_extras_is_refused(key: str, value: Any, words: str, tmp_path: Path) -> None:
+def test_a_result_with_extras_out_of_range_is_refused(
+    key: str, value: Any, words: str, tmp_path: Path
+) -> None:
     federation = Federation(tmp_path, ("a", "b"), ADAM)
     answer = federation.run()["a"]
     if value in ("negative", "nan"):

@@ -122,9 +122,8 @@ def test_a_job_carries_no_code(name: str, exported: dict[str, Path]) -> None:
 def test_a_shipped_job_carries_the_package(tmp_path: Path) -> None:
     folder = export_job(job_of("fedavg"), 3, tmp_path, "shipped")
     custom = folder / "app" / "custom" / "pneumonia_fl"
-    assert (custom / "fl" / "client.py").read_bytes() == (
-        ROOT / "src" / "pneumonia_fl" / "fl" / "client.py"
-    ).read_bytes()
+    client = Path("fl/site/client.py")
+    assert (custom / client).read_bytes() == (ROOT / "src" / "pneumonia_fl" / client).read_bytes()
     assert not list(folder.rglob("__pycache__"))
 
 

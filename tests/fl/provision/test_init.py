@@ -25,7 +25,7 @@ def test_six_answers_make_a_project_that_can_be_provisioned(tmp_path: Path) -> N
     result = init(file, answers="\n".join(answers) + "\n")
     assert result.exit_code == 0, result.output
     project = load_project(file)
-    assert (project.name, project.hosts, project.port) == ("chest", ("fl.example.org",), 9000)
+    assert (project.name, project.server.hosts, project.server.port) == ("chest", ("fl.example.org",), 9000)
     assert [(one.name, one.org) for one in project.of_type("client")] == [
         ("north", "north"),
         ("south-2", "south_2"),
@@ -42,14 +42,18 @@ def test_return_takes_the_default_and_a_wrong_answer_is_asked_for_again(tmp_path
     assert "must be a port from 1 to 65535" in result.output
     assert "reserved" in result.output
     project = load_project(tmp_path / "p.yml")
-    assert (project.port, [one.name for one in project.of_type("client")]) == (8003, ["north"])
+    assert (project.server.port, [one.name for one in project.of_type("client")]) == (8003, ["north"])
 
 
 def test_without_questions_the_defaults_are_those_of_the_shipped_project(tmp_path: Path) -> None:
     init(tmp_path / "p.yml", "--yes")
     made, shipped = load_project(tmp_path / "p.yml"), load_project(ROOT / "project.yml")
     assert made.values["builders"] == shipped.values["builders"]
-    assert (made.name, made.port, made.hosts[0]) == (shipped.name, shipped.port, shipped.hosts[0])
+    assert (made.name, made.server.port, made.server.hosts[0]) == (
+        shipped.name,
+        shipped.server.port,
+        shipped.server.hosts[0],
+    )
     assert [one.name for one in made.of_type("client")] == [one.name for one in shipped.of_type("client")]
 
 

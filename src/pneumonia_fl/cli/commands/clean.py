@@ -1,4 +1,4 @@
-"""`pneumonia-fl clean`: make room where old runs and past jobs lie."""
+"""`pneumonia-fl clean`: remove old runs and the folders of ended jobs."""
 
 import json
 import time
@@ -16,19 +16,25 @@ Folders = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="[FOLDER]...",
-        help="Folders with runs, comparisons or sweeps; kits of a server or of sites, or a folder of such kits. "
-        "Default: runs.",
+        help="Folders of runs, comparisons or sweeps; kits of servers or sites, or a folder of kits. Default: runs.",
         show_default=False,
     ),
 ]
 Age = Annotated[
-    str, typer.Option("--older-than", metavar="AGE", help="Untouched for so long: 12h, 30d, 2w; 0: any age.")
+    str,
+    typer.Option(
+        "--older-than",
+        metavar="AGE",
+        help="Only what has not changed for this long: 12h, 30d, 2w; 0: any age.",
+    ),
 ]
-Size = Annotated[str, typer.Option("--larger-than", metavar="SIZE", help="At least so large: 500MB, 2GB.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")]
+Size = Annotated[
+    str, typer.Option("--larger-than", metavar="SIZE", help="Only what is at least this large: 500MB, 2GB.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be removed, and remove nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print JSON for scripts; asks nothing: --yes or --dry-run.")
+    bool, typer.Option("--json", help="Print the result as JSON and do not ask; removes only with --yes.")
 ]
 
 
@@ -40,10 +46,10 @@ def clean(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Remove old runs, and the folders that past jobs left in the kits of a server and its sites.
+    """Remove old runs, and the folders that ended jobs left in the kits of servers and sites.
 
-    Shows what would go and asks first. Runs that are going on, the server's job store, states that a job can go on
-    from, and a site's own models are never touched. Example:
+    Lists what would be removed and asks first. Active runs, the server's job store, state from which a job can be
+    resumed, and a site's own models are never removed. Example:
 
         pneumonia-fl clean runs kits/us-hospital --older-than 30d --larger-than 100MB --dry-run
     """

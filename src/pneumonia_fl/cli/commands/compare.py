@@ -9,26 +9,39 @@ import typer
 from pneumonia_fl.cli.views.terminal import echo
 
 DataOption = Annotated[
-    Path, typer.Option("--data", help="Prepared data of all sites, which may be brought together.")
+    Path,
+    typer.Option("--data", help="Prepared data of all sites; private images need `data prepare --poolable`."),
 ]
-Jobs = Annotated[str, typer.Option("--jobs", help="Federated jobs, separated by commas: names or files.")]
-Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Trainings of everything; 3 is the least.")]
+Jobs = Annotated[
+    str, typer.Option("--jobs", help="Federated jobs, separated by commas: job names or YAML files.")
+]
+Seeds = Annotated[
+    int, typer.Option("--seeds", min=1, help="Number of random seeds per model; use at least 3.")
+]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="Folder of the comparison; default: comparisons/DATA.", show_default=False),
+    typer.Option(
+        "--out",
+        help="Output folder; default: comparisons/DATA. An unfinished comparison in it is resumed.",
+        show_default=False,
+    ),
 ]
-Rounds = Annotated[int | None, typer.Option("--rounds", "-r", min=1, help="Federated rounds of every job.")]
+Rounds = Annotated[
+    int | None, typer.Option("--rounds", "-r", min=1, help="Number of federated rounds of every job.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of every job; repeatable."),
 ]
 Alone = Annotated[
     bool,
-    typer.Option("--alone/--no-alone", help="Train every site alone too; with many sites that takes long."),
+    typer.Option("--alone/--no-alone", help="Also train a model at each site alone; slow with many sites."),
 ]
 TableOnly = Annotated[
     bool,
-    typer.Option("--table-only", help="Train nothing: make table and figure anew from --out's raw numbers."),
+    typer.Option(
+        "--table-only", help="Train nothing; rebuild the table and the figures from the results in --out."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")]
 
@@ -46,9 +59,9 @@ def compare(
 ) -> None:
     """Compare central training, every site alone and federated jobs on the same test images.
 
-    Same model, same code, same number of optimiser steps; validation chooses the round and the threshold, the test
-    split is only scored. Killed or stopped, the same command goes on where it was. Images that may be private are
-    refused: bringing them together is what a federation avoids. Example:
+    All models share the network, the code and the number of optimizer steps. Validation data chooses the round and
+    the threshold; the test split is only scored. The same command resumes an interrupted comparison. Private images
+    are refused: a federation exists to avoid pooling them. Example:
 
         pneumonia-fl compare --data data/xrays --jobs fedavg,fedprox --seeds 3
     """

@@ -1,4 +1,4 @@
-"""`pneumonia-fl cross-site`: models that exist, evaluated at every site when somebody asks."""
+"""`pneumonia-fl cross-site`: evaluate saved models at every site."""
 
 import json
 from pathlib import Path
@@ -20,17 +20,21 @@ Models = Annotated[
     str | None,
     typer.Option(
         "--models",
-        help="best, last, or the site whose own model it is; commas between. Default: best and last.",
+        help="Models, separated by commas: best, last, or a site's name for its own model. Default: best,last.",
         show_default=False,
     ),
 ]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="Prepared data: its sites evaluate, in the simulator.", show_default=False),
+    typer.Option(
+        "--data", help="Prepared data: evaluate at its sites, in the simulator.", show_default=False
+    ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="With ID: folder for the run; default: runs/JOB-ID.", show_default=False),
+    typer.Option(
+        "--out", help="With ID: output folder of the run; default: runs/JOB-ID.", show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the matrix as JSON, and nothing else.")]
 
@@ -46,25 +50,23 @@ def cross_site(
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Have every site evaluate a run's models on its validation images, now: models by sites.
+    """Evaluate a run's models on the validation images of every site, as a matrix of models by sites.
 
-    The matrix takes the place of the one in the run folder: `cross_site.json`, `.csv` and the heat map; the journal
-    keeps what the run itself found. With ID the job's result is downloaded first, unless it is there. Examples:
+    The matrix replaces the one in the run folder (`cross_site.json`, `.csv` and the heat map); the journal keeps the
+    run's own. With ID, the job's result is downloaded first if it is not there yet. Examples:
 
         pneumonia-fl cross-site runs/demo --data data/demo --models best,site-1
 
         pneumonia-fl cross-site 1a2b3c4d --kit kits/lead@consortium.org --sites asia-hospital
     """
     from pneumonia_fl.fl.simulator.evaluation_job import evaluation_job, model_paths, subject
-    from pneumonia_fl.results.cross_site_files import keep_matrix, matrix_of
+    from pneumonia_fl.results.cross_site_files import write_matrix
 
     run = _run(target, kit, study, out, as_json)
     subjects = [subject(name, path) for name, path in model_paths(run, names(models)).items()]
     judges = Judges(_place(run, data, kit), kit, study, names(sites), timeout, as_json)
     judged = ask_sites(evaluation_job("cross_site", subjects, "val", intervals=False), subjects, judges)
-    found = matrix_of(judged.events)
-    if any(found["cells"].values()):
-        keep_matrix(run, found)
+    if found := write_matrix(run, judged.events):
         if as_json:
             echo(json.dumps(found, indent=2))
         else:

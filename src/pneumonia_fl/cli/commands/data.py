@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = App(
     no_args_is_help=True,
-    help="Get chest X-rays, prepare them for sites, check them and look at them.",
+    help="Fetch chest X-rays, prepare them for sites, check and view them.",
 )
 
 DataFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A prepared data set, or one site's folder.")]
@@ -25,64 +25,71 @@ SourceOption = Annotated[
     str,
     typer.Option(
         metavar="SOURCE",
-        help="A folder or zip with train, val and test folders that hold NORMAL and PNEUMONIA (or these two "
-        "alone), a MedMNIST .npz, kaggle, or synthetic (more: synthetic:images=360,size=64).",
+        help="Folder or zip with NORMAL and PNEUMONIA folders (alone, or below train, val and test), a MedMNIST "
+        ".npz, kaggle (downloaded if needed), or synthetic (with options: synthetic:images=360,size=64).",
     ),
 ]
 SitesOption = Annotated[
-    str, typer.Option(metavar="N|NAMES", help="How many sites, or their names: a-hospital,b-hospital.")
+    str, typer.Option(metavar="N|NAMES", help="Number of sites, or their names: a-hospital,b-hospital.")
 ]
 PartitionOption = Annotated[
     str | None,
     typer.Option(
         metavar="HOW",
-        help="How patients are dealt out: iid, dirichlet:ALPHA (label skew), quantity:A,B,C (size skew), "
-        "subtype (bacterial and viral skew), natural (the source's own hospitals). Else natural for "
-        "synthetic, iid for the rest.",
+        help="How patients are distributed over the sites: iid, dirichlet:ALPHA (label skew), quantity:A,B,C "
+        "(size skew), subtype (bacterial and viral skew) or natural (the source's own hospitals). Default: "
+        "natural for synthetic, otherwise iid.",
     ),
 ]
-ValOption = Annotated[
-    float, typer.Option(help="Share of each site's patients that validate instead of train.")
-]
+ValOption = Annotated[float, typer.Option(help="Fraction of each site's patients held out for validation.")]
 LeaksOption = Annotated[
     bool | None,
     typer.Option(
         "--drop-leaks/--stop-at-leaks",
-        help="Whether to leave out patients who share a picture with the test set, or to stop at the first. "
-        "Else leave out for .npz, stop for the rest.",
+        help="Leave out patients who share an image with the test set, or stop with an error. Default: leave "
+        "out for .npz, otherwise stop.",
     ),
 ]
 ClassesOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="CLASS=FOLDERS",
-        help="Folders that stand for a class besides NORMAL and PNEUMONIA: pneumonia=BACTERIA,VIRUS. Can be repeated.",
+        help="Further folder names of a class: pneumonia=BACTERIA,VIRUS; repeatable.",
     ),
 ]
 PatientsOption = Annotated[
     bool,
     typer.Option(
         "--patients-unknown",
-        help="Go on where the names of more than half of the files do not tell the patient; each is then a patient of "
-        "its own. Not needed for .npz, which never tells.",
+        help="Continue although more than half of the file names do not identify the patient; each such image then "
+        "counts as a patient of its own. Not needed for .npz.",
+    ),
+]
+PoolableOption = Annotated[
+    bool,
+    typer.Option(
+        "--poolable",
+        help="Declare that the owner allows pooling these images in one place, as `compare` does. Not needed "
+        "for images with a public licence.",
     ),
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Processes that decode; else one per core, where that is faster.")
+    int | None,
+    typer.Option(min=1, help="Number of decoding processes; default: one per core where that is faster."),
 ]
 
 
 @app.command()
 def fetch(
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for the zip; else ~/.cache/pneumonia-fl.")
+        Path | None, typer.Option(metavar="DIR", help="Folder for the zip; default: ~/.cache/pneumonia-fl.")
     ] = None,
 ) -> None:
     """Download the public data set (Kermany et al., 1.2 GB, CC BY 4.0) with Kaggle's own client.
 
     Credentials come from KAGGLE_API_TOKEN, from KAGGLE_USERNAME and KAGGLE_KEY, or from the client's own file
-    (~/.kaggle/access_token or ~/.kaggle/kaggle.json); they are never printed. A broken download is taken up
-    again by running the command again.
+    (~/.kaggle/access_token or ~/.kaggle/kaggle.json); they are never printed. The same command resumes an
+    interrupted download.
     """
     from pneumonia_fl.cli.views.progress_bars import progress_bars
     from pneumonia_fl.data.sources.kaggle import default_folder
@@ -102,30 +109,24 @@ def prepare(
     out: Annotated[Path, typer.Option(metavar="DIR", help="New folder for the prepared data.")],
     sites: SitesOption = "3",
     partition: PartitionOption = None,
-    size: Annotated[int, typer.Option(metavar="PX", help="Side of the stored square images, pixels.")] = 128,
+    size: Annotated[
+        int, typer.Option(metavar="PX", help="Side of the stored square images, in pixels.")
+    ] = 128,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partition and of the validation split.")] = 7,
     val_fraction: ValOption = 0.15,
     drop_leaks: LeaksOption = None,
     classes: ClassesOption = None,
     patients_unknown: PatientsOption = False,
-    poolable: Annotated[
-        bool,
-        typer.Option(
-            "--poolable",
-            help="Their owner allows bringing these images together in one place, for `compare`; images with a "
-            "public licence may be in any case.",
-        ),
-    ] = False,
+    poolable: PoolableOption = False,
     workers: WorkersOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a prepared data set in DIR.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Turn X-rays into what training reads: one folder per site, split by patient, decoded once.
+    """Prepare X-rays for training: one folder per site, split by patient, decoded once.
 
-    Unreadable files, exact copies and files that are no images of a class are left out and listed in quarantine.csv.
-    The source's official test set is kept apart in DIR/test; a copy of one of its images among the others stops the
-    preparation. The same source, seed and options give the same bytes. An interrupted preparation is completed by
-    running it again.
+    Unreadable files, exact duplicates and files that are not images of a class are left out and listed in
+    quarantine.csv. The source's official test set is stored in DIR/test. The same source, seed and options give the
+    same bytes. After an interruption, run the same command again.
     """
     from pneumonia_fl.cli.views.progress_bars import progress_bars
     from pneumonia_fl.config.job import parse
@@ -160,10 +161,10 @@ def prepare(
 
 @app.command()
 def check(folder: DataFolder, as_json: Json = False) -> None:
-    """Say whether a prepared data set is complete, unchanged and fit for training; exit 1 when it is not.
+    """Check that a prepared data set is complete, unchanged and fit for training; exit code 1 when it is not.
 
-    Looked at: completeness, hashes, the shape of every store, labels, patients in two sites or two splits,
-    test images among the training images, sites with one class only.
+    Checks completeness, hashes, the shape of every store, labels, patients in two sites or two splits, test images
+    among the training images, and sites with one class only.
     """
     from pneumonia_fl.data.prepare.validate import check as check_folder
 
@@ -181,10 +182,10 @@ def show(
     folder: DataFolder,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for the pictures; else a folder DIR-figures beside DIR."),
+        typer.Option(metavar="DIR", help="Folder for the figures; default: DIR-figures beside DIR."),
     ] = None,
 ) -> None:
-    """Draw what was prepared: a contact sheet per site and class, and the class balance of the sites."""
+    """Draw a contact sheet per site and class, and the class balance of the sites."""
     from pneumonia_fl.data.manifest import read_info
     from pneumonia_fl.files import private_folder
     from pneumonia_fl.report.figures.contact_sheet import class_balance, contact_sheet

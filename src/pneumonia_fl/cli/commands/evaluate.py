@@ -19,16 +19,18 @@ SourceOption = Annotated[
     str | None,
     typer.Option(
         "--source",
-        help="Prepared data, a folder or zip in the Kaggle layout, a MedMNIST .npz, `synthetic`.",
+        help="Prepared data, a folder or zip in the Kaggle layout, a MedMNIST .npz, or `synthetic`.",
         show_default=False,
     ),
 ]
-SplitOption = Annotated[str, typer.Option("--split", help="train, val or test; at sites val or test.")]
+SplitOption = Annotated[
+    str, typer.Option("--split", help="Split to read: train, val or test; at sites only val or test.")
+]
 Federated = Annotated[
     bool,
     typer.Option(
         "--federated",
-        help="With --source: as the sites of prepared data would, in the simulator. With --kit it goes without saying.",
+        help="With --source: evaluate at each site of the prepared data, in the simulator. Implied by --kit.",
     ),
 ]
 
@@ -44,12 +46,12 @@ def evaluate(
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Score a model on one split of a data source, or of the hospitals, with 95 % confidence intervals by patient.
+    """Evaluate a model on one split of a data source or of the sites, with 95 % confidence intervals by patient.
 
-    Threshold and calibration are the model's own, fitted on validation data; what becomes of them here is said
-    below the table. The result is kept in the run's `evaluations/`, where everybody sees how often a split was
-    read: read the test split once, at the end. With --kit the model goes to the hospitals, and counts come back: no
-    image, no score. Examples:
+    Uses the model's own threshold and calibration, which were fitted on validation data, and prints below the table
+    whether they hold on this split. The result is saved in the run's `evaluations/`, which counts how often each
+    split was read: read the test split once, at the end. With --kit the model is sent to the sites, and only counts
+    come back: no image and no score of an image. Examples:
 
         pneumonia-fl evaluate runs/demo --source data/demo --split test
 

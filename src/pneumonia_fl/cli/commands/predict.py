@@ -1,4 +1,4 @@
-"""`pneumonia-fl predict`: what does a model say about these images?"""
+"""`pneumonia-fl predict`: classify single images with a saved model."""
 
 import json
 from pathlib import Path
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from pneumonia_fl.evaluation.predict import Prediction
     from pneumonia_fl.models.checkpoint import ModelCard
 
-Images = Annotated[list[Path], typer.Argument(help="X-rays: JPEG, PNG, TIFF, BMP, GIF, WebP or PNM files.")]
+Images = Annotated[list[Path], typer.Argument(help="X-ray files: JPEG, PNG, TIFF, BMP, GIF, WebP or PNM.")]
 
 
 def predict(model: Model, images: Images, as_json: Json = False) -> None:
-    """Say for each image how probable pneumonia is, calibrated, and what follows at the model's threshold.
+    """Print the calibrated probability of pneumonia for each image, and the decision at the model's threshold.
 
-    Exit code 1 when one of the images cannot be read; the others are answered all the same. Example:
+    Exit code 1 when an image cannot be read; the others are still classified. Example:
 
         pneumonia-fl predict runs/demo xray-1.png xray-2.jpeg
     """

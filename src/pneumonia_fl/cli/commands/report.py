@@ -9,24 +9,24 @@ import typer
 from pneumonia_fl.cli.options import Json
 from pneumonia_fl.cli.views.terminal import echo, terminal
 
-Folder = Annotated[
-    Path, typer.Argument(metavar="RUN|COMPARE", help="A run folder, or a comparison's folder.")
-]
+Folder = Annotated[Path, typer.Argument(metavar="RUN|COMPARE", help="A run folder or a comparison folder.")]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="The HTML file; default: report.html in the folder.", show_default=False),
+    typer.Option("--out", help="HTML file to write; default: report.html in the folder.", show_default=False),
 ]
 Gallery = Annotated[
     str | None,
     typer.Option(
         "--gallery",
         metavar="SOURCE",
-        help="Show the model's worst mistakes on this local data (prepared data, a zip, …). The page then holds "
-        "patients' images and must not leave the site.",
+        help="Also show the model's most confident mistakes on this local data (prepared data, a zip, …). The page "
+        "then contains patients' images and must not leave the site.",
         show_default=False,
     ),
 ]
-GallerySplit = Annotated[str, typer.Option("--split", help="Of --gallery: train, val or test.")]
+GallerySplit = Annotated[
+    str, typer.Option("--split", help="With --gallery: split to read, train, val or test.")
+]
 
 
 def report(
@@ -36,9 +36,9 @@ def report(
     split: GallerySplit = "val",
     as_json: Json = False,
 ) -> None:
-    """Write one HTML page about a run or a comparison, and model_card.md beside it.
+    """Write an HTML report about a run or a comparison, and the model card of a run beside it.
 
-    The page needs no network and holds no image, unless --gallery asks for some. What is missing is named in it.
+    The page needs no network and contains no image of a patient unless --gallery is given. It lists missing files.
 
         pneumonia-fl report runs/demo
     """

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 JobName = Annotated[
     str | None,
     typer.Argument(
-        metavar="JOB", help="A name in jobs/ (fedavg, smoke, …) or a path to a YAML file.", show_default=False
+        metavar="JOB",
+        help="Job name in jobs/ (fedavg, smoke, …), or path to a YAML file.",
+        show_default=False,
     ),
 ]
 From = Annotated[
@@ -28,16 +30,16 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="RUN",
-        help="In place of JOB: repeat the run in this folder on the same data, and compare.",
+        help="Repeat the run in this folder on the same data and compare the metrics; takes the place of JOB.",
         show_default=False,
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="Folder for the run; default: runs/JOB-DATE-TIME.", show_default=False),
+    typer.Option("--out", help="Output folder; default: runs/JOB-DATE-TIME.", show_default=False),
 ]
 Rounds = Annotated[
-    int | None, typer.Option("--rounds", "--num_rounds", "-r", min=1, help="Federated rounds.")
+    int | None, typer.Option("--rounds", "--num_rounds", "-r", min=1, help="Number of federated rounds.")
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -47,17 +49,18 @@ Overrides = Annotated[
 ]
 Clients = Annotated[
     int | None,
-    typer.Option("--clients", "--n_clients", "-n", min=1, help="Use only the first so many sites."),
+    typer.Option("--clients", "--n_clients", "-n", min=1, help="Use only the first N sites."),
 ]
 JobFolder = Annotated[
-    Path, typer.Option("--job-dir", "--export-dir", "-j", help="Where --export writes the NVFlare job.")
+    Path,
+    typer.Option("--job-dir", "--export-dir", "-j", help="Folder for the NVFlare job that --export writes."),
 ]
 Workspace = Annotated[
     Path | None,
-    typer.Option("--workspace", "-w", help="Folder in which run folders are made, in place of runs/."),
+    typer.Option("--workspace", "-w", help="Parent folder of new run folders; default: runs/."),
 ]
 Export = Annotated[
-    bool, typer.Option("--export", "--export_config", "-e", help="Only write the NVFlare job; do not run it.")
+    bool, typer.Option("--export", "--export_config", "-e", help="Write the NVFlare job and do not run it.")
 ]
 TrackingURI = Annotated[
     str | None,
@@ -66,7 +69,10 @@ TrackingURI = Annotated[
 LogConfig = Annotated[
     str | None,
     typer.Option(
-        "--log-config", "--log_config", "-l", help="NVFlare's logs: concise, full, verbose, or a file."
+        "--log-config",
+        "--log_config",
+        "-l",
+        help="NVFlare's log configuration: concise, full, verbose, or a file.",
     ),
 ]
 Kit = Annotated[
@@ -77,9 +83,12 @@ Kit = Annotated[
         show_default=False,
     ),
 ]
-Study = Annotated[str, typer.Option("--study", help="With --env prod: NVFlare study.")]
+Study = Annotated[str, typer.Option("--study", help="With --env prod: name of the NVFlare study.")]
 ShipCode = Annotated[
-    bool, typer.Option("--ship-code", help="With --env prod: send this program with the job.")
+    bool,
+    typer.Option(
+        "--ship-code", help="With --env prod: send this package's code with the job; strict sites refuse it."
+    ),
 ]
 
 
@@ -116,9 +125,9 @@ def run(
     ship_code: ShipCode = False,
     as_json: Json = False,
 ) -> None:
-    """Train one model over several sites, in the simulator or on a real server, and show how it went.
+    """Train one model over several sites, in the simulator or on a real server, and print its metrics by round.
 
-    Without --data, a job with a `synthetic` section makes its own X-rays for the simulator. Examples:
+    Without --data, a job with a `synthetic` section generates its own X-rays in the simulator. Examples:
 
         pneumonia-fl run fedavg --data data/xrays --rounds 10 --set train.lr=0.001
 

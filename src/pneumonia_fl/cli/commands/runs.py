@@ -1,4 +1,4 @@
-"""`pneumonia-fl runs` and `pneumonia-fl ui`: look at what was run."""
+"""`pneumonia-fl runs` and `pneumonia-fl ui`: list runs, and open one in TensorBoard or MLflow."""
 
 import json
 import time
@@ -11,7 +11,7 @@ import typer
 from pneumonia_fl.cli.views.terminal import echo, terminal
 from pneumonia_fl.errors import RunError
 
-Root = Annotated[Path, typer.Option("--root", help="Folder that holds the run folders.")]
+Root = Annotated[Path, typer.Option("--root", help="Folder that contains the run folders.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -27,7 +27,7 @@ class Tool(StrEnum):
 
 
 def runs(root: Root = RUNS, as_json: Json = False) -> None:
-    """List the runs below a folder: when, which job, how it ended, how good its best model is."""
+    """List the runs in a folder with job, start, state and the AUROC of the best model."""
     from pneumonia_fl.inputs.paths import missing
     from pneumonia_fl.runs.listing import list_runs
 
@@ -57,27 +57,28 @@ def runs(root: Root = RUNS, as_json: Json = False) -> None:
 
 
 def ui(
-    tool: Annotated[Tool, typer.Argument(help="Which program to open.")],
+    tool: Annotated[Tool, typer.Argument(help="Program to open.")],
     run: Annotated[
-        Path, typer.Argument(help="A folder of a run or a sweep; or a server's or site's startup kit.")
+        Path, typer.Argument(help="Folder of a run or a sweep, or the startup kit of a server or site.")
     ],
     port: Annotated[
         int | None,
         typer.Option(
-            help="Port; 0: any free one. Default: 6006 for TensorBoard, 5000 for MLflow, or a free one.",
+            help="Port to listen on; 0: any free port. Default: 6006 (TensorBoard) or 5000 (MLflow), else a free port.",
             min=0,
             max=65535,
             show_default=False,
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; the default is this machine only.")
+        str,
+        typer.Option(help="Address to listen on; the default accepts connections from this machine only."),
     ] = "127.0.0.1",
 ) -> None:
-    """Open TensorBoard or MLflow on one run, until Ctrl-C; TensorBoard also on all jobs of a server, running or done.
+    """Open TensorBoard or MLflow on a run until Ctrl-C; with a server's kit, TensorBoard on all its jobs.
 
-    The address is printed when it answers; looking at a run changes nothing in it. A server's MLflow runs beside it:
-    of a server's kit, print its address, and where its password lies.
+    Prints the address as soon as it answers. Viewing a run changes nothing in it. The MLflow server of a federation
+    runs already: with the server's kit, prints its address and the file that contains its password.
     """
     from pneumonia_fl.fl.services.viewer import show
 

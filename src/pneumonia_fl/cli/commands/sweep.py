@@ -1,4 +1,4 @@
-"""`pneumonia-fl sweep`: which settings do best on validation data?"""
+"""`pneumonia-fl sweep`: compare settings of a job on validation data."""
 
 import json
 from collections.abc import Mapping
@@ -19,23 +19,26 @@ if TYPE_CHECKING:
     from pneumonia_fl.cli.views.run_view import RunView
     from pneumonia_fl.experiments.sweep import Point
 
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="A name in jobs/ or a path to a YAML file.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="Job name in jobs/, or path to a YAML file.")]
 Grid = Annotated[
     list[str],
     typer.Option(
         "--grid",
         metavar="KEY=V1,V2",
-        help="Values of a setting; repeatable, all combinations are run. One value sets it for all.",
+        help="Values of one setting; repeatable, all combinations are run. A single value applies to all points.",
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="Folder of the sweep; default: sweeps/JOB. An earlier part goes on there."),
+    typer.Option("--out", help="Output folder (default: sweeps/JOB). An unfinished sweep in it is resumed."),
 ]
 TrackingURI = Annotated[
-    str | None, typer.Option("--tracking-uri", help="MLflow server to log to; default: a file in the folder.")
+    str | None,
+    typer.Option(
+        "--tracking-uri", help="MLflow server to log to; default: a database file in the output folder."
+    ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Run also more than 24 points.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Allow more than 24 combinations.")]
 
 
 def sweep(
@@ -47,10 +50,10 @@ def sweep(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Run a job at every point of a small grid, one after another, and rank by pooled validation AUROC.
+    """Run a job at every point of a small grid, one after another, and rank the points by pooled validation AUROC.
 
-    A killed sweep goes on where it stopped when it is started again. Every point is checked before the first one
-    runs; exit code 1 when one did not finish. Example:
+    All points are checked before the first one runs. The same command resumes an interrupted sweep. Exit code 1 when
+    a point did not finish. Example:
 
         pneumonia-fl sweep fedprox --grid train.lr=0.001,0.002 --grid algorithm.mu=0.01,0.1 --data data/xrays
     """
@@ -74,8 +77,8 @@ def sweep(
 
 def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
     """The ranking, where everything is, and the command that opens MLflow on it."""
+    from pneumonia_fl.cli.views.run_view import viewer_command
     from pneumonia_fl.experiments.sweep import ranked
-    from pneumonia_fl.runs.folder import RunFolder, pasted_command, ui_command
 
     console.print(_table(summary["grid"], ranked(summary)))
     for row in summary["points"]:
@@ -84,7 +87,7 @@ def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
     mlflow = summary["mlflow"]
     lines = {"sweep": folder, "best point": folder / summary["best"], "MLflow": mlflow["uri"]}
     if mlflow["uri"].startswith("sqlite"):
-        lines["MLflow"] = pasted_command(ui_command(RunFolder(folder), "mlflow", 5000))
+        lines["MLflow"] = viewer_command("mlflow", folder)
     if mlflow["error"]:
         lines["MLflow"] = f"did not take everything: {mlflow['error']}"
     for name, text in lines.items():

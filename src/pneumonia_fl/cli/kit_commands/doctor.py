@@ -1,4 +1,4 @@
-"""`pneumonia-fl doctor`: what is wrong here, and what to do about it."""
+"""`pneumonia-fl doctor`: find problems of this machine and of startup kits."""
 
 import json
 from pathlib import Path
@@ -17,15 +17,17 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 KitFolder = Annotated[
     Path | None,
-    typer.Argument(metavar="KIT", help="A startup kit, or a folder of kits; without it, this machine only."),
+    typer.Argument(
+        metavar="KIT", help="A startup kit or a folder of kits; without it, only this machine is checked."
+    ),
 ]
 
 
 def doctor(kit: KitFolder = None, as_json: Json = False) -> None:
-    """Say what is wrong with this machine and a startup kit, and what to do; exit 1 when something fails.
+    """Check this machine and startup kits, and print what to do about each problem; exit code 1 when a check fails.
 
-    Works on the kits of servers, sites and people, before they are started and while they run; of a folder of kits,
-    on each. It changes nothing and takes at most ten seconds for a kit, whatever the network does.
+    Works on the kits of servers, sites and people, before they start and while they run. It changes nothing and takes
+    at most ten seconds per kit, whatever the network does.
     """
     from pneumonia_fl.cli.views.progress_bars import progress_bars
     from pneumonia_fl.fl.doctor.examine import examine

@@ -13,22 +13,23 @@ from pneumonia_fl.errors import ConfigError
 if TYPE_CHECKING:
     from pneumonia_fl.fl.provision.project_file.new_project import Answers
 
-File = Annotated[Path, typer.Argument(metavar="[FILE]", help="The file to write; it must not be there.")]
+File = Annotated[Path, typer.Argument(metavar="[FILE]", help="File to write; it must not exist.")]
 Given = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=ANSWER",
-        help="Answer a question here: name, server, port, sites, lead_it or lead; repeatable.",
+        help="Answer a question in advance: name, server, port, sites, lead_it or lead; repeatable.",
     ),
 ]
 Yes = Annotated[
-    bool, typer.Option("--yes", "-y", help="Ask nothing: what --set does not answer has its default.")
+    bool,
+    typer.Option("--yes", "-y", help="Ask nothing; questions that --set does not answer get their default."),
 ]
 
 
 def init(file: File = Path("project.yml"), given: Given = None, yes: Yes = False) -> None:
-    """Write a project.yml for a new federation, from the answers to six questions.
+    """Write a project.yml for a new federation from the answers to six questions.
 
     Example:
 

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 JobName = Annotated[
     str,
-    typer.Argument(metavar="JOB", help="A name in jobs/, a YAML file, or an exported NVFlare job folder."),
+    typer.Argument(metavar="JOB", help="Job name in jobs/, a YAML file, or an exported NVFlare job folder."),
 ]
-Id = Annotated[str, typer.Argument(metavar="ID", help="A job's id, or its first characters.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Job id, or its first characters.")]
 Kit = Annotated[
     Path | None,
     typer.Option(
         "--kit",
-        help="Your startup kit; default: $PNEUMONIA_FL_KIT, or the kit in kits/ when no other is there.",
+        help="Your startup kit; default: $PNEUMONIA_FL_KIT, or the kit in kits/ if it is the only one there.",
         show_default=False,
     ),
 ]
@@ -41,26 +41,25 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the job; repeatable."),
 ]
-Rounds = Annotated[int | None, typer.Option("--rounds", "-r", min=1, help="Federated rounds.")]
+Rounds = Annotated[int | None, typer.Option("--rounds", "-r", min=1, help="Number of federated rounds.")]
 MinSites = Annotated[
-    int | None, typer.Option("--min-sites", min=1, help="Sites that the job needs to start.")
+    int | None,
+    typer.Option("--min-sites", min=1, help="Sites that a job needs to start and a round to count."),
 ]
 ShipCode = Annotated[
-    bool, typer.Option("--ship-code", help="Send this program with the job; strict sites refuse it.")
+    bool, typer.Option("--ship-code", help="Send this package's code with the job; strict sites refuse it.")
 ]
 Data = Annotated[
-    Path | None, typer.Option("--data", help="Prepared data: the job takes its input size from there.")
+    Path | None, typer.Option("--data", help="Prepared data from which the job takes its input size.")
 ]
 Token = Annotated[
-    str | None,
-    typer.Option("--token", help="The same token and job never run twice, however often you submit."),
+    str | None, typer.Option("--token", help="Submission token; the same job and token start only once.")
 ]
 Wait = Annotated[
-    bool, typer.Option("--wait", help="Follow the job to its end; the exit code says how it ended.")
+    bool, typer.Option("--wait", help="Follow the job to its end; the exit code tells how it ended.")
 ]
 Out = Annotated[
-    Path | None,
-    typer.Option("--out", help="Folder for the run; default: runs/JOB-ID.", show_default=False),
+    Path | None, typer.Option("--out", help="Output folder; default: runs/JOB-ID.", show_default=False)
 ]
 
 
@@ -79,7 +78,7 @@ def submit(
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Send a job to the server; the sites that are connected take part.
+    """Submit a job to the server; the connected sites take part.
 
     Example:
 
@@ -101,12 +100,12 @@ def submit(
 def jobs(
     kit: Kit = None,
     study: Study = "default",
-    mine: Annotated[bool, typer.Option("--mine", help="Only those that you submitted.")] = False,
-    active: Annotated[bool, typer.Option("--active", help="Only those that have not ended.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Only the latest so many.")] = 50,
+    mine: Annotated[bool, typer.Option("--mine", help="Only jobs that you submitted.")] = False,
+    active: Annotated[bool, typer.Option("--active", help="Only jobs that have not ended.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most N jobs, newest last.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """List the jobs on the server: whose, how they stand, and why one does not run."""
+    """List jobs on the server with submitter, status and the reason a job is not running."""
     with session(kit, study, quiet=True) as (admin, _):
         found = [
             job
@@ -131,10 +130,10 @@ def jobs(
 def watch(
     job_id: Id, kit: Kit = None, study: Study = "default", timeout: Timeout = None, as_json: Json = False
 ) -> None:
-    """Follow a job to its end: round, time left, and what each site does.
+    """Follow a job to its end: round, time left, and each site's state.
 
-    Exit code: 0 complete, 5 a site never contributed, 1 failed or aborted, 3 the time was over, 4 refused. Ctrl-C
-    ends the watching, not the job.
+    Exit code: 0 complete, 5 a site never contributed, 1 failed or aborted, 3 timeout, 4 refused. Ctrl-C stops
+    watching, not the job.
     """
     from pneumonia_fl.fl.admin.watch import watch as follow
 
@@ -149,9 +148,11 @@ def logs(
     job_id: Id,
     kit: Kit = None,
     study: Study = "default",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines until the job ends.")
+    ] = False,
 ) -> None:
-    """Print a job's log on the server. A site's log stays at the site: KIT/JOB-ID/log.txt there."""
+    """Print a job's log on the server. A site's log stays at the site, in KIT/JOB-ID/log.txt."""
     from pneumonia_fl.fl.admin.logs import follow_log, read_log
 
     with session(kit, study, quiet=True) as (admin, _):
@@ -168,7 +169,7 @@ def abort(
     wait: Annotated[bool, typer.Option(help="Wait until the job has ended.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Stop a running job, or keep a waiting one from starting; what its rounds have made is kept."""
+    """Stop a running job, or cancel a waiting one; the results of finished rounds are kept."""
     from pneumonia_fl.fl.admin.watch import abort as end
 
     with session(kit, study, as_json, acts=True) as (admin, view):
@@ -187,7 +188,7 @@ def download(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch a job's result as a run folder like the simulator's, for `evaluate`, `ui` and `runs`."""
+    """Download a job's result as a run folder like the simulator's, for `evaluate`, `ui` and `runs`."""
     from pneumonia_fl.cli.views.run_view import RunView
     from pneumonia_fl.fl.admin.download import download as fetch
     from pneumonia_fl.fl.admin.download import run_path
@@ -205,7 +206,7 @@ def clone(
     init_from: InitFrom = None,
     as_json: Json = False,
 ) -> None:
-    """Run a job again with the same settings, as a new job."""
+    """Submit a job again with the same settings, as a new job."""
     from pneumonia_fl.fl.admin.submit import clone as send
 
     with session(kit, study, as_json, acts=True) as (admin, view):
@@ -222,9 +223,9 @@ def resume(
     min_sites: MinSites = None,
     as_json: Json = False,
 ) -> None:
-    """Go on from the last global model of a job that did not finish, as a new job.
+    """Continue a job that did not finish from its last global model, as a new job.
 
-    Rounds, learning rate and curves go on where they stopped. --rounds is the number in all.
+    Rounds, learning-rate schedule and metric curves continue where they stopped. --rounds is the total number.
     """
     from pneumonia_fl.fl.admin.submit import resume as send
 
@@ -235,7 +236,7 @@ def resume(
 
 
 def delete(job_id: Id, kit: NamedKit = None, study: Study = "default", as_json: Json = False) -> None:
-    """Remove a job that has ended, and its result, from the server."""
+    """Delete an ended job and its result from the server."""
     with session(kit, study, quiet=True, acts=True) as (admin, _):
         found = admin.find(job_id)
         admin.delete(found)
@@ -258,7 +259,7 @@ def session(
 
 
 def chosen_kit(kit: Path | None, acts: bool) -> Path:
-    """Choose the kit to log in with, and say on standard error whose it is."""
+    """Choose the kit to log in with, and print its owner to standard error."""
     from pneumonia_fl.fl.admin.kit_selection import choose_kit, identity
 
     person = choose_kit(kit, acts)

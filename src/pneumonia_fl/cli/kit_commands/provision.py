@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 ProjectFile = Annotated[Path, typer.Argument(metavar="[PROJECT]", help="The federation's project.yml.")]
 Out = Annotated[
-    Path, typer.Option("--out", help="Folder for the kits; it holds all private keys: keep it safe.")
+    Path, typer.Option("--out", help="Folder for the kits. It contains all private keys: protect it.")
 ]
 AddSite = Annotated[
     list[str] | None,
-    typer.Option("--add-site", metavar="NAME:ORG", help="Write a site into project.yml first; repeatable."),
+    typer.Option("--add-site", metavar="NAME:ORG", help="Add a site to project.yml first; repeatable."),
 ]
 AddUser = Annotated[
     list[str] | None,
     typer.Option(
         "--add-user",
         metavar="EMAIL:ORG:ROLE",
-        help="Write a person into project.yml first: project_admin, org_admin, lead or member; repeatable.",
+        help="Add a person to project.yml first, with role project_admin, org_admin, lead or member; repeatable.",
     ),
 ]
 Policies = Annotated[
@@ -34,26 +34,35 @@ Policies = Annotated[
     typer.Option(
         "--policy",
         metavar="[NAME=]POLICY",
-        help="strict (default), relaxed or locked, for the server and all sites or one of them; repeatable. "
-        "Replaces its rights and classes.",
+        help="Policy strict (default), relaxed or locked, for the server and all sites or for the named one; "
+        "repeatable. Replaces the kit's rights and list of allowed classes.",
     ),
 ]
 Renew = Annotated[
     list[str] | None,
-    typer.Option("--renew", metavar="NAME", help="New key and certificate for a participant; repeatable."),
+    typer.Option(
+        "--renew", metavar="NAME", help="Issue a new key and certificate for a participant; repeatable."
+    ),
 ]
 Approve = Annotated[
     Path | None,
-    typer.Option("--approve", metavar="REQUEST", help="Only sign a request of `nvflare cert request`."),
+    typer.Option(
+        "--approve", metavar="REQUEST", help="Only sign a request made with `nvflare cert request`."
+    ),
 ]
 Finish = Annotated[
-    Path | None, typer.Option("--finish", metavar="KIT", help="Only complete a kit of `nvflare package`.")
+    Path | None,
+    typer.Option("--finish", metavar="KIT", help="Only complete a kit made with `nvflare package`."),
 ]
 Wheel = Annotated[
-    Path | None, typer.Option("--wheel", help="The project's wheel; default: built from the source tree.")
+    Path | None,
+    typer.Option("--wheel", help="Wheel of this package for the kits; default: built from the source tree."),
 ]
 KitFolder = Annotated[
-    Path, typer.Option("--kit", help="The kit of the server or of a site; a person's kit: as shipped.")
+    Path,
+    typer.Option(
+        "--kit", help="Kit of a server or site; for a person's kit, the rights as shipped are shown."
+    ),
 ]
 
 
@@ -69,9 +78,9 @@ def provision(
     wheel: Wheel = None,
     as_json: Json = False,
 ) -> None:
-    """Make a startup kit for everyone in project.yml, or complete those that are there.
+    """Create a startup kit for everyone in project.yml, or update the kits that exist.
 
-    Running it again keeps the root, all identities and what owners changed in their `local/`. Example:
+    Running it again keeps the root certificate, all identities and what owners changed in their `local/`. Example:
 
         pneumonia-fl provision --policy strict --policy us-hospital=relaxed
     """
@@ -141,10 +150,10 @@ def _show(result: "Provisioned") -> None:
 
 
 def authz(kit: KitFolder, as_json: Json = False) -> None:
-    """Print who may do what at a server or a site, as NVFlare reads the kit's authorization.json.
+    """Print who may do what at a server or site, as NVFlare reads the kit's authorization.json.
 
-    own jobs: jobs that the person submitted; jobs of own org: submitted by anyone of the person's org; at own
-    org's site: only where the site is of the person's org. A command must be allowed by the server, and by each
+    own jobs: jobs that the person submitted; jobs of own org: jobs submitted by anyone of the person's org; at own
+    org's site: only where the site belongs to the person's org. A command must be allowed by the server and by each
     site that it reaches.
     """
     from pneumonia_fl.fl.kit.startup_kit import open_kit

@@ -23,19 +23,22 @@ Kits = Annotated[Path, typer.Argument(metavar="[KITS]", help="A folder of startu
 Data = Annotated[
     Path | None,
     typer.Option(
-        "--data", help="Prepared data with a folder per site; default: each site's own `data` setting."
+        "--data", help="Prepared data with one folder per site; default: each site's own `data` setting."
     ),
 ]
-Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds until everything must be ready.")]
-Yes = Annotated[bool, typer.Option("--yes", help="End jobs that run on a server here without asking.")]
-Drain = Annotated[bool, typer.Option("--drain", help="Wait until no job runs on a server here, then end it.")]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=1, help="Seconds to wait until everything is ready.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="End jobs running on the server without asking.")]
+Drain = Annotated[bool, typer.Option("--drain", help="Wait until the server runs no job, then stop it.")]
 
 
 def up(kits: Kits = Path("kits"), data: Data = None, timeout: Timeout = 120, as_json: Json = False) -> None:
-    """Start every server and site whose kit is here and that does not run yet, until all sites are registered.
+    """Start the servers and sites of these kits, and wait until all sites are registered.
 
-    Beside a server an MLflow server is started on this machine's loopback, unless the server's settings name one.
-    The processes stay when this command is done; `pneumonia-fl down` ends them. Example:
+    What runs already is left as it is. An MLflow server is started beside a server, on this machine's loopback
+    address, unless the server's settings name another one. The processes keep running after this command;
+    `pneumonia-fl down` stops them. Example:
 
         pneumonia-fl up kits --data data/demo
     """
@@ -65,9 +68,9 @@ def _tell(console: "Console", text: str) -> None:
 
 
 def down(kits: Kits = Path("kits"), yes: Yes = False, drain: Drain = False) -> None:
-    """End every server and site whose kit is here, their jobs, and the MLflow server beside them.
+    """Stop the servers and sites of these kits, their jobs, and the MLflow server beside a server.
 
-    Jobs that run on a server end with it, so that it asks first. A job that waits starts after the next `up`.
+    Jobs running on a server end with it, so the command asks first. A waiting job starts after the next `up`.
     """
     from rich.text import Text
 
@@ -102,7 +105,7 @@ def _let_jobs_end(kits: Path, yes: bool, drain: bool) -> None:
 
 
 def status(kits: Kits = Path("kits"), as_json: Json = False) -> None:
-    """Say of every server and site whose kit is here whether it runs; exit code 0 when all of them do.
+    """Show whether the servers and sites of these kits are running; exit code 0 when all are.
 
     With a person's kit: ask the server which sites are registered.
     """

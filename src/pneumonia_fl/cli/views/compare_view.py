@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHORT = {"sensitivity": "Sens.", "specificity": "Spec.", "balanced_accuracy": "Bal. acc."}
 MEASURES = {name: SHORT.get(name, COLUMN_NAMES[name]) for name in COMPARED if name != "auroc"}
 DROPPED = ("F1", "Bal. acc.", "ECE", "Brier", "Spec.")
-ROLES = {"central": "less central", "best_alone": "less best alone"}
+ROLES = {"central": "vs. central (Δ)", "best_alone": "vs. best single site (Δ)"}
 SHOWN_SITES = 6
 
 
@@ -98,14 +98,14 @@ def _ranking(summary: Mapping[str, Any]) -> Table:
     table = _table(
         f"AUROC on {test['n']:,} test images of {test['patients']:,} patients: {over} (95 % CI by patient)",
         ["AUROC", *ROLES.values()],
-        drop=("less best alone", "less central"),
+        drop=tuple(reversed(ROLES.values())),
     )
     for arm in _trained(summary):
         value = arm["pooled"]["auroc"]
         own = f"{_mean(value)}\n{_range(value)}" if value else "n/a"
         differences = [_difference(arm["differences"].get(role)) for role in ROLES]
         table.add_row(arm["name"], own, *differences, end_section=True)
-    table.caption = "The best site alone is the one with the best AUROC on this test."
+    table.caption = "The best single site is the one with the highest AUROC on this test split."
     return table
 
 

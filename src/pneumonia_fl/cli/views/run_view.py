@@ -1,7 +1,9 @@
 """What the user sees while a job runs: rounds, sites, time left; then a table and where everything is."""
 
 import json
+import shlex
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,7 +15,7 @@ from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.cli.views.tables import rounds_table
 from pneumonia_fl.cli.views.terminal import echo, terminal, text_column
 from pneumonia_fl.fl.job.plan import Plan
-from pneumonia_fl.runs.folder import RunFolder, pasted_command, ui_command
+from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.journal import LOSS_POINTS, Event
 
 
@@ -151,12 +153,12 @@ def _print_paths(console: Console, run: RunFolder) -> None:
 
 
 def _print_tracking(console: Console, run: RunFolder) -> None:
-    """The exact commands that open this run's records; or, in words, why there are none."""
+    """Print the commands that open this run's records, or why there are none."""
     if run.tb_events.is_dir():
-        _print_command(console, "TensorBoard:", ui_command(run, "tensorboard", 6006))
+        console.print(f"TensorBoard: {viewer_command('tensorboard', run.path)}", soft_wrap=True)
     mlflow: dict[str, Any] = run.state().get("mlflow") or {}
     if run.mlflow_db.is_file():
-        _print_command(console, "MLflow:", ui_command(run, "mlflow", 5000))
+        console.print(f"MLflow:      {viewer_command('mlflow', run.path)}", soft_wrap=True)
     elif mlflow.get("uri"):
         console.print(f"MLflow: {mlflow['uri']}", soft_wrap=True)
     if mlflow.get("error"):
@@ -168,8 +170,9 @@ def _print_tracking(console: Console, run: RunFolder) -> None:
         )
 
 
-def _print_command(console: Console, name: str, command: list[str]) -> None:
-    console.print(f"{name:<13}{pasted_command(command)}", soft_wrap=True)
+def viewer_command(tool: str, folder: Path) -> str:
+    """Return the command that opens a run or a sweep in a viewer, as a line for a shell."""
+    return shlex.join(["pneumonia-fl", "ui", tool, str(folder)])
 
 
 def _number(value: float | None) -> str:

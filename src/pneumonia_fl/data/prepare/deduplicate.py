@@ -146,16 +146,11 @@ def _without_copies(
 
 def _merge(groups: Iterable[Sequence[str]]) -> dict[str, str]:
     """Map every name to the alphabetically first of all names it is connected with through `groups`."""
-    parent: dict[str, str] = {}
+    from scipy.cluster.hierarchy import DisjointSet
 
-    def root(name: str) -> str:
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            name = parent[name] = parent[parent[name]]
-        return name
-
-    for first, *others in groups:
-        for other in (first, *others):
-            low, high = sorted((root(first), root(other)))
-            parent[high] = low
-    return {name: root(name) for name in list(parent)}
+    names = DisjointSet()
+    for group in groups:
+        for name in group:
+            names.add(name)
+            names.merge(group[0], name)
+    return {name: min(people) for people in names.subsets() for name in people}

@@ -45,28 +45,23 @@ class Contents:
 class Source(Protocol):
     """Labelled X-rays. A source can be pickled, so that processes read side by side."""
 
-    @property
-    def kind(self) -> str:
-        """What sort of source this is; never a path."""
-
-    @property
-    def licence(self) -> str:
-        """Licence of the images."""
-
-    @property
-    def credit(self) -> str:
-        """Whom to credit wherever results are shown."""
+    kind: str
+    """What sort of source this is; never a path."""
+    licence: str
+    """Licence of the images."""
+    credit: str
+    """Whom to credit wherever results are shown."""
+    contents: Contents
+    """What the source holds, listed once when it is opened, by name and never in the file system's order."""
 
     @property
     def left_out(self) -> LeftOut:
         """What the source holds besides its images."""
+        return self.contents.left_out
 
     def items(self) -> list[Item]:
-        """List all images sorted by name, never in the file system's order.
-
-        Raises:
-            DataError: the source is missing, damaged or holds no images.
-        """
+        """Return all images sorted by name."""
+        return self.contents.items
 
     def read(self, item: Item) -> bytes | Pixels:
         """Return the encoded file, or uint8 pixels (H,W).
@@ -77,3 +72,4 @@ class Source(Protocol):
 
     def hospital(self, item: Item) -> int | None:
         """Return the number of the hospital that took the image, or None when the source does not know."""
+        return None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Contents, Item, LeftOut
+from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Contents, Item, Source
 from pneumonia_fl.data.sources.kermany_layout import (
     CLASSES,
     Classes,
@@ -28,7 +28,7 @@ _Name = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class FolderSource:
+class FolderSource(Source):
     """A folder of images. Make it with `open_folder`."""
 
     path: Path
@@ -36,15 +36,6 @@ class FolderSource:
     kind: str = "folder"
     licence: str = UNKNOWN_LICENCE
     credit: str = ""
-
-    @property
-    def left_out(self) -> LeftOut:
-        """Files that are no images of a class, and folders that have a better name."""
-        return self.contents.left_out
-
-    def items(self) -> list[Item]:
-        """List the images sorted by name; nested copies count once."""
-        return self.contents.items
 
     def read(self, item: Item) -> bytes:
         """Return one file's bytes."""
@@ -56,9 +47,6 @@ class FolderSource:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
         return path.read_bytes()
-
-    def hospital(self, item: Item) -> None:
-        """Return None: such a folder does not tell hospitals apart."""
 
 
 def open_folder(path: Path, classes: Classes = CLASSES) -> FolderSource:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Contents, Item, LeftOut
+from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Contents, Item, Source
 from pneumonia_fl.data.sources.kermany_layout import CLASSES, Classes, find_items, origin
 from pneumonia_fl.errors import ArchiveError, DataError
 from pneumonia_fl.inputs.file_kinds import HEAD, foreign
@@ -31,7 +31,7 @@ _ENCRYPTED = 0x1
 
 
 @dataclass
-class ZipSource:
+class ZipSource(Source):
     """A zip in the Kaggle or Mendeley layout. Make it with `open_zip`."""
 
     path: Path
@@ -40,15 +40,6 @@ class ZipSource:
     licence: str = UNKNOWN_LICENCE
     credit: str = ""
     _file: zipfile.ZipFile | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def left_out(self) -> LeftOut:
-        """Entries that are no images of a class."""
-        return self.contents.left_out
-
-    def items(self) -> list[Item]:
-        """List the images sorted by name; nested copies count once."""
-        return self.contents.items
 
     def read(self, item: Item) -> bytes:
         """Return one file's bytes; `DataError` when the archive is damaged there."""
@@ -60,9 +51,6 @@ class ZipSource:
             return self._file.read(item.name)
         except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
             raise DataError(f"damaged inside the zip: {error}") from None
-
-    def hospital(self, item: Item) -> None:
-        """Return None: such an archive does not tell hospitals apart."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Each process opens the file for itself: a shared handle would share its position.

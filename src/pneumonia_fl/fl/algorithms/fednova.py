@@ -75,9 +75,9 @@ class ServerFedNova(ServerAlgorithm):
         """Steps and counts must be sensible numbers, second moments those of the trainable parameters."""
         steps, classes, squares = (result.meta.get(key) for key in (STEPS, CLASSES, SQUARES))
         if not _is_count(steps) or not steps:
-            return "its number of steps is absurd"
+            return "its number of steps is out of range"
         if not isinstance(classes, list) or len(classes) != 2 or not all(map(_is_count, classes)):
-            return "its class counts are absurd"
+            return "its class counts are invalid"
         if not isinstance(squares, dict):
             return "its second moments are missing"
         if not squares:

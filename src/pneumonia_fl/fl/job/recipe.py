@@ -22,10 +22,11 @@ from safetensors.torch import load
 
 import pneumonia_fl
 from pneumonia_fl import __version__
-from pneumonia_fl.config.job import JobConfig
+from pneumonia_fl.config.job import JobConfig, SiteSettings
 from pneumonia_fl.config.job_files import jobs_folder
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.algorithms.weighted_average import SampleWeightedAverage
+from pneumonia_fl.fl.entrypoints import path_of
 from pneumonia_fl.fl.job.swarm import SwarmJournal, SwarmRecipe
 from pneumonia_fl.fl.protocol.carried_models import carry, keep_at_server, pack
 from pneumonia_fl.fl.protocol.carried_weights import FOLDER, INITIAL
@@ -79,7 +80,8 @@ class PneumoniaRecipe(FedAvgRecipe):
         self._source, self._form, self._resume_from = job, form, resume_from
         self._sites = () if isinstance(sites, int) else sites
         self._settings = job.site_settings()
-        model = GlobalModel(**_network(job))
+        network = _network(job, self._settings)
+        model = GlobalModel(**network)
         super().__init__(
             name=job.name,
             model_persistor=model,
@@ -96,7 +98,7 @@ class PneumoniaRecipe(FedAvgRecipe):
         carry(self._job, models)
         self._job.set_app_packages([PACKAGE])
         self.add_server_config({"server": {"task_request_interval": TASK_REQUEST_INTERVAL}})
-        self.add_client_config({"submit_task_result_timeout": _upload_seconds(job)})
+        self.add_client_config({"submit_task_result_timeout": _upload_seconds(job, network)})
         for name, receiver in _receivers(job, resume_from).items():
             self._job.to_server(receiver, id=name)
         about = {"config": job.model_dump(mode="json", exclude_none=True), "version": __version__}
@@ -194,15 +196,14 @@ def _swarm(job: JobConfig, sites: tuple[str, ...] | int, form: Form, weights: by
         )
     if weights is not None:
         torch.save(load(weights), SWARM_WEIGHTS)
-    network = _network(job)
+    settings = job.site_settings()
+    network = _network(job, settings)
     model = {
-        "class_path": "pneumonia_fl.fl.entrypoints.build_model",
+        "class_path": path_of("build_model"),
         "args": {"name": network.pop("network"), **network},
     }
     begin = None if weights is None else SWARM_WEIGHTS
-    recipe = SwarmRecipe(
-        job, len(sites), model, (TRAINING_SCRIPT, job.site_settings().model_dump_json()), begin
-    )
+    recipe = SwarmRecipe(job, len(sites), model, (TRAINING_SCRIPT, settings.model_dump_json()), begin)
     recipe._job.set_app_packages([PACKAGE])
     journal = SwarmJournal(list(sites), job.rounds)
     for name, receiver in (_receivers(job, "") | {"journal_receiver": journal}).items():
@@ -237,21 +238,22 @@ def export_job(
     return exported
 
 
-def _upload_seconds(job: JobConfig) -> float:
+def _upload_seconds(job: JobConfig, network: dict[str, Any]) -> float:
     """How long a site may take to upload its weights before NVFlare begins anew: enough for 1 Mbit/s."""
-    network = _network(job)
-    megabits = count_parameters(build_model(network.pop("network"), **network)) * 32 / 1e6
+    with torch.device("meta"):  # shapes without numbers
+        model = build_model(network["network"], network["norm"], network["size"])
+    megabits = count_parameters(model) * 32 / 1e6
     # SCAFFOLD sends the change of its control variate as well, FedNova the second moments.
     return UPLOAD_BASE + megabits * (2 if job.algorithm.name in ("scaffold", "fednova") else 1)
 
 
-def _network(job: JobConfig) -> dict[str, Any]:
+def _network(job: JobConfig, settings: SiteSettings) -> dict[str, Any]:
     """What `GlobalModel` builds."""
     return {
         "network": job.model.name,
         # FedBN's server has no normalisation: each site keeps its own.
         "norm": "none" if job.algorithm.name == "fedbn" else job.model.norm,
-        "size": job.site_settings().preprocess.size,
+        "size": settings.preprocess.size,
         "seed": job.train.seed,
     }
 

@@ -104,7 +104,7 @@ def _samples(samples: object) -> str:
     if not _is_number(samples):
         return "the sample count is no number"
     if not 1 <= samples <= MAX_SAMPLES:
-        return f"the sample count {printable(samples, 20)} is absurd"
+        return f"the sample count {printable(samples, 20)} is out of range (1 to {MAX_SAMPLES:,})"
     return ""
 
 

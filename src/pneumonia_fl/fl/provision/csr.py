@@ -96,7 +96,7 @@ def _write_authority(folder: Path, project: Project, state: State) -> None:
         "name": project.name,
         "scheme": "grpc",
         "connection_security": "mtls",
-        "server": {"host": project.hosts[0], "fed_learn_port": project.port},
+        "server": {"host": project.server.hosts[0], "fed_learn_port": project.server.port},
     }
     (folder / "rootCA.key").touch(mode=0o600)
     (folder / "rootCA.key").write_text(state.values["root_pri_key"], encoding="ascii")

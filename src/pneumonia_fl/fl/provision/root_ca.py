@@ -67,7 +67,7 @@ def check_identities(project: Project, state: State, renew: set[str]) -> None:
         if certificate is None or participant.name in renew:
             continue
         changed = _difference(certificate, participant)
-        if participant.type == "server" and not set(project.hosts) <= set(host_names(certificate)):
+        if participant.type == "server" and not set(project.server.hosts) <= set(host_names(certificate)):
             changed = "host names"
         if changed:
             raise ConfigError(

@@ -201,9 +201,7 @@ class Site:
         return train_epochs(
             model,
             self.train_data,
-            self.settings.train,
-            self.settings.augment,
-            self.settings.preprocess,
+            self.settings,
             turn=turn,
             moments=self._moments.setdefault(tag, {}),
             together=together,

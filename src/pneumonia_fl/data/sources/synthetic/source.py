@@ -6,13 +6,12 @@ them is of no use on real images. Each hospital has its own patients and its own
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pneumonia_fl.data.manifest import NORMAL, PNEUMONIA
-from pneumonia_fl.data.sources.base import Item, LeftOut
+from pneumonia_fl.data.sources.base import Contents, Item, Source
 from pneumonia_fl.data.sources.synthetic.anatomy import (
     Chest,
     Field,
@@ -32,8 +31,8 @@ _TEST_SHARE = 0.2
 _MIN_IMAGES_PER_SITE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class SyntheticSource:
+@dataclass(frozen=True)
+class SyntheticSource(Source):
     """A `Source` that draws its images when they are read.
 
     Attributes:
@@ -51,10 +50,10 @@ class SyntheticSource:
     seed: int = 7
     sites: int = 3
 
-    kind: ClassVar[str] = "synthetic"
-    licence: ClassVar[str] = "CC0-1.0"
-    credit: ClassVar[str] = "Synthetic chest X-rays drawn by pneumonia-fl; no patient was involved."
-    left_out: ClassVar[LeftOut] = ()
+    kind: str = "synthetic"
+    licence: str = "CC0-1.0"
+    credit: str = "Synthetic chest X-rays drawn by pneumonia-fl; no patient was involved."
+    contents: Contents = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.size < 16:
@@ -64,11 +63,9 @@ class SyntheticSource:
                 f"synthetic: {self.images} images for {self.sites} sites; "
                 f"take at least one site and {_MIN_IMAGES_PER_SITE} images per site"
             )
-
-    def items(self) -> list[Item]:
-        """List all images sorted by name; 55–65 % of each hospital's are pneumonia."""
-        groups = (self._hospital_items(group) for group in range(self.sites))
-        return sorted((item for group in groups for item in group), key=lambda item: item.name)
+        items = [item for group in range(self.sites) for item in self._hospital_items(group)]
+        contents = Contents(sorted(items, key=lambda item: item.name), ())
+        object.__setattr__(self, "contents", contents)  # the only way into a frozen value
 
     def read(self, item: Item) -> Pixels:
         """Draw the image, uint8 (size, size); it depends on the seed and the item alone."""
@@ -83,6 +80,7 @@ class SyntheticSource:
         return int(item.patient.partition("-")[0].removeprefix("g"))
 
     def _hospital_items(self, group: int) -> Iterator[Item]:
+        """List one hospital's images, of which 55–65 % are pneumonia."""
         rng = _stream(self.seed, f"hospital {group}")
         total = self.images // self.sites + (group < self.images % self.sites)
         ill = round(total * rng.uniform(0.55, 0.65))

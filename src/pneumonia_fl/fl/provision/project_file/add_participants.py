@@ -5,8 +5,6 @@ drop the site again.)
 """
 
 import contextlib
-import json
-import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -14,11 +12,8 @@ from pathlib import Path
 
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.files import write_atomic
-from pneumonia_fl.fl.provision.project_file.project import Participant, Project, load_project
-from pneumonia_fl.inputs.yaml_files import parse_yaml
-
-PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.@-]+")
-"""What needs no quotes, unless YAML has another meaning for it."""
+from pneumonia_fl.fl.provision.project_file.project import Project, load_project
+from pneumonia_fl.inputs.yaml_files import quoted
 
 
 @contextlib.contextmanager
@@ -84,41 +79,28 @@ def _entry(option: str, text: str) -> dict[str, str]:
 
 def _insert(project: Project, entry: dict[str, str]) -> str:
     """The file's text with `entry` after the last participant of its type."""
-    after = (project.of_type(entry["type"]) or list(project.participants))[-1]
+    types = [participant.type for participant in project.participants]
+    last = max((number for number, kind in enumerate(types) if kind == entry["type"]), default=len(types) - 1)
     lines = project.file.read_bytes().decode().splitlines(keepends=True)
-    if not lines[after.last_line - 1].strip() or lines[_first_line(lines, after)][after.indent] != "-":
+    first = project.lines[last] - 1
+    if not lines[first].lstrip().startswith("- "):
         raise ConfigError(
-            f"{project.file}: the participants are not written as a list with `-`; add it by hand"
+            f"{project.file}: the participants are not lines that begin with `- `; add it by hand"
         )
-    place = after.last_line
-    while place < len(lines) and _belongs(lines[place], after):
-        place += 1
-    end = "\r\n" if lines[0].endswith("\r\n") else "\n"
-    if not lines[place - 1].endswith(("\n", "\r")):
-        lines[place - 1] += end
-    margin = " " * after.indent
+    column, end = _column(lines[first]), first + 1
+    while end < len(lines) and (not lines[end].strip() or _column(lines[end]) > column):
+        end += 1
+    while not lines[end - 1].strip():
+        end -= 1
+    line_end = "\r\n" if lines[0].endswith("\r\n") else "\n"
+    if not lines[end - 1].endswith(("\n", "\r")):
+        lines[end - 1] += line_end
     new = [
-        f"{margin}{'- ' if key == 'name' else '  '}{key}: {_scalar(value)}{end}"
+        f"{' ' * column}{'- ' if key == 'name' else '  '}{key}: {quoted(value)}{line_end}"
         for key, value in entry.items()
     ]
-    return "".join([*lines[:place], *new, *lines[place:]])
+    return "".join([*lines[:end], *new, *lines[end:]])
 
 
-def _scalar(text: str) -> str:
-    """A text as YAML: in quotes where it would be a word, a number or a date otherwise (`no`, `007`, `1e3`)."""
-    plain = PLAIN.fullmatch(text) and parse_yaml(text, text) == text
-    return text if plain else json.dumps(text, ensure_ascii=False)  # which is YAML too
-
-
-def _first_line(lines: list[str], participant: Participant) -> int:
-    """Index of the line with the participant's `-`."""
-    place = participant.last_line - 1
-    while place and not lines[place].startswith(" " * participant.indent + "-"):
-        place -= 1
-    return place
-
-
-def _belongs(line: str, participant: Participant) -> bool:
-    """Whether a line is a comment inside the participant's entry."""
-    text = line.lstrip()
-    return text.startswith("#") and len(line) - len(text) > participant.indent
+def _column(line: str) -> int:
+    return len(line) - len(line.lstrip())

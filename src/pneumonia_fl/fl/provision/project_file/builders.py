@@ -1,11 +1,11 @@
 """The builders that project.yml may name: NVFlare makes an object of whatever class stands there."""
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pneumonia_fl.fl.provision.project_file.yaml_lines import Marked
+from pneumonia_fl.fl.provision.project_file.entries import Builder, Mistake, is_int, unknown_key
 
 PREFIX = "nvflare.lighter.impl."
 ROOT_DAYS = range(1, 36_501)
@@ -20,7 +20,7 @@ class Argument:
 
 
 @dataclass(frozen=True)
-class Builder:
+class Known:
     """One of NVFlare's builders."""
 
     purpose: str
@@ -41,22 +41,17 @@ def _is_bits(value: Any) -> bool:
     return isinstance(value, list) and 0 < len(value) <= 20 and all(is_int(v) and 0 < v <= 60 for v in value)
 
 
-def is_int(value: object) -> bool:
-    """Return whether a value is a whole number (YAML's `yes` is none)."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 BUILDERS = {
-    "workspace.WorkspaceBuilder": Builder("the folders"),
-    "static_file.StaticFileBuilder": Builder(
+    "workspace.WorkspaceBuilder": Known("the folders"),
+    "static_file.StaticFileBuilder": Known(
         "settings and start scripts",
         {
             "config_folder": _among("config"),
             "scheme": Argument(lambda value: value == "grpc", "grpc (NVFlare's own default is http)"),
         },
     ),
-    "cert.CertBuilder": Builder("keys and certificates", {"root_valid_days": _number(ROOT_DAYS)}),
-    "he.HEBuilder": Builder(
+    "cert.CertBuilder": Known("keys and certificates", {"root_valid_days": _number(ROOT_DAYS)}),
+    "he.HEBuilder": Known(
         "keys for homomorphic encryption",
         {
             "poly_modulus_degree": _among(4096, 8192, 16384, 32768),
@@ -66,45 +61,47 @@ BUILDERS = {
         },
         optional=True,
     ),
-    "signature.SignatureBuilder": Builder("signatures"),
+    "signature.SignatureBuilder": Known("signatures"),
 }
 """By the rest of their path, in the order in which they must stand."""
 
 
-def check_builders(builders: Marked) -> None:
+def check_builders(builders: Sequence[Builder]) -> None:
     """Refuse every builder, and every argument of one, that is not in `BUILDERS`.
 
     Raises:
-        ConfigError: one is unknown, missing, in the wrong place or wrongly told; the message names its line.
+        Mistake: one is unknown, missing, in the wrong place or wrongly told.
     """
     found: list[str] = []
-    for item in builders.items():
-        found.append(_check_builder(item, found))
-    for name, builder in BUILDERS.items():
-        if name not in found and not builder.optional:
-            builders.fail(f"builder {PREFIX}{name} is missing: it makes {builder.purpose}")
+    for number, builder in enumerate(builders):
+        found.append(_check_builder(builder, found, ("builders", number)))
+    for name, known in BUILDERS.items():
+        if name not in found and not known.optional:
+            raise Mistake(f"builder {PREFIX}{name} is missing: it makes {known.purpose}", "builders")
     if "he.HEBuilder" in found and importlib.util.find_spec("tenseal") is None:
-        builders.fail("HEBuilder needs the package tenseal, which is not installed")
+        raise Mistake("HEBuilder needs the package tenseal, which is not installed", "builders")
 
 
-def _check_builder(item: Marked, before: list[str]) -> str:
-    fields = item.fields({"path", "args"}, "a builder")
-    path = item.need(fields, "path", "a builder")
-    name = str(path.value).removeprefix(PREFIX)
-    order = list(BUILDERS)
-    if name not in BUILDERS or path.value != PREFIX + name:
-        path.fail(f"unknown builder {path.value!r}; known: {', '.join(PREFIX + known for known in order)}")
+def _check_builder(builder: Builder, before: list[str], place: tuple[str, int]) -> str:
+    path, order = builder.path, list(BUILDERS)
+    name = str(path).removeprefix(PREFIX)
+    if name not in BUILDERS or path != PREFIX + name:
+        known = ", ".join(PREFIX + known for known in order)
+        raise Mistake(f"unknown builder {path!r}; known: {known}", *place, "path")
     if before and order.index(name) <= order.index(before[-1]):
-        path.fail(f"{name} stands after {before[-1]}; each builder once, in this order: {', '.join(order)}")
-    _check_arguments(fields, name, BUILDERS[name].arguments)
+        text = f"{name} stands after {before[-1]}; each builder once, in this order: {', '.join(order)}"
+        raise Mistake(text, *place, "path")
+    _check_arguments(builder.args or {}, name, place)
     return name
 
 
-def _check_arguments(fields: dict[str, Marked], name: str, known: Mapping[str, Argument]) -> None:
-    args = fields.get("args")
-    given = args.fields(set(known), f"the arguments of {name}") if args and args.value is not None else {}
+def _check_arguments(given: Mapping[str, Any], name: str, place: tuple[str, int]) -> None:
+    known = BUILDERS[name].arguments
     for key, value in given.items():
-        if not known[key].fits(value.value):
-            value.fail(f"{key} of {name} must be {known[key].wanted}, not {value.value!r}")
+        if key not in known:
+            raise unknown_key(key, f"the arguments of {name}", known, *place, "args")
+        if not known[key].fits(value):
+            raise Mistake(f"{key} of {name} must be {known[key].wanted}, not {value!r}", *place, "args", key)
     if name == "static_file.StaticFileBuilder" and "scheme" not in given:
-        fields["path"].fail("StaticFileBuilder needs `args: {scheme: grpc}`; NVFlare's own default is http")
+        text = "StaticFileBuilder needs `args: {scheme: grpc}`; NVFlare's own default is http"
+        raise Mistake(text, *place, "path")

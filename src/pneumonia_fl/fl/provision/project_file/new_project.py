@@ -1,6 +1,5 @@
 """A first project.yml, from a few answers."""
 
-import json
 import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.files import write_new
 from pneumonia_fl.fl.kit.assets import provisioning_folder
 from pneumonia_fl.fl.provision.project_file.project import load_project
+from pneumonia_fl.inputs.yaml_files import quoted
 
 TEMPLATE = "project.template.yml"
 
@@ -55,9 +55,9 @@ def problem_of(answers: Answers) -> str:
 
 def project_text(answers: Answers) -> str:
     """Return project.yml."""
-    words = {one.name: _quoted(getattr(answers, one.name)) for one in fields(answers)}
+    words = {one.name: quoted(getattr(answers, one.name).strip()) for one in fields(answers)}
     port = answers.port.strip()
-    words["port"] = str(int(port)) if port.isdecimal() else _quoted(port)
+    words["port"] = str(int(port)) if port.isdecimal() else quoted(port)
     words["sites"] = "\n".join(map(_site, filter(None, map(str.strip, answers.sites.split(",")))))
     return Template((provisioning_folder() / TEMPLATE).read_text(encoding="utf-8")).substitute(words)
 
@@ -78,9 +78,4 @@ def write_project(file: Path, answers: Answers) -> None:
 
 
 def _site(name: str) -> str:
-    return f"  - name: {_quoted(name)}\n    type: client\n    org: {_quoted(name.replace('-', '_'))}"
-
-
-def _quoted(text: str) -> str:
-    """A name as YAML text, whatever word or number it looks like."""
-    return json.dumps(text.strip(), ensure_ascii=False)
+    return f"  - name: {quoted(name)}\n    type: client\n    org: {quoted(name.replace('-', '_'))}"

@@ -4,45 +4,61 @@ NVFlare itself accepts much of what is wrong (an unknown key, the scheme http, G
 answers the rest with a pattern.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from nvflare.apis.utils.format_check import name_check
+from pydantic import Field, ValidationError, model_validator
 
-from pneumonia_fl.fl.kit.certificates import ROLES
-from pneumonia_fl.fl.provision.project_file.builders import check_builders, is_int
-from pneumonia_fl.fl.provision.project_file.studies import check_studies
-from pneumonia_fl.fl.provision.project_file.yaml_lines import Marked, read_marked
-from pneumonia_fl.inputs.names import SITE_NAME, site_problem
+from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.fl.provision.project_file.builders import check_builders
+from pneumonia_fl.fl.provision.project_file.entries import (
+    Builder,
+    Mistake,
+    Part,
+    Participant,
+    ProjectName,
+    Security,
+    Study,
+    Truth,
+    Version,
+)
+from pneumonia_fl.inputs.yaml_files import Place, read_yaml_lines
 
-TOP_KEYS = {
-    "api_version", "name", "description", "participants", "builders", "studies",
-    "connection_security", "allow_log_streaming",
-}  # fmt: skip
-COMMON_KEYS = {"name", "type", "org"}
-KEYS = {
-    "server": COMMON_KEYS
-    | {"fed_learn_port", "admin_port", "host_names", "default_host", "connection_security"},
-    "client": COMMON_KEYS | {"capacity", "connect_to", "allow_log_streaming"},
-    "admin": COMMON_KEYS | {"role", "connect_to"},
+__all__ = ["Participant", "Project", "load_project"]
+
+_SENTENCES = {
+    "string_type": "text is expected here, not {0!r}; put it in quotes",
+    "tuple_type": "a list is expected here (lines that begin with `- `)",
+    "dict_type": "{1} must hold `key: value` lines",
 }
-CAPACITY_KEYS = {"num_of_gpus", "mem_per_gpu_in_GiB"}
-DEFAULT_PORT = 8002
+"""Of Pydantic's own errors, by type."""
 
 
-@dataclass(frozen=True)
-class Participant:
-    """One entry below `participants:`."""
+class _File(Part):
+    """What project.yml may say."""
 
-    name: str
-    type: str
-    org: str
-    role: str = ""
-    last_line: int = 0
-    """Where its entry ends in project.yml, line number from 1."""
-    indent: int = 0
-    """Column of its `-`, from 0."""
+    what = "project.yml"
+    api_version: Version
+    name: ProjectName
+    description: str = ""
+    participants: tuple[Participant, ...]
+    builders: tuple[Builder, ...]
+    studies: dict[str, Study | None] = Field(default_factory=dict)
+    connection_security: Security = "mtls"
+    allow_log_streaming: Truth = False
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        if "studies" in self.model_fields_set and self.api_version != 4:
+            raise Mistake("`studies:` needs api_version 4", "api_version")
+        _check_distinct(self.participants)
+        _check_types(self.participants)
+        _check_studies(self.studies, self.participants)
+        check_builders(self.builders)
+        return self
 
 
 @dataclass(frozen=True)
@@ -51,12 +67,11 @@ class Project:
 
     file: Path
     name: str
-    port: int
-    hosts: tuple[str, ...]
-    """Names under which the server may be reached; the first is what kits use."""
-    participants: tuple[Participant, ...] = field(default=())
-    values: dict[str, Any] = field(default_factory=dict, repr=False)
+    participants: tuple[Participant, ...]
+    values: dict[str, Any] = field(repr=False)
     """All that the file says, for NVFlare: what was checked, and not what the file may say a moment later."""
+    lines: tuple[int, ...]
+    """Line of project.yml on which each participant begins, from 1."""
 
     @property
     def server(self) -> Participant:
@@ -74,170 +89,67 @@ def load_project(file: Path) -> Project:
     Raises:
         ConfigError: something in it is wrong; the message names the line.
     """
-    root = read_marked(file)
-    top = root.fields(TOP_KEYS, "project.yml")
-    _check_version(root, top)
-    _check_plain(top)
-    name = _check_name(root.need(top, "name", "the project"))
-    people = root.need(top, "participants", "the project")
-    entries = [(item, _entry(item)) for item in people.items()]
-    participants = tuple(_participant(item, fields) for item, fields in entries)
-    _check_distinct(entries)
-    if "studies" in top:
-        orgs = {kind: {p.name: p.org for p in participants if p.type == kind} for kind in KEYS}
-        check_studies(top["studies"], orgs["client"], orgs["admin"].keys())
-    server = _only_server(people, entries)
-    if not any(participant.type == "client" for participant in participants):
-        people.fail("there is no site: add a participant with `type: client`")
-    check_builders(root.need(top, "builders", "the project"))
-    return Project(file, name, _port(server), _hosts(server), participants, root.value)
+    values, lines = read_yaml_lines(file)
+    try:
+        said = _File.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{file}:{_described(error, lines)}") from None
+    starts = tuple(lines["participants", number] for number in range(len(said.participants)))
+    return Project(file, said.name, said.participants, values, starts)
 
 
-def _check_version(root: Marked, top: dict[str, Marked]) -> None:
-    version = root.need(top, "api_version", "the project")
-    if version.value not in (3, 4):
-        version.fail(f"api_version must be 3, or 4 with `studies:`, not {version.value!r}")
-    if "studies" in top and version.value != 4:
-        version.fail("`studies:` needs api_version 4")
+def _described(error: ValidationError, lines: Mapping[Place, int]) -> str:
+    """Return the first problem as `LINE: what is wrong`."""
+    problem: Any = error.errors(include_url=False)[0]
+    cause = problem.get("ctx", {}).get("error")
+    place = (*problem["loc"], *getattr(cause, "place", ()))
+    while place not in lines:  # a key that is missing, or Pydantic's mark of a fault in the key itself
+        place = place[:-1]
+    if problem["type"] in _SENTENCES:
+        sentence = _SENTENCES[problem["type"]].format(problem["input"], place[-1])
+        return f"{lines[place]}: {sentence}"
+    text = f"{lines[place]}: {problem['msg'].removeprefix('Value error, ')}"
+    twin = getattr(cause, "twin", None)
+    return f"{text} (the first on line {lines[twin]})" if twin else text
 
 
-def _check_security(fields: dict[str, Marked]) -> None:
-    security = fields.get("connection_security")
-    if security and security.value != "mtls":
-        security.fail(
-            f"connection_security must be mtls, not {security.value!r}: kits are made for mutual TLS"
-        )
-
-
-def _check_plain(fields: dict[str, Marked]) -> None:
-    """Check what the project and its participants have in common."""
-    _check_security(fields)
-    if "description" in fields:
-        fields["description"].text()
-    streaming = fields.get("allow_log_streaming")
-    if streaming and not isinstance(streaming.value, bool):
-        streaming.fail(f"allow_log_streaming must be true or false, not {streaming.value!r}")
-
-
-def _check_name(name: Marked) -> str:
-    if not SITE_NAME.fullmatch(name.text()):
-        name.fail(
-            f"project name {name.value!r}: at most 63 letters, digits, - and _, a letter or digit first"
-        )
-    return name.text()
-
-
-def _entry(item: Marked) -> dict[str, Marked]:
-    fields = item.fields(set.union(*KEYS.values(), CAPACITY_KEYS), "a participant")
-    kind = item.need(fields, "type", "a participant")
-    if kind.text() not in KEYS:
-        kind.fail(f"unknown type {kind.value!r}: server, client or admin")
-    for key, value in fields.items():
-        if key in CAPACITY_KEYS and kind.value == "client":
-            value.fail(f"{key} belongs below `capacity:`; NVFlare ignores it here")
-        if key not in KEYS[kind.value]:
-            value.fail(f"a participant of type {kind.value} has no key {key!r}")
-    _check_plain(fields)
-    return fields
-
-
-def _participant(item: Marked, fields: dict[str, Marked]) -> Participant:
-    name = item.need(fields, "name", "a participant")
-    org = item.need(fields, "org", f"participant {name.value}")
-    kind = str(fields["type"].value)
-    _check_participant_name(name, kind)
-    if not _fits(org, "org"):
-        org.fail(f"org {org.value!r}: letters, digits and _ only (no hyphen, no space)")
-    role = _role(item, fields) if kind == "admin" else ""
-    if "capacity" in fields:
-        _check_capacity(fields["capacity"])
-    if "connect_to" in fields:
-        _check_connect_to(fields["connect_to"])
-    column = item.node.start_mark.column - 2
-    return Participant(str(name.value), kind, str(org.value), role, item.last_line, max(column, 0))
-
-
-def _check_participant_name(name: Marked, kind: str) -> None:
-    if kind == "client":
-        if problem := site_problem(name.text()):
-            name.fail(f"a site cannot be called {name.value!r}: {problem}")
-        return
-    wanted = {"server": "a host name", "admin": "an e-mail address"}
-    if not _fits(name, kind) or not name.text()[0].isalnum():
-        name.fail(
-            f"name {name.value!r} of a participant of type {kind} must be {wanted[kind]}, "
-            "a letter or digit first"
-        )
-
-
-def _fits(value: Marked, kind: str) -> bool:
-    """Whether NVFlare takes a text for a name of this kind; its own patterns let a line break at the end through."""
-    return "\n" not in value.text() and not name_check(value.text(), kind)[0]
-
-
-def _role(item: Marked, fields: dict[str, Marked]) -> str:
-    role = item.need(fields, "role", f"participant {fields['name'].value}")
-    if role.value not in ROLES:
-        role.fail(f"unknown role {role.value!r}: {', '.join(ROLES)}")
-    return str(role.value)
-
-
-def _check_connect_to(target: Marked) -> None:
-    if target.is_mapping():
-        fields = target.fields({"host", "port"}, "connect_to")
-        if "port" in fields:
-            _check_port(fields["port"], "port")
-        target = target.need(fields, "host", "connect_to")
-    _check_host(target)
-
-
-def _check_capacity(capacity: Marked) -> None:
-    for key, value in capacity.fields(CAPACITY_KEYS, "capacity").items():
-        if not is_int(value.value) or value.value < 0:
-            value.fail(f"{key} must be a whole number from 0, not {value.value!r}")
-
-
-def _check_distinct(entries: list[tuple[Marked, dict[str, Marked]]]) -> None:
+def _check_distinct(people: tuple[Participant, ...]) -> None:
     seen: dict[str, int] = {}
-    for _, fields in entries:
-        name, lowered = fields["name"], fields["name"].text().lower()
-        if lowered in seen:
-            name.fail(f"there are two participants called {name.value!r} (the first on line {seen[lowered]})")
-        seen[lowered] = name.line
+    for number, one in enumerate(people):
+        first = seen.setdefault(one.name.lower(), number)
+        if first != number:
+            text = f"there are two participants called {one.name!r}"
+            raise Mistake(text, "participants", number, "name", twin=("participants", first, "name"))
 
 
-def _only_server(people: Marked, entries: list[tuple[Marked, dict[str, Marked]]]) -> dict[str, Marked]:
-    servers = [fields for _, fields in entries if fields["type"].value == "server"]
-    if not servers:
-        people.fail("there is no server: add a participant with `type: server`")
-    if len(servers) > 1:
-        servers[1]["name"].fail(f"a second server, {servers[1]['name'].value}: a federation has one")
-    return servers[0]
+def _check_types(people: tuple[Participant, ...]) -> None:
+    """Require one server, and a site."""
+    types = [one.type for one in people]
+    if "server" not in types:
+        raise Mistake("there is no server: add a participant with `type: server`", "participants")
+    if types.count("server") > 1:
+        second = types.index("server", types.index("server") + 1)
+        text = f"a second server, {people[second].name}: a federation has one"
+        raise Mistake(text, "participants", second, "name")
+    if "client" not in types:
+        raise Mistake("there is no site: add a participant with `type: client`", "participants")
 
 
-def _port(server: dict[str, Marked]) -> int:
-    ports = {key: server[key] for key in ("fed_learn_port", "admin_port") if key in server}
-    for key, port in ports.items():
-        _check_port(port, key)
-    numbers = {port.value for port in ports.values()}
-    if len(numbers) > 1:
-        server["admin_port"].fail("admin_port must be fed_learn_port: one port is enough")
-    return int(next(iter(numbers), DEFAULT_PORT))
-
-
-def _check_port(port: Marked, key: str) -> None:
-    if not is_int(port.value) or not 1 <= port.value <= 65535:
-        port.fail(f"{key} must be a port from 1 to 65535, not {port.value!r}")
-
-
-def _hosts(server: dict[str, Marked]) -> tuple[str, ...]:
-    first = server.get("default_host", server["name"])
-    more = list(server["host_names"].items()) if "host_names" in server else []
-    for host in [first, *more]:
-        _check_host(host)
-    return tuple(dict.fromkeys(host.text() for host in [first, *more]))
-
-
-def _check_host(host: Marked) -> None:
-    if not _fits(host, "host_name"):
-        host.fail(f"{host.value!r} is neither a host name nor an address")
+def _check_studies(studies: Mapping[str, Study | None], people: tuple[Participant, ...]) -> None:
+    """Refuse a study's sites and people that the project does not have."""
+    orgs = {one.name: one.org for one in people if one.type == "client"}
+    persons = {one.name for one in people if one.type == "admin"}
+    for name, study in studies.items():
+        if name_check(name, "study")[0] or name == "default":
+            raise Mistake(
+                f"a study cannot be called {name!r}: lower-case letters, digits, - and _; not default",
+                *("studies", name),
+            )
+        for org, sites in study.site_orgs.items() if study else ():
+            for number, site in enumerate(sites):
+                if orgs.get(site) != org:
+                    text = f"the project has no site {site!r} of org {org!r}"
+                    raise Mistake(text, "studies", name, "site_orgs", org, number)
+        for number, person in enumerate(study.admins if study else ()):
+            if person not in persons:
+                raise Mistake(f"the project has no person {person!r}", "studies", name, "admins", number)
