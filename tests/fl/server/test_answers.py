@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nvflare.apis.fl_constant import ReservedKey
 from nvflare.app_common.abstract.fl_model import FLModel
 from servers import Surroundings, begun
 from site_reports import TRAINING, answer, personal, report
 
 from pneumonia_fl.fl.algorithms.fednova import CLASSES, SQUARES, STEPS
 from pneumonia_fl.fl.algorithms.scaffold import CHANGE, LOST
+from pneumonia_fl.fl.protocol.messages import ABOUT_KEY
 from pneumonia_fl.fl.server.controller import PooledFedAvg
 from pneumonia_fl.runs.journal import Event
 
@@ -22,11 +24,20 @@ from pneumonia_fl.runs.journal import Event
 class Server:
     """A controller in its first round; what it publishes is kept."""
 
-    def __init__(self, folder: Path, algorithm: str = "fedavg") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        algorithm: str = "fedavg",
+        factors: list[list[Any]] | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
         self.controller = PooledFedAvg(
-            sites=("a", "b"), quorum=1, num_rounds=1, algorithm={"name": algorithm}
+            sites=("a", "b"), quorum=1, num_rounds=1, algorithm={"name": algorithm}, factors=factors
         )
         around = Surroundings(self.controller, folder, sites=("a", "b"))
+        self.controller.fl_ctx.set_prop(
+            ReservedKey.JOB_META, {"custom_props": {ABOUT_KEY: {"config": config or {}}}}
+        )
         self.published, self.events = around.points, around.events
         self.job = begun(self.controller)
         self.tracker, self.selector = self.job.tracker, self.controller._selector

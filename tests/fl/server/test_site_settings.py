@@ -78,9 +78,7 @@ def test_a_site_that_does_not_take_part_is_an_error() -> None:
 
 
 def with_factors(folder: Path, algorithm: str, **factors: float) -> Server:
-    server = Server(folder, algorithm)
-    server._factors = factors
-    return server
+    return Server(folder, algorithm, [[site, factor] for site, factor in factors.items()])
 
 
 def both(server: Server, **changes: Any) -> float:
@@ -105,8 +103,8 @@ def test_passes_do_not_weigh(tmp_path: Path) -> None:
 
 
 def test_no_site_makes_more_passes_than_the_job_has_for_it(tmp_path: Path) -> None:
-    server = Server(tmp_path)
-    server._passes = lambda site: 2 if site == "b" else 1
+    own = {"b": {"train": {"local_epochs": 2}}}
+    server = Server(tmp_path, config={"train": {"local_epochs": 1}, "sites": own})
     twice = report("a", training={**TRAINING, "train_samples": 18})
     assert not server.take(answer("a", twice, NUM_STEPS_CURRENT_ROUND=18))
     assert server.events("problem")[0]["problem"] == "it trained on 18 images; 9 are possible"
@@ -125,7 +123,7 @@ def test_a_limit_is_told_once_and_checked(tmp_path: Path) -> None:
 
 def test_a_job_that_waited_for_its_sites_names_the_one_that_never_came(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"sites\.c: no such site takes part; there are a, b"):
-        with_factors(tmp_path, "fedavg", c=1.0)._check_named()
+        with_factors(tmp_path, "fedavg", c=1.0)
 
 
 @pytest.mark.parametrize("name", ["fedavg", "scaffold", "fednova", "fedbn", "ditto", "cyclic", "fedyogi"])
