@@ -24,8 +24,8 @@ from xrays import (
 from pneumonia_fl.data.manifest import place_of, read_info, read_manifest
 from pneumonia_fl.data.prepare.validate import check
 from pneumonia_fl.data.preprocess import decode
-from pneumonia_fl.data.sources.base import Item
-from pneumonia_fl.data.sources.registry import load_split, open_source
+from pneumonia_fl.data.sources.labelled_item import Item
+from pneumonia_fl.data.sources.open_source import load_split, open_source
 from pneumonia_fl.data.store import SiteData, open_site
 from pneumonia_fl.errors import DataError, LeakError
 

@@ -14,7 +14,6 @@ from xrays import ListSource, jpeg, kaggle_files, prepare_small, write_folder, w
 from conftest import PUBLIC_DATA
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.manifest import SPLITS
-from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Item
 from pneumonia_fl.data.sources.kermany_layout import (
     NESTED_COPY,
     NO_CLASS,
@@ -23,7 +22,8 @@ from pneumonia_fl.data.sources.kermany_layout import (
     patient_of,
     subtype_of,
 )
-from pneumonia_fl.data.sources.registry import load_split, open_source
+from pneumonia_fl.data.sources.labelled_item import UNKNOWN_LICENCE, Item
+from pneumonia_fl.data.sources.open_source import load_split, open_source
 from pneumonia_fl.errors import ConfigError, DataError, StorageError
 
 SPEC = Preprocess(size=16)

@@ -13,7 +13,7 @@ from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.metrics.binary import ScoreHistogram
-from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.results.finalize import finish, finish_real
 from pneumonia_fl.runs.folder import RunFolder, start_run
 from pneumonia_fl.runs.journal import JournalReader, summarise_rounds

@@ -18,8 +18,8 @@ from pneumonia_fl.fl.job.initial_model import begin
 from pneumonia_fl.fl.job.recipe import export_job, recipe_for
 from pneumonia_fl.fl.protocol.carried_models import hash_of
 from pneumonia_fl.fl.protocol.carried_weights import sha256_of
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import ModelCard, load_state, save_model
-from pneumonia_fl.models.registry import build_model
 from pneumonia_fl.tracking.mlflow_queue import connect
 
 JOB = ROOT / "jobs" / "fedavg.yml"

@@ -173,7 +173,7 @@ def _removed_on_error(folder: Path) -> Iterator[None]:
 def _make_synthetic(job: JobConfig, folder: Path, watcher: Watcher) -> Path:
     from pneumonia_fl.config.sections import Preprocess
     from pneumonia_fl.data.prepare.pipeline import prepare
-    from pneumonia_fl.data.sources.registry import open_source
+    from pneumonia_fl.data.sources.open_source import open_source
 
     wanted = job.synthetic
     assert wanted is not None

@@ -10,8 +10,8 @@ from pneumonia_fl.report.figures import charts
 from pneumonia_fl.report.figures.svg import to_svg
 from pneumonia_fl.report.performance import SPLITS, Performance
 from pneumonia_fl.report.run_folder_reader import RunFiles
+from pneumonia_fl.report.view.page_tables import Cell, Row, Table
 from pneumonia_fl.report.view.rendering import Values
-from pneumonia_fl.report.view.tables import Cell, Row, Table
 from pneumonia_fl.report.view.wording import interval, number
 
 Shown = list[tuple[str, Performance]]
