@@ -108,7 +108,7 @@ def _bare_site(pipe: Connection, data: Path, site: str) -> None:
     from pneumonia_fl.config.sections import Preprocess
     from pneumonia_fl.data.store import open_site
     from pneumonia_fl.evaluation.scoring import margins
-    from pneumonia_fl.models.registry import build_model
+    from pneumonia_fl.models.architectures import build_model
     from pneumonia_fl.training.local import RoundContext, train_epochs
 
     torch.set_num_threads(1)

@@ -10,9 +10,10 @@ from typing import Any
 
 import psutil
 import pytest
-from filelock import FileLock
+from once import made_once, shared_folder
+from speed import scaled, share_measurement
 
-pytest_plugins = ["federation", "provisioning", "doctor_kits"]
+pytest_plugins = ["federation", "provisioning", "doctor_kits", "refusals", "tiny_runs"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC_DATA = Path(os.environ.get("PNEUMONIA_FL_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -30,29 +31,16 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 def pneumonia_fl(
     *words: object, cwd: Path | None = None, timeout: float = 300, env: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the installed command as a user does."""
+    """Run the installed command as a user does; `timeout` in seconds of the reference machine (speed.py)."""
     return subprocess.run(
         [str(CLI), *map(str, words)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=timeout,
+        timeout=scaled(timeout),
         check=False,
         env=env,
     )
-
-
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """The folder `name`, made by the first of all test processes that asks for it; nobody may change it."""
-    own = factory.getbasetemp()
-    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    folder, done = common / "made-once" / name, common / f"made-once-{Path(name).name}.done"
-    with FileLock(done.with_suffix(".lock")):
-        if not done.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            make(folder)
-            done.touch()
-    return folder
 
 
 def prepare(out: Path, images: int, sites: int | str) -> None:
@@ -86,6 +74,12 @@ def texts(folder: Path) -> dict[str, list[str]]:
     events.Reload()
     found = {tag: events.Tensors(tag) for tag in events.Tags()["tensors"]}
     return {tag: [one.tensor_proto.string_val[0].decode() for one in all_] for tag, all_ in found.items()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_measurement(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """All workers have the same deadlines."""
+    share_measurement(shared_folder(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from speed import scaled
 
 from conftest import CLI, pneumonia_fl, read_json, scalars
 from federation import LEAD, MEMBER, SERVER, SITES, Federation, free_port, until
@@ -61,7 +62,7 @@ def story(federation: Federation, other_lead: Path, tmp_path_factory: pytest.Tem
         early = pneumonia_fl("download", job, "--kit", kit, cwd=folder)
         meddled = pneumonia_fl("abort", job, "--kit", other_lead)
         again = pneumonia_fl(*submit)
-        out, err = watching.communicate(timeout=180)
+        out, err = watching.communicate(timeout=scaled(180))
     watched = subprocess.CompletedProcess(watching.args, watching.returncode, out, err)
     downloaded = pneumonia_fl("download", job[:8], "--kit", kit, cwd=folder)
     return Story(kit, job, again, early, meddled, watched, downloaded, folder / "runs" / f"smoke-{job[:8]}")
@@ -308,7 +309,7 @@ def console(kit: Path, *lines: str) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", kit / "startup" / "fl_admin.sh"],
-        input=script, capture_output=True, text=True, timeout=60, check=True, env={**os.environ, "PATH": path},
+        input=script, capture_output=True, text=True, timeout=scaled(60), check=True, env={**os.environ, "PATH": path},
     )  # fmt: skip
     return done.stdout
 
@@ -324,7 +325,7 @@ def test_the_classic_console_and_nvflare_job_submit(federation: Federation, tmp_
     until(lambda: listed(kit, job)["status"] == "aborted", 60, "the console ends the job")
     nvflare = Path(sys.executable).with_name("nvflare")
     command = [nvflare, "job", "submit", "-j", folder, "--startup-kit", kit]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=scaled(60), check=True)
     second = done.stdout.split("job_id:")[1].split()[0]
     watched = pneumonia_fl("watch", second, "--kit", kit)
     assert watched.returncode == 0, watched.stderr

@@ -1,53 +1,25 @@
 """Every algorithm in NVFlare's simulator: a tiny job must end well, with a model that can be used."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import ROUNDS
 
 from conftest import pneumonia_fl, read_json, scalars
 from pneumonia_fl.fl.server.cyclic_controller import order_of
+from pneumonia_fl.models.architectures import normalisation_keys
 from pneumonia_fl.models.checkpoint import load_model, load_state
-from pneumonia_fl.models.registry import normalisation_keys
 from pneumonia_fl.runs.journal import read_journal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-ROUNDS = 2
-SETTINGS = {
-    "fedavgm": [
-        "rounds=5",
-        "early_stopping.patience=1",
-        "early_stopping.min_delta=0.99",
-        "algorithm.average_last=2",
-    ],
-    "cyclic": ["train.seed=11"],
-}
 
 
-@pytest.fixture(scope="module")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("data") / "tiny"
-    done = pneumonia_fl(
-        "data", "prepare", "--source", "synthetic:images=90,size=32,seed=7,sites=2", "--out", out,
-        "--sites", 2, "--size", 32, "--seed", 7,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return out
-
-
-@pytest.fixture(scope="module")
-def run(request: pytest.FixtureRequest, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def run(request: pytest.FixtureRequest, tiny_run: Callable[[str], Path]) -> Path:
     """A finished run of the job that the test asks for."""
-    job: str = request.param
-    out = tmp_path_factory.mktemp("runs") / job
-    settings = [word for setting in SETTINGS.get(job, []) for word in ("--set", setting)]
-    done = pneumonia_fl(
-        "run", job, "--data", tiny_data, "--out", out, "--set", f"rounds={ROUNDS}", "--set", "train.local_epochs=1",
-        "--set", "tracking=[tensorboard]", *settings,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (out / "stdout.txt").write_text(done.stdout)
-    return out
+    return tiny_run(request.param)
 
 
 def of(*jobs: str) -> pytest.MarkDecorator:

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from speed import scaled
 
 from conftest import CLI, pneumonia_fl, read_json
 from pneumonia_fl.data.manifest import read_info, write_info
@@ -147,7 +148,7 @@ def test_no_training_outlives_a_comparison_that_is_stopped(data: Path, tmp_path:
         time.sleep(0.05)
     marks = {child.environ()[RUN_MARK] for child in psutil.Process(process.pid).children()}
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=scaled(60))
     assert process.returncode == 130
     assert b"the same command goes on" in said
     assert not list(marked_processes(*marks))

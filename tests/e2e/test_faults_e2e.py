@@ -12,10 +12,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults import ASIA, EUROPE, QUICK, US, Job, kill, of_jobs, processes, resume, submit, whole
+from faults import (
+    ASIA,
+    EUROPE,
+    QUICK,
+    US,
+    Job,
+    frozen,
+    kill,
+    of_jobs,
+    resume,
+    submit,
+    submit_with_patience,
+    whole,
+)
+from speed import scaled
 
 from conftest import pneumonia_fl, read_json, scalars
-from federation import LEAD, SERVER, SITES, Federation, free_port, provision_kits, running, until
+from federation import LEAD, SERVER, SITES, Federation, free_port, provision_kits, running
 from pneumonia_fl.fl.site.executor import SITE_STATE_FOLDER
 from pneumonia_fl.fl.state.job_state import STATE_FOLDER
 from pneumonia_fl.runs.journal import read_journal
@@ -52,29 +66,26 @@ def test_what_is_killed_at_a_site_comes_back_and_takes_part(
     long_job: Job, kinds: tuple[str, ...], seconds: float
 ) -> None:
     federation, before = long_job.federation, long_job.round()
-    until(lambda: long_job.contributed(ASIA, before), 60, "asia takes part")
+    long_job.until(lambda: long_job.contributed(ASIA, before), 60, "asia takes part")
     kill(federation, ASIA, *kinds)
     # A job process whose site was killed may still finish its round: ask when all of them are there again.
-    until(lambda: whole(federation, ASIA), seconds, "asia has all its processes")
+    long_job.until(lambda: whole(federation, ASIA), seconds, "asia has all its processes")
     since = long_job.round() + 1
-    until(lambda: long_job.contributed(ASIA, since), seconds, "asia takes part again")
-    until(lambda: whole(federation, ASIA), seconds, "asia keeps all its processes")
+    long_job.until(lambda: long_job.contributed(ASIA, since), seconds, "asia takes part again")
+    long_job.until(lambda: whole(federation, ASIA), seconds, "asia keeps all its processes")
     assert long_job.events("stopped") == []
 
 
 def test_a_site_that_hangs_is_named_and_the_round_goes_on(long_job: Job) -> None:
-    (trainer,) = processes(long_job.federation, "trainer", US)
-    trainer.suspend()
-    since = long_job.round() + 1
-    long_job.reach(since + 2, 30)
-    late = [event for event in long_job.events("problem") if event["site"] == US]
-    assert late[-1]["state"] == "late"
-    assert late[-1]["problem"] == "no answer in time"
-    with pytest.raises(AssertionError):
-        until(lambda: long_job.contributed(US, since), 0, "a process that is stopped does nothing")
-    trainer.resume()
+    with frozen(long_job.federation, US):
+        since = long_job.round() + 1
+        long_job.reach(since + 2, 30)
+        late = [event for event in long_job.events("problem") if event["site"] == US]
+        assert late[-1]["state"] == "late"
+        assert late[-1]["problem"] == "no answer in time"
+        assert not long_job.contributed(US, since)
     now = long_job.round()
-    until(lambda: long_job.contributed(US, now), 90, "us takes part again")
+    long_job.until(lambda: long_job.contributed(US, now), 90, "us takes part again")
 
 
 def test_the_rounds_of_a_job_that_suffered_are_contiguous(long_job: Job) -> None:
@@ -89,18 +100,17 @@ def test_an_aborted_job_leaves_no_process_anywhere(long_job: Job) -> None:
     done = pneumonia_fl("abort", long_job.id, "--kit", federation.kit(LEAD))
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"job {long_job.id} is aborted (ended by {LEAD})\n"
-    until(lambda: not long_job.folder.exists(), 60, "the server's job is over")
-    until(lambda: not of_jobs(federation), 60, "no process of a job is left")
+    long_job.until(lambda: not long_job.folder.exists(), 60, "the server's job is over")
+    long_job.until(lambda: not of_jobs(federation), 60, "no process of a job is left")
 
 
 def test_below_the_quorum_the_job_ends_and_keeps_its_last_model(clinic: Federation, tmp_path: Path) -> None:
-    job = submit(clinic, "rounds=400", "min_sites=3", "grace=3", "round_timeout=25")
-    job.reach(2)
-    for process in processes(clinic, "trainer", EUROPE):
-        process.suspend()
-    code, said = job.watch(90)
+    late = "of at least 3 sites contributed"
+    job, seconds = submit_with_patience(clinic, "round_timeout", late, "rounds=400", "min_sites=3", "grace=3")
+    with frozen(clinic, EUROPE):
+        code, said = job.watch(65 + seconds)
     assert code == 1
-    assert "2 of at least 3 sites contributed" in said
+    assert f"2 {late}" in said
     assert f"{EUROPE} late: no answer in time" in said
     metrics = job.download(tmp_path / "run")
     assert metrics["best_round"] >= 1
@@ -110,18 +120,15 @@ def test_below_the_quorum_the_job_ends_and_keeps_its_last_model(clinic: Federati
     assert card["limitations"].startswith("Not evaluated")
     done = pneumonia_fl("evaluate", tmp_path / "run", "--source", clinic.data, "--split", "val")
     assert done.returncode == 0, done.stderr
-    until(lambda: not of_jobs(clinic), 60, "no process of a job is left")
+    job.until(lambda: not of_jobs(clinic), 60, "no process of a job is left")
 
 
 def test_the_watchdog_ends_a_job_without_progress(clinic: Federation) -> None:
-    job = submit(clinic, "rounds=400", "stall_timeout=25")
-    job.reach(1)
-    for site in (ASIA, EUROPE, US):
-        for process in processes(clinic, "trainer", site):
-            process.suspend()
-    code, said = job.watch(90)
+    job, seconds = submit_with_patience(clinic, "stall_timeout", "no sign from any site", "rounds=400")
+    with frozen(clinic, *SITES):
+        code, said = job.watch(65 + seconds)
     assert code == 1
-    assert f"no sign from any site for 25 s; waiting for {ASIA}, {EUROPE}, {US}" in said
+    assert f"no sign from any site for {seconds} s; waiting for {ASIA}, {EUROPE}, {US}" in said
 
 
 SABOTAGE = """
@@ -170,7 +177,7 @@ def test_updates_that_must_not_count_are_refused_and_the_rounds_go_on(
     assert pneumonia_fl("down", kit).returncode == 0
     broken = {**os.environ, "PYTHONPATH": str(tmp_path)}
     assert pneumonia_fl("up", kit, "--data", clinic.data, env=broken).returncode == 0
-    job = submit(clinic, "rounds=9", "min_sites=2", "grace=60")
+    job = submit(clinic, "rounds=9", "min_sites=2", f"grace={scaled(60):.0f}")
     code, said = job.watch(180)
     (tmp_path / "sitecustomize.py").unlink()  # the next trainer is a good one
     assert code == 0, said
@@ -235,7 +242,7 @@ def test_a_hostile_site_is_refused_by_name_and_steers_nothing(clinic: Federation
     assert pneumonia_fl("down", kit).returncode == 0
     hostile = {**os.environ, "PYTHONPATH": str(tmp_path)}
     assert pneumonia_fl("up", kit, "--data", clinic.data, env=hostile).returncode == 0
-    job = submit(clinic, "rounds=10", "min_sites=2", "grace=60")
+    job = submit(clinic, "rounds=10", "min_sites=2", f"grace={scaled(60):.0f}")
     code, said = job.watch(180)
     (tmp_path / "sitecustomize.py").unlink()
     assert code == 0, said
@@ -288,11 +295,11 @@ def test_a_site_without_data_is_named_and_the_run_is_incomplete(clinic: Federati
 
 def test_a_killed_server_comes_back_and_the_job_goes_on(clinic: Federation, tmp_path: Path) -> None:
     """Twice: the second part of the job is killed before it has done a round. The sites' own part goes on as well."""
-    first = submit(clinic, "rounds=6", "min_sites=3", "grace=30", "algorithm.name=fedbn")
+    first = submit(clinic, "rounds=6", "min_sites=3", f"grace={scaled(30):.0f}", "algorithm.name=fedbn")
     first.reach(2)
     kill(clinic, SERVER, "server", "server job")
-    until(lambda: len(clinic.sites()) == 3, 90, "all sites are back")
-    until(lambda: not of_jobs(clinic), 90, "no process of a job is left")
+    first.until(lambda: len(clinic.sites()) == 3, 90, "all sites are back")
+    first.until(lambda: not of_jobs(clinic), 90, "no process of a job is left")
     listed = pneumonia_fl("jobs", "--kit", clinic.kit(LEAD), "--json")
     (entry,) = [entry for entry in json.loads(listed.stdout) if entry["id"] == first.id]
     assert entry["status"] == "interrupted"
@@ -302,7 +309,7 @@ def test_a_killed_server_comes_back_and_the_job_goes_on(clinic: Federation, tmp_
     assert f"goes on as job {second.id[:8]}" in again.stderr
     second.reach(2)
     kill(clinic, SERVER, "server job")
-    until(lambda: not second.folder.exists(), 90, "the second part is over")
+    second.until(lambda: not second.folder.exists(), 90, "the second part is over")
     third = resume(second)
     code, said = third.watch(150)
     assert code == 0, said

@@ -22,6 +22,7 @@ from intruders import (
     person,
 )
 from refusals import Audit, audit_from_now, nobody_harmed, say
+from speed import scaled
 
 from conftest import ROOT
 from federation import MEMBER, SERVER, SITES, Federation
@@ -145,7 +146,9 @@ def test_an_account_without_a_kit_does_not_reach_the_processes_of_one(
 def test_another_account_is_hung_up_on(federation: Federation) -> None:
     log, port = listener_log(federation, SITE), internal_port(federation.kit(SITE))
     script = f"exec 3<>/dev/tcp/127.0.0.1/{port}; cat <&3"
-    done = subprocess.run(["bash", "-c", script], user=NOBODY, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(
+        ["bash", "-c", script], user=NOBODY, capture_output=True, timeout=scaled(30), check=False
+    )
     assert done.stdout == b""
     log.tells(f"(uid {NOBODY})", "[A:internal_listener]", "another account of this machine")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from speed import scaled
 
 from conftest import CLI, alive, pneumonia_fl, read_json
 from pneumonia_fl.inputs.folder_locks import MARK, is_in_use
@@ -61,7 +62,7 @@ def test_a_killed_site_ends_the_run_and_is_named(long_run: tuple[Path, "subproce
     out, process = long_run
     processes = family(process)
     next(p for p in processes if "site-2" in p.cmdline()).kill()
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=scaled(60))
     assert process.returncode == 1
     assert stderr.splitlines()[-1].startswith("error: site site-2: its process")
     assert "Traceback" not in stderr
@@ -80,7 +81,7 @@ def test_ctrl_c_leaves_no_process_and_keeps_what_there_is(
     assert f"process {process.pid} (" in again.stderr
     assert f"works in {out};" in again.stderr
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=scaled(60))
     assert process.returncode == 130
     assert stderr.endswith("interrupted\n")
     assert not (out / MARK).exists()
@@ -117,7 +118,9 @@ def test_a_run_ends_whose_command_line_was_killed_before_it_could_look(tmp_path:
         gone.pid,
     ]
     command = [sys.executable, "-m", "pneumonia_fl.fl.simulator.worker", *words]
-    done = subprocess.run(list(map(str, command)), check=False, timeout=60, capture_output=True, text=True)
+    done = subprocess.run(
+        list(map(str, command)), check=False, timeout=scaled(60), capture_output=True, text=True
+    )
     assert done.stderr.strip() == "the command line that started this is gone"
 
 
@@ -139,7 +142,7 @@ def test_what_a_killed_run_left_does_not_write_into_the_next_one(tmp_path: Path)
     wait_for(lambda: list(out.rglob("journal.jsonl")) or second.poll() is not None, "the second run")
     with contextlib.suppress(psutil.NoSuchProcess):
         simulators[0].resume()
-    _, said = second.communicate(timeout=DEADLINE)
+    _, said = second.communicate(timeout=scaled(DEADLINE))
     assert second.returncode == 0, said
     events = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events].count("started") == 1
@@ -177,7 +180,7 @@ def test_two_runs_side_by_side_do_not_collide(demo_data: Path, tmp_path: Path) -
         )
         for _ in range(2)
     ]
-    outputs = [run.communicate(timeout=300) for run in runs]
+    outputs = [run.communicate(timeout=scaled(300)) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], outputs
     folders = sorted((tmp_path / "runs").iterdir())
     assert len(folders) == 2

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from namespaces import Machine, machines, obstacle
+from speed import scaled
 
 from conftest import ROOT, pneumonia_fl, read_json
 from federation import LEAD, LEAD_IT, SITES, until
@@ -42,7 +43,7 @@ class Consortium:
         """Run a command on every machine at once, each on its own kit."""
         started = {name: machine.start(*command, self.kit(name)) for name, machine in self.machines.items()}
         for name, process in started.items():
-            _, said = process.communicate(timeout=150)
+            _, said = process.communicate(timeout=scaled(150))
             assert process.returncode == 0, f"{name}: {said}"
 
     def person(self, *words: object, timeout: float = 60) -> "tuple[int, str, str]":

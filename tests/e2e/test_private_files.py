@@ -57,18 +57,12 @@ def test_prepared_x_rays_are_for_their_owner_only(umask: int, tmp_path: Path) ->
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize(
-    "umask",
-    [0o022, pytest.param(0o000, marks=pytest.mark.slow), pytest.param(0o077, marks=pytest.mark.slow)],
-    ids=lambda mask: f"umask{mask:03o}",
-)
-def test_a_run_its_logs_its_records_and_its_report_are_for_their_owner_only(
-    umask: int, tmp_path: Path
-) -> None:
+def test_a_run_its_logs_its_records_and_its_report_are_for_their_owner_only(tmp_path: Path) -> None:
+    """Under the umask that closes nothing: any other takes rights away from the same files."""
     run = tmp_path / "runs" / "smoke"
-    command(umask, "run", "smoke", "--rounds", 1, "--out", run)
-    command(umask, "evaluate", run, "--source", "synthetic:images=24,size=32", "--split", "test")
-    command(umask, "report", run)
+    command(0o000, "run", "smoke", "--rounds", 1, "--out", run)
+    command(0o000, "evaluate", run, "--source", "synthetic:images=24,size=32", "--split", "test")
+    command(0o000, "report", run)
     assert not open_to_others(tmp_path / "runs")
     assert {
         "mlflow.db",

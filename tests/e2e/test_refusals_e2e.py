@@ -11,32 +11,20 @@ import ssl
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from refusals import Audit, audit_from_now, nobody_harmed, say
+from refusals import Audit, say
+from speed import scaled
 
 from conftest import pneumonia_fl
 from federation import LEAD, LEAD_IT, MEMBER, SERVER, SITES, Federation, provision_kits, until
 from pneumonia_fl.fl.services.launch import environment_of
 from pneumonia_fl.fl.services.participant import find_services
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("harmless")]
 SITE, OTHER_SITE = SITES[0], SITES[2]
 FLOOD = 300
-
-
-@pytest.fixture
-def audit(federation: Federation) -> Audit:
-    """What the audit log says from here on."""
-    return audit_from_now(federation)
-
-
-@pytest.fixture(autouse=True)
-def harmless(federation: Federation) -> Iterator[None]:
-    with nobody_harmed(federation):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +149,7 @@ def test_nvflare_itself_does_not_start_with_edited_settings(copied_kit: Path) ->
     with (copied_kit / "startup" / "fed_client.json").open("a") as file:
         file.write("\n")
     with nvflare_site(copied_kit, OTHER_SITE) as process:
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=scaled(60))
     assert process.returncode == 1
     assert "The following files are not secure content.\nfed_client.json" in said
 
@@ -184,7 +172,7 @@ new_secure_session(sys.argv[1], sys.argv[2], timeout=5)
 
 def test_a_person_under_another_persons_name(federation: Federation, audit: Audit) -> None:
     command = [sys.executable, "-c", LOGIN, LEAD, str(federation.kit(MEMBER))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=scaled(60), check=False)
     assert "error:client_registration" in done.stderr
     audit.tells(f"[U:{MEMBER}][A:task/register to server]refused: registers as what its certificate is not")
 

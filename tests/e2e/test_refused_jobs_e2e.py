@@ -4,13 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from job_changes import edit
-from refusals import Audit, audit_from_now, nobody_harmed
+from refusals import Audit
+from speed import scaled
 
 from conftest import pneumonia_fl, read_json
 from federation import LEAD, MEMBER, SERVER, SITES, Federation
@@ -20,22 +21,10 @@ from pneumonia_fl.fl.job.recipe import export_job
 from pneumonia_fl.fl.parent.expected_job import SITE_FILE
 from pneumonia_fl.fl.protocol.messages import RESULT_KEY
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("harmless")]
 SECOND_LEAD = "second@consortium.org"
 SMOKE = ("rounds=1", "train.local_epochs=1", "preprocess.size=32")
 Done = subprocess.CompletedProcess[str]
-
-
-@pytest.fixture
-def audit(federation: Federation) -> Audit:
-    """What the audit log says from here on."""
-    return audit_from_now(federation)
-
-
-@pytest.fixture(autouse=True)
-def harmless(federation: Federation) -> Iterator[None]:
-    with nobody_harmed(federation):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +171,7 @@ def test_a_job_that_was_changed_after_it_was_signed(
 ) -> None:
     job, kit = shutil.copytree(exported, tmp_path / "smoke"), federation.kit(LEAD)
     command = [sys.executable, "-c", TAMPERED, LEAD, str(kit), str(job)]
-    sent = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    sent = subprocess.run(command, capture_output=True, text=True, timeout=scaled(60), check=False)
     assert sent.returncode == 0, sent.stderr
     job_id = sent.stdout.split()[-1]
     refused(

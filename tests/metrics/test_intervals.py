@@ -112,14 +112,16 @@ def area_between(spread: float) -> float:
 
 
 def test_the_interval_covers_the_truth_by_patient_and_is_too_narrow_by_image() -> None:
-    truth, hits = area_between(1 + 0.7**2), np.zeros(2)
-    for margins, labels, patients in clustered(200):
+    truth = area_between(1 + 0.7**2)
+    hits: tuple[list[bool], list[bool]] = ([], [])
+    for number, (margins, labels, patients) in enumerate(clustered(200)):
         scores = Scores.of(margins, labels)
-        for k, owners in enumerate((patients, np.arange(320))):
-            values = resample(owners, lambda rows, s=scores: [auroc_of_counts(s.counts(rows))], n=200)
-            low, high = interval95(values[:, 0]) or (np.nan, np.nan)
-            hits[k] += low <= truth <= high
-    by_patient, by_image = hits / 200
+        for covered, owners in zip(hits, (patients, np.arange(320)), strict=True):
+            if owners is patients or number < 60:  # the interval by image misses so often that few tell
+                values = resample(owners, lambda rows, s=scores: [auroc_of_counts(s.counts(rows))], n=200)
+                low, high = interval95(values[:, 0]) or (np.nan, np.nan)
+                covered.append(low <= truth <= high)
+    by_patient, by_image = map(np.mean, hits)
     # 95 % less the percentile method's small shortfall, and a standard error of 0.015 for 200 simulations.
     assert 0.90 <= by_patient <= 0.985
     assert by_image < 0.80

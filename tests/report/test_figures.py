@@ -239,7 +239,7 @@ def test_the_run_folder_and_the_report_show_the_same_values(tmp_path: Path, draw
     card = read_json(run / "model" / "model_card.json")
     assert card["threshold"] != 0.5
     assert (card["temperature"], card["offset"]) != (1, 0)
-    figures.draw_figures(read_run(run), run)
+    figures.draw_figures(read_run(run), run / "curves.png", run / "roc.png")
     kept = [points(figure) for figure in drawn]
     build_report(run)
     shown = {title: lines for figure in drawn[2:] for title, lines in points(figure).items()}

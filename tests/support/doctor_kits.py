@@ -18,6 +18,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
+from speed import scaled
 
 from conftest import CLI
 from pneumonia_fl.findings import Finding
@@ -61,7 +62,7 @@ def provision(folder: Path, name: str = "pneumonia_fl") -> Project:
         cwd=folder,
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=scaled(60),
     )
     state = json.loads((folder / "workspace" / name / "state" / "cert.json").read_text())
     key = serialization.load_pem_private_key(state["root_pri_key"].encode(), password=None)

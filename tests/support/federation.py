@@ -12,8 +12,10 @@ from typing import Any
 
 import psutil
 import pytest
+from once import made_once
+from speed import scaled
 
-from conftest import ROOT, made_once, pneumonia_fl, prepare
+from conftest import ROOT, pneumonia_fl, prepare
 from pneumonia_fl.config.environment import TRACKING_LOGIN
 from pneumonia_fl.fl.services.mlflow_login import PASSWORD_FILE, USER
 from pneumonia_fl.runs.process_group import RUN_MARK
@@ -69,11 +71,18 @@ def listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Poll until `condition` returns something true, and return that; fail the test after `seconds`."""
-    deadline = time.monotonic() + seconds
+def until(
+    condition: Callable[[], Any], seconds: float, what: str, evidence: Callable[[], str] = lambda: ""
+) -> Any:
+    """Poll until `condition` returns something true, and return that; fail the test after `seconds`.
+
+    These are seconds of the reference machine (speed.py). A failure ends with the `evidence`.
+    """
+    patience = scaled(seconds)
+    deadline = time.monotonic() + patience
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {patience:.0f} s: {what}\n{evidence()}")
         time.sleep(0.2)
     return value
 

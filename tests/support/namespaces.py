@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from speed import scaled
+
 from conftest import CLI
 
 HOSTS = Path("/etc/netns")
@@ -33,7 +35,7 @@ class Machine:
     def run(self, *words: object, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
         """Run a `pneumonia-fl` command on this machine."""
         process = self.start(*words)
-        out, err = process.communicate(timeout=timeout)
+        out, err = process.communicate(timeout=scaled(timeout))
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def cable(self, state: str) -> None:
@@ -47,7 +49,7 @@ class Machine:
 
 
 def ip(*words: str) -> str:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False, timeout=scaled(20))
     assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
     return done.stdout
 

@@ -3,9 +3,12 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from speed import scaled
 
 from conftest import ROOT
 
@@ -26,10 +29,30 @@ FASTER = {
     r"tail -f": "tail",
 }
 """What the pages do with large data, with files of the reader's own, or without end; the last of two options counts."""
+NAMED = re.compile(r"\b(?:data|runs)/[\w-]+")
+"""Data and runs as the pages name them."""
 NOT_TYPED = {
     "pneumonia-fl data fetch": "downloads 1.2 GB with somebody's login at Kaggle; test_kaggle.py has a stand-in",
     "source .venv/bin/activate": "the tests run in the environment already",
 }
+
+
+class Desk:
+    """Commands that were typed, so that one that stands on two pages under other folders' names is typed once."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, list[Path]] = {}
+
+    def knows(self, command: str, folder: Path) -> bool:
+        """Whether a command with the same options was typed before; what it made then is copied into `folder`."""
+        mine = [folder / name for name in NAMED.findall(command)]
+        before = self._made.setdefault(NAMED.sub("NAME", command), mine)
+        if before == mine or not all(path.exists() for path in before):
+            return False
+        for source, target in zip(before, mine, strict=True):
+            if not target.exists():
+                shutil.copytree(source, target)
+        return True
 
 
 def typed(page: str, first: str = "", last: str = "") -> list[str]:
@@ -59,7 +82,7 @@ def run(commands: str, folder: Path) -> str:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
         cwd=folder, env=_environment() | offline, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=900, check=False,
+        timeout=scaled(900), check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{commands}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout + done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from speed import scaled
 
 from conftest import ROOT, pneumonia_fl
 
@@ -72,7 +73,7 @@ def start_once(kit: Path, seconds: float = 60) -> "subprocess.CompletedProcess[s
         [kit / "startup" / "sub_start.sh", "--once"],
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=scaled(seconds),
         check=False,
         env={**os.environ, "PATH": path},
     )

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+from speed import scaled
+
 from federation import SERVER, SITES, Federation, until
 from pneumonia_fl.fl.services.status import status
 
@@ -51,6 +54,19 @@ def ready(federation: Federation) -> dict[str, int]:
     return {entry["name"]: entry["pid"] for entry in status(federation.kits) if entry["ready"]}
 
 
+@pytest.fixture
+def audit(federation: Federation) -> Audit:
+    """What the audit log says from here on."""
+    return audit_from_now(federation)
+
+
+@pytest.fixture
+def harmless(federation: Federation) -> Iterator[None]:
+    """Fail a test that leaves another server or site running than it found."""
+    with nobody_harmed(federation):
+        yield
+
+
 COMMANDS = """
 import sys
 from nvflare.fuel.flare_api.flare_api import new_secure_session
@@ -65,5 +81,5 @@ session.close()
 def say(federation: Federation, person: str, *commands: str) -> list[str]:
     """NVFlare's answers to commands as they are, one a line."""
     words = [sys.executable, "-c", COMMANDS, person, str(federation.kit(person)), *commands]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=90, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=scaled(90), check=True)
     return [line.removeprefix("answer: ") for line in done.stdout.splitlines() if line.startswith("answer: ")]

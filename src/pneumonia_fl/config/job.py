@@ -19,7 +19,6 @@ from pneumonia_fl.config.algorithm import (
     OperatingPoint,
     SiteEvaluation,
 )
-from pneumonia_fl.config.base import Strict
 from pneumonia_fl.config.overrides import fields_of, with_overrides
 from pneumonia_fl.config.sections import (
     AugmentConfig,
@@ -31,6 +30,7 @@ from pneumonia_fl.config.sections import (
     SyntheticData,
     TrainConfig,
 )
+from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.inputs.names import did_you_mean, site_problem
 from pneumonia_fl.inputs.yaml_files import read_yaml

@@ -13,7 +13,7 @@ import numpy as np
 
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.manifest import INFO, read_info
-from pneumonia_fl.data.sources.registry import load_split, open_source
+from pneumonia_fl.data.sources.open_source import load_split, open_source
 from pneumonia_fl.data.store import ImageSet, SiteData, concatenate
 from pneumonia_fl.errors import CheckpointError, DataError
 from pneumonia_fl.evaluation.assess import assess

@@ -11,9 +11,9 @@ sweeps/NAME/
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +40,10 @@ SUMMARY = "sweep.json"
 VERSION = 1
 ENDED = ("finished", "incomplete", "failed")
 SHOWN_PROBLEMS = 3
+TRACKING = "tracking=[tensorboard]"
+"""The sweep logs to MLflow itself, so its points do not."""
 
 Grid = dict[str, list[str]]
-
-
-@dataclass(frozen=True)
-class SweepRequest:
-    """What the user asked for; the names are those of `pneumonia-fl sweep`'s options."""
-
-    job: str
-    grid: list[str]
-    data: Path | None
-    out: Path | None
-    tracking_uri: str | None
-    yes: bool
 
 
 @dataclass(frozen=True)
@@ -74,19 +64,25 @@ Show = Callable[[int, int, Point], AbstractContextManager[Watcher]]
 """Given number, total and point: whoever shows that run."""
 
 
-def run_sweep(request: SweepRequest, show: Show) -> tuple[Path, dict[str, Any]]:
+def run_sweep(request: Request, grid: Grid, show: Show, yes: bool = False) -> tuple[Path, dict[str, Any]]:
     """Run what is left of the sweep; return its folder and what `sweep.json` then holds.
 
+    Args:
+        request: the run that every point is, but for its settings; `out` is the folder of the sweep.
+        grid: what is set at the points.
+        show: makes whoever shows the run of a point.
+        yes: run also more than `MOST_RUNS` points.
+
     Raises:
-        ConfigError: the grid is malformed or too large, or a point of it cannot be run.
+        ConfigError: the grid is too large, or a point of it cannot be run.
         OutputError: the folder holds another sweep, or another process works in it.
         RunError: no point has finished.
     """
-    grid = parse_grid(request.grid)
-    job = _load(request.job, _tracking(request))
+    request = replace(request, overrides=[TRACKING, *request.overrides])
+    job = _load(request.job, request.overrides)
     about = _about(job, grid, request)
     points = points_of(request, grid)
-    if len(points) > MOST_RUNS and not request.yes:
+    if len(points) > MOST_RUNS and not yes:
         raise ConfigError(f"the grid has {len(points)} points, each a whole run; pass --yes to run them all")
     folder = (request.out or Path("sweeps") / job.name).absolute()
     known = _earlier(folder, about).get("mlflow", {})
@@ -97,7 +93,7 @@ def run_sweep(request: SweepRequest, show: Show) -> tuple[Path, dict[str, Any]]:
 
 
 def _run_points(
-    request: SweepRequest,
+    request: Request,
     folder: Path,
     points: list[Point],
     about: Mapping[str, Any],
@@ -139,12 +135,12 @@ def parse_grid(words: list[str]) -> Grid:
     return grid
 
 
-def _load(job: str, overrides: list[str]) -> JobConfig:
+def _load(job: str, overrides: Sequence[str]) -> JobConfig:
     """The job as it will be recorded: with the name of the model that it goes on from, not the path."""
     return begin(load_job(find_job(job), overrides), find_job(job))[0]
 
 
-def points_of(request: SweepRequest, grid: Grid) -> list[Point]:
+def points_of(request: Request, grid: Grid) -> list[Point]:
     """All combinations, the first setting changing slowest.
 
     Raises:
@@ -155,7 +151,7 @@ def points_of(request: SweepRequest, grid: Grid) -> list[Point]:
         settings = dict(zip(grid, values, strict=True))
         words = " ".join(f"{key}={value}" for key, value in settings.items())
         try:
-            job = check(_wanted(request, settings, None)).job
+            job = check(_at(request, settings)).job
         except PneumoniaFLError as error:
             problems.append(f"{words}: {error}")
         else:
@@ -166,11 +162,10 @@ def points_of(request: SweepRequest, grid: Grid) -> list[Point]:
     return points
 
 
-def _wanted(request: SweepRequest, settings: Mapping[str, str], out: Path | None) -> Request:
+def _at(request: Request, settings: Mapping[str, str], out: Path | None = None) -> Request:
     """The run of one point."""
     words = [f"{key}={value}" for key, value in settings.items()]
-    overrides, folder = [*words, *_tracking(request)], out.parent if out else Path()
-    return Request(request.job, request.data, out, folder, overrides, None, None, force=False)
+    return replace(request, out=out, overrides=[*words, *request.overrides])
 
 
 def ranked(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -178,13 +173,7 @@ def ranked(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(summary["points"], key=_rank)
 
 
-def _tracking(request: SweepRequest) -> list[str]:
-    """The sweep logs to MLflow itself, so its points do not."""
-    uri = [f"mlflow.tracking_uri={request.tracking_uri}"] if request.tracking_uri else []
-    return ["tracking=[tensorboard]", *uri]
-
-
-def _about(job: JobConfig, grid: Grid, request: SweepRequest) -> dict[str, Any]:
+def _about(job: JobConfig, grid: Grid, request: Request) -> dict[str, Any]:
     """What makes a sweep this one and no other."""
     data = request.data or data_root()
     return {
@@ -232,13 +221,13 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
-def _run(folder: Path, point: Point, request: SweepRequest, watcher: Watcher) -> dict[str, Any]:
+def _run(folder: Path, point: Point, request: Request, watcher: Watcher) -> dict[str, Any]:
     """Run one point; what goes wrong stays with it."""
     out = folder / point.name
     shutil.rmtree(out, ignore_errors=True)  # of a sweep that was killed
     try:
         inner_folder(out)
-        run_simulation(_wanted(request, point.settings, out), watcher)
+        run_simulation(_at(request, point.settings, out), watcher)
     except PneumoniaFLError as error:
         row = _row(folder, point)
         return row if row["state"] in ENDED else {**row, "state": "failed", "reason": str(error)}

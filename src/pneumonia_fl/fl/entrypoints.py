@@ -22,7 +22,7 @@ PATHS = {
     "MLflowReceiver": "pneumonia_fl.fl.server.receivers.MLflowReceiver",
     "TensorBoardReceiver": "pneumonia_fl.fl.server.receivers.TensorBoardReceiver",
     "SwarmJournalReceiver": "pneumonia_fl.fl.job.swarm.SwarmJournal",
-    "build_model": "pneumonia_fl.models.registry.build_model",
+    "build_model": "pneumonia_fl.models.architectures.build_model",
     # In the sites' half.
     "Trainer": "pneumonia_fl.fl.site.executor.TrainerExecutor",
     # In a server's kit.

@@ -13,8 +13,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pneumonia_fl import DISCLAIMER, INTENDED_USE
-from pneumonia_fl.config.base import Strict
 from pneumonia_fl.config.sections import ModelConfig, Origin, Preprocess
+from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.data.manifest import CLASS_NAMES
 from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.files import output_errors, private_folder, write_atomic
@@ -22,7 +22,7 @@ from pneumonia_fl.inputs.file_kinds import foreign
 from pneumonia_fl.inputs.json_files import read_limited
 from pneumonia_fl.inputs.text import VALUE_LIMIT, printable
 from pneumonia_fl.metrics.platt import Scaling
-from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.weight_files import check_kind, read_weights, unwrapped
 
 WEIGHTS = "model.safetensors"

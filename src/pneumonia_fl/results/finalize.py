@@ -127,4 +127,4 @@ def _draw_figures(run: RunFolder, record: RunRecord) -> None:
 
     if any(entry["global"] for entry in record.rounds):
         inner_folder(run.figures)
-        draw_figures(record, run.figures)
+        draw_figures(record, run.curves, run.figures / "roc.png")

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import Field, ValidationError
 
-from pneumonia_fl.config.base import Strict
+from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.inputs.json_files import read_json
 from pneumonia_fl.inputs.text import printable

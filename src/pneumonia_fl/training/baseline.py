@@ -15,7 +15,7 @@ from pneumonia_fl.config.sections import TrainConfig
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.evaluation.scoring import evaluate, is_better
 from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
-from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.training.local import OptimizerState, RoundContext, train_epochs
 
 State = dict[str, Tensor]

@@ -14,8 +14,8 @@ from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.algorithms.site_base import proximal_term
 from pneumonia_fl.fl.protocol.update_checks import problem_of
 from pneumonia_fl.fl.state.site_state import SiteState
+from pneumonia_fl.models.architectures import build_model, normalisation_keys
 from pneumonia_fl.models.checkpoint import ModelCard, load_model
-from pneumonia_fl.models.registry import build_model, normalisation_keys
 from pneumonia_fl.training.local import RoundContext, learning_rate
 
 FEDAVG, FEDBN = Algorithm(name="fedavg"), Algorithm(name="fedbn")

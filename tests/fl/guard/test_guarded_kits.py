@@ -13,7 +13,7 @@ from pneumonia_fl.fl.doctor.guards import guards, missing
 from pneumonia_fl.fl.kit.assets import POLICIES
 from pneumonia_fl.fl.kit.startup_kit import open_kit
 from pneumonia_fl.fl.provision.site_policy import apply_policy
-from pneumonia_fl.fl.services.participant import Participant
+from pneumonia_fl.fl.services.participant import Service
 from pneumonia_fl.fl.services.preflight import check
 
 SITE = "asia-hospital"
@@ -67,8 +67,8 @@ def test_a_kit_of_an_earlier_version_is_told_in_one_sentence_what_to_do(
     (found,) = guards(kit)
     old = f"resources.json is of an earlier version of pneumonia-fl: it names {path}"
     cure = f"ask the Lead IT for a new local/: `pneumonia-fl provision --policy {name}=strict`"
-    assert (found.level, found.message) == ("fail", f"{old}; {cure}")
+    assert (found.level, found.message) == ("fail", f"{name} is not guarded: {old}; {cure}")
     with pytest.raises(KitError, match=f"{name} is not guarded: {old}"):
-        check([Participant(kit)], say=print)
+        check([Service(kit)], say=print)
     kits.made("--policy", f"{name}=strict")
     assert list(missing(kit)) == []

@@ -36,8 +36,8 @@ from pneumonia_fl.fl.simulator.evaluation_job import chosen, evaluation_job, fou
 from pneumonia_fl.fl.site.client import job_settings
 from pneumonia_fl.fl.site.saved_model_scoring import READINGS, SavedModels
 from pneumonia_fl.metrics.binary import ScoreHistogram
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import save_model
-from pneumonia_fl.models.registry import build_model
 from pneumonia_fl.results.cross_site_files import matrix_of
 from pneumonia_fl.runs.folder import RunFolder
 

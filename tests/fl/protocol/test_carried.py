@@ -18,7 +18,7 @@ from pneumonia_fl.fl.parent.job_validator import ServerGate, SiteGate, digest
 from pneumonia_fl.fl.protocol import carried_weights as allowed
 from pneumonia_fl.fl.protocol.carried_models import carried, pack
 from pneumonia_fl.fl.protocol.carried_weights import INITIAL, sha256_of, weights_file
-from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.models.architectures import build_model
 
 SITES = ("asia-hospital", "us-hospital")
 SERVER, SITE = ServerGate("strict", False), SiteGate("strict", False)

@@ -116,7 +116,7 @@ def _renew_report(run: RunFolder, quiet: bool) -> None:
 
 
 def _show(run: RunFolder, found: dict[str, object]) -> None:
-    from pneumonia_fl.cli.views.tables import matrix_table
+    from pneumonia_fl.cli.views.terminal_tables import matrix_table
 
     terminal().print(matrix_table(found))
     missing = found["missing"]

@@ -124,7 +124,7 @@ def _renew_report(model: Path, as_json: bool) -> None:
 
 
 def _show(result: "Evaluation", times: int | None) -> None:
-    from pneumonia_fl.cli.views.tables import evaluation_table, sites_table
+    from pneumonia_fl.cli.views.terminal_tables import evaluation_table, sites_table
     from pneumonia_fl.metrics.calibration import shift_notes
 
     terminal().print(evaluation_table(result))

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TaskID, TimeElapsedColumn
 from rich.text import Text
 
 from pneumonia_fl import DISCLAIMER
-from pneumonia_fl.cli.views.tables import rounds_table
 from pneumonia_fl.cli.views.terminal import echo, terminal, text_column
+from pneumonia_fl.cli.views.terminal_tables import rounds_table
 from pneumonia_fl.fl.job.plan import Plan
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.journal import LOSS_POINTS, Event

@@ -21,8 +21,8 @@ from pathlib import Path
 from pneumonia_fl.config.environment import cpu_count
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.pixels import BYTE
-from pneumonia_fl.data.sources.base import Item, Source
-from pneumonia_fl.data.sources.registry import read_image
+from pneumonia_fl.data.sources.labelled_item import Item, Source
+from pneumonia_fl.data.sources.open_source import read_image
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.files import private
 from pneumonia_fl.inputs.text import printable

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from pneumonia_fl.data.manifest import CLASS_NAMES, TEST
 from pneumonia_fl.data.prepare.decode import Outcome
-from pneumonia_fl.data.sources.base import Item
+from pneumonia_fl.data.sources.labelled_item import Item
 from pneumonia_fl.errors import DataError, LeakError
 
 

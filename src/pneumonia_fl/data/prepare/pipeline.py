@@ -37,8 +37,8 @@ from pneumonia_fl.data.prepare.partition import (
     split_train_val,
 )
 from pneumonia_fl.data.prepare.test_assignment import deal_test
-from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Source
 from pneumonia_fl.data.sources.kermany_layout import require_classes, summary
+from pneumonia_fl.data.sources.labelled_item import UNKNOWN_LICENCE, Source
 from pneumonia_fl.data.store import IMAGES
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.files import inner_folder, output_errors, private, private_folder, write_atomic

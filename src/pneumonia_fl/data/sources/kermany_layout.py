@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import PurePosixPath
 
 from pneumonia_fl.data.manifest import CLASS_NAMES, NORMAL
-from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Contents, Item, LeftOut
+from pneumonia_fl.data.sources.labelled_item import UNKNOWN_LICENCE, Contents, Item, LeftOut
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.inputs.text import escaped
 

@@ -159,8 +159,6 @@ class _Session:
             out=folder,
             runs=folder.parent,
             overrides=[*self._request.overrides, f"train.seed={seed}"],
-            clients=None,
-            log_config=None,
             force=RunFolder(folder).is_run,
         )
         with self._watcher.federated(_label(arm, seed)) as watcher:

@@ -68,7 +68,9 @@ class Ending:
     def _words(self) -> str:
         short = self.job.id[:8]
         if self.how == "incomplete":
-            return f"is INCOMPLETE: {self.reason}; what there is: `pneumonia-fl download {short}`"
+            return (
+                f"is INCOMPLETE: {self.reason}; fetch the partial result with `pneumonia-fl download {short}`"
+            )
         if self.how == "aborted":
             more = f"; go on with `pneumonia-fl resume {short}`" if self.job.done else ""
             return f"was aborted{f': {self.reason}' if self.reason else ''}{more}"

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pneumonia_fl.fl.algorithms.site_base import Fit, SiteAlgorithm
 from pneumonia_fl.fl.state.site_state import SiteState
+from pneumonia_fl.models.architectures import normalisation_keys
 from pneumonia_fl.models.checkpoint import load_into
-from pneumonia_fl.models.registry import normalisation_keys
 from pneumonia_fl.training.local import TrainResult
 
 log = logging.getLogger("pneumonia_fl.site")

@@ -29,7 +29,7 @@ def twice(kit: Kit) -> Iterator[str]:
     """Say of each other folder from which the same identity runs that this must end first."""
     for other in _elsewhere(kit):
         what = f"{kit.name} runs already from {other.home}, process {other.process.pid}"
-        yield f"{what}; it may run once only, end it first: {down_command(other.home)}"
+        yield f"{what}; a {kit.kind} must not run twice, stop that one first: {down_command(other.home)}"
 
 
 def _elsewhere(kit: Kit) -> list[KitProcess]:

@@ -38,7 +38,7 @@ from pneumonia_fl.fl.server.evaluation_controller import SavedModelJudge
 from pneumonia_fl.fl.server.persistor import GlobalModel
 from pneumonia_fl.fl.server.receivers import JournalReceiver, MLflowReceiver, TensorBoardReceiver
 from pneumonia_fl.fl.site.executor import TrainerExecutor
-from pneumonia_fl.models.registry import build_model, count_parameters, imagenet_state
+from pneumonia_fl.models.architectures import build_model, count_parameters, imagenet_state
 
 Form = Literal["simulator", "installed", "shipped"]
 TRAINING_SCRIPT = "client.py"

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -33,13 +33,13 @@ class Request:
     """What the user asked for; the names are those of `pneumonia-fl run`'s options."""
 
     job: str
-    data: Path | None
-    out: Path | None
-    runs: Path
-    overrides: list[str]
-    clients: int | None
-    log_config: str | None
-    force: bool
+    data: Path | None = None
+    out: Path | None = None
+    runs: Path = Path("runs")
+    overrides: Sequence[str] = ()
+    clients: int | None = None
+    log_config: str | None = None
+    force: bool = False
 
 
 class Watcher(Protocol):
@@ -173,7 +173,7 @@ def _removed_on_error(folder: Path) -> Iterator[None]:
 def _make_synthetic(job: JobConfig, folder: Path, watcher: Watcher) -> Path:
     from pneumonia_fl.config.sections import Preprocess
     from pneumonia_fl.data.prepare.pipeline import prepare
-    from pneumonia_fl.data.sources.registry import open_source
+    from pneumonia_fl.data.sources.open_source import open_source
 
     wanted = job.synthetic
     assert wanted is not None

@@ -41,9 +41,9 @@ from pneumonia_fl.fl.state.site_state import SiteState
 from pneumonia_fl.inputs.json_files import parse_json
 from pneumonia_fl.metrics.binary import Metrics, ScoreHistogram, summarise
 from pneumonia_fl.metrics.series import OWN, ROUND_TRAIN_LOSS, series
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.card import model_card
 from pneumonia_fl.models.checkpoint import DataSummary, ModelCard, load_into
-from pneumonia_fl.models.registry import build_model
 from pneumonia_fl.runs.journal import LOSS_POINTS
 from pneumonia_fl.runs.provenance import code_origin
 from pneumonia_fl.training.batch_norm import settled

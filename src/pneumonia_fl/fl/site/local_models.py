@@ -14,8 +14,8 @@ from pneumonia_fl.fl.protocol.messages import SITE_REPORT
 from pneumonia_fl.fl.state.site_state import SiteState
 from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
 from pneumonia_fl.metrics.series import series
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import ModelCard, load_into
-from pneumonia_fl.models.registry import build_model
 
 LOCAL = "local_model"
 """Its folder in the site's state."""

@@ -14,9 +14,9 @@ from pneumonia_fl.report.run.performance_sections import performance_values, sub
 from pneumonia_fl.report.run.summary import headline
 from pneumonia_fl.report.run.warnings import warnings_of
 from pneumonia_fl.report.run_folder_reader import RunFiles, without_paths
+from pneumonia_fl.report.view.page_tables import Cell, Row, Table, area_cell, count_table, cross_site_values
 from pneumonia_fl.report.view.rendering import Maker, Page, Values, make_sections
 from pneumonia_fl.report.view.severity import NOTE, in_words
-from pneumonia_fl.report.view.tables import Cell, Row, Table, area_cell, count_table, cross_site_values
 from pneumonia_fl.report.view.wording import (
     duration,
     flatten_settings,

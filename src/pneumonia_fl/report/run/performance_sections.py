@@ -10,8 +10,8 @@ from pneumonia_fl.report.figures import charts
 from pneumonia_fl.report.figures.svg import to_svg
 from pneumonia_fl.report.performance import SPLITS, Performance
 from pneumonia_fl.report.run_folder_reader import RunFiles
+from pneumonia_fl.report.view.page_tables import Cell, Row, Table
 from pneumonia_fl.report.view.rendering import Values
-from pneumonia_fl.report.view.tables import Cell, Row, Table
 from pneumonia_fl.report.view.wording import interval, number
 
 Shown = list[tuple[str, Performance]]
@@ -49,7 +49,7 @@ def subtype_values(test: Performance | None) -> Values | None:
     estimates: list[charts.Estimate] = []
     for name, values in test.subtypes.items():
         rate, ends = values.get("rate"), values.get("ci") or (None, None)
-        what = "left alone (specificity)" if name == "normal" else "found (sensitivity)"
+        what = "correctly cleared (specificity)" if name == "normal" else "found (sensitivity)"
         counts = [f"{values[key]:,}" for key in ("n", "detected")]
         rows.append([name, what, *counts, number(rate), interval(values.get("ci"))])
         if rate is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pneumonia_fl.data.manifest import NORMAL, PNEUMONIA
-from pneumonia_fl.data.sources.base import Contents, Item, Source
+from pneumonia_fl.data.sources.labelled_item import Contents, Item, Source
 from pneumonia_fl.data.sources.synthetic.anatomy import (
     Chest,
     Field,

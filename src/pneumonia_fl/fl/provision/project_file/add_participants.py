@@ -78,7 +78,7 @@ def _entry(option: str, text: str) -> dict[str, str]:
 
 
 def _insert(project: Project, entry: dict[str, str]) -> str:
-    """The file's text with `entry` after the last participant of its type."""
+    """Return the file's text with `entry` after the last participant of its type."""
     types = [participant.type for participant in project.participants]
     last = max((number for number, kind in enumerate(types) if kind == entry["type"]), default=len(types) - 1)
     lines = project.file.read_bytes().decode().splitlines(keepends=True)
@@ -88,10 +88,12 @@ def _insert(project: Project, entry: dict[str, str]) -> str:
             f"{project.file}: the participants are not lines that begin with `- `; add it by hand"
         )
     column, end = _column(lines[first]), first + 1
-    while end < len(lines) and (not lines[end].strip() or _column(lines[end]) > column):
+    while end < len(lines) and (_says_nothing(lines[end]) or _column(lines[end]) > column):
         end += 1
-    while not lines[end - 1].strip():
+    while _says_nothing(lines[end - 1]):
         end -= 1
+    while end < len(lines) and lines[end].lstrip().startswith("#") and _column(lines[end]) > column:
+        end += 1  # a comment right below the entry, and as deep, belongs to it
     line_end = "\r\n" if lines[0].endswith("\r\n") else "\n"
     if not lines[end - 1].endswith(("\n", "\r")):
         lines[end - 1] += line_end
@@ -104,3 +106,7 @@ def _insert(project: Project, entry: dict[str, str]) -> str:
 
 def _column(line: str) -> int:
     return len(line) - len(line.lstrip())
+
+
+def _says_nothing(line: str) -> bool:
+    return line.lstrip()[:1] in ("", "#")

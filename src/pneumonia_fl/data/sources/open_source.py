@@ -12,9 +12,9 @@ from pneumonia_fl.config.job import parse
 from pneumonia_fl.config.sections import Preprocess, SyntheticData
 from pneumonia_fl.data.manifest import CLASS_NAMES, INFO, SPLITS
 from pneumonia_fl.data.preprocess import Decoded, decode, scale
-from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Item, Source
 from pneumonia_fl.data.sources.image_folder import open_folder
 from pneumonia_fl.data.sources.kermany_layout import Classes, described, parse_classes
+from pneumonia_fl.data.sources.labelled_item import UNKNOWN_LICENCE, Item, Source
 from pneumonia_fl.data.sources.npz import open_npz
 from pneumonia_fl.data.sources.zip_archive import open_zip
 from pneumonia_fl.data.store import ImageSet, Pixels
