@@ -21,7 +21,7 @@ PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
 
 def keep_files_private() -> None:
-    """Have this process, and those that it starts, make files and folders for their owner only."""
+    """Set the umask of this process and its children to 077: new files are for their owner only."""
     os.umask(0o077)
 
 

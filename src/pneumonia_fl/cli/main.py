@@ -126,6 +126,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def run_job() -> None:
-    """`python jobs/job.py`: `pneumonia-fl run` under the name that NVFlare's users know."""
+    """Run `pneumonia-fl run` as `python jobs/job.py`, the name that NVFlare users know."""
     sys.argv.insert(1, "run")
     main()

@@ -184,7 +184,7 @@ class JobConfig(Strict):
         return self
 
     def site_settings(self) -> SiteSettings:
-        """The settings that travel to the sites; `preprocess` must be known by now."""
+        """Return the settings that travel to the sites; `preprocess` must be known by now."""
         if self.preprocess is None:
             raise ConfigError("preprocess is not set; pass --data DIR, or set preprocess.size")
         return SiteSettings(

@@ -57,7 +57,7 @@ def fields_of(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fi
 
 
 def _parts(field: FieldInfo) -> tuple[Any, ...]:
-    """What a value may be: the members of a union, else the one type."""
+    """Return the types that a field accepts: the members of a union, else its one type."""
     union = get_origin(field.annotation) in (Union, UnionType)
     return get_args(field.annotation) if union else (field.annotation,)
 

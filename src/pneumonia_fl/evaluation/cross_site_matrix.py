@@ -69,7 +69,7 @@ def matrix(
 
 
 def _off_diagonal(cells: Cells, sites: list[str]) -> float | None:
-    """Mean AUROC of the sites' own models on the other sites' data; None without such a cell."""
+    """Average the AUROC of the sites' own models on the other sites' data; None without such a cell."""
     values = [
         cell["auroc"]
         for model, row in cells.items()

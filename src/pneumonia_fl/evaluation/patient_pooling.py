@@ -127,7 +127,7 @@ class Sampled:
 
 
 def assess_pooled(sites: Mapping[str, Sampled], threshold: float, scaling: Scaling) -> dict[str, Any]:
-    """Everything that follows from the sites' scores together, under the names of `evaluation.Evaluation`.
+    """Compute all results from the sites' scores together, under the names of `evaluation.Evaluation`.
 
     No patient has images at two sites. Subtypes stay at the sites.
 
@@ -149,7 +149,7 @@ def assess_pooled(sites: Mapping[str, Sampled], threshold: float, scaling: Scali
 
 
 def _cells(bins: Ints, patients: Ints) -> tuple[int, ...]:
-    """First bin of each cell of a class: small cells at both ends, where thresholds and the other class are."""
+    """Return the first bin of each cell of a class: cells are small at both ends, where thresholds lie."""
     everybody, passed = len(set(patients.tolist())), 0
     starts, inside = [0], set[int]()
     for place in np.unique(bins):

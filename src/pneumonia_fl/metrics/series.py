@@ -40,7 +40,7 @@ def aliases(tag: str, origin: str) -> tuple[str, ...]:
 
 
 def series(metrics: Metrics) -> dict[str, float]:
-    """Validation metrics as tags and values for TensorBoard and MLflow.
+    """Return validation metrics as tags and values for TensorBoard and MLflow.
 
     Counts are no series, and a metric that one class alone cannot have is left out.
     """
@@ -49,7 +49,7 @@ def series(metrics: Metrics) -> dict[str, float]:
 
 
 def is_site_tag(tag: object) -> bool:
-    """Whether a site may publish a series of this name."""
+    """Return True when a site may publish a series of this name."""
     known = {"train_loss", ROUND_TRAIN_LOSS, *map(_tag, NAMES)}
     return isinstance(tag, str) and tag.removeprefix(OWN) in known
 

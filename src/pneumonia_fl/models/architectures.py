@@ -104,7 +104,7 @@ def build_model(
 
 
 def normalisation_keys(model: nn.Module) -> set[str]:
-    """Keys in the state dict of what belongs to normalisation layers: weights, biases, running statistics."""
+    """Return the state dict's keys of normalisation layers: weights, biases, running statistics."""
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
     return {f"{name}.{key}" for name, layer in layers for key in layer.state_dict()}
 
@@ -204,6 +204,6 @@ def _replace_norm(model: nn.Module, make: Callable[[int], nn.Module]) -> nn.Modu
 
 
 def _group_norm(channels: int) -> nn.Module:
-    """8 channels a group, or fewer where 8 does not divide."""
+    """Create group normalisation with 8 channels a group, or fewer where 8 does not divide."""
     size = next(group for group in (8, 4, 2, 1) if channels % group == 0)
     return nn.GroupNorm(channels // size, channels)

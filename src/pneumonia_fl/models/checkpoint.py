@@ -90,7 +90,7 @@ class ModelCard(Strict):
 
     @property
     def scaling(self) -> Scaling:
-        """How margins become probabilities."""
+        """Return the scaling that turns margins into probabilities."""
         return Scaling(self.temperature, self.offset)
 
 

@@ -116,7 +116,7 @@ def of_histogram(counts_and_loss: Mapping[str, Any], card: Mapping[str, Any]) ->
 
 
 def of_card(card: Mapping[str, Any]) -> Performance:
-    """What a model card alone says about the pooled validation data: numbers without curves."""
+    """Return the results that a model card has on pooled validation data: numbers without curves."""
     metrics = card["metrics"]
     return Performance(
         split="val",

@@ -54,5 +54,5 @@ def read_comparison(folder: Path) -> ComparisonFiles:
 
 
 def without_paths(text: object) -> str:
-    """`text` with every absolute path cut to its last part: a report may leave the machine."""
+    """Cut every absolute path in `text` to its last part: a report may leave the machine."""
     return _PATH.sub("", str(text))

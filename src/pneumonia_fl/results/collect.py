@@ -86,7 +86,7 @@ def gather_models(workspace: Path, server: Path, record: RunRecord) -> None:
 
 
 def summary_of_sites(record: RunRecord) -> DataSummary:
-    """What the sites' first answers say about their data, put together: each speaks for itself only."""
+    """Merge the data summaries that the sites reported."""
     reports: dict[str, DataSummary] = {}
     for site, values in record.site_data().items():
         with contextlib.suppress(ConfigError):

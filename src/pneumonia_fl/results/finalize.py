@@ -89,7 +89,7 @@ def finish_on_server(about: Mapping[str, Any], run_dir: Path) -> None:
 
 
 def outcome(events: list[Event]) -> tuple[str, str]:
-    """How a job ended by its journal: a state of `runs.STATES`, and the reason when it was not well."""
+    """Return how a job ended by its journal: a state of `runs.STATES`, and the reason unless it is done."""
     last = next((event for event in reversed(events) if event["event"] in ("finished", "stopped")), None)
     if last is None:
         return "interrupted", "the server ended before the job did"

@@ -59,7 +59,7 @@ class JournalReader:
 
 
 def read_journal(path: Path) -> list[Event]:
-    """All complete events of a journal; empty when there is none."""
+    """Read all complete events of a journal; empty when there is none."""
     return list(JournalReader(path).new_events())
 
 

@@ -67,7 +67,7 @@ class LenientReader:
         return events
 
     def _shaped(self, path: Path, values: object) -> Values:
-        """A mapping without the values that are of another kind than this version knows."""
+        """Drop the values of a mapping whose type this version does not know."""
         if not isinstance(values, dict):
             self._note(path, "holds something else than expected", "it is not used")
             return {}

@@ -61,7 +61,7 @@ def sqlite_uri(file: Path) -> str:
 
 
 def is_read_only(file: Path) -> bool:
-    """Whether a file or its folder must not be written, whoever asks: root may, and should not either."""
+    """Return True when a file or its folder is read-only by its mode; also root should not write there."""
     return any(
         not path.stat().st_mode & WRITE_BITS or not os.access(path, os.W_OK) for path in (file, file.parent)
     )

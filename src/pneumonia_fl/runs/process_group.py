@@ -71,7 +71,7 @@ def run_until_stopped(
 
 
 def workers(mark: str) -> dict[str, int]:
-    """The simulator's worker processes: site name to process id."""
+    """Return the simulator's worker processes: site name to process id."""
     found: dict[str, int] = {}
     for process in marked_processes(mark):
         try:

@@ -185,7 +185,7 @@ class MLflowSink:
 
 
 def connect(uri: str, timeout_seconds: int) -> Any:
-    """An MLflow client that gives a tracking server up soon: one retry, short time-outs."""
+    """Create an MLflow client that fails fast: one retry, short timeouts."""
     report_nothing()
     from mlflow import MlflowClient
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
@@ -234,7 +234,7 @@ def explained(error: Exception) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """An error's kind and the first line of what it says, which MLflow's transport may leave empty."""
+    """Return an error's type and the first line of its text, which MLflow's transport may leave empty."""
     return f"{type(error).__name__}: {printable(next(iter(str(error).splitlines()), ''))}"
 
 

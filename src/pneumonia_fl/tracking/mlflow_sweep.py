@@ -43,7 +43,7 @@ class SweepRecords:
         self._client: Any = None
 
     def summary(self) -> dict[str, Any]:
-        """Where the records are: {"uri", "parent", "children": run ids by point, "error": None or one line}."""
+        """Return {"uri", "parent", "children": run ids by point, "error": None or one line}."""
         return {"uri": self.uri, "parent": self._parent, "children": self._children, "error": self._error}
 
     def add(self, job: JobConfig, row: Mapping[str, Any], run: RunFolder) -> None:
@@ -90,7 +90,7 @@ class SweepRecords:
 
 
 def _series(run: RunFolder) -> list[Point]:
-    """The global model's metrics by round."""
+    """Return the global model's metrics by round."""
     return [
         Point(GLOBAL, tag, value, event["round"], int(event["time"] * 1000))
         for event in RunRecord.of_events(run.events()).of_kind("global")

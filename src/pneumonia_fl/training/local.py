@@ -182,7 +182,7 @@ class _Stepper:
         return loss.item(), (logits.argmax(1) == labels).float().mean().item()
 
     def result(self, loss: float, accuracy: float, samples: int, steps: int, seconds: float) -> TrainResult:
-        """What the round's training gave, with what a federation may want to know of this site."""
+        """Return the round's training result for the server."""
         squares = second_moments(self.model, self.optimizer)
         return TrainResult(loss, accuracy, samples, steps, seconds, self.classes, squares)
 
@@ -243,7 +243,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _amp_type(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the hardware has it (it needs no loss scaling), float16 on older GPUs, else nothing.
+    """Return bfloat16 where the hardware has it (no loss scaling), float16 on older GPUs, else None.
 
     On a CPU that multiplies in bfloat16 a step takes 0.6 of the time (`python -m bench training`).
     """

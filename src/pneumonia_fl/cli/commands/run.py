@@ -176,7 +176,7 @@ def _export(request: "Request", folder: Path) -> None:
 
 
 def _check_what(job: str | None, earlier: Path | None, changed: bool) -> None:
-    """Either a job or a run to repeat, and a run is repeated as it was."""
+    """Require either a job or a run to repeat, and refuse changes to a repeated run."""
     if earlier is not None and (job or changed):
         raise ConfigError(
             "--from repeats a run as it was: JOB, --set, --rounds, --init-from, --clients, --tracking-uri, --export "

@@ -92,7 +92,7 @@ class JobView:
 
 
 def jobs_table(jobs: list[JobRecord]) -> Table:
-    """A line per job; the AUROC is that of its best global model."""
+    """Build the table of jobs, one row each, with the AUROC of the best global model."""
     titles = ("Id", "Job", "Submitter", "Status", "Rounds", "Submitted", "Took", "AUROC")
     drop = ("Took", "Submitted", "Rounds", "AUROC", "Job")
     table = FittingTable(*titles, drop=drop, box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)

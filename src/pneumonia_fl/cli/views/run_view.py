@@ -107,7 +107,7 @@ class RunView:
         self._bars.update(self._sites[event["site"]], completed=LOSS_POINTS, note="done")
 
     def _on_global(self, event: Event) -> None:
-        """A model's metrics arrive with the results of the round that was trained from it."""
+        """Note a global model's metrics; they arrive with the results of the round trained from it."""
         values, number = event["values"], event["round"]
         text = f"global AUROC {_number(values['auroc'])}  loss {values['loss']:.3f}"
         self._bars.update(self._tasks["job"], completed=min(number + 1, self._rounds), note=text)

@@ -121,7 +121,7 @@ def _download(folder: Path, total: list[int], retries: int) -> None:
 
 
 def _home() -> Path:
-    """The home folder; without one the client would make a folder named `~`."""
+    """Return the home folder; without one the Kaggle client would make a folder named `~`."""
     try:
         return expanded("~")
     except ConfigError:

@@ -157,7 +157,7 @@ def split_of(folders: Sequence[str]) -> str:
 
 
 def is_system_file(parts: Iterable[str]) -> bool:
-    """Whether a path is hidden, or of a program's own: no image lies there."""
+    """Return True for a hidden path or one that a program keeps for itself: it holds no image."""
     return any(part.startswith(".") or part.lower() in _JUNK for part in parts)
 
 

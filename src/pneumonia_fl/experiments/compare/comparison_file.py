@@ -48,7 +48,7 @@ class Record:
         return fresh
 
     def has(self, arm: str, seed: int) -> bool:
-        """Whether this training is done."""
+        """Return True when this training is done."""
         return any(result["arm"] == arm and result["seed"] == seed for result in self.values["results"])
 
     def add(self, arm: str, seed: int, scored: Scored, cost: Mapping[str, Any]) -> None:
@@ -80,7 +80,7 @@ def _describe(plan: ComparePlan) -> dict[str, Any]:
 
 
 def _test(data: Path) -> dict[str, Any]:
-    """Labels, patients and sites of the test images in order; patients are numbers that mean nothing elsewhere."""
+    """Return labels, patients and sites of the test images in order; patients are anonymous numbers."""
     rows = SiteData.open(data / TEST).rows
     _, patients = np.unique([row.patient for row in rows], return_inverse=True)
     return {

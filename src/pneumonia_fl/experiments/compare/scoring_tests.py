@@ -44,7 +44,7 @@ class TestImages:
         self._plan = plan
 
     def of(self, site: str) -> tuple[list[int], ImageSet]:
-        """Numbers and images of one site's share."""
+        """Return the indices and images of one site's share."""
         rows = [index for index, place in enumerate(self._places) if place == site]
         data = self.images
         patients = [data.patients[index] for index in rows]
@@ -71,7 +71,7 @@ class TestImages:
         return _scored(scores, card.threshold, card.scaling, card.round, area)
 
     def _score_by_site(self, own: Mapping[str, Path], point: OperatingPoint) -> Scored:
-        """Each site's images by its own model, on one scale: each model's own scaling is taken out."""
+        """Score each site's images by its own model, on one scale: each model's own scaling is undone."""
         if "" in self._places:
             raise DataError(
                 "the test images have no site; prepare the data again to compare sites' own models"

@@ -17,10 +17,10 @@ class ProdWatcher(JobWatcher, Protocol):
 
     @property
     def progress(self) -> Progress:
-        """For work before and after the rounds."""
+        """Return the progress display for work before and after the rounds."""
 
     def on_submitted(self, submitted: Submitted) -> None:
-        """The server has taken the job."""
+        """Called when the server has accepted the job."""
 
 
 @dataclass(frozen=True)

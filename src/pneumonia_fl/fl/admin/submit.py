@@ -121,7 +121,7 @@ def resume(
 
 
 def nothing_to_resume(job: JobRecord, ours: Mapping[str, Any], others: Iterable[JobRecord]) -> str:
-    """Why a job cannot go on, and what to do instead; "" when it can.
+    """Return why a job cannot be resumed, and what to do instead; "" when it can.
 
     Args:
         job: the job.
@@ -144,7 +144,7 @@ def nothing_to_resume(job: JobRecord, ours: Mapping[str, Any], others: Iterable[
 
 
 def _without_state(job: JobRecord, config: Mapping[str, Any]) -> str:
-    """Why the server keeps nothing of an ended job to go on from; "" when it does."""
+    """Return why the server keeps no state of an ended job to resume from; "" when it does."""
     if job.rounds_done:
         return f"has finished all its {job.rounds} rounds"
     if config.get("algorithm", {}).get("name") == "swarm":
@@ -166,14 +166,14 @@ def _check_change(old: JobConfig, new: JobConfig, done: int) -> None:
 
 
 def resolve(job: JobConfig, data: Path | None) -> JobConfig:
-    """The job with a known input: its own, that of prepared data, or the default."""
+    """Complete the job's input: its own, that of prepared data, or the default."""
     if data is not None:
         return plan(job, read_info(data)).job
     return job if job.preprocess else job.model_copy(update={"preprocess": Preprocess()})
 
 
 def same_model(job: JobConfig, init_from: str | None) -> tuple[JobConfig, bytes | None]:
-    """The job, and the weights that it went on from."""
+    """Return the job, and the weights that it started from."""
     from pneumonia_fl.fl.job.initial_model import begin
     from pneumonia_fl.fl.protocol.carried_models import hash_of
 
@@ -223,7 +223,7 @@ def _export_and_send(
 
 
 def expected_sites(job: JobConfig, connected: Sequence[str]) -> tuple[str, ...]:
-    """The connected sites; none when the job waits for more of them.
+    """Return the connected sites; none when the job waits for more of them.
 
     Raises:
         RunError: no site is connected, and the job does not say how many it needs.

@@ -50,7 +50,7 @@ class Ending:
     """Why, when it did not end well; a remark when it did."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the ending for `--json`."""
         return {**self.job.as_dict(), "how": self.how, "reason": self.reason}
 
     def check(self) -> None:
@@ -85,13 +85,13 @@ class JobWatcher(Protocol):
     """Whoever shows the user how a job goes."""
 
     def on_job(self, job: JobRecord, note: str) -> None:
-        """The job's status, and a remark about it, have changed."""
+        """Called when the job's status, or a remark about it, has changed."""
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
-        """The running job stands like this now; called about once a second."""
+        """Called about once a second with the status of the running job."""
 
     def on_away(self, seconds: float) -> None:
-        """The server has not answered for so long."""
+        """Called when the server has not answered for this many seconds."""
 
 
 def watch(admin: Admin, job_id: str, watcher: JobWatcher, timeout: float | None = None) -> Ending:
@@ -148,7 +148,7 @@ def abort(admin: Admin, job_id: str, watcher: JobWatcher | None) -> tuple[str, J
 
 
 def _wait_for_reason(follower: "_Follower") -> None:
-    """NVFlare writes down that a job failed to start a moment before it writes down why."""
+    """Wait for the reason of a failed start, which NVFlare stores just after the status."""
     deadline = time.monotonic() + REASON_SECONDS
     while follower.job.raw_status == FAILED_TO_RUN and not follower.job.reason:
         if time.monotonic() >= deadline:
@@ -158,7 +158,7 @@ def _wait_for_reason(follower: "_Follower") -> None:
 
 
 def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
-    """How a job ended.
+    """Describe how a job ended.
 
     Args:
         job: as the server lists it.
@@ -175,7 +175,7 @@ def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
 
 
 def log_or_nothing(admin: Admin, job_id: str) -> str:
-    """The server's log of the job; "" when it may not be read or is gone."""
+    """Return the server's log of the job; "" when it may not be read or is gone."""
     try:
         return admin.log(job_id, LOG_FILE) or ""
     except PneumoniaFLError:

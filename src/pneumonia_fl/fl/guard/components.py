@@ -59,7 +59,7 @@ class ServerGuard(FLComponent):
             )
 
     def judge(self, arrival: Arrival, message: Any) -> str:
-        """Why a message is refused, beside what the protocol says."""
+        """Return why a message is refused by rules beyond the protocol's."""
         if arrival.own.role is Role.SERVER_JOB:  # what comes from elsewhere, the parent has judged
             return "" if not arrival.accepted and arrival.peer.name == SERVER else NOT_OURS
         if not arrival.peer.holds(arrival.origin):
@@ -81,7 +81,7 @@ class ServerGuard(FLComponent):
         return ""
 
     def _takes_part(self, arrival: Arrival) -> str:
-        """Whether a site's job is one that it was given; NVFlare answers for jobs that do not run."""
+        """Require that a site's job was deployed to that site; NVFlare answers for jobs that do not run."""
         job = arrival.destination.job
         process = self._engine.run_processes.get(job) if self._engine and job else None
         if process is None:
@@ -119,13 +119,13 @@ class SiteGuard(FLComponent):
             agent.register_cell_cb()
 
     def may_connect(self, own: str, peer: str) -> bool:
-        """Whether `peer` may connect to the internal listener of the cell `own`."""
+        """Return True when `peer` may connect to the internal listener of the cell `own`."""
         below = peer.removeprefix(f"{own}.").split(".")
         is_below = peer.startswith(f"{own}.") and len(below) == 1
         return is_below and (cell(own).role is Role.SITE or below[0].startswith(f"{self._trainer}_"))
 
     def judge(self, arrival: Arrival, message: Any) -> str:
-        """Why a message is refused, beside what the protocol says."""
+        """Return why a message is refused by rules beyond the protocol's."""
         peer, origin = arrival.peer, arrival.origin
         if arrival.accepted:
             known = arrival.internal and self.may_connect(arrival.own.name, peer.name)

@@ -22,7 +22,7 @@ MOST_CONNECTIONS = 20
 
 
 def limit_connections() -> None:
-    """Have NVFlare serve no more than `MOST_CONNECTIONS` of each certificate, in this process."""
+    """Limit the connections of each certificate to this process to `MOST_CONNECTIONS`."""
     serve, held, lock = Servicer.Stream, Counter[str](), threading.Lock()
 
     def stream(self: Any, requests: Any, context: Any) -> Iterator[Any]:
@@ -49,7 +49,7 @@ _LOCK = threading.Lock()
 
 
 def begin_stream(core_cell: Any, origin: Cell, message: Any) -> str:
-    """Have NVFlare know the stream that a part belongs to; say why not when its sender has too many unfinished."""
+    """Register the stream of a part with NVFlare; return why not when its sender has too many unfinished."""
     with _LOCK:
         with RxTask.map_lock:
             known = (origin.name, message.get_header(StreamHeaderKey.STREAM_ID)) in RxTask.rx_task_map

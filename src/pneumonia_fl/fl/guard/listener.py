@@ -49,7 +49,7 @@ class InternalListener(TcpStreamServer):
 
 
 def owner_of(one_end: tuple[str, int], other_end: tuple[str, int]) -> int | None:
-    """The account whose process has this end of a connection over loopback; None where the system does not tell."""
+    """Return the account that owns this end of a loopback connection; None where the system does not tell."""
     wanted = [_as_listed(one_end), _as_listed(other_end)]
     try:
         lines = _SOCKETS.read_text(encoding="ascii").splitlines()[1:]
@@ -64,5 +64,5 @@ def _as_listed(address: tuple[str, int]) -> str:
 
 
 def install() -> None:
-    """Have NVFlare make its internal listeners this way, in this process."""
+    """Make NVFlare create its internal listeners this way, in this process."""
     tcp_driver.TcpStreamServer = InternalListener

@@ -45,7 +45,7 @@ class SiteFailures:
         return self._engine.server.process_job_failure(request)
 
     def _ends(self, job_id: str, site: str) -> bool:
-        """Whether the job cannot reach its quorum without the sites that have failed."""
+        """Return True when the job cannot reach its quorum without the sites that have failed."""
         process = self._engine.run_processes.get(job_id)
         job = self._engine.job_runner.running_jobs.get(job_id)
         props = properties(job.meta) if job else {}
@@ -63,10 +63,10 @@ class SiteFailures:
 
 
 def participants(process: dict[str, Any]) -> set[str]:
-    """Names of the sites that a running job was given to, from NVFlare's record of its process."""
+    """Return the sites that a running job was deployed to, from NVFlare's record of its process."""
     return {client.name for client in list(process[RunProcessKey.PARTICIPANTS].values())}
 
 
 def _site(request: Any) -> str:
-    """The site that sent it; the guard has bound the origin to the certificate."""
+    """Return the site that sent it; the guard has bound the origin to the certificate."""
     return str(request.get_header(MessageHeaderKey.ORIGIN, "")).partition(".")[0]

@@ -41,12 +41,12 @@ PROJECT_ADMIN = "project_admin"
 
 
 def watch_commands() -> None:
-    """Have NVFlare make its register of commands as `WatchedRegister`; call it before there is one."""
+    """Make NVFlare's register of commands a `WatchedRegister`; call it before there is one."""
     admin.new_command_register_with_builtin_module = new_register
 
 
 def new_register(app_ctx: Any) -> ServerCommandRegister:
-    """NVFlare's `new_command_register_with_builtin_module` with our class."""
+    """Create NVFlare's `new_command_register_with_builtin_module` with our class."""
     register = WatchedRegister(app_ctx)
     register.register_module(BuiltInCmdModule(register))
     return register
@@ -78,7 +78,7 @@ class AskForARole(CommandFilter):
 
 
 def for_the_project_admin(entry: CommandEntry) -> bool:
-    """Whether NVFlare would run the command for everybody who is logged in, or for all who may only look."""
+    """Return True when NVFlare would run the command for every user with a login or a read-only role."""
     return entry.name in RESERVED or (entry.authz_func is None and entry.name not in OPEN)
 
 
@@ -119,7 +119,7 @@ class Watched(CommandFilter):
 
 
 def _peer_of(conn: Connection) -> Peer:
-    """Whose cell the command came from. (Commands come as streams, which NVFlare hands on without a connection.)"""
+    """Return the peer that sent the command. (Commands are streams, which NVFlare passes on without a connection.)"""
     request, session = conn.get_prop(ConnProps.REQUEST), conn.get_prop(ConnProps.SESSION)
     origin = request.get_header(MessageHeaderKey.ORIGIN) if request else session and session.origin_fqcn
     agent = conn.get_prop(ConnProps.HCI_SERVER).cell.core_cell.agents.get(origin)
@@ -127,6 +127,6 @@ def _peer_of(conn: Connection) -> Peer:
 
 
 def _said(conn: Connection) -> str:
-    """What the caller is told."""
+    """Return the text that the caller gets."""
     texts = [item.get(ProtoKey.DATA) for item in conn.buffer.data]
     return " ".join(text for text in texts if isinstance(text, str))

@@ -98,7 +98,7 @@ class JobKeeper(FLComponent):
                 self._rejoin(job, client, participants)
 
     def _rejoin(self, job: Job, client: Any, participants: dict[str, Any]) -> None:
-        """Have a restarted site take up the job again, under its new session."""
+        """Let a restarted site resume the job, under its new session."""
         key = (job.job_id, client.token)
         self._tries[key] = self._tries.get(key, 0) + 1
         if self._tries[key] > MAX_TRIES:

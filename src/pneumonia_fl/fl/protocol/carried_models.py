@@ -44,7 +44,7 @@ def carry(job: FedJob, models: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def keep_at_server(job: Path, sites: tuple[str, ...]) -> None:
-    """Have only the server get the weights in an exported job folder, which must know its sites for that.
+    """Deploy the weights in an exported job folder to the server only; the folder must name its sites.
 
     NVFlare deploys what is for all sites to the server as well, so it has no form for "all but the server". The sites
     get the same configuration, and the weights in the first round.

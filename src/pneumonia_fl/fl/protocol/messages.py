@@ -61,12 +61,12 @@ RUN_ERROR = "pneumonia-fl run error:"
 
 
 def properties(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What the job says about itself: its configuration, version and sites; empty for a foreign job."""
+    """Return the job's own configuration, version and sites; empty for a foreign job."""
     custom = meta.get("custom_props")
     ours = custom.get(ABOUT_KEY) if isinstance(custom, Mapping) else None
     return dict(ours) if isinstance(ours, Mapping) else {}
 
 
 def without_paths(text: str) -> str:
-    """`text` with every file path replaced: a site's folders are nobody else's business."""
+    """Replace every file path in `text`: a site's folders are private."""
     return re.sub(r"(?:[A-Za-z]:)?[/\\][^\s'\",;:]+", "…", text)

@@ -35,16 +35,16 @@ class State:
 
     @property
     def root(self) -> x509.Certificate:
-        """The root certificate."""
+        """Return the root certificate."""
         return x509.load_pem_x509_certificate(self.values["root_cert"].encode())
 
     @property
     def root_key(self) -> Any:
-        """The root's private key."""
+        """Return the root's private key."""
         return load_private_key(self.values["root_pri_key"])
 
     def certificate(self, name: str) -> x509.Certificate | None:
-        """The certificate of a participant, None when it has none from here."""
+        """Return a participant's certificate; None when this root has issued none."""
         entry = self.values.get(name)
         if not isinstance(entry, dict):
             return None

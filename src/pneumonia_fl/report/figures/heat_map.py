@@ -55,7 +55,7 @@ def heat_map(matrix: Mapping[str, Any]) -> Figure:
 
 
 def to_csv(matrix: Mapping[str, Any]) -> str:
-    """One line per model and site; empty fields where nothing is known."""
+    """Write one CSV line per model and site; unknown values are empty fields."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["split", "model", "site", *CELL])

@@ -57,7 +57,7 @@ def card(page: Page, details: Mapping[str, Any], model: Mapping[str, Any], metad
 
 
 def _metadata(run: RunFiles) -> Values:
-    """The keys of MONAI's bundle metadata, as far as they mean something here."""
+    """Return the keys of MONAI's bundle metadata that apply here."""
     spec, software, data = run.card.get("preprocess") or {}, run.card.get("software") or {}, run.data
     side, classes = spec.get("size"), run.card.get("classes") or []
     pixels = {

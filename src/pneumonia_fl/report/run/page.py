@@ -154,7 +154,7 @@ def _training(run: RunFiles) -> Values | None:
 
 
 def _settings(run: RunFiles) -> list[tuple[str, str]]:
-    """The settings that matter most, in words; all of them stand at the end of the page."""
+    """Describe the most important settings; the end of the page lists all."""
     model, train, algorithm, spec = (
         _Known(run.config.get(key) or {}) for key in ("model", "train", "algorithm", "preprocess")
     )
@@ -176,7 +176,7 @@ def _settings(run: RunFiles) -> list[tuple[str, str]]:
 
 
 def _origin(run: RunFiles) -> list[tuple[str, str]]:
-    """The saved model that the run went on from, where there is one."""
+    """Return the saved model that the run started from, where there is one."""
     origin = run.config.get("init_from") or {}
     return [("Went on from", f"{origin.get('name')} ({origin.get('weights')})")] if origin else []
 

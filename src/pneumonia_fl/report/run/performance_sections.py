@@ -105,7 +105,7 @@ def _curves(shown: Shown) -> list[Any]:
 
 
 def _confusion(name: str, item: Performance) -> Table:
-    """Two by two, each cell with its share of the row."""
+    """Build the confusion matrix, each cell with its share of the row."""
     counts = item.confusion or {}
     rows: list[Row] = []
     for truth, answers in (("Normal", ("tn", "fp")), ("Pneumonia", ("fn", "tp"))):
@@ -127,7 +127,7 @@ def _calibration(name: str, item: Performance) -> tuple[Any, Any]:
 
 
 def _by_site(name: str, item: Performance) -> Table:
-    """What each site found on its own images, and who found nothing."""
+    """Build the table of each site's results on its own images."""
     rows: list[Row] = []
     for site, values in item.sites.items():
         metrics, ends = values.get("metrics") or {}, values.get("intervals") or {}

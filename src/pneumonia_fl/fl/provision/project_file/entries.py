@@ -65,7 +65,7 @@ def _checked(fits: Callable[[str], bool], text: str) -> AfterValidator:
 
 
 def _fits(text: str, kind: str) -> bool:
-    """Whether NVFlare takes a text for a name of this kind; its own patterns let a line break at the end through."""
+    """Match a name of this kind as a whole; NVFlare's own patterns allow a line break at the end."""
     return "\n" not in text and not name_check(text, kind)[0]
 
 
@@ -183,12 +183,12 @@ class Participant(Part):
 
     @property
     def port(self) -> int:
-        """The one port of a server."""
+        """Return the one port of a server."""
         return self.admin_port if "admin_port" in self.model_fields_set else self.fed_learn_port
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Names under which a server may be reached; the first is what kits use."""
+        """Return the names under which a server may be reached; kits use the first."""
         return tuple(dict.fromkeys((self.default_host or self.name, *self.host_names)))
 
 
