@@ -27,7 +27,7 @@ def keep_files_private() -> None:
 
 @contextmanager
 def output_errors(folder: Path) -> Iterator[None]:
-    """Turn the operating system's refusals inside the block into one-line `OutputError`s about `folder`."""
+    """Convert OS errors inside the block to one-line `OutputError`s about `folder`."""
     try:
         yield
     except OSError as error:

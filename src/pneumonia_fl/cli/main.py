@@ -121,7 +121,7 @@ def _said(error: Exception) -> str:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Treat a polite kill like Ctrl-C, so that the processes of a run end with it."""
+    """Handle SIGTERM like Ctrl-C, so that the processes of a run end with it."""
     raise KeyboardInterrupt
 
 

@@ -102,7 +102,7 @@ def report_nothing() -> None:
 
 
 def quiet_grpc() -> None:
-    """Keep gRPC's own messages about failed handshakes off stderr, unless the user wants them."""
+    """Silence gRPC's own messages about failed handshakes, unless the user wants them."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
@@ -242,7 +242,7 @@ def set_site_defaults(
     limits: Mapping[str, int],
     tracking: SiteTracking = SiteTracking(),
 ) -> None:
-    """Hand a site's own settings to the processes that this one starts; the environment's own values go first."""
+    """Set a site's own settings for the processes that this one starts; existing variables take precedence."""
     if limits:
         os.environ.setdefault(LIMITS_VARIABLE, ",".join(f"{key}={most}" for key, most in limits.items()))
     if data is not None:

@@ -100,7 +100,7 @@ def evaluate_source(model_path: Path, source: str, split: str, progress: Progres
 
 
 def of_model(card: ModelCard, split: str, when: float, found: Mapping[str, Any]) -> Evaluation:
-    """Put together what a model's card says, and what has been found: the other fields of an `Evaluation`."""
+    """Create an evaluation from a model's card and the results found."""
     return Evaluation(
         model=card.job,
         round=card.round,

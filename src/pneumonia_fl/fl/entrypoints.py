@@ -50,7 +50,7 @@ def path_of(name: str) -> str:
 
 
 def entrypoint(name: str) -> Callable[[Class], Class]:
-    """Let a class be known by its name in `PATHS`: NVFlare writes into a job what a class says of itself."""
+    """Register a class under its name in `PATHS`: NVFlare writes the class path into the job."""
 
     def known(kind: Class) -> Class:
         kind.__module__, kind.__name__, kind.__qualname__ = MODULE, name, name

@@ -21,7 +21,7 @@ MARK = ".in-use"
 
 @contextlib.contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Work in a folder that exists; until the end, `refuse_in_use` names this process in all others.
+    """Mark an existing folder as used by this process, which `refuse_in_use` names in all others.
 
     Raises:
         OutputError: another process works there already, or the folder cannot be written.

@@ -181,7 +181,7 @@ def _from_torchvision(name: str) -> nn.Module:
 
 
 def _replace_stem(model: nn.Module) -> None:
-    """Put a one-channel convolution in place of the first one."""
+    """Replace the first convolution by one with a single input channel."""
     name, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     stem: Any = nn.Conv2d(
         1,

@@ -74,7 +74,7 @@ def save_models(run: RunFolder, job: JobConfig, data: DataSummary, server: Path,
 
 
 def gather_models(workspace: Path, server: Path, record: RunRecord) -> None:
-    """Put the models, of which every simulated site has the same, where another job's server would have them."""
+    """Copy the simulated sites' common models to the place where other jobs' servers have them."""
     source = next((file.parent for file in sorted(workspace.glob(f"*/{server.name}/app_*/{LAST}"))), None)
     judged = record.of_kind("global")
     if source is None or not judged:

@@ -138,7 +138,7 @@ class RunFolder:
         return _read(self.metrics_file, MAX_RECORD_BYTES)
 
     def relocate_artifacts(self) -> None:
-        """Point the artifact URIs of the run's own database at where the folder is now; `RunError` when it is none."""
+        """Set the artifact URIs of the run's own database to its present folder; `RunError` when it has none."""
         point_artifacts(self.mlflow_db, self.mlflow_artifacts)
 
     def events(self) -> list[Event]:

@@ -64,7 +64,7 @@ def read_journal(path: Path) -> list[Event]:
 
 
 def summarise_rounds(events: list[Event]) -> dict[str, Any]:
-    """Turn events into what `metrics.json` holds.
+    """Convert events to the content of `metrics.json`.
 
     The entry of round r has the metrics of the global model after r aggregations (round 0: the initial model), and
     what each site did to train from it. An entry with `averaged` is no round: it is the mean of so many of the last

@@ -84,7 +84,7 @@ def open_database(file: Path, mode: str = "ro") -> Iterator[sqlite3.Connection]:
 
 
 def point_artifacts(file: Path, folder: Path) -> None:
-    """Point the artifact URIs of a run's database at `folder`.
+    """Set the artifact URIs of a run's database to `folder`.
 
     MLflow pins an experiment's artifact folder when it makes it, which was inside NVFlare's workspace; without
     this the URIs dangle as soon as the folder moves (NVFLARE-2.9 §3).

@@ -84,6 +84,6 @@ def workers(mark: str) -> dict[str, int]:
 
 
 def _quietly(action: Callable[[], None]) -> None:
-    """Do it; a process that is gone already is what we want."""
+    """Run an action; ignore that a process is gone already."""
     with contextlib.suppress(psutil.Error):
         action()

@@ -146,7 +146,7 @@ class MLflowSink:
                 return
 
     def _note(self, problem: str) -> None:
-        """Say once what is wrong; each later try would say the same."""
+        """Log a problem once; each later try would log the same."""
         if self._told is None:
             log.warning("MLflow takes no metrics now; the job goes on, and they are kept: %s", problem)
         self._error = self._told = problem

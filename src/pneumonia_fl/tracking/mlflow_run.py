@@ -59,7 +59,7 @@ def complete_mlflow(run: RunFolder, job: JobConfig, state: str, register: bool =
 
 
 def log_report(run: RunFolder) -> bool:
-    """Put the run's present report among its own MLflow run's artifacts; False when it has none that takes it.
+    """Add the run's report to its own MLflow run's artifacts; False when it has none that accepts it.
 
     Only `report.html` and `model_card.md`: a page with patients' images has another name. An artifact of a database
     file is a file in a folder, so this needs no MLflow, which takes seconds to import.

@@ -288,7 +288,7 @@ def _show_submitted(
 
 
 def _show_ending(ending: "Ending", as_json: bool) -> None:
-    """Say how a job ended, and exit with its code."""
+    """Print how a job ended, and exit with its code."""
     ending.check()
     if not as_json:
         remark = f" ({ending.reason})" if ending.reason else ""

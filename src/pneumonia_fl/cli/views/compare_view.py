@@ -45,7 +45,7 @@ class CompareView:
             self._say("stopped; the same command goes on with what is missing")
 
     def planned(self, plan: "ComparePlan", out: Path, left: int, total: int) -> None:
-        """Say what will be trained."""
+        """Print what will be trained."""
         self._left = left
         arms = ", ".join(arm.name for arm in plan.arms if not arm.skipped)
         self._say(f"compare {arms}; seeds {', '.join(map(str, plan.seeds))}")

@@ -54,7 +54,7 @@ class JobView:
         self._work = text
 
     def on_submitted(self, submitted: Submitted) -> None:
-        """Say which job it is, and who is expected."""
+        """Print the job's id and the expected sites."""
         count = len(submitted.sites)
         word = "site" if count == 1 else "sites"
         sites = f"{count} {word} ({', '.join(submitted.sites)})" if count else "sites"
@@ -76,7 +76,7 @@ class JobView:
         self._snapshot = snapshot
 
     def on_away(self, seconds: float) -> None:
-        """Say once that the server does not answer."""
+        """Print once that the server does not answer."""
         if seconds >= AWAY_AFTER and not self._away:
             self._away = True
             self._print("the server does not answer; trying again …")

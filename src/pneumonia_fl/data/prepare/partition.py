@@ -105,7 +105,7 @@ def check_sites(names: Sequence[str]) -> None:
 def assign_sites(
     patients: Iterable[PatientGroup], sites: Sequence[str], partition: Partition, seed: int
 ) -> dict[str, str]:
-    """Give every patient to exactly one site.
+    """Assign every patient to exactly one site.
 
     Returns:
         Site by patient. Every site has at least `MIN_PATIENTS` patients, and more in large data sets.
@@ -214,7 +214,7 @@ def _subtype_weights(subtype: str, sites: int) -> Weights:
 
 
 def deal(images: Sequence[int], weights: Weights) -> list[int]:
-    """Give each patient, with so many images, to the site that lacks most of its share `weights` of them."""
+    """Assign each patient, given their images, to the site that lacks most of its share `weights`."""
     lacking = weights * sum(images)
     chosen: list[int] = []
     for count in images:

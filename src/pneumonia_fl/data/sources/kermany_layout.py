@@ -141,7 +141,7 @@ def summary(left_out: LeftOut) -> dict[str, int]:
 
 
 def described(left_out: LeftOut) -> list[str]:
-    """Say for each reason how many files are left out, and in which folders most of them lie."""
+    """Describe for each reason how many files are left out, and in which folders most of them lie."""
     lines = []
     for reason, count in summary(left_out).items():
         folders = Counter("/".join(_parts(name)[:-1]) or name for name, why in left_out if why == reason)

@@ -48,7 +48,7 @@ class CompareWatcher(Protocol):
         """Called when everything is checked; `left` of `total` trainings are to be done."""
 
     def progress(self, stage: str, done: int, total: int | None) -> None:
-        """Work of a kind that is counted: rounds of a baseline, images scored, resamples drawn."""
+        """Called with the progress of counted work: rounds of a baseline, images scored, resamples drawn."""
 
     def federated(self, label: str) -> AbstractContextManager[Watcher]:
         """Return the watcher of a federated run that starts."""
@@ -58,7 +58,7 @@ class CompareWatcher(Protocol):
 
 
 def compare(request: CompareRequest, watcher: CompareWatcher) -> dict[str, Any]:
-    """Do what is missing of a comparison and return its summary; killed, it goes on where it stopped.
+    """Run the missing trainings of a comparison and return its summary; a killed one can be resumed.
 
     Raises:
         PneumoniaFLError: the request cannot work, or a training failed; what was done is kept.

@@ -52,7 +52,7 @@ class Record:
         return any(result["arm"] == arm and result["seed"] == seed for result in self.values["results"])
 
     def add(self, arm: str, seed: int, scored: Scored, cost: Mapping[str, Any]) -> None:
-        """Keep one training: scores of all test images in their order, how the model decides, and what it cost."""
+        """Record one training: scores of all test images in order, threshold and scaling, and its cost."""
         self.values["results"].append({"arm": arm, "seed": seed, **asdict(scored), **cost})
         self.save()
 

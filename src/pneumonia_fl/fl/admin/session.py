@@ -156,7 +156,7 @@ class Admin:
             self._session.set_timeout(COMMAND_SECONDS)
 
     def _call(self, what: str, work: Callable[[Session], T]) -> T:
-        """Do one thing on the server; `what` completes "you may not …"."""
+        """Run one action on the server; `what` completes "you may not …"."""
         try:
             with _silence():
                 return work(self._session)
@@ -208,7 +208,7 @@ def _connect(kit: Kit, study: str) -> Session:
 
 
 def _check_way(kit: Kit) -> None:
-    """Say in one line why a login cannot work, before NVFlare waits for it."""
+    """Report in one line why a login cannot work, before NVFlare waits for it."""
     for finding in certificate(kit):
         if finding.level == "fail":
             raise KitError(finding.message)
@@ -232,6 +232,6 @@ def _hangs(kit: Kit) -> bool:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep what NVFlare prints, tracebacks included, off the terminal."""
+    """Suppress what NVFlare prints, tracebacks included."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield

@@ -192,7 +192,7 @@ class _Follower:
         self.job = admin.job(job_id)
 
     def step(self) -> JobRecord:
-        """Look once."""
+        """Poll the server once."""
         try:
             if self._away_since is not None:
                 self._admin.reconnect()
@@ -223,7 +223,7 @@ class _Follower:
         return f"not connected: {', '.join(absent)}" if absent else self.job.reason
 
     def _away(self, error: PneumoniaFLError) -> None:
-        """Note that the server does not answer; the error goes on when that has lasted for too long."""
+        """Record that the server does not answer; raise the error again when that has lasted too long."""
         now = time.monotonic()
         self._away_since = self._away_since or now
         self._watcher.on_away(now - self._away_since)

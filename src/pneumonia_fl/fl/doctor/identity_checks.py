@@ -79,7 +79,7 @@ def key_pair(kit: Kit) -> Iterator[Finding]:
 
 
 def days_left(certificate: x509.Certificate, name: str, cure: str) -> Finding:
-    """Judge how long a certificate is still valid."""
+    """Check how long a certificate is still valid."""
     end = certificate.not_valid_after_utc
     days = (end - datetime.now(UTC)).days
     if days < 0:

@@ -13,7 +13,7 @@ from pneumonia_fl.fl.kit.startup_kit import Kit, down_command
 
 
 def instance(kit: Kit) -> Iterator[Finding]:
-    """Judge what `daemon_pid.fl` and the machine's processes say about this kit."""
+    """Check `daemon_pid.fl` and the machine's processes of this kit."""
     if kit.kind == "admin":
         return
     yield from (Finding("fail", refusal) for refusal in twice(kit))
@@ -26,7 +26,7 @@ def instance(kit: Kit) -> Iterator[Finding]:
 
 
 def twice(kit: Kit) -> Iterator[str]:
-    """Say of each other folder from which the same identity runs that this must end first."""
+    """Report each other folder from which the same identity runs; it must be stopped first."""
     for other in _elsewhere(kit):
         what = f"{kit.name} runs already from {other.home}, process {other.process.pid}"
         yield f"{what}; a {kit.kind} must not run twice, stop that one first: {down_command(other.home)}"

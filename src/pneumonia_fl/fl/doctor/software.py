@@ -45,7 +45,7 @@ def software(kit: Kit | None, seconds: float = PROBE_SECONDS) -> Iterator[Findin
 def versions(
     facts: Mapping[str, Any], pins: Mapping[str, str], kit: Kit | None, python: Path
 ) -> Iterator[Finding]:
-    """Judge what the probe found; `pins` are the versions that the kit asks for."""
+    """Check the probe's results; `pins` are the versions that the kit asks for."""
     cure = f"run {shlex.quote(str(kit.folder / 'install.sh'))}" if kit else "install the project again"
     errors = facts.get("errors", [])
     for error in errors:
@@ -66,7 +66,7 @@ def disk(folder: Path) -> Iterator[Finding]:
 
 
 def space(free: float, folder: Path) -> Finding:
-    """Judge `free` gigabytes below `folder`."""
+    """Check `free` gigabytes below `folder`."""
     if free < EMPTY_GB:
         return Finding(
             "fail", f"{free:.1f} GB free for {folder}; a job needs {EMPTY_GB:g} GB: free some space"

@@ -73,7 +73,7 @@ def put_in_front(judge: Judge) -> None:
 
 
 def _may_pass(judge: Judge, core_cell: Any, peer: Peer, connection: Any, message: Any) -> bool:
-    """Judge a message; tell the audit log when it is refused."""
+    """Check a message; audit a refusal."""
     message.remove_header(MessageHeaderKey.CONN_URL)  # a cell never connects to where a message tells it to
     sender, action = peer.certificate or peer.endpoint, "message"
     try:

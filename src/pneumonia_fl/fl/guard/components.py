@@ -109,7 +109,7 @@ class SiteGuard(FLComponent):
         put_in_front(self.judge)
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Take the remote shell away, or have it stay in the kit: NVFlare checks paths at the server only."""
+        """Remove the remote shell, or restrict it to the kit: NVFlare checks paths at the server only."""
         if event_type == EventType.SYSTEM_START:
             agent = fl_ctx.get_engine().admin_agent
             stock = agent.processors[SysCommandTopic.SHELL]
@@ -139,7 +139,7 @@ class SiteGuard(FLComponent):
 
 
 def registers_as_another(arrival: Arrival, message: Any) -> str:
-    """Say that a registration is not for the name and the kind of participant that the connection has proved."""
+    """Refuse a registration for another name or kind of participant than the connection has proved."""
     if arrival.subject != (CellChannel.SERVER_MAIN, CellChannelTopic.Register):
         return ""
     name = message.get_header(CellMessageHeaderKeys.CLIENT_NAME)
@@ -149,7 +149,7 @@ def registers_as_another(arrival: Arrival, message: Any) -> str:
 
 
 def speaks_for(arrival: Arrival) -> str:
-    """Say that a message claims to be somebody else's."""
+    """Refuse a message that claims another sender."""
     return f"speaks for {arrival.origin.name}"
 
 

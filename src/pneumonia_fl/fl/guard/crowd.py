@@ -61,7 +61,7 @@ def begin_stream(core_cell: Any, origin: Cell, message: Any) -> str:
 
 
 def steers_another(origin: Cell, relayed: bool, message: Any) -> str:
-    """Say that word about a stream of this process is not from its receiver: NVFlare finds streams by number alone.
+    """Refuse a stream message that is not from the stream's receiver: NVFlare finds streams by number alone.
 
     Args:
         origin: who says it.

@@ -114,7 +114,7 @@ class Door:
         return make_reply(ReturnCode.INVALID_REQUEST)
 
     def command(self, request: Message) -> Message:
-        """Let a site ask for tasks and answer them; every other command is the server's own."""
+        """Allow a site to ask for tasks and answer them; every other command is the server's own."""
         client, topic = None, request.get_header(MessageHeaderKey.TOPIC)
         try:
             client = self.client(request.headers)
@@ -129,7 +129,7 @@ class Door:
         return self._agent.execute_command(request)
 
     def event(self, request: Message) -> Message:
-        """Let a site's events pass if they are points of a series, in its own name."""
+        """Accept a site's events that are points of a series, in its own name."""
         client, topic = None, request.get_header(MessageHeaderKey.TOPIC)
         try:
             client = self.client(request.headers)

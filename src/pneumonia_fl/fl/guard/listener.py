@@ -33,7 +33,7 @@ class InternalListener(TcpStreamServer):
             self.socket.do_handshake_on_connect = False
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Let NVFlare have the connection once it is known to be one of ours; runs in a thread of its own."""
+        """Pass the connection to NVFlare once it is known to be ours; runs in a thread of its own."""
         owner = owner_of(client_address, request.getsockname())
         who = f"{client_address[0]}:{client_address[1]}" + ("" if owner is None else f" (uid {owner})")
         if owner not in (None, os.getuid()):

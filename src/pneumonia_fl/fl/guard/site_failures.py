@@ -34,7 +34,7 @@ class SiteFailures:
         self._failed: dict[str, set[str]] = {}
 
     def hear(self, request: Any) -> Any:
-        """Take a site's report; NVFlare checks the site's token and writes down that it has ended."""
+        """Process a site's report; NVFlare checks the site's token and records that it has ended."""
         report = request.payload
         if isinstance(report, dict) and report.get(JobFailureMsgKey.CODE) in ENDS_THE_JOB:
             job, site = str(report.get(JobFailureMsgKey.JOB_ID)), _site(request)

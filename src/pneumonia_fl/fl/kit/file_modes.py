@@ -32,7 +32,7 @@ def change(right: str, *paths: Path) -> str:
 
 
 def mend(kit: Kit, say: Callable[[str], None]) -> None:
-    """Give the kit's scripts and its key back the modes that they were made with, where they are ours.
+    """Restore the original modes of the kit's scripts and key, where this account owns them.
 
     Raises:
         KitError: NVFlare's start scripts cannot be run.

@@ -175,7 +175,7 @@ def _meant(folder: Path) -> str:
 
 @contextlib.contextmanager
 def _readable(folder: Path) -> Iterator[None]:
-    """Turn a missing right inside the block into a line that names the folder's owner."""
+    """Convert a permission error inside the block to a line that names the folder's owner."""
     try:
         yield
     except OSError as error:

@@ -21,7 +21,7 @@ class NoteAborts(CommandFilter):
     """Stands behind the filter that asks for rights, and looks at commands that may be carried out."""
 
     def pre_command(self, conn: Connection, args: list[str]) -> bool:
-        """Note an abort; it is carried out in any case."""
+        """Record an abort; it is carried out in any case."""
         if conn.get_prop(ConnProps.CMD_ENTRY).name == AdminCommandNames.ABORT_JOB:
             user = str(conn.get_prop(ConnProps.USER_NAME, ""))
             note_abort(conn.app_ctx, str(conn.get_prop(JobCommandModule.JOB_ID)), user)

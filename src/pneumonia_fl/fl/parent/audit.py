@@ -99,7 +99,7 @@ class _Refused(logging.Handler):
         self._phrases, self._tell = phrases, tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass on what is a refusal."""
+        """Forward a log record that is a refusal."""
         message = record.getMessage()
         if any(phrase in message for phrase in self._phrases):
             self._tell(message)

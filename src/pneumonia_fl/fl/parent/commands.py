@@ -68,7 +68,7 @@ class AskForARole(CommandFilter):
     """Leaves commands that ask for no right, or for one that is too small, to the project admin."""
 
     def pre_command(self, conn: Connection, args: list[str]) -> bool:
-        """Look at what the command asks for, and at the role in the session's certificate."""
+        """Check the command's target and the role in the session's certificate."""
         entry = conn.get_prop(ConnProps.CMD_ENTRY)
         if not for_the_project_admin(entry) or conn.get_prop(ConnProps.USER_ROLE) == PROJECT_ADMIN:
             return True
@@ -90,7 +90,7 @@ class Watched(CommandFilter):
         self._inner = inner
 
     def pre_command(self, conn: Connection, args: list[str]) -> bool:
-        """Let the filter decide; what it writes itself (NVFlare's `CommandAudit`) names the connection."""
+        """Run the filter; what it writes itself (NVFlare's `CommandAudit`) names the connection."""
         with on_behalf_of(_peer_of(conn)):
             passed = bool(self._inner.pre_command(conn, args))
             # NVFlare's filter also stops commands on jobs that do not exist or do not run: nobody was refused.
@@ -100,7 +100,7 @@ class Watched(CommandFilter):
         return passed
 
     def post_command(self, conn: Connection, args: list[str]) -> Any:
-        """Look at the answer to a login: to NVFlare one that is rejected is a command that was done."""
+        """Audit a rejected login: for NVFlare it is a command that succeeded."""
         if (
             self._knows_people()
             and conn.get_prop(ConnProps.CMD_ENTRY).name == InternalCommands.CERT_LOGIN
@@ -111,7 +111,7 @@ class Watched(CommandFilter):
         return self._inner.post_command(conn, args)
 
     def close(self) -> None:
-        """Leave it to the filter."""
+        """Close the filter."""
         self._inner.close()
 
     def _knows_people(self) -> bool:

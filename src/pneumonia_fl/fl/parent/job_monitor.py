@@ -138,7 +138,7 @@ class JobKeeper(FLComponent):
         self._engine.start_client_job(job, {client.name: DispatchInfo(app_name, needs, token)}, fl_ctx)
 
     def _tell_result(self, job_id: str) -> None:
-        """Put how the job ended into its meta, where everybody who may see the job can read it."""
+        """Write the job's result into its meta, where everybody who may see the job can read it."""
         if job_id in self._told:
             return
         with self._engine.new_context() as fl_ctx:
@@ -153,7 +153,7 @@ class JobKeeper(FLComponent):
                 state.remove()
 
     def _tell_rounds(self, job_id: str, fl_ctx: FLContext) -> None:
-        """Put into an ended job's meta how many rounds it had done, if it did not say so itself: it may go on."""
+        """Write the completed rounds of an ended job into its meta, if it did not do so: it may be resumed."""
         self._tell_result(job_id)
         manager = self._engine.get_component(SystemComponents.JOB_MANAGER)
         job = manager.get_job(job_id, fl_ctx)

@@ -30,7 +30,7 @@ def hash_of(packed: bytes) -> str:
 
 
 def carry(job: FedJob, models: Mapping[str, bytes]) -> dict[str, str]:
-    """Put packed models into the server's half of a job that is exported from the working directory.
+    """Add packed models to the server's part of a job that is exported from the working directory.
 
     Returns:
         The SHA-256 of each, by its name: for the arguments of what reads them.

@@ -168,7 +168,7 @@ def page(kit: Kit, role: str) -> str:
 
 
 def _indent_first(body: str) -> str:
-    """Give the first line the margin of the others, so that `dedent` sees one."""
+    """Indent the first line like the others, so that `dedent` sees one margin."""
     return body if body.startswith(" ") else f"    {body}"
 
 

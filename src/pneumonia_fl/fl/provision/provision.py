@@ -215,7 +215,7 @@ def _policy(participant: Participant, request: Request) -> str | None:
 
 
 def _place(new: Path, target: Path) -> str:
-    """Put a kit where it belongs; of one that is there already only a different `startup/` is replaced."""
+    """Install a kit at its target; in an existing kit only a different `startup/` is replaced."""
     if not target.exists():
         shutil.move(new, target)
         return "new"

@@ -57,7 +57,7 @@ class State:
 
 
 def check_identities(project: Project, state: State, renew: set[str]) -> None:
-    """Say where a certificate contradicts project.yml: NVFlare would keep it (hosts) or give up (roles).
+    """Report where a certificate contradicts project.yml: NVFlare would keep it (hosts) or fail (roles).
 
     Raises:
         ConfigError: a role, an org or the server's host names have changed since the certificate was made.

@@ -85,7 +85,7 @@ def end(services: Iterable[Service]) -> None:
 
 
 def _forbid_restart(services: Iterable[Service]) -> None:
-    """Tell the restart loops to end with what they guard."""
+    """Tell the restart loops to end with their process."""
     for one in services:
         if one.running():
             one.file(SHUTDOWN_FILE).touch()

@@ -100,7 +100,7 @@ def _data_folder(site: Service, data: Path | None) -> Path:
 
 
 def _runs(one: Service) -> str:
-    """Say that a kit runs, with its process; "" when it does not.
+    """Describe the process of a running kit; "" when it does not run.
 
     Raises:
         RunError: only a part of it runs, or it runs from another folder.

@@ -68,7 +68,7 @@ def _obstacle(service: Service, text: str) -> str:
 
 
 def rotate(log: Path) -> None:
-    """Keep the last start's log as `NAME.1`, and begin a new one."""
+    """Rename the last start's log to `NAME.1`, and begin a new one."""
     if log.exists():
         log.replace(log.with_name(f"{log.name}.1"))
     log.touch()

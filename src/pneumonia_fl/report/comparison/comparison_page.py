@@ -31,7 +31,7 @@ _MEASURES = {
 
 
 def compare_page(files: ComparisonFiles) -> Page:
-    """Put the report of a comparison together."""
+    """Build the report of a comparison."""
     summary = files.summary
     arms: list[Arm] = [arm for arm in summary.get("arms", []) if arm.get("pooled")]
     matrix = summary.get("cross_site") or {}

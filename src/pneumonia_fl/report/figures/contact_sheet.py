@@ -94,7 +94,7 @@ def _choose(images: ImageSet, label: int) -> list[int]:
 
 
 def _strip(pictures: Pixels) -> Pixels:
-    """Put pictures (N,S,S) side by side on white; the strip is always as long as eight of them."""
+    """Join pictures (N,S,S) side by side on white; the strip is always as long as eight of them."""
     side = pictures.shape[1]
     step = side + max(1, round(_GAP * side))
     strip = np.full((side, _PER_CLASS * step), 255, np.uint8)

@@ -32,7 +32,7 @@ _PRIVATE_SETTINGS = ("mlflow.", "tracking")
 
 
 def run_page(run: RunFiles, gallery: Values | None = None) -> Page:
-    """Put the report of a run together; a part that cannot be made says so and the others stand."""
+    """Build the report of a run; a part that fails is replaced by its error."""
     problems = list(run.problems)
     test, validation = _performance(run, problems)
     makers: tuple[Maker, ...] = (

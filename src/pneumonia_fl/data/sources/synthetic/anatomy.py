@@ -106,7 +106,7 @@ def draw_pose(rng: np.random.Generator) -> Pose:
 
 
 def project(body: Body, pose: Pose, size: int, rng: np.random.Generator) -> Chest:
-    """Lay out the chest of `body` in `pose` on a size x size grid."""
+    """Project the chest of `body` in `pose` on a size x size grid."""
     x, y, pixel = _coordinates(pose, size)
     medial = x - 0.06 * pose.turn * (1 - np.minimum(np.abs(x) / body.width, 1) ** 2)
     outer, dome = _outer_wall(x, y, body), _dome(medial, body, pose)

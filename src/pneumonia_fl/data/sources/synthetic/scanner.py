@@ -60,7 +60,7 @@ def scanner(index: int) -> Scanner:
 
 
 def expose(brightness: Field, machine: Scanner, rng: np.random.Generator) -> Pixels:
-    """Turn display brightness (S, S) into the uint8 image that `machine` stores."""
+    """Convert display brightness (S, S) to the uint8 image that `machine` stores."""
     size = len(brightness)
     picture = _blur(brightness, machine.blur * rng.uniform(0.8, 1.2))
     picture = machine.gain * rng.normal(1, 0.04) * picture + machine.offset + rng.normal(0, 0.02)

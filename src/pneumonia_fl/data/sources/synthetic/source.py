@@ -95,7 +95,7 @@ def _stream(seed: int, key: str) -> np.random.Generator:
 
 
 def _draw_patients(images: int, rng: np.random.Generator) -> list[int]:
-    """Deal `images` out to patients; return how many each has."""
+    """Distribute `images` over patients; return the number of each."""
     patients: list[int] = []
     while (left := images - sum(patients)) > 0:
         patients.append(min(left, 1 + int(rng.choice(len(_IMAGES_PER_PATIENT), p=_IMAGES_PER_PATIENT))))
