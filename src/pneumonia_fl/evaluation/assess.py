@@ -46,8 +46,8 @@ def assess(margins: ArrayLike, data: ImageSet, threshold: float, scaling: Scalin
 
 def patients_of(data: ImageSet) -> Patients:
     """Count patients with a normal image, with pneumonia, and all."""
-    ill = data.labels == 1
-    return _owners(data, ~ill), _owners(data, ill), len(set(data.patients))
+    is_positive = data.labels == 1
+    return _owners(data, ~is_positive), _owners(data, is_positive), len(set(data.patients))
 
 
 def statistics_of(values: Floats, counts: Ints, threshold: float, scaling: Scaling) -> Floats:
@@ -107,8 +107,8 @@ def _rates(kind: Ints, right: Mask, rows: Ints, groups: int) -> Floats:
 def _intervals(metrics: Mapping[str, Any], samples: Floats, patients: Patients) -> dict[str, Interval | None]:
     found = {name: interval95(samples[:, k]) for k, name in enumerate(KEYS)}
     found["ece"] = reflected95(metrics["ece"], samples[:, KEYS.index("ece")])
-    normal, ill, everybody = patients
-    for name, owners in {"sensitivity": ill, "specificity": normal, "accuracy": everybody}.items():
+    normal, pneumonia, everybody = patients
+    for name, owners in {"sensitivity": pneumonia, "specificity": normal, "accuracy": everybody}.items():
         if metrics[name] in (0, 1):
             found[name] = all_or_none(metrics[name], owners)
     return found

@@ -87,10 +87,12 @@ class Sampled:
         for row in self.starts:
             if row[:1] != (0,) or list(row) != sorted(set(row)) or row[-1] >= BINS or len(row) > MOST_CELLS:
                 raise DataError("its cells are not stretches of a histogram")
-        normal, ill, everybody = self.patients
+        normal, pneumonia, everybody = self.patients
         images = self.histogram.counts.sum(1)
-        fits = all(own <= n and (own > 0) == (n > 0) for own, n in zip((normal, ill), images, strict=True))
-        if not fits or not max(normal, ill) <= everybody <= normal + ill:
+        fits = all(
+            own <= n and (own > 0) == (n > 0) for own, n in zip((normal, pneumonia), images, strict=True)
+        )
+        if not fits or not max(normal, pneumonia) <= everybody <= normal + pneumonia:
             raise DataError("its numbers of patients contradict its images")
         observed, found = self._observed(), self.replicates
         if found.dtype != np.int32 or found.shape != (REPLICATES, len(observed)):

@@ -28,14 +28,14 @@ PATHS = {
     # In a server's kit.
     "ServerGuard": "pneumonia_fl.fl.guard.components.ServerGuard",
     "ServerJobLauncher": "pneumonia_fl.fl.parent.job_launcher.ServerJobLauncher",
-    "ServerJobValidator": "pneumonia_fl.fl.parent.job_validator.ServerGate",
+    "ServerJobValidator": "pneumonia_fl.fl.parent.job_validator.ServerJobValidator",
     "ServerAudit": "pneumonia_fl.fl.parent.audit.RefusalLog",
-    "JobMonitor": "pneumonia_fl.fl.parent.job_monitor.JobKeeper",
+    "JobMonitor": "pneumonia_fl.fl.parent.job_monitor.JobMonitor",
     "Storage": "pneumonia_fl.fl.parent.storage.KitStorage",
     # In a site's kit.
     "SiteGuard": "pneumonia_fl.fl.guard.components.SiteGuard",
     "SiteJobLauncher": "pneumonia_fl.fl.parent.job_launcher.SiteJobLauncher",
-    "SiteJobValidator": "pneumonia_fl.fl.parent.job_validator.SiteGate",
+    "SiteJobValidator": "pneumonia_fl.fl.parent.job_validator.SiteJobValidator",
     "SiteAudit": "pneumonia_fl.fl.parent.audit_log.AuditLog",
     # `python -m pneumonia_fl.fl.entrypoints PROGRAM …`, in start scripts.
     "main": "pneumonia_fl.fl.kit.start.main",

@@ -247,8 +247,8 @@ def metrics_of_counts(values: Floats, counts: Ints, threshold: float, scaling: S
     n, positives = int(counts.sum()), int(counts[1].sum())
     if n == 0:
         raise DataError("no images to score")
-    ill = scaling.decided(values, threshold)
-    hits, rejections = int(counts[1, ill].sum()), int(counts[0, ~ill].sum())
+    is_positive = scaling.decided(values, threshold)
+    hits, rejections = int(counts[1, is_positive].sum()), int(counts[0, ~is_positive].sum())
     sensitivity, specificity = _share(hits, positives), _share(rejections, n - positives)
     both = None if sensitivity is None or specificity is None else (sensitivity + specificity) / 2
     p = scaling.probability(values)

@@ -46,11 +46,15 @@ def reliability(values: Floats, counts: Ints, scaling: Scaling) -> list[dict[str
     """Return mean predicted and observed share of pneumonia in each of the ECE's 15 bins with images."""
     p, images = scaling.probability(values), counts.sum(0)
     place = calibration_bin(p)
-    total, ill, expected = (
+    total, positives, expected = (
         np.bincount(place, weights=weights, minlength=ECE_BINS) for weights in (images, counts[1], images * p)
     )
     return [
-        {"predicted": float(expected[k] / total[k]), "observed": float(ill[k] / total[k]), "n": int(total[k])}
+        {
+            "predicted": float(expected[k] / total[k]),
+            "observed": float(positives[k] / total[k]),
+            "n": int(total[k]),
+        }
         for k in np.flatnonzero(total)
     ]
 

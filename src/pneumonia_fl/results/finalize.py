@@ -45,12 +45,12 @@ def finish(run: RunFolder, job: JobConfig, info: DatasetInfo, state: str) -> Non
         state, reason = outcome(record.events)
         run.update_state(**({"error": reason} if reason else {}))
     run.update_state(state=state, finished=round(time.time(), 3))
-    draw(run, record)
+    render_outputs(run, record)
     if "mlflow" in job.tracking:
         run.update_state(mlflow=complete_mlflow(run, job, state))
 
 
-def finish_real(
+def finalize_prod_run(
     run: RunFolder, about: Mapping[str, Any], server: Path, logs: Mapping[str, list[Path]]
 ) -> None:
     """Fill the run folder of a job that ran on real sites.
@@ -76,14 +76,14 @@ def finish_real(
         revision=None,
         **({"started": times[0], "finished": times[-1]} if times else {}),
     )
-    draw(run, record)
+    render_outputs(run, record)
 
 
 def finish_on_server(about: Mapping[str, Any], run_dir: Path) -> None:
     """Complete the job's MLflow runs from the server: parameters, figures, and the best model, registered."""
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
-        finish_real(run, about, run_dir, {})
+        finalize_prod_run(run, about, run_dir, {})
         job = parse(JobConfig, about["config"], "the job")
         complete_mlflow(run, job, run.state()["state"], register=True)
 
@@ -101,7 +101,7 @@ def outcome(events: list[Event]) -> tuple[str, str]:
     return ("incomplete", words) if words else ("finished", "")
 
 
-def draw(run: RunFolder, known: RunRecord) -> None:
+def render_outputs(run: RunFolder, known: RunRecord) -> None:
     """Draw the figures and the report; that it cannot be done is said, and never fails a run.
 
     Args:

@@ -239,7 +239,7 @@ def one_line(error: Exception) -> str:
 
 
 def _log(client: Any, run: str, points: list[Point]) -> int:
-    """Deliver points; returns how many. One that MLflow calls invalid is left out: it would be so for ever."""
+    """Deliver points; return how many. A point that MLflow calls invalid is dropped: it would always fail."""
     from mlflow.exceptions import MlflowException
 
     try:

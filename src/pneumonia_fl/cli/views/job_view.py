@@ -68,7 +68,7 @@ class JobView:
             self._print(self._status)
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
-        """Show how the job stands."""
+        """Show the job's progress."""
         self._away = False
         if not self._drawing:
             for line in changes(self._snapshot, snapshot):

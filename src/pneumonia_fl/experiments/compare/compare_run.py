@@ -84,7 +84,7 @@ def _compare(
 
 
 def write_summary(out: Path, watcher: CompareWatcher) -> dict[str, Any]:
-    """Make table and figure anew from `comparison.json`; nothing is trained.
+    """Rebuild table and figure from `comparison.json`; nothing is trained.
 
     Raises:
         RunError: there is no comparison in `out`.

@@ -27,7 +27,7 @@ class Record:
 
     @classmethod
     def begin(cls, out: Path, plan: ComparePlan) -> "Record":
-        """Start a record in `out`, or go on with the one that is there; more jobs or seeds may have been added.
+        """Start a record in `out`, or resume the existing one; jobs or seeds may have been added.
 
         Raises:
             OutputError: `out` holds something else, or a comparison of other data, settings or another version.

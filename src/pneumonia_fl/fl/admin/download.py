@@ -49,7 +49,7 @@ def download(
         OutputError: `out` exists, or cannot be written.
         RunError: the job has not ended, was not made by pneumonia-fl, or the transfer broke off.
     """
-    from pneumonia_fl.results.finalize import finish_real
+    from pneumonia_fl.results.finalize import finalize_prod_run
 
     _check_place(out, force)
     with _staging(out) as staging:
@@ -59,7 +59,7 @@ def download(
         source, about = _find_job(fetched, job_id)
         run = RunFolder.create(staging / "run")
         server = fetched / NVFLARE_WORKSPACE
-        finish_real(run, about, server, {"server": [server / "log.txt"]})
+        finalize_prod_run(run, about, server, {"server": [server / "log.txt"]})
         shutil.copytree(source, run.job / source.name)
         run.update_state(**_origin(admin, job_id))
         return _publish(run, out, force)

@@ -26,7 +26,7 @@ EXPORTING, SENDING = "making the job", "sending"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class JobRequest:
     """What the user wants to submit."""
 
     job: str
@@ -50,7 +50,7 @@ class Submitted:
     token: str
 
 
-def submit(admin: Admin, wanted: Wanted, progress: Progress = silent) -> Submitted:
+def submit(admin: Admin, request: JobRequest, progress: Progress = silent) -> Submitted:
     """Export a job and send it; an exported folder is sent as it is.
 
     Raises:
@@ -58,23 +58,23 @@ def submit(admin: Admin, wanted: Wanted, progress: Progress = silent) -> Submitt
         RefusedError: the server refuses the person, or the job.
         RunError: no site is connected.
     """
-    folder = expanded(wanted.job)
-    token = wanted.token or uuid.uuid4().hex
+    folder = expanded(request.job)
+    token = request.token or uuid.uuid4().hex
     if _is_exported(folder):
-        if wanted.overrides or wanted.data or wanted.ship_code:
+        if request.overrides or request.data or request.ship_code:
             raise ConfigError(f"{folder} is exported already; settings and --ship-code are for jobs by name")
         return _send_copy(admin, folder, (), token, progress)
     from pneumonia_fl.fl.job.initial_model import begin
 
-    file = find_job(wanted.job)
-    job, weights = begin(load_job(file, wanted.overrides), file)
+    file = find_job(request.job)
+    job, weights = begin(load_job(file, request.overrides), file)
     return _export_and_send(
-        admin, resolve(job, wanted.data), wanted.ship_code, token, progress, weights=weights
+        admin, resolve(job, request.data), request.ship_code, token, progress, weights=weights
     )
 
 
 def clone(admin: Admin, job_id: str, init_from: str | None = None, progress: Progress = silent) -> Submitted:
-    """Submit a job of ours anew with the same settings; have the server copy any other.
+    """Submit a job of ours again with the same settings; have the server copy any other.
 
     (NVFlare's own copy loses the job's custom properties, with which it says what it is.)
 
@@ -99,7 +99,7 @@ def clone(admin: Admin, job_id: str, init_from: str | None = None, progress: Pro
 def resume(
     admin: Admin, job_id: str, overrides: Sequence[str] = (), progress: Progress = silent
 ) -> Submitted:
-    """Submit a job that goes on from the last global model of one that did not finish.
+    """Submit a job that resumes from the last global model of an unfinished one.
 
     Raises:
         RunError: there is nothing to go on from, or another job does so already.

@@ -54,7 +54,7 @@ class Ending:
         return {**self.job.as_dict(), "how": self.how, "reason": self.reason}
 
     def check(self) -> None:
-        """Raise what stands for a bad end.
+        """Raise the error of a bad ending.
 
         Raises:
             IncompleteError: a site never contributed.

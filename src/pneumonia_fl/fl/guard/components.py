@@ -55,7 +55,7 @@ class ServerGuard(FLComponent):
             self._engine.server.cell.register_request_cb(
                 channel=CellChannel.SERVER_MAIN,
                 topic=CellChannelTopic.REPORT_JOB_FAILURE,
-                cb=SiteFailures(self._engine).hear,
+                cb=SiteFailures(self._engine).process_report,
             )
 
     def judge(self, arrival: Arrival, message: Any) -> str:

@@ -33,7 +33,7 @@ class SiteFailures:
         self._engine = engine
         self._failed: dict[str, set[str]] = {}
 
-    def hear(self, request: Any) -> Any:
+    def process_report(self, request: Any) -> Any:
         """Process a site's report; NVFlare checks the site's token and records that it has ended."""
         report = request.payload
         if isinstance(report, dict) and report.get(JobFailureMsgKey.CODE) in ENDS_THE_JOB:

@@ -93,7 +93,7 @@ def install() -> None:
 
 
 def tell_refusal(user: str, action: str, reason: str) -> None:
-    """Write that somebody was refused, unless there was a line like it a moment ago. Never raises.
+    """Audit a refusal, unless there was a line like it a moment ago. Never raises.
 
     `user` is who the session belongs to, never who a request says it is from; "" for whom the connection belongs to.
     """

@@ -32,7 +32,7 @@ MAX_TRIES = 5
 """How often a site is asked to take up a job again; a site that refuses it will not change its mind."""
 
 
-class JobKeeper(FLComponent):
+class JobMonitor(FLComponent):
     """A component of the server's `local/resources.json`."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ FILES = {SERVER_FILE, SITE_FILE}
 ACTION = "job_configuration"
 
 
-class SiteGate(AppValidator):
+class SiteJobValidator(AppValidator):
     """Looks at a job before the site takes it."""
 
     place, kind = "site", SiteType.CLIENT
@@ -51,7 +51,7 @@ class SiteGate(AppValidator):
         return "", known
 
 
-class ServerGate(SiteGate):
+class ServerJobValidator(SiteJobValidator):
     """The same for the server: whoever may run code there can read the server's key and all models."""
 
     place, kind = "server", SiteType.SERVER

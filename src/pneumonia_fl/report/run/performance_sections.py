@@ -9,16 +9,16 @@ from pneumonia_fl.metrics.platt import PLAIN
 from pneumonia_fl.report.figures import charts
 from pneumonia_fl.report.figures.svg import to_svg
 from pneumonia_fl.report.performance import SPLITS, Performance
-from pneumonia_fl.report.run_folder_reader import RunFiles
 from pneumonia_fl.report.view.page_tables import Cell, Row, Table
 from pneumonia_fl.report.view.rendering import Values
 from pneumonia_fl.report.view.wording import interval, number
+from pneumonia_fl.runs.record import RunRecord
 
 Shown = list[tuple[str, Performance]]
 
 
 def performance_values(
-    run: RunFiles, test: Performance | None, validation: Performance | None
+    run: RunRecord, test: Performance | None, validation: Performance | None
 ) -> Values | None:
     """Return metrics with their intervals, curves, confusion matrices and calibration, test beside validation."""
     shown: Shown = [(SPLITS[item.split], item) for item in (test, validation) if item is not None]
@@ -150,7 +150,7 @@ def _by_site(name: str, item: Performance) -> Table:
     return Table(head, rows, f"{name}: evaluated at each site, by its own patients")
 
 
-def _readings(run: RunFiles) -> Table:
+def _readings(run: RunRecord) -> Table:
     rows: list[Row] = []
     for values in run.evaluations:
         when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(float(values.get("time") or 0)))

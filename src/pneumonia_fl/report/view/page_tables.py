@@ -34,11 +34,17 @@ def count_table(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
     rows: list[Row] = []
     for site, splits in sorted(counts.items(), key=lambda item: (item[0] == "test", item[0])):
         for split, images in splits.items():
-            normal, ill = (int(images.get(name, 0)) for name in ("NORMAL", "PNEUMONIA"))
-            share = ill / (normal + ill) if normal + ill else 0.0
+            normal, pneumonia = (int(images.get(name, 0)) for name in ("NORMAL", "PNEUMONIA"))
+            share = pneumonia / (normal + pneumonia) if normal + pneumonia else 0.0
             name = "test (held out)" if site == "test" else f"{site}, {split}"
             rows.append(
-                [name, f"{normal:,}", f"{ill:,}", f"{normal + ill:,}", Cell(f"{share:.0%}", shade=share)]
+                [
+                    name,
+                    f"{normal:,}",
+                    f"{pneumonia:,}",
+                    f"{normal + pneumonia:,}",
+                    Cell(f"{share:.0%}", shade=share),
+                ]
             )
     return Table(("Site and split", "Normal", "Pneumonia", "Images", "With pneumonia"), rows)
 

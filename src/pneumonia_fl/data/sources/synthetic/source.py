@@ -83,9 +83,9 @@ class SyntheticSource(Source):
         """List one hospital's images, of which 55–65 % are pneumonia."""
         rng = _stream(self.seed, f"hospital {group}")
         total = self.images // self.sites + (group < self.images % self.sites)
-        ill = round(total * rng.uniform(0.55, 0.65))
-        yield from _items_of_class(group, NORMAL, _draw_patients(total - ill, rng), rng)
-        yield from _items_of_class(group, PNEUMONIA, _draw_patients(ill, rng), rng)
+        pneumonia = round(total * rng.uniform(0.55, 0.65))
+        yield from _items_of_class(group, NORMAL, _draw_patients(total - pneumonia, rng), rng)
+        yield from _items_of_class(group, PNEUMONIA, _draw_patients(pneumonia, rng), rng)
 
 
 def _stream(seed: int, key: str) -> np.random.Generator:
