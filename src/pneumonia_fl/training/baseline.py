@@ -16,7 +16,7 @@ from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.evaluation.scoring import evaluate, is_better
 from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
 from pneumonia_fl.models.architectures import build_model
-from pneumonia_fl.training.local import Moments, Turn, train_epochs
+from pneumonia_fl.training.local import OptimizerState, RoundContext, train_epochs
 
 State = dict[str, Tensor]
 
@@ -65,17 +65,17 @@ def train_baseline(
     seed = settings.train.seed
     model = build_model(settings.model.name, settings.model.norm, settings.preprocess.size, seed)
     best: tuple[float | None, int, State, ScoreHistogram] | None = None
-    moments: Moments = {}
+    optimizer_state: OptimizerState = {}
     seconds = 0.0
     for number in range(settings.rounds):
-        turn = Turn(name, number, settings.rounds)
+        context = RoundContext(name, number, settings.rounds)
         done = train_epochs(
             model,
             train,
             settings,
-            turn=turn,
+            context=context,
             steps=steps,
-            moments=moments,
+            optimizer_state=optimizer_state,
         )
         seconds += done.seconds
         histogram = evaluate(model, validation, settings.preprocess)

@@ -14,7 +14,7 @@ from nvflare.app_common.abstract.fl_model import FLModel
 from servers import Surroundings, begun
 from site_reports import TRAINING, answer, personal, report
 
-from pneumonia_fl.fl.algorithms.fednova import CLASSES, SQUARES, STEPS
+from pneumonia_fl.fl.algorithms.fednova import CLASS_COUNTS, SECOND_MOMENTS, STEPS
 from pneumonia_fl.fl.algorithms.scaffold import CHANGE, LOST
 from pneumonia_fl.fl.protocol.messages import ABOUT_KEY
 from pneumonia_fl.fl.server.controller import PooledFedAvg
@@ -119,9 +119,11 @@ def test_no_site_chooses_the_numbers_in_which_the_model_is_kept(tmp_path: Path, 
 def test_second_moments_are_kept_in_the_numbers_of_the_model(tmp_path: Path) -> None:
     server = Server(tmp_path, "fednova")
     for site, moment in (("a", np.float16(1e-7)), ("b", np.float64(1e-9))):
-        assert server.take(answer(site, **{STEPS: 3, CLASSES: [4, 5], SQUARES: {"weight": moment}}))
+        assert server.take(
+            answer(site, **{STEPS: 3, CLASS_COUNTS: [4, 5], SECOND_MOMENTS: {"weight": moment}})
+        )
     server.close()
-    assert server.controller._server.outgoing(1, 2)[SQUARES]["weight"].dtype == np.float64
+    assert server.controller._server.outgoing(1, 2)[SECOND_MOMENTS]["weight"].dtype == np.float64
 
 
 def test_an_answer_that_comes_again_and_again_is_named_once(tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 EXTRAS: dict[str, dict[str, Any]] = {
     "fedavg": {},
     "scaffold": {CHANGE: {"weight": np.float64(0.5)}, LOST: False},
-    "fednova": {STEPS: 3, CLASSES: [4, 5], SQUARES: {"weight": np.float64(0.1)}},
+    "fednova": {STEPS: 3, CLASS_COUNTS: [4, 5], SECOND_MOMENTS: {"weight": np.float64(0.1)}},
 }
 
 
@@ -261,10 +263,10 @@ def test_many_values_in_many_places_are_refused_by_name(sent: tuple[str, dict[st
     ("algorithm", "extras", "words"),
     [
         ("fednova", {STEPS: 4}, "its two counts of steps differ"),
-        ("fednova", {CLASSES: [400, 500]}, "its class counts are not those of its data set"),
+        ("fednova", {CLASS_COUNTS: [400, 500]}, "its class counts are not those of its data set"),
         ("scaffold", {LOST: "yes"}, "whether it has lost"),
         ("scaffold", {CHANGE: {"weight": np.float64(1e300)}}, "beyond"),
-        ("fednova", {SQUARES: {"weight": np.float64(np.inf)}}, "no numbers"),
+        ("fednova", {SECOND_MOMENTS: {"weight": np.float64(np.inf)}}, "no numbers"),
     ],
 )
 def test_what_an_algorithm_adds_is_checked_as_well(

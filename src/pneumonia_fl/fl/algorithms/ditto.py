@@ -28,7 +28,7 @@ class Ditto(SiteAlgorithm):
         super().begin(model, message, state)
         self._state, self._round = state, message.current_round
         self._own, self._term = copy.deepcopy(model), proximal_term(self.mu, model)
-        kept = state.take(state.before(self._round))
+        kept = state.load(state.previous_round(self._round))
         if kept:
             load_into(self._own, kept, "this site's own model")
 

@@ -26,7 +26,7 @@ class FedBN(SiteAlgorithm):
     def begin(self, model: nn.Module, message: FLModel, state: SiteState) -> None:
         """Complete the received weights with the site's normalisation; a site without one begins with the model's."""
         self._state, self._round = state, message.current_round
-        own = state.take(state.before(self._round))
+        own = state.load(state.previous_round(self._round))
         if not own and self._round:
             log.warning("this site has no normalisation of its own yet; it begins with an untrained one")
         load_into(model, {**(own or _part(model, own=True)), **message.params})

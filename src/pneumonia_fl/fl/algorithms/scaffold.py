@@ -110,7 +110,7 @@ class Scaffold(SiteAlgorithm):
         self._helper = PTScaffoldHelper()
         self._helper.init(model)
         counted = message.meta[COUNTED].get(self.site)
-        own = state.take(counted)
+        own = state.load(counted)
         self._lost = counted is not None and not own
         if self._lost:
             log.warning("this site has lost its control variate; all sites begin with zero in the next round")

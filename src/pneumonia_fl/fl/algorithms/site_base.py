@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pneumonia_fl.fl.state.site_state import SiteState
 from pneumonia_fl.models.checkpoint import load_into
 from pneumonia_fl.training.local import Penalty, TrainResult
-from pneumonia_fl.training.shared_statistics import Together
+from pneumonia_fl.training.shared_statistics import SharedStatistics
 
 Fit = Callable[[nn.Module, Penalty], object]
 """Trains one more model with a penalty, as the global one is trained but in a random stream of its own."""
@@ -49,7 +49,7 @@ class SiteAlgorithm:
         """What to do after every step, told its learning rate; `model` is as it was received."""
         return None
 
-    def together(self) -> Together | None:
+    def shared_statistics(self) -> SharedStatistics | None:
         """What the training takes from all sites beside the model."""
         return None
 

@@ -47,8 +47,8 @@ from pneumonia_fl.models.checkpoint import DataSummary, ModelCard, load_into
 from pneumonia_fl.runs.journal import LOSS_POINTS
 from pneumonia_fl.runs.provenance import code_origin
 from pneumonia_fl.training.batch_norm import settled
-from pneumonia_fl.training.local import Moments, Penalty, TrainResult, Turn, train_epochs
-from pneumonia_fl.training.shared_statistics import Together
+from pneumonia_fl.training.local import OptimizerState, Penalty, RoundContext, TrainResult, train_epochs
+from pneumonia_fl.training.shared_statistics import SharedStatistics
 
 log = logging.getLogger("pneumonia_fl.site")
 
@@ -60,16 +60,16 @@ OWN_LIMITS = "One site's own model, chosen and calibrated on that site's validat
 def main() -> None:
     """Take part in one job, whose settings are the only argument, until the server says that it is over."""
     flare.init()
-    participant = Participant(sys.argv[1], flare.get_site_name())
-    with contextlib.closing(participant):
+    session = TrainerSession(sys.argv[1], flare.get_site_name())
+    with contextlib.closing(session):
         while flare.is_running():
             message = flare.receive()
             if message is None:
                 break
-            flare.send(participant.answer(message))
+            flare.send(session.answer(message))
 
 
-class Participant:
+class TrainerSession:
     """Answers every message of the server; with what went wrong when the site cannot do what it should.
 
     The next message is a new chance: data may be there by then, memory free again.
@@ -128,7 +128,7 @@ class Site:
         self.writers: list[SeriesWriter] = []
         self.total_steps = 0
         # In memory only: a site that was restarted begins with none, as in the first round.
-        self._moments: dict[str, Moments] = {}
+        self._optimizer_states: dict[str, OptimizerState] = {}
         self._facts = data.info.model_dump(mode="json", include=SHARED_FACTS)
         log.info("pneumonia-fl %s, %s, at %s", __version__, code_origin(Path(__file__)), name)
         log.info("%d training images", len(self.train_data.labels))
@@ -181,30 +181,34 @@ class Site:
     def _train(self, number: int) -> tuple[TrainResult, dict[str, Any]]:
         """Train the global model as the algorithm says; returns also what else travels back."""
         algorithm, model = self.algorithm, self.model
-        turn = Turn(self.name, number, self.settings.rounds)
+        context = RoundContext(self.name, number, self.settings.rounds)
         result = self._fit(
-            model, turn, algorithm.penalty(model), algorithm.after_step(model), algorithm.together()
+            model,
+            context,
+            algorithm.penalty(model),
+            algorithm.after_step(model),
+            algorithm.shared_statistics(),
         )
         # A stream of its own: the global model must not depend on what else the site trains.
-        own_turn = replace(turn, site=f"{self.name}/own")
-        return result, algorithm.end(model, result, lambda own, penalty: self._fit(own, own_turn, penalty))
+        own_context = replace(context, site=f"{self.name}/own")
+        return result, algorithm.end(model, result, lambda own, penalty: self._fit(own, own_context, penalty))
 
     def _fit(
         self,
         model: nn.Module,
-        turn: Turn,
+        context: RoundContext,
         penalty: Penalty | None,
         after_step: Callable[[float], None] | None = None,
-        together: Together | None = None,
+        shared: SharedStatistics | None = None,
     ) -> TrainResult:
         tag = "train_loss" if model is self.model else f"{OWN}train_loss"
         return train_epochs(
             model,
             self.train_data,
             self.settings,
-            turn=turn,
-            moments=self._moments.setdefault(tag, {}),
-            together=together,
+            context=context,
+            optimizer_state=self._optimizer_states.setdefault(tag, {}),
+            shared=shared,
             penalty=penalty,
             after_step=after_step,
             on_step=lambda step, loss: self._publish_loss(tag, step, loss),

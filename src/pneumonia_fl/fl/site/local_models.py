@@ -46,7 +46,7 @@ class LocalModels:
         """Answer the task `submit_model`: the best local model, or why there is none."""
         if not self._shares:
             return problem("does not share its model")
-        parameters = state.kept_model(LOCAL) if self._wanted else None
+        parameters = state.saved_model(LOCAL) if self._wanted else None
         return FLModel(params=parameters) if parameters else problem("has trained no model in this job")
 
     def evaluate(self, message: FLModel) -> FLModel:

@@ -57,13 +57,13 @@ class SiteState:
             self._file(number), save({key: value.cpu().contiguous() for key, value in values.items()})
         )
 
-    def take(self, number: int | None) -> dict[str, Tensor]:
+    def load(self, number: int | None) -> dict[str, Tensor]:
         """What the training in round `number` left, {} when that is not there; every other round is forgotten."""
         for other in self._rounds() - {number}:
             self._file(other).unlink()
         return load_state(self._file(number)) if number in self._rounds() and number is not None else {}
 
-    def before(self, number: int) -> int | None:
+    def previous_round(self, number: int) -> int | None:
         """The last round before `number` of which something is kept: one that is done again must not count twice."""
         return max((kept for kept in self._rounds() if kept < number), default=None)
 
@@ -74,7 +74,7 @@ class SiteState:
         if not (folder / CARD).is_file() or _rank(card) > _rank(read_card(folder)):
             save_model(folder, model.state_dict(), card)
 
-    def kept_model(self, name: str) -> dict[str, Tensor] | None:
+    def saved_model(self, name: str) -> dict[str, Tensor] | None:
         """The weights that `keep_if_better` has kept under this name; None when there are none."""
         folder = self.folder / name
         return load_state(folder / WEIGHTS) if (folder / CARD).is_file() else None
