@@ -57,7 +57,7 @@ def inner_folder(path: Path) -> Path:
     """Make a folder inside one that this program has made; one that exists is closed to others.
 
     Raises:
-        OutputError: a link stands in its place, or it cannot be made.
+        OutputError: a link is in its place, or it cannot be made.
     """
     if path.is_symlink():
         raise OutputError(f"{path} is a link that leads elsewhere; remove it, then run again")

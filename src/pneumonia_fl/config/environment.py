@@ -45,7 +45,7 @@ QUIET = {
 """For every process, whatever its own environment says: nothing is reported to the makers of a library."""
 
 LEAN_MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-"""For an MLflow server: the runner of evaluations of language models is a process that nobody here needs."""
+"""For an MLflow server: the runner of evaluations of language models is a process that is not needed here."""
 
 SHARED_CORES = {
     "OMP_NUM_THREADS": "1",  # for whoever does not set its own number
@@ -136,7 +136,7 @@ def site_limits() -> dict[str, int]:
 def site_state(site: str, job: str) -> Path | None:
     """Return the folder in which `site` keeps its private state of `job`; None when the site has none.
 
-    From `PNEUMONIA_FL_SITE_STATE`, in which `{site}` and `{job}` stand for the two.
+    From `PNEUMONIA_FL_SITE_STATE`, in which `{site}` and `{job}` are replaced.
     """
     value = os.environ.get(SITE_STATE_VARIABLE)
     return expanded(value.replace("{site}", site).replace("{job}", job)) if value else None

@@ -20,7 +20,7 @@ def with_overrides(
 ) -> dict[str, Any]:
     """Return `values` with each `a.b=value` set; the value is read as YAML.
 
-    Where `kind` has a text the value is text as it stands, unless in quotes: also `on`, `null` and `2026`.
+    Where `kind` has a text the value is literal text, unless in quotes: also `on`, `null` and `2026`.
     """
     fields = dict(fields_of(kind)) if kind else {}
     result = dict(values)

@@ -54,7 +54,7 @@ class SiteData:
     def split(self, name: str, site: str = "") -> ImageSet:
         """Return the images whose split is `name`: a view where they lie side by side, else a copy.
 
-        `site`: of the common test images only those that stand for this site.
+        `site`: of the common test images only those assigned to this site.
         """
         indices = [
             index

@@ -218,7 +218,7 @@ def _warnings(raw: Raw, expected: int) -> list[str]:
     steps = {sum(result["steps"] for result in _results(raw, arm["name"])) for arm in raw["arms"]} - {0}
     said = [f"{arm['name']} was left out: {arm['skipped']}" for arm in raw["arms"] if arm["skipped"]]
     if done < expected:
-        said.append(f"{done} of {expected} trainings are done; run the same command again to go on")
+        said.append(f"{done} of {expected} trainings are done; run the same command again to resume")
     elif len(steps) > 1:
         said.append("the jobs did not take the same number of optimiser steps; see the column")
     if patients < FEW_PATIENTS:

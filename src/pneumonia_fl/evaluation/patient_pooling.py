@@ -61,7 +61,7 @@ class Sampled:
         Args:
             margins: (N,).
             data: the images, labels and patients.
-            secret: what the samples follow from, and nobody outside of the site knows.
+            secret: seed of the samples, which only the site knows.
         """
         bins, patients = bins_of(margins), np.unique(np.asarray(data.patients), return_inverse=True)[1]
         starts = tuple(_cells(bins[data.labels == k], patients[data.labels == k]) for k in (0, 1))

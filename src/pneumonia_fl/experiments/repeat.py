@@ -130,7 +130,7 @@ def _repeatable(earlier: RunFolder) -> dict[str, Any]:
             f"{earlier.path} ran on real sites, whose data is not here; `pneumonia-fl clone` submits the job again"
         )
     if not earlier.metrics()["rounds"]:
-        raise RunError(f"{earlier.path} has no finished round to compare with; run its job anew")
+        raise RunError(f"{earlier.path} has no finished round to compare with; run its job again")
     return state
 
 

@@ -1,7 +1,7 @@
 """A small grid of settings, one run after another: which does best on validation data?
 
 The state of a sweep is the state of its run folders: a point whose run has ended is not run again, so that a killed
-sweep goes on where it stopped. The test split is never read.
+sweep is resumed where it stopped. The test split is never read.
 
 sweeps/NAME/
     sweep.json    job, grid, data and the results so far      mlflow.db    parent and child runs
@@ -124,7 +124,7 @@ def parse_grid(words: list[str]) -> Grid:
         if not (separator and key.strip() and all(values)):
             raise ConfigError(f"--grid {word!r}: write key=value,value, for example train.lr=0.001,0.002")
         if key.strip() in grid or len(set(values)) < len(values):
-            raise ConfigError(f"--grid {word!r}: a setting or a value stands there twice")
+            raise ConfigError(f"--grid {word!r}: a setting or a value occurs twice")
         grid[key.strip()] = values
     if "init_from" in grid:
         raise ConfigError(
@@ -204,7 +204,7 @@ def _earlier(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     changed = [key for key in about if found.get(key) != about[key]]
     if changed:
         raise OutputError(
-            f"{folder} holds a sweep with another {' and '.join(changed)}; choose another --out to start anew"
+            f"{folder} holds a sweep with another {' and '.join(changed)}; choose another --out to start a new one"
         )
     return found
 
@@ -216,7 +216,7 @@ def _read(file: Path) -> dict[str, Any]:
             raise ValueError("not a sweep's")
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"{file} is damaged ({error}); remove it to run its points anew, or choose another --out"
+            f"{file} is damaged ({error}); remove it to run its points again, or choose another --out"
         ) from None
     return found
 

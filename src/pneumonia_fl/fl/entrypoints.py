@@ -1,7 +1,7 @@
 """The names of this package that outlive its versions, one module for all of them: `pneumonia_fl.fl.entrypoints.NAME`.
 
 Kits (`local/resources.json`, start scripts), policies and exported jobs hold paths of classes, for years and on other
-people's machines. They hold these; where a class really lies may change, and stands in `PATHS` only. Nothing is
+people's machines. They hold these; where a class really lies may change, and is in `PATHS` only. Nothing is
 imported before it is asked for, so that a parent process does not load PyTorch for its launcher.
 """
 

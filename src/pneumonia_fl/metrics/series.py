@@ -1,6 +1,6 @@
 """Names of the series in TensorBoard and MLflow: one for the same thing at every site and of the global model.
 
-With `tracking_aliases: true` each series is also written under its earlier names, so that charts of older runs go on.
+With `tracking_aliases: true` each series is also written under its earlier names, so that old charts continue.
 """
 
 from pneumonia_fl.metrics.binary import NAMES, Metrics

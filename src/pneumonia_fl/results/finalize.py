@@ -1,7 +1,7 @@
 """The end of a run: collect what NVFlare left, draw curves and report, complete the MLflow runs.
 
 A simulator's run is finished by the command line that started it. A real job is finished twice from the same
-records: on the server, for MLflow, which nobody else talks to; and by whoever downloads it.
+records: on the server, for MLflow, which only the server connects to; and by the user who downloads it.
 """
 
 import logging
@@ -116,7 +116,7 @@ def render_outputs(run: RunFolder, known: RunRecord) -> None:
         _draw_figures(run, record)
         matrix = write_matrix(run, record.events)
         build_report(run.path, record=replace(record, cross_site=matrix))
-    except Exception as error:  # a full disk, a file nobody foresaw: the run itself is fine and stays so
+    except Exception as error:  # a full disk, an unexpected file: the run itself is complete
         problem = one_line(error)
         log.warning("the report could not be made: %s; `pneumonia-fl report` tries again", problem)
     run.update_state(report_error=problem)

@@ -35,7 +35,7 @@ class Leftover:
     changed: float
     """When something in it was written last, seconds since the epoch."""
     record: str | None = None
-    """Name of the file that says what the folder is; it goes last, so that a removal that was cut off can go on."""
+    """Name of the file that says what the folder is; it goes last, so that an interrupted removal can be resumed."""
 
     def as_dict(self) -> dict[str, object]:
         """Return the values for scripts."""

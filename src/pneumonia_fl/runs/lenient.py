@@ -25,7 +25,7 @@ SHAPES: dict[str, dict[str, type]] = {
 
 @dataclass
 class LenientReader:
-    """Reads files as plain values; an empty value stands for a file that is missing or damaged.
+    """Reads files as plain values; an empty value means a file that is missing or damaged.
 
     `problems` says in one sentence each what is missing and what follows from it.
     """

@@ -35,7 +35,7 @@ def complete_mlflow(run: RunFolder, job: JobConfig, state: str, register: bool =
         status = read_status(run.mlflow_status)
     except RunError as error:
         status, problem = MLflowStatus(), str(error)
-    # Where the points went is the server's choice, and stands in the status.
+    # The server chooses the destination of the points; it is in the status.
     remote = status.uri or job.mlflow.tracking_uri
     uri = remote or sqlite_uri(run.mlflow_db)
     summary: dict[str, Any] = {

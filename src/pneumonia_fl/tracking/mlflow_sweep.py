@@ -1,6 +1,6 @@
 """A sweep in MLflow: one parent run, and a child run per point with its settings and the global model's series.
 
-A tracking server that is away costs nothing but its records: the sweep goes on, and says so at its end.
+Without its tracking server a sweep loses only the records there: it continues, and says so at its end.
 """
 
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ class SweepRecords:
             return
         try:
             self._children[row["name"]] = self._child(job, row, run)
-        except Exception as error:  # whatever MLflow or its transport raises: the sweep goes on
+        except Exception as error:  # whatever MLflow or its transport raises: the sweep continues
             self._error = explained(error)
 
     def close(self) -> None:

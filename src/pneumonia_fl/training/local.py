@@ -84,7 +84,7 @@ def train_epochs(
         data: uint8 images, a memory map is read batch by batch.
         settings: the site's own: optimiser, schedule and loss, random changes of the batches, the model's input.
         steps: optimiser steps in place of whole passes.
-        optimizer_state: what the optimiser goes on with, replaced when the training is done; None: it begins anew.
+        optimizer_state: what the optimizer continues from, replaced when the training is done; None: a new state.
         shared: what is taken from all sites; None: nothing but the model.
         context: site and round; they choose the random stream and the place in the schedule.
         penalty: a scalar to add to the loss of every step, for example FedProx's proximal term.

@@ -95,12 +95,12 @@ def test_a_strict_server_and_site_take_every_shipped_job(
         export_job(job, 3 if further else ("a", "b"), tmp_path, resume_from=RESUMED if further else "")
         / "app"
     )
-    validators = ServerJobValidator("strict", False), SiteJobValidator("locked", False), SiteJobValidator("relaxed", True)
-    for gate in validators:
+    validators = (
         ServerJobValidator("strict", False),
         SiteJobValidator("locked", False),
         SiteJobValidator("relaxed", True),
-    ):
+    )
+    for gate in validators:
         assert gate.validate(str(app)) == ("", {})
 
 

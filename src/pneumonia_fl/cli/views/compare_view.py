@@ -42,7 +42,7 @@ class CompareView:
     ) -> None:
         self._stack.close()
         if kind is KeyboardInterrupt:
-            self._say("stopped; the same command goes on with what is missing")
+            self._say("stopped; run the same command again to train what is missing")
 
     def planned(self, plan: "ComparePlan", out: Path, left: int, total: int) -> None:
         """Print what will be trained."""

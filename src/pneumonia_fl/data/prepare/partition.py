@@ -112,7 +112,7 @@ def assign_sites(
 
     Raises:
         ConfigError: the partition does not fit the number of sites or the source.
-        DataError: there are too few patients for so many sites.
+        DataError: there are too few patients for this number of sites.
     """
     people = sorted(patients, key=lambda group: group.patient)
     smallest = _smallest(len(people), len(sites))

@@ -1,4 +1,4 @@
-"""The raw record of a comparison, `comparison.json`: written after each training, read to go on."""
+"""The raw record of a comparison, `comparison.json`: written after each training, read to resume."""
 
 import json
 from collections.abc import Mapping

@@ -33,7 +33,7 @@ class Scored:
 
 
 class TestImages:
-    """The official test split, and which site each image stands for."""
+    """The official test split, and the site to which each image is assigned."""
 
     __test__ = False  # no test, whatever pytest thinks of the name
 
@@ -56,7 +56,7 @@ class TestImages:
 
         Raises:
             RunError: it has left no model, or not every site's own.
-            DataError: sites have their own models, but nobody knows whose the test images are.
+            DataError: sites have their own models, but the test images have no assigned sites.
         """
         run = RunFolder(folder)
         own = {site: run.site_model(site) for site in self._plan.info.sites}

@@ -61,7 +61,7 @@ class JobRecord:
     rounds: int | None
     """None when the job was not made by pneumonia-fl."""
     done: int | None
-    """Rounds that it had finished when it ended, 0 when it never ran; None: it has not ended, or nobody knows."""
+    """Rounds that it had finished when it ended, 0 when it never ran; None: it has not ended, or that is unknown."""
     sites: tuple[str, ...]
     reason: str
     """Why it does not run, or did not; empty when there is nothing to say."""

@@ -1,4 +1,4 @@
-"""How a running job stands, in words: pure functions on the snapshot that our controller gives to `show_stats`."""
+"""Describe a running job: pure functions on the snapshot that our controller gives to `show_stats`."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -36,7 +36,7 @@ class ProdRunRequest:
     force: bool = False
     """Replace an earlier run in `out`."""
     timeout: float | None = None
-    """Seconds after which to stop watching (the job goes on); None: never."""
+    """Seconds after which to stop watching (the job continues); None: never."""
 
 
 @dataclass(frozen=True)

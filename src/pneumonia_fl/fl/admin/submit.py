@@ -1,4 +1,4 @@
-"""Sending jobs to a real server: a new one, a copy, or one that goes on where another stopped."""
+"""Send jobs to a real server: a new one, a copy, or one that resumes another."""
 
 import shutil
 import tempfile
@@ -81,11 +81,11 @@ def clone(admin: Admin, job_id: str, init_from: str | None = None, progress: Pro
     Args:
         admin: the login.
         job_id: full id of the job.
-        init_from: the saved model that the job went on from; the server does not hand it out.
+        init_from: the saved model that the job started from, which the server does not hand out.
         progress: told what is done.
 
     Raises:
-        ConfigError: the job went on from another model, or from none.
+        ConfigError: the job started from another model, or from none.
     """
     meta = admin.meta(job_id)
     ours = properties(meta)
@@ -102,8 +102,8 @@ def resume(
     """Submit a job that resumes from the last global model of an unfinished one.
 
     Raises:
-        RunError: there is nothing to go on from, or another job does so already.
-        RefusedError: somebody else submitted it.
+        RunError: there is nothing to resume from, or another job has resumed it already.
+        RefusedError: another user submitted it.
         ConfigError: the changed settings do not fit what it has done.
     """
     meta = admin.meta(job_id)
@@ -114,7 +114,7 @@ def resume(
         raise RunError(problem)
     config = _config(ours, overrides)
     if isinstance(config.init_from, str):
-        raise ConfigError("a job that is resumed goes on from its own last round; init_from is for a new job")
+        raise ConfigError("a resumed job continues from its own last round; init_from is for a new job")
     _check_change(_config(ours), config, job.done or 0)
     shipped = ours.get("form") == "shipped"
     return _export_and_send(admin, config, shipped, uuid.uuid4().hex, progress, job.id)
@@ -131,14 +131,14 @@ def nothing_to_resume(job: JobRecord, ours: Mapping[str, Any], others: Iterable[
     short = job.id[:8]
     taken = [other for other in others if other.resumed_from == job.id and other.done != 0]
     if not ours.get("config"):
-        return f"job {short} was not made by pneumonia-fl, so it cannot go on"
+        return f"job {short} was not made by pneumonia-fl, so it cannot be resumed"
     if not job.ended:
         return f"job {short} is {job.status}; there is nothing to resume"
     if ours["config"].get("evaluation"):
-        return f"job {short} trains nothing, so it cannot go on; `pneumonia-fl evaluate` or `cross-site` asks again"
+        return f"job {short} trains nothing, so it cannot be resumed; run `pneumonia-fl evaluate` or `cross-site` again"
     if taken:
         later = taken[-1].id[:8]
-        return f"job {short} goes on as job {later} ({taken[-1].status}); see `pneumonia-fl watch {later}`"
+        return f"job {short} was resumed as job {later} ({taken[-1].status}); see `pneumonia-fl watch {later}`"
     state = _without_state(job, ours["config"])
     return state and f"job {short} {state}; `pneumonia-fl clone {short}` runs it again from the start"
 
@@ -148,21 +148,19 @@ def _without_state(job: JobRecord, config: Mapping[str, Any]) -> str:
     if job.rounds_done:
         return f"has finished all its {job.rounds} rounds"
     if config.get("algorithm", {}).get("name") == "swarm":
-        return "is a swarm, of which the server keeps no model to go on from"
+        return "is a swarm, of which the server keeps no model to resume from"
     never = job.done == 0 or job.started_at is None
-    return f"({job.status}) has no finished round to go on from" if never else ""
+    return f"({job.status}) has no finished round to resume from" if never else ""
 
 
 def _check_change(old: JobConfig, new: JobConfig, done: int) -> None:
-    """Refuse settings with which a model of `done` rounds cannot go on."""
+    """Refuse settings that a job resumed after `done` rounds cannot change."""
     if new.rounds < done:
         raise ConfigError(f"{done} rounds are done; --rounds is the number in all, and {new.rounds} is fewer")
     changed = [name for name in ("model", "preprocess") if getattr(old, name) != getattr(new, name)]
     changed += ["algorithm.name"] if old.algorithm.name != new.algorithm.name else []
     if changed:
-        raise ConfigError(
-            f"a job that goes on keeps its {', '.join(changed)}; submit a new job to change that"
-        )
+        raise ConfigError(f"a resumed job keeps its {', '.join(changed)}; submit a new job to change that")
 
 
 def resolve(job: JobConfig, data: Path | None) -> JobConfig:
@@ -180,13 +178,13 @@ def same_model(job: JobConfig, init_from: str | None) -> tuple[JobConfig, bytes 
     origin = job.init_from
     if not isinstance(origin, Origin):
         if init_from is not None:
-            raise ConfigError("that job did not go on from a saved model; submit a new one with --init-from")
+            raise ConfigError("that job did not start from a saved model; submit a new one with --init-from")
         return job, None
     if init_from is None:
-        raise ConfigError(f"that job went on from {origin.name!r}; name the model with --init-from")
+        raise ConfigError(f"that job started from {origin.name!r}; name the model with --init-from")
     _, weights = begin(job.model_copy(update={"init_from": init_from}), Path())
     if weights is None or hash_of(weights) != origin.weights:
-        raise ConfigError(f"{init_from} is not the model that the job went on from, {origin.name!r}")
+        raise ConfigError(f"{init_from} is not the model that the job started from, {origin.name!r}")
     return job, weights
 
 

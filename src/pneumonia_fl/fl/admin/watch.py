@@ -31,7 +31,7 @@ REASON_SECONDS = 5.0
 """How long the reason of a job that failed to start may come after the news."""
 POLL_SECONDS = 1.0
 AWAY_SECONDS = 180.0
-"""How long a server may be away, for example for a restart, before nobody waits for it any more."""
+"""Seconds for which a server may be unreachable, for example during a restart, before watching ends."""
 ABORT_SECONDS = 120.0
 """How long an aborted job may take to write its records: MLflow alone gets half a minute."""
 NO_ANSWER = "no reply"
@@ -72,12 +72,12 @@ class Ending:
                 f"is INCOMPLETE: {self.reason}; fetch the partial result with `pneumonia-fl download {short}`"
             )
         if self.how == "aborted":
-            more = f"; go on with `pneumonia-fl resume {short}`" if self.job.done else ""
+            more = f"; resume it with `pneumonia-fl resume {short}`" if self.job.done else ""
             return f"was aborted{f': {self.reason}' if self.reason else ''}{more}"
         if self.how == "refused":
             return f"was refused by {self.reason}"
         if self.job.interrupted:
-            return f"was {self.job.status}: {self.reason}; go on with `pneumonia-fl resume {short}`"
+            return f"was {self.job.status}: {self.reason}; resume it with `pneumonia-fl resume {short}`"
         return f"{self.job.status}: {self.reason or f'see `pneumonia-fl logs {short}`'}"
 
 
@@ -101,7 +101,7 @@ def watch(admin: Admin, job_id: str, watcher: JobWatcher, timeout: float | None 
         admin: the login; it is renewed when the server was away.
         job_id: full id of the job.
         watcher: told what happens.
-        timeout: seconds after which to stop watching (the job goes on); None: never.
+        timeout: seconds after which to stop watching (the job continues); None: never.
 
     Raises:
         TimeLimitError: the time is over, or the server is away for longer than `AWAY_SECONDS`.
@@ -111,7 +111,7 @@ def watch(admin: Admin, job_id: str, watcher: JobWatcher, timeout: float | None 
     while not follower.step().ended:
         if deadline is not None and time.monotonic() >= deadline:
             raise TimeLimitError(
-                f"job {job_id[:8]} is still {follower.job.status} after {age(timeout or 0)}; it goes on; "
+                f"job {job_id[:8]} is still {follower.job.status} after {age(timeout or 0)}; it continues; "
                 f"see it with `pneumonia-fl watch {job_id[:8]}`"
             )
         time.sleep(POLL_SECONDS)

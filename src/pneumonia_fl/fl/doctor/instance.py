@@ -36,7 +36,7 @@ def _elsewhere(kit: Kit) -> list[KitProcess]:
     """Find processes of the same identity in other folders: the server would alternate between them."""
     folder = kit.folder.resolve()
     found = {
-        one.home: one  # the youngest: before it stand those that only started it
+        one.home: one  # the youngest: those before it only started it
         for one in kit_processes()
         if one.runs == kit.kind and one.home != folder and _same_certificate(kit, one.home)
     }

@@ -17,7 +17,7 @@ def rights(kit: Kit) -> Iterator[Finding]:
     findings = [*writable(kit), *_owner(kit), *lost, *_open_to_others(kit), *_umask()]
     yield from findings
     if not findings:
-        yield Finding("ok", f"{kit.folder} is writable for you and for nobody else")
+        yield Finding("ok", f"{kit.folder} is writable for you only")
 
 
 def signature(kit: Kit) -> Iterator[Finding]:
@@ -32,7 +32,7 @@ def signature(kit: Kit) -> Iterator[Finding]:
         yield Finding("ok", "startup/ is as the Lead IT signed it")
     else:
         yield Finding(
-            "warn", "startup/ has no signature, as this kit's key was made here: nobody would notice an edit"
+            "warn", "startup/ has no signature, as this kit's key was made here: an edit would go unnoticed"
         )
 
 

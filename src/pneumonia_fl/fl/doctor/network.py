@@ -262,7 +262,7 @@ def within(seconds: float, action: Callable[[], T]) -> T:
     """Return what `action` returns, for calls without a timeout of their own.
 
     Raises:
-        TimeLimitError: it took longer than `seconds`; it goes on in a thread that ends with the program.
+        TimeLimitError: it took longer than `seconds`; it continues in a thread that ends with the program.
     """
     results: list[T] = []
     errors: list[OSError] = []

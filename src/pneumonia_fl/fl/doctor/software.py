@@ -32,7 +32,7 @@ def software(kit: Kit | None, seconds: float = PROBE_SECONDS) -> Iterator[Findin
     try:
         facts = _probe(python, kit.folder if kit else Path.cwd(), seconds)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        yield Finding("fail", f"{python} does not run ({error}); make it anew with the kit's install.sh")
+        yield Finding("fail", f"{python} does not run ({error}); make it again with the kit's install.sh")
         return
     if "versions" in facts:
         yield from versions(facts, _pins(kit), kit, python)

@@ -56,7 +56,7 @@ def begin_stream(core_cell: Any, origin: Cell, message: Any) -> str:
             tasks = [task for task in RxTask.rx_task_map.values() if not (task.completed or task.failed)]
         if not known and sum(task.origin.split(".")[0] == origin.root for task in tasks) >= MOST_UNFINISHED:
             return f"has {MOST_UNFINISHED} streams that have not ended"
-        RxTask.find_or_create_task(message, core_cell)  # here, so that nobody else begins one in between
+        RxTask.find_or_create_task(message, core_cell)  # here, so that no other thread begins one in between
     return ""
 
 

@@ -85,7 +85,7 @@ class Door:
         """Return the site that sent a message; None for the server itself.
 
         Raises:
-            AnswerError: it is nobody of this job.
+            AnswerError: the sender does not belong to this job.
         """
         name, token = headers.get(CellMessageHeaderKeys.CLIENT_NAME), headers.get(CellMessageHeaderKeys.TOKEN)
         if name in SERVER_NAMES:

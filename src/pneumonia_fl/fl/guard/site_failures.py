@@ -1,6 +1,6 @@
-"""A site that says that its part of a job has failed: NVFlare 2.9 ends the job for everybody, here that site is gone.
+"""Handle a site's failure in a job: NVFlare 2.9 ends the job for all sites, here only that site leaves.
 
-Only when so many have failed that the job cannot reach its quorum any more, NVFlare ends it, as before.
+NVFlare ends it, as before, only when the remaining sites cannot reach the quorum.
 """
 
 import logging

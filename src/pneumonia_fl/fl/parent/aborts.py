@@ -1,6 +1,6 @@
-"""A job that somebody ends: who that is goes on record, and its rounds stop at once.
+"""Record who aborts a job, and stop its rounds at once.
 
-NVFlare 2.9 first tells the sites and waits 2 s for them, in which rounds go on, then the job; it writes down nobody's
+NVFlare 2.9 first tells the sites and waits 2 s for them, in which rounds continue, then the job; it records no user's
 name.
 """
 

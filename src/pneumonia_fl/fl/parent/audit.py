@@ -1,6 +1,6 @@
 """Lines in the server's audit log for what it refused; stock NVFlare 2.9 writes none of them.
 
-NVFlare's `audit.log` names the admin commands that were let through (`fuel/hci/server/audit.py` stands behind the
+NVFlare's `audit.log` names the admin commands that were let through (`fuel/hci/server/audit.py` comes after the
 filter that refuses) and the names under which somebody tried to log in, without the outcome. Refused commands, logins,
 registrations, deployments and TLS handshakes leave nothing there. The lines here say who, what, and why.
 """

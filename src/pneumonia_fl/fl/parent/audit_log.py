@@ -38,7 +38,7 @@ class Peer:
 _NOBODY = Peer()
 _PEER: ContextVar[Peer] = ContextVar("_PEER", default=_NOBODY)
 _LIMITERS: dict[str, Limiter] = {}
-"""One for each user, so that nobody's flood hides what somebody else was refused."""
+"""One for each user, so that one user's flood does not hide the refusals of others."""
 MOST_USERS = 1000
 _LOCK = threading.Lock()
 
@@ -82,7 +82,7 @@ def install() -> None:
     """Make NVFlare write this process's audit log through `CleanAuditor`.
 
     For the constructors of components in `local/resources.json`: in a parent process NVFlare makes its Auditor after
-    them, in a job process before; in both cases nobody has taken it yet.
+    them, in a job process before; in both cases it is not in use yet.
     """
     audit.Auditor = CleanAuditor
     with AuditService._lock:

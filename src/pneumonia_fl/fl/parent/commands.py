@@ -93,7 +93,7 @@ class Watched(CommandFilter):
         """Run the filter; what it writes itself (NVFlare's `CommandAudit`) names the connection."""
         with on_behalf_of(_peer_of(conn)):
             passed = bool(self._inner.pre_command(conn, args))
-            # NVFlare's filter also stops commands on jobs that do not exist or do not run: nobody was refused.
+            # NVFlare's filter also stops commands on jobs that do not exist or do not run: that is no refusal.
             status = conn.buffer.meta.get(MetaKey.STATUS)
             if not passed and (status == MetaStatusValue.NOT_AUTHORIZED or self._knows_people()):
                 tell_refusal(conn.get_prop(ConnProps.USER_NAME, ""), " ".join(args), _said(conn))

@@ -2,7 +2,7 @@
 
 Stock NVFlare 2.9 reports a job process that is gone to the server, which then ends the whole job for everybody
 (NVFLARE-2.9 §10, `fed_server.process_job_failure`). Here the site starts it again; the server sends the task that
-was on the way once more. After `MAX_RESTARTS` the site leaves the job, and the others go on.
+was on the way once more. After `MAX_RESTARTS` the site leaves the job, and the others continue.
 """
 
 import logging

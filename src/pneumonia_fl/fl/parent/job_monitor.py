@@ -2,7 +2,7 @@
 
 Four things that stock NVFlare 2.9 leaves open (NVFLARE-2.9 §10; NVFlare issues 5115, 5220):
 
-- a job that was running when the server was killed stays RUNNING for ever and cannot be ended or downloaded;
+- a job that was running when the server was killed stays RUNNING and cannot be ended or downloaded;
 - a site that was restarted has a new session, and the running job never hears of it again;
 - how a job really ended (incomplete, below its quorum) is written nowhere that a person could ask;
 - a submitter can write there how the job ended, before it has run.

@@ -7,7 +7,7 @@ last words of a server that crashes must still arrive.
 
     python -m pneumonia_fl.fl.parent.tls_handshakes AUDIT_LOG < what the server writes
 
-Everything else goes on to stderr unchanged. Needs the standard library only (and so does `parent/audit_lines.py`).
+Everything else is written to stderr unchanged. Needs the standard library only (and so does `parent/audit_lines.py`).
 """
 
 import contextlib
@@ -139,7 +139,7 @@ def _pass_on(line: bytes) -> None:
 
 
 if __name__ == "__main__":
-    # Everybody in a federation is told to end at once; this one ends when nobody writes any more.
+    # Everybody in a federation is told to end at once; this one ends at the end of its input.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_IGN)
     follow(sys.stdin.buffer, Path(sys.argv[1]))

@@ -42,7 +42,7 @@ class Request:
     project: Path
     out: Path
     policies: dict[str, str] = field(default_factory=dict)
-    """Site or server, or "" for all of them, to policy; only their policy files are written anew."""
+    """Site or server, or "" for all of them, to policy; only their policy files are written again."""
     renew: tuple[str, ...] = ()
     """Participants who get a new key and certificate from the same root."""
     wheel: Path | None = None

@@ -30,7 +30,7 @@ class State:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise KitError(
                 f"{self.file} is broken ({error}); put your backup in its place: it holds the root key, and "
-                f"without it every kit has to be made anew"
+                f"without it every kit has to be made again"
             ) from None
 
     @property

@@ -78,7 +78,7 @@ def site_plans(sites: Sequence[Service], data: Path | None) -> dict[str, SitePla
     else the site's share of this machine by its training images.
 
     Raises:
-        KitError: nobody says where the data is.
+        KitError: the data folder is not configured.
         DataError: there is no prepared data of that site.
     """
     folders = {site.name: _data_folder(site, data) for site in sites}

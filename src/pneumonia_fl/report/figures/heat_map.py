@@ -22,7 +22,7 @@ COLOURS = "cividis"  # even in brightness, and alike for colour-blind readers
 MOST = 120
 """Rows and columns that are drawn; the CSV has all."""
 UPRIGHT_SITES = 6
-"""Up to so many columns the sites' names stand level."""
+"""Up to this many columns the sites' names are horizontal."""
 
 
 @mpl.rc_context({"text.parse_math": False})

@@ -25,7 +25,7 @@ from pneumonia_fl.data.sources.synthetic.scanner import expose, scanner
 from pneumonia_fl.data.store import Pixels
 from pneumonia_fl.errors import ConfigError
 
-# Images per patient, 1 to 4, and the share of patients who have so many.
+# Images per patient, 1 to 4, and the share of patients with that number.
 _IMAGES_PER_PATIENT = (0.45, 0.30, 0.15, 0.10)
 _TEST_SHARE = 0.2
 _MIN_IMAGES_PER_SITE = 4

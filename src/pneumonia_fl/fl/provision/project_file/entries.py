@@ -1,4 +1,4 @@
-"""The parts of project.yml: which keys each may have, and what may stand there.
+"""The parts of project.yml: their keys and valid values.
 
 A validator raises in the words that a reader of the file sees; `project.load_project` adds the line.
 """
@@ -24,7 +24,7 @@ KEYS = {
 
 
 class Mistake(ValueError):
-    """Something wrong at a place below the value that is validated, and where its twin stands if it has one."""
+    """Something wrong at a place below the value that is validated, and the place of its duplicate if it has one."""
 
     def __init__(self, text: str, *place: str | int, twin: Place | None = None) -> None:
         super().__init__(text)
@@ -54,7 +54,7 @@ def _must_be(wanted: str, fits: Callable[[Any], bool], why: str = "") -> BeforeV
 
 
 def _checked(fits: Callable[[str], bool], text: str) -> AfterValidator:
-    """Refuse a word with `text`, in which `{!r}` stands for it."""
+    """Refuse a word with `text`, in which `{!r}` is replaced by it."""
 
     def check(word: str) -> str:
         if not fits(word):
