@@ -11,4 +11,4 @@ class Progress(Protocol):
 
 
 def silent(stage: str, done: int, total: int | None) -> None:
-    """Say nothing: the default wherever a `Progress` is taken."""
+    """Ignore progress: the default of every `Progress` argument."""

@@ -306,7 +306,7 @@ def test_a_killed_server_comes_back_and_the_job_goes_on(clinic: Federation, tmp_
 
     second = resume(first)
     again = pneumonia_fl("resume", first.id, "--kit", clinic.kit(LEAD))
-    assert f"goes on as job {second.id[:8]}" in again.stderr
+    assert f"was resumed as job {second.id[:8]}" in again.stderr
     second.reach(2)
     kill(clinic, SERVER, "server job")
     second.until(lambda: not second.folder.exists(), 90, "the second part is over")

@@ -58,7 +58,7 @@ class Judged:
 
 
 def ask_sites(job: "JobConfig", subjects: "Sequence[Subject]", judges: Judges) -> Judged:
-    """Have the sites evaluate, and show how far they are."""
+    """Have the sites evaluate the models, and show their progress."""
     if judges.data is None:
         return _ask_hospitals(job, subjects, judges)
     from pneumonia_fl.cli.views.progress_bars import progress_bars

@@ -152,7 +152,7 @@ class JobConfig(Strict):
             raise ValueError("init_from needs model.pretrained none; both say with which weights to begin")
         if self.init_from is not None and self.algorithm.name == "fedbn":
             raise ValueError(
-                "fedbn cannot go on from a model; it sends no normalisation, not even a saved one"
+                "fedbn cannot start from a saved model: it sends no normalisation, not even a saved one"
             )
         return self
 
@@ -184,7 +184,7 @@ class JobConfig(Strict):
         return self
 
     def site_settings(self) -> SiteSettings:
-        """The settings that travel to the sites; `preprocess` must be known by now."""
+        """Return the settings that travel to the sites; `preprocess` must be known by now."""
         if self.preprocess is None:
             raise ConfigError("preprocess is not set; pass --data DIR, or set preprocess.size")
         return SiteSettings(
@@ -238,7 +238,7 @@ def _problem(kind: type[Strict], item: Mapping[str, Any]) -> str:
     if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
         return f"{where}: YAML reads this text as {item['input']!r}; put it in quotes"
     if item["type"] == "value_error":
-        # Of a whole section; showing it would show a secret that must not stand there.
+        # Of a whole section; showing it would show a secret that does not belong there.
         return f"{where}: {item['msg'].removeprefix('Value error, ')}"
     return f"{where}: {item['msg']} (got {item['input']!r})"
 

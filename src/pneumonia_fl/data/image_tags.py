@@ -88,6 +88,6 @@ def _tiff_value(data: bytes, tag: int) -> tuple[int, str]:
 
 
 def _number(value: Any) -> int:
-    """The largest of a tag's values, 0 where they are no numbers from 0 up."""
+    """Return the largest of a tag's values; 0 when one is not a number from 0 up."""
     values = value if isinstance(value, tuple) else (value,)
     return max((int(one) for one in values if isinstance(one, int | float) and one >= 0), default=0)

@@ -153,7 +153,7 @@ def write_info(folder: Path, info: DatasetInfo) -> None:
 
 
 def place_of(row: Row) -> str:
-    """Folder in which a row's image lies: its site's, or the official test set's."""
+    """Return the folder of a row's image: its site's, or that of the official test set."""
     return TEST if row.split == TEST else row.site
 
 

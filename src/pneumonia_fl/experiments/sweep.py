@@ -1,7 +1,7 @@
 """A small grid of settings, one run after another: which does best on validation data?
 
 The state of a sweep is the state of its run folders: a point whose run has ended is not run again, so that a killed
-sweep goes on where it stopped. The test split is never read.
+sweep is resumed where it stopped. The test split is never read.
 
 sweeps/NAME/
     sweep.json    job, grid, data and the results so far      mlflow.db    parent and child runs
@@ -56,7 +56,7 @@ class Point:
 
     @property
     def words(self) -> list[str]:
-        """The settings as `key=value`."""
+        """Return the settings as `key=value`."""
         return [f"{key}={value}" for key, value in self.settings.items()]
 
 
@@ -124,7 +124,7 @@ def parse_grid(words: list[str]) -> Grid:
         if not (separator and key.strip() and all(values)):
             raise ConfigError(f"--grid {word!r}: write key=value,value, for example train.lr=0.001,0.002")
         if key.strip() in grid or len(set(values)) < len(values):
-            raise ConfigError(f"--grid {word!r}: a setting or a value stands there twice")
+            raise ConfigError(f"--grid {word!r}: a setting or a value occurs twice")
         grid[key.strip()] = values
     if "init_from" in grid:
         raise ConfigError(
@@ -136,12 +136,12 @@ def parse_grid(words: list[str]) -> Grid:
 
 
 def _load(job: str, overrides: Sequence[str]) -> JobConfig:
-    """The job as it will be recorded: with the name of the model that it goes on from, not the path."""
+    """Load the job as it is recorded: with the name of its initial model in place of the path."""
     return begin(load_job(find_job(job), overrides), find_job(job))[0]
 
 
 def points_of(request: Request, grid: Grid) -> list[Point]:
-    """All combinations, the first setting changing slowest.
+    """Return all combinations, the first setting changing slowest.
 
     Raises:
         ConfigError: some cannot be run; the message names each.
@@ -163,18 +163,18 @@ def points_of(request: Request, grid: Grid) -> list[Point]:
 
 
 def _at(request: Request, settings: Mapping[str, str], out: Path | None = None) -> Request:
-    """The run of one point."""
+    """Return the run request of one point."""
     words = [f"{key}={value}" for key, value in settings.items()]
     return replace(request, out=out, overrides=[*words, *request.overrides])
 
 
 def ranked(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sweep's rows, best pooled validation AUROC first; what did not finish comes last."""
+    """Sort the sweep's rows by pooled validation AUROC, best first, unfinished points last."""
     return sorted(summary["points"], key=_rank)
 
 
 def _about(job: JobConfig, grid: Grid, request: Request) -> dict[str, Any]:
-    """What makes a sweep this one and no other."""
+    """Return the settings that identify a sweep."""
     data = request.data or data_root()
     return {
         "version": VERSION,
@@ -189,7 +189,7 @@ def _about(job: JobConfig, grid: Grid, request: Request) -> dict[str, Any]:
 
 
 def _earlier(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier part of this sweep has written; empty when there is none.
+    """Read the summary of an unfinished sweep that is to be resumed; empty when there is none.
 
     Raises:
         OutputError: the folder holds something else.
@@ -204,7 +204,7 @@ def _earlier(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     changed = [key for key in about if found.get(key) != about[key]]
     if changed:
         raise OutputError(
-            f"{folder} holds a sweep with another {' and '.join(changed)}; choose another --out to start anew"
+            f"{folder} holds a sweep with another {' and '.join(changed)}; choose another --out to start a new one"
         )
     return found
 
@@ -216,7 +216,7 @@ def _read(file: Path) -> dict[str, Any]:
             raise ValueError("not a sweep's")
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"{file} is damaged ({error}); remove it to run its points anew, or choose another --out"
+            f"{file} is damaged ({error}); remove it to run its points again, or choose another --out"
         ) from None
     return found
 
@@ -235,7 +235,7 @@ def _run(folder: Path, point: Point, request: Request, watcher: Watcher) -> dict
 
 
 def _row(folder: Path, point: Point) -> dict[str, Any]:
-    """What is known of a point from its run folder; one that is damaged counts as not yet run."""
+    """Read a point's row from its run folder; a damaged run counts as not yet run."""
     try:
         return _known(RunFolder(folder / point.name), point)
     except (RunError, KeyError, TypeError):

@@ -61,7 +61,7 @@ class ModelCard(Strict):
     job: Line = Field(description="Name of the job that trained the model.")
     round: int = Field(ge=0, description="Round after which these weights were the global model, from 1.")
     averaged: int = Field(
-        0, ge=0, description="Mean of so many last global models, judged as one more round; 0: none."
+        0, ge=0, description="Average of this many last global models, evaluated as one more round; 0: none."
     )
     seed: int
     init_from: Origin | None = Field(None, description="The saved model with which the training began.")
@@ -90,7 +90,7 @@ class ModelCard(Strict):
 
     @property
     def scaling(self) -> Scaling:
-        """How margins become probabilities."""
+        """Return the scaling that turns margins into probabilities."""
         return Scaling(self.temperature, self.offset)
 
 

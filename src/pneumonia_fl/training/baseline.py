@@ -33,7 +33,7 @@ class Baseline:
 
 
 def federated_steps(images: Sequence[int], train: TrainConfig) -> int:
-    """Optimiser steps of one federated round: those of all sites, with so many training images, together."""
+    """Return the optimizer steps of one federated round: the sum over sites with these training images."""
     return sum(train.local_epochs * math.ceil(count / train.batch_size) for count in images)
 
 

@@ -84,7 +84,7 @@ def train_epochs(
         data: uint8 images, a memory map is read batch by batch.
         settings: the site's own: optimiser, schedule and loss, random changes of the batches, the model's input.
         steps: optimiser steps in place of whole passes.
-        optimizer_state: what the optimiser goes on with, replaced when the training is done; None: it begins anew.
+        optimizer_state: what the optimizer continues from, replaced when the training is done; None: a new state.
         shared: what is taken from all sites; None: nothing but the model.
         context: site and round; they choose the random stream and the place in the schedule.
         penalty: a scalar to add to the loss of every step, for example FedProx's proximal term.
@@ -184,7 +184,7 @@ class _Stepper:
         return loss.item(), (logits.argmax(1) == labels).float().mean().item()
 
     def result(self, loss: float, accuracy: float, samples: int, steps: int, seconds: float) -> TrainResult:
-        """What the round's training gave, with what a federation may want to know of this site."""
+        """Return the round's training result, with class counts and second moments for FedNova."""
         moments = second_moments(self.model, self.optimizer)
         return TrainResult(loss, accuracy, samples, steps, seconds, self.class_counts, moments)
 
@@ -245,7 +245,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _amp_type(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the hardware has it (it needs no loss scaling), float16 on older GPUs, else nothing.
+    """Return bfloat16 where the hardware has it (no loss scaling), float16 on older GPUs, else None.
 
     On a CPU that multiplies in bfloat16 a step takes 0.6 of the time (`python -m bench training`).
     """

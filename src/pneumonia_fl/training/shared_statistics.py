@@ -42,7 +42,7 @@ class SharedStatistics:
 
 
 def second_moments(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """AdamW's second moments by parameter, without their bias; {} for an optimiser that has none."""
+    """Return AdamW's bias-corrected second moments by parameter; {} for other optimizers."""
     states = {name: optimizer.state.get(parameter, {}) for name, parameter in model.named_parameters()}
     beta2 = optimizer.defaults.get("betas", (0.0, 0.0))[1]
     return {

@@ -99,7 +99,7 @@ def test_the_job_takes_over_the_models_input_and_nothing_else(run: Path) -> None
         (["preprocess.size=64"], "preprocess.size is 32, the job's is 64"),
         (["preprocess.normalisation=per_image"], "preprocess.normalisation is fixed, the job's is per_image"),
         (["model.name=resnet18", "model.pretrained=imagenet"], "init_from needs model.pretrained none"),
-        (["algorithm.name=fedbn"], "fedbn cannot go on from a model"),
+        (["algorithm.name=fedbn"], "fedbn cannot start from a saved model"),
     ],
 )
 def test_another_network_or_input_is_refused_by_name(overrides: list[str], problem: str, run: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_clone_has_to_be_given_the_same_model_again(run: Path) -> None:
         same_model(job, None)
     with pytest.raises(ConfigError, match="model_last is not the model"):
         same_model(job, str(run / "model_last"))
-    with pytest.raises(ConfigError, match="did not go on from a saved model"):
+    with pytest.raises(ConfigError, match="did not start from a saved model"):
         same_model(job_of(), str(run))
 
 

@@ -16,7 +16,7 @@ from nvflare.private.json_configer import JsonConfigurator
 from conftest import read_json
 from pneumonia_fl.config.job import JobConfig, SiteSettings, parse
 from pneumonia_fl.fl.job.recipe import Form, export_job
-from pneumonia_fl.fl.parent.job_validator import ServerGate, SiteGate
+from pneumonia_fl.fl.parent.job_validator import ServerJobValidator, SiteJobValidator
 from pneumonia_fl.fl.protocol.messages import SITE_REPORT
 from pneumonia_fl.fl.site.client import TrainerSession, job_settings
 
@@ -79,8 +79,8 @@ def test_names_arrive_as_they_left(form: Form, name: str, experiment: str, site:
         assert reader.built(mlflow).experiment == experiment
         assert reader.config_data["workflows"][0]["args"]["sites"] == [site, "other"]
         if form == "installed":
-            assert ServerGate("strict", False).validate(str(app)) == ("", {})
-            assert SiteGate("strict", False).validate(str(app)) == ("", {})
+            assert ServerJobValidator("strict", False).validate(str(app)) == ("", {})
+            assert SiteJobValidator("strict", False).validate(str(app)) == ("", {})
 
 
 def test_a_job_says_its_settings_once_and_readably(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pneumonia_fl.fl.job.plan import plan
 from pneumonia_fl.fl.job.recipe import export_job
 from pneumonia_fl.fl.kit.startup_kit import LOCAL_SETTINGS, read_settings
 from pneumonia_fl.fl.parent.expected_job import SERVER_FILE
-from pneumonia_fl.fl.parent.job_validator import ServerGate, SiteGate
+from pneumonia_fl.fl.parent.job_validator import ServerJobValidator, SiteJobValidator
 from pneumonia_fl.fl.site.client import job_settings, lowered
 
 NAMES = ("asia-hospital", "no", "path")
@@ -131,14 +131,14 @@ def test_strict_servers_and_sites_take_it_as_it_is_and_nothing_else(name: str, t
     own = [f"sites.{site}.train.local_epochs=2" for site in NAMES]
     weight = [] if name == "cyclic" else ["sites.path.weight=0.25"]
     app = export_job(job_of(*own, *weight, name=name), NAMES, tmp_path) / "app"
-    for gate in (ServerGate("strict", False), SiteGate("strict", False)):
+    for gate in (ServerJobValidator("strict", False), SiteJobValidator("strict", False)):
         assert gate.validate(str(app)) == ("", {})
     config = read_json(app / SERVER_FILE)
     factors = config["workflows"][0]["args"]["factors"]
     assert factors == [["asia-hospital", 1.0], ["no", 1.0], ["path", 1.0 if name == "cyclic" else 0.25]]
     factors[1][1] = 50.0
     (app / SERVER_FILE).write_text(json.dumps(config))
-    assert "it differs at" in ServerGate("strict", False).validate(str(app))[0]
+    assert "it differs at" in ServerJobValidator("strict", False).validate(str(app))[0]
 
 
 def test_a_machines_limits_are_read_or_the_site_refuses(

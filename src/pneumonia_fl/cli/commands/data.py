@@ -228,7 +228,7 @@ def _print_summary(info: "DatasetInfo", out: Path, source: "Source") -> None:
 
 
 def _next(info: "DatasetInfo", out: Path) -> str:
-    """What comes after; a single site is a hospital that prepares its own images for a federation."""
+    """Return the next step to print; a data set of one site belongs to a hospital of a federation."""
     data = shlex.quote(str(out))
     if len(info.sites) > 1:
         return f"Next: pneumonia-fl run fedavg --data {data}"

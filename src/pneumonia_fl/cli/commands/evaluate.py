@@ -106,7 +106,7 @@ def _keep_and_show(model: Path, result: "Evaluation", as_json: bool) -> None:
 
 
 def _renew_report(model: Path, as_json: bool) -> None:
-    """A report that says what was known before is made again; where there is none, how to make it is printed."""
+    """Rebuild an existing report with the new evaluation; without a report, print how to make one."""
     import shlex
 
     from pneumonia_fl.cli.commands.report import refresh

@@ -14,7 +14,7 @@ from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.inputs.paths import expanded
 
 if TYPE_CHECKING:
-    from pneumonia_fl.fl.admin.production_run import ProdRequest
+    from pneumonia_fl.fl.admin.production_run import ProdRunRequest
     from pneumonia_fl.fl.simulator.simulation import Request
 
 JobName = Annotated[
@@ -140,12 +140,12 @@ def run(
     _check_what(job, earlier, bool(changes or clients or export or env is Env.prod))
     if env is Env.prod:
         from pneumonia_fl.cli.kit_commands.jobs import chosen_kit
-        from pneumonia_fl.fl.admin.production_run import ProdRequest
-        from pneumonia_fl.fl.admin.submit import Wanted
+        from pneumonia_fl.fl.admin.production_run import ProdRunRequest
+        from pneumonia_fl.fl.admin.submit import JobRequest
 
         _check_for_server(clients, log_config, export)
-        wanted = Wanted(str(job), changes, data, ship_code)
-        _run_prod(ProdRequest(chosen_kit(kit, acts=True), study, wanted, out, runs, force), as_json)
+        prod_job = JobRequest(str(job), changes, data, ship_code)
+        _run_prod(ProdRunRequest(chosen_kit(kit, acts=True), study, prod_job, out, runs, force), as_json)
         return
     from pneumonia_fl.fl.simulator.simulation import Request, run_simulation
 
@@ -176,7 +176,7 @@ def _export(request: "Request", folder: Path) -> None:
 
 
 def _check_what(job: str | None, earlier: Path | None, changed: bool) -> None:
-    """Either a job or a run to repeat, and a run is repeated as it was."""
+    """Require either a job or a run to repeat, and refuse changes to a repeated run."""
     if earlier is not None and (job or changed):
         raise ConfigError(
             "--from repeats a run as it was: JOB, --set, --rounds, --init-from, --clients, --tracking-uri, --export "
@@ -209,7 +209,7 @@ def _repeat(folder: Path, request: "Request", as_json: bool) -> None:
     echo(found.text, err=as_json)
 
 
-def _run_prod(request: "ProdRequest", as_json: bool) -> None:
+def _run_prod(request: "ProdRunRequest", as_json: bool) -> None:
     """Submit, watch and download; the exit code says how the job ended."""
     from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.cli.views.run_view import RunView

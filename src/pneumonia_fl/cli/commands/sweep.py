@@ -79,7 +79,7 @@ def sweep(
 
 
 def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
-    """The ranking, where everything is, and the command that opens MLflow on it."""
+    """Print the ranking, the paths, and the command that opens MLflow on the sweep."""
     from pneumonia_fl.cli.views.run_view import viewer_command
     from pneumonia_fl.experiments.sweep import ranked
 
@@ -99,7 +99,7 @@ def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
 
 
 def _table(grid: Mapping[str, list[str]], rows: list[dict[str, Any]]) -> "Table":
-    """The points; a setting that is the same in all of them stands below the table."""
+    """Build the table of points; a setting that all points share goes into the caption."""
     from pneumonia_fl.cli.views.fitting import FittingTable
     from pneumonia_fl.metrics.binary import COLUMN_NAMES, LEADING
 

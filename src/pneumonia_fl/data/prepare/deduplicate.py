@@ -54,7 +54,7 @@ def clean(items: Sequence[Item], outcomes: Sequence[Outcome], drop_leaks: bool =
 
     Raises:
         DataError: nothing is left to train on, or nothing of a class in one of the source's splits.
-        LeakError: a test image stands in the pool too.
+        LeakError: a test image is also in the pool.
     """
     pictures = [Picture(i, *pair) for i, pair in enumerate(zip(items, outcomes, strict=True))]
     broken = [(p.item.name, p.outcome.problem) for p in pictures if p.outcome.problem]

@@ -63,7 +63,7 @@ def _shares(
     site_of: Mapping[str, str],
     sites: Sequence[str],
 ) -> dict[Stratum, NDArray[np.float64]]:
-    """Each site's share of the images of every stratum."""
+    """Compute each site's share of the images of every stratum."""
     counts: dict[Stratum, NDArray[np.float64]] = {}
     for group in pool:
         row = counts.setdefault(stratum(group), np.zeros(len(sites)))

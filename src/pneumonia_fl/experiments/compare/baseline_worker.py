@@ -36,7 +36,7 @@ class Spec:
     threads: int
 
     def write(self, folder: Path) -> None:
-        """Put it where the worker finds it."""
+        """Write the task to the file that the worker reads."""
         private_folder(folder)
         write_atomic(folder / SPEC, json.dumps(asdict(self)).encode())
 

@@ -32,16 +32,16 @@ class FedBN(SiteAlgorithm):
         load_into(model, {**(own or _part(model, own=True)), **message.params})
 
     def own_model(self, model: nn.Module) -> nn.Module:
-        """The model as it is evaluated here is complete at this site only."""
+        """Return the model as it is evaluated here: it is complete at this site only."""
         return model
 
     def end(self, model: nn.Module, result: TrainResult, fit: Fit) -> dict[str, Any]:
-        """Keep the trained normalisation."""
+        """Save the trained normalisation at the site."""
         self._state.save(self._round, _part(model, own=True))
         return {}
 
     def shared(self, model: nn.Module) -> Mapping[str, Tensor]:
-        """Everything else."""
+        """Return all parameters but those of normalisation."""
         return _part(model, own=False)
 
 

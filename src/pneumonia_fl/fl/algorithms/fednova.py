@@ -64,7 +64,7 @@ class ServerFedNova(ServerAlgorithm):
         self._answers: dict[str, _Answer] = {}
 
     def outgoing(self, number: int, sites: int) -> dict[str, Any]:
-        """All sites' class counts and mean second moments, once there are some."""
+        """Return all sites' class counts and mean second moments, once there are any."""
         self._answers = {}
         return {
             CLASS_COUNTS: [sum(counts) for counts in zip(*self._class_counts.values(), strict=True)],
@@ -72,7 +72,7 @@ class ServerFedNova(ServerAlgorithm):
         }
 
     def problem_of(self, site: str, result: FLModel) -> str:
-        """Steps and counts must be sensible numbers, second moments those of the trainable parameters."""
+        """Check steps and counts for sensible numbers, and second moments for the trainable parameters."""
         steps, counts, moments = (result.meta.get(key) for key in (STEPS, CLASS_COUNTS, SECOND_MOMENTS))
         if not _is_count(steps) or not steps:
             return "its number of steps is out of range"
@@ -88,7 +88,7 @@ class ServerFedNova(ServerAlgorithm):
         return f"its second moments: {problem}" if problem else ""
 
     def contradiction(self, site: str, result: FLModel, report: SiteReport, training: Training) -> str:
-        """Steps and class counts must be those of the report as well."""
+        """Compare steps and class counts with those of the report."""
         if result.meta[STEPS] != training.steps:
             return "its two counts of steps differ"
         said = report.data.counts[site].get("train", {}) if report.data else {}
@@ -97,7 +97,7 @@ class ServerFedNova(ServerAlgorithm):
         return super().contradiction(site, result, report, training)
 
     def accept(self, site: str, result: FLModel) -> None:
-        """Remember the answer until the round is closed."""
+        """Store the result until the round is closed."""
         meta = result.meta
         images, (normal, pneumonia) = float(meta[FLMetaKey.NUM_STEPS_CURRENT_ROUND]), meta[CLASS_COUNTS]
         sent = meta[SECOND_MOMENTS]
@@ -105,11 +105,11 @@ class ServerFedNova(ServerAlgorithm):
         self._answers[site] = _Answer(result.params, images, meta[STEPS], (normal, pneumonia), moments)
 
     def byte_count(self, result: FLModel) -> int:
-        """Those of the parameters and of the second moments."""
+        """Return the bytes of parameters and second moments."""
         return super().byte_count(result) + byte_count(result.meta.get(SECOND_MOMENTS))
 
     def update(self, previous: Parameters, average: Parameters) -> Parameters:
-        """Normalised averaging, in the order of the sites' names so that a run can be repeated."""
+        """Average normalised updates, in the order of site names so that a run can be repeated."""
         by_site = self._answers.copy()  # another may come in while the round is closed
         answers = [by_site[site] for site in sorted(by_site)]
         factors = normalised([(answer.images, answer.steps) for answer in answers])
@@ -128,12 +128,12 @@ class ServerFedNova(ServerAlgorithm):
         }
 
     def state(self) -> Parameters:
-        """Class counts by site, mean second moments."""
+        """Return class counts by site and mean second moments."""
         counts = {f"classes/{site}": np.asarray(value) for site, value in self._class_counts.items()}
         return counts | {f"squares/{name}": value for name, value in self._second_moments.items()}
 
     def restore(self, state: Parameters) -> None:
-        """Take over both."""
+        """Restore class counts and second moments."""
         parts = {tuple(key.split("/", 1)): value for key, value in state.items()}
         self._second_moments = {name: value for (kind, name), value in parts.items() if kind == "squares"}
         self._class_counts = {
@@ -145,24 +145,24 @@ class FedNova(SiteAlgorithm):
     """Trains with what the server has of all sites, and answers with what the server needs of this one."""
 
     def begin(self, model: nn.Module, message: FLModel, state: SiteState) -> None:
-        """Take counts and second moments from the server."""
+        """Read counts and second moments from the server's message."""
         super().begin(model, message, state)
         counts, moments = message.meta[CLASS_COUNTS], message.meta[SECOND_MOMENTS]
         tensors = {name: torch.as_tensor(value) for name, value in moments.items()}
         self._shared = SharedStatistics(counts, tensors) if counts else None
 
     def shared_statistics(self) -> SharedStatistics | None:
-        """None in the first round."""
+        """Return the cross-site statistics; None in the first round."""
         return self._shared
 
     def end(self, model: nn.Module, result: TrainResult, fit: Fit) -> dict[str, Any]:
-        """Steps, class counts and second moments of this site."""
+        """Return steps, class counts and second moments of this site."""
         moments = {name: value.cpu().numpy() for name, value in result.second_moments.items()}
         return {STEPS: result.steps, CLASS_COUNTS: list(result.class_counts), SECOND_MOMENTS: moments}
 
 
 def normalised(sites: Sequence[tuple[float, int]]) -> list[float]:
-    """Factors tau_eff p_i / tau_i for each site's way, from its images and its steps."""
+    """Compute the factors tau_eff p_i / tau_i of each site's local updates, from its images and steps."""
     images = sum(count for count, _ in sites)
     effective = sum(count / images * steps for count, steps in sites)
     return [effective * count / images / steps for count, steps in sites]

@@ -23,7 +23,7 @@ def guards(kit: Kit) -> Iterator[Finding]:
 
 
 def missing(kit: Kit) -> Iterator[str]:
-    """What this version puts into a server's or site's `local/` and is not there, in words.
+    """Describe what this version puts into the kit's `local/` folder and is missing there.
 
     Raises:
         KitError: a file is broken or missing.

@@ -41,7 +41,7 @@ class Cell:
     """The job's id; "" where there is none."""
 
     def holds(self, other: "Cell") -> bool:
-        """Whether `other` is this cell or lies below it."""
+        """Return True when `other` is this cell or a cell below it."""
         return other.name == self.name or other.name.startswith(f"{self.name}.")
 
 
@@ -119,7 +119,7 @@ REQUESTS: Mapping[tuple[Role, Role], Mapping[str, set[str]]] = {
 
 
 def objection(origin: Cell, destination: Cell, subject: tuple[str, str], *, is_request: bool) -> str:
-    """Why a message from `origin` to `destination` is not delivered; "" when it is.
+    """Return why a message from `origin` to `destination` is not delivered; "" when it is.
 
     Args:
         origin: the speaker, as its connection has proved.
@@ -138,6 +138,6 @@ def objection(origin: Cell, destination: Cell, subject: tuple[str, str], *, is_r
 
 
 def _belong_together(one: Cell, other: Cell) -> bool:
-    """Whether two cells have business with each other: the same job, and not two different sites."""
+    """Return True when two cells may talk: they have the same job, and are not two different sites."""
     same_job = one.job == other.job or not (one.job and other.job)
     return same_job and (one.root == other.root or SERVER in (one.root, other.root))

@@ -41,7 +41,7 @@ class Entry:
     time: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
     def record(self) -> dict[str, str]:
-        """The object in `audit.jsonl`: all fields but the empty ones."""
+        """Return the object in `audit.jsonl`: all fields but the empty ones."""
         fields = {
             "event": self.event,
             "time": self.time.isoformat(),
@@ -57,7 +57,7 @@ class Entry:
         return {name: value for name, value in fields.items() if value}
 
     def text(self) -> str:
-        """The line in `audit.log`, with NVFlare's fields in NVFlare's order and its local time."""
+        """Return the line in `audit.log`, with NVFlare's fields in NVFlare's order and its local time."""
         values = self.record() | {"time": str(self.time.replace(tzinfo=None))}
         if "job" not in values:
             values.setdefault("user", UNKNOWN)

@@ -172,7 +172,7 @@ def _job(site: SiteSettings, server: ServerWords) -> JobConfig:
 
 
 def _judge(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
-    """The controller that evaluates saved models, and its arguments."""
+    """Return the controller that evaluates saved models, and its arguments."""
     assert job.evaluation is not None
     given = {"sites": list(server.sites), "round_timeout": job.round_timeout}
     return path_of("EvaluationController"), _no_defaults(given) | {
@@ -182,13 +182,13 @@ def _judge(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
 
 
 def _no_defaults(given: dict[str, Any]) -> dict[str, Any]:
-    """NVFlare leaves out arguments that have their default value."""
+    """Drop arguments that have their default value, as NVFlare does."""
     defaults = ServerWords().model_dump()
     return {name: value for name, value in given.items() if value != defaults[name] and value != []}
 
 
 def _controller(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
-    """The controller that trains, and its arguments."""
+    """Return the controller that trains, and its arguments."""
     cyclic = job.algorithm.name == "cyclic"
     path = path_of("CyclicController" if cyclic else "Controller")
     given = {

@@ -65,7 +65,7 @@ def own_model_problem(model: object, reference: Parameters) -> str:
 
 
 def byte_count(update: Mapping[str, Any] | None) -> int:
-    """Bytes of all parameters together; 0 for an answer without any."""
+    """Return the bytes of all parameters together; 0 for a reply without any."""
     return sum(int(value.nbytes) for value in (update or {}).values())
 
 

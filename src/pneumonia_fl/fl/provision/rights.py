@@ -54,7 +54,7 @@ class Rights:
     """What servers get, not what is in force at `place`: a person's kit does not know that."""
 
     def as_json(self) -> dict[str, Any]:
-        """The same for scripts."""
+        """Return the rights for scripts."""
         return {**vars(self), "file": str(self.file)}
 
 
@@ -77,7 +77,7 @@ def read_rights(kit: Kit) -> Rights:
 
 
 def authorizer(file: Path, org: str) -> FLAuthorizer:
-    """NVFlare's authorizer for a site of `org`.
+    """Load NVFlare's authorizer for a site of `org`.
 
     Raises:
         KitError: NVFlare would not take the file.
@@ -96,7 +96,7 @@ def _authorization_file(kit: Kit) -> Path:
 
 
 def _words(policy: Any, role: str, right: str) -> str:
-    """What the policy says of a role's right; nothing said means no."""
+    """Return the policy's text for a role's right; no entry means no."""
     rights = policy.role_rights[role]
     said = rights.get("*", rights.get(right))
     if said is None:

@@ -17,7 +17,7 @@ _EVENTS = "tensorboard"
 
 
 def jobs_in(kit: Kit) -> Iterator[Leftover]:
-    """Folders of jobs that have ended, and on a server the TensorBoard events that it keeps of them.
+    """Yield folders of ended jobs, and on a server the TensorBoard events that it keeps of them.
 
     Raises:
         KitError: it is a person's kit.

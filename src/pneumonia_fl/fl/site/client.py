@@ -58,7 +58,7 @@ OWN_LIMITS = "One site's own model, chosen and calibrated on that site's validat
 
 
 def main() -> None:
-    """Take part in one job, whose settings are the only argument, until the server says that it is over."""
+    """Run a site's part of one job, whose settings are the only argument, until the server ends it."""
     flare.init()
     session = TrainerSession(sys.argv[1], flare.get_site_name())
     with contextlib.closing(session):
@@ -84,7 +84,7 @@ class TrainerSession:
         self._site: Site | SavedModels | None = None
 
     def answer(self, message: flare.FLModel) -> flare.FLModel:
-        """The site's answer, or a report of the problem without a path in it."""
+        """Return the site's result, or a report of the problem without a path in it."""
         try:
             self._site = self._site or self._made()
             return self._site.answer(message)
@@ -98,7 +98,7 @@ class TrainerSession:
         return (Site if settings.evaluation is None else SavedModels)(settings, self._name)
 
     def close(self) -> None:
-        """The job is over."""
+        """Close the session when the job is over."""
         for writer in self._site.writers if isinstance(self._site, Site) else ():
             writer.close()
 
@@ -145,7 +145,7 @@ class Site:
         if SETTLING in message.meta:
             return self._settle(message)
         self.algorithm.begin(self.model, message, state)
-        # The server counts: a site that was restarted goes on with its steps.
+        # The server counts: a restarted site continues its steps.
         self.total_steps = message.meta.get(SITE_STEPS, {}).get(self.name, self.total_steps)
         histogram = evaluate(self.model, self.validation_data, self.settings.preprocess)
         metrics = summarise(histogram)
@@ -234,7 +234,7 @@ class Site:
         return report
 
     def _card(self, number: int, histogram: ScoreHistogram) -> ModelCard:
-        """Of the site's own model after so many rounds."""
+        """Create the card of the site's own model after `number` rounds."""
         card = model_card(self.settings, parse(DataSummary, self._facts, "the data"), number, histogram)
         return card.model_copy(update={"limitations": OWN_LIMITS + card.limitations})
 
@@ -256,7 +256,7 @@ class Site:
 
 
 def lowered(used: SiteSettings, wanted: SiteSettings) -> dict[str, int]:
-    """What a site has lowered of what the job wants of it; logged."""
+    """Return the settings that a site has lowered below the job's; log them."""
     train = used.train.model_dump(include=set(LIMITED))
     capped = {key: value for key, value in train.items() if value != getattr(wanted.train, key)}
     for key, value in capped.items():

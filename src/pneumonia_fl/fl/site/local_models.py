@@ -37,7 +37,7 @@ class LocalModels:
         self._wanted = settings.cross_site.local_models and self._shares
 
     def note(self, model: nn.Module, card: Callable[[ScoreHistogram], ModelCard], state: SiteState) -> None:
-        """Keep `model`, which the site has just trained, if no earlier one was better on its validation split."""
+        """Save `model`, which the site has just trained, if it is its best on its validation split."""
         if self._wanted:
             histogram = evaluate(model, self._data, self._settings.preprocess)
             state.keep_if_better(model, card(histogram), LOCAL)

@@ -104,7 +104,7 @@ def _readings(site: str) -> Path:
 
 
 def _secret(data: ImageSet) -> bytes:
-    """What only the site knows: its images."""
+    """Derive a secret that only the site knows, from its images."""
     digest = hashlib.sha256()
     for image in data.images:
         digest.update(image.tobytes())

@@ -10,7 +10,7 @@ from pneumonia_fl.errors import ConfigError, DataError
 
 
 def own_root() -> Path:
-    """The folder with the site's prepared data, which nobody can replace as long as this process lives.
+    """Return the folder with the site's prepared data, locked while this process lives.
 
     Raises:
         ConfigError: the site has not said where it is.

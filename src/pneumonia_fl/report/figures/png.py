@@ -11,10 +11,10 @@ from pneumonia_fl.errors import DataError
 from pneumonia_fl.report.figures import charts
 from pneumonia_fl.report.figures.canvas import BLACK, ORANGE, STYLE, new_figure, save
 from pneumonia_fl.report.performance import SPLITS, Performance, of_histogram
-from pneumonia_fl.report.run_folder_reader import RunFiles
+from pneumonia_fl.runs.record import RunRecord
 
 
-def draw_figures(run: RunFiles, curves: Path, roc: Path) -> None:
+def draw_figures(run: RunRecord, curves: Path, roc: Path) -> None:
     """Draw a run's learning curves, and its ROC curve and calibration, from the same values as its report.
 
     Raises:

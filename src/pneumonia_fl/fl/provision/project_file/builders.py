@@ -63,7 +63,7 @@ BUILDERS = {
     ),
     "signature.SignatureBuilder": Known("signatures"),
 }
-"""By the rest of their path, in the order in which they must stand."""
+"""By the rest of their path, in the required order."""
 
 
 def check_builders(builders: Sequence[Builder]) -> None:

@@ -49,7 +49,7 @@ def problem_of(answers: Answers) -> str:
         try:
             load_project(draft)
         except ConfigError as error:
-            return str(error).partition(": ")[2]  # without a line of a file that nobody has seen
+            return str(error).partition(": ")[2]  # without a line of a file that the user has not seen
     return ""
 
 
