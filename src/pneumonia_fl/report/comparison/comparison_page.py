@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pneumonia_fl.metrics.binary import COLUMN_NAMES, COMPARED
 from pneumonia_fl.report.comparison.comparison_summary import comparison_warnings, headline
 from pneumonia_fl.report.figures import charts
 from pneumonia_fl.report.figures.forest_plot import (
@@ -19,15 +20,7 @@ from pneumonia_fl.report.view.rendering import Maker, Page, Values, make_section
 from pneumonia_fl.report.view.tables import Cell, Row, Table, area_cell, count_table, cross_site_values
 from pneumonia_fl.report.view.wording import duration, join_and, number, plural, size, text_or_empty
 
-_MEASURES = {
-    "auroc": "AUROC",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "f1": "F1",
-    "balanced_accuracy": "Balanced accuracy",
-    "brier": "Brier",
-    "ece": "ECE",
-}
+_MEASURES = {name: COLUMN_NAMES[name] for name in COMPARED}
 
 
 def compare_page(files: ComparisonFiles) -> Page:
