@@ -4,34 +4,31 @@ Sources: FedAvg McMahan et al. 2017; FedProx Li et al. 2020; FedAvgM Hsu et al. 
 2021; SCAFFOLD Karimireddy et al. 2020; FedNova Wang et al. 2020; FedBN Li et al. 2021; Ditto Li et al. 2021.
 """
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.inputs.names import SITE_NAME, WEIGHTS_HASH
 
-AlgorithmName = Literal[
-    "fedavg",
-    "fedprox",
-    "fedavgm",
-    "fedadam",
-    "fedyogi",
-    "scaffold",
-    "fednova",
-    "fedbn",
-    "ditto",
-    "cyclic",
-    "swarm",
-]
 KEYS: dict[str, set[str]] = {
+    "fedavg": set(),
     "fedprox": {"mu"},
-    "ditto": {"mu"},
     "fedavgm": {"server_lr", "momentum"},
     "fedadam": {"server_lr", "beta1", "beta2", "tau"},
     "fedyogi": {"server_lr", "beta1", "beta2", "tau"},
+    "scaffold": set(),
+    "fednova": set(),
+    "fedbn": set(),
+    "ditto": {"mu"},
+    "cyclic": set(),
+    "swarm": set(),
 }
-"""Which keys belong to which algorithm, beside `name` and `average_last`."""
+"""The algorithms, and the keys of each beside `name` and `average_last`. How to add one: docs/extending.md."""
+if TYPE_CHECKING:
+    AlgorithmName = str
+else:
+    AlgorithmName = Literal[tuple(KEYS)]
 
 
 class Algorithm(Strict):
@@ -65,7 +62,7 @@ class Algorithm(Strict):
 
     @model_validator(mode="after")
     def _keys_belong_to_the_algorithm(self) -> Self:
-        own = KEYS.get(self.name, set())
+        own = KEYS[self.name]
         foreign = sorted(self.model_fields_set - own - {"name", "average_last"})
         foreign = [key for key in foreign if getattr(self, key) != type(self).model_fields[key].default]
         if foreign:

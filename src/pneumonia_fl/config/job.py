@@ -35,7 +35,11 @@ from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.inputs.names import did_you_mean, site_problem
 from pneumonia_fl.inputs.yaml_files import read_yaml
 
-NO_WEIGHT = {"cyclic": "nothing is averaged there", "swarm": "the sites average among themselves"}
+NO_WEIGHT = {
+    "cyclic": "nothing is averaged there",
+    "swarm": "the sites average among themselves",
+}
+"""Algorithms in which a site cannot have a weight, and why."""
 JOB_NAME: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Name of the job, and of its run.")
 Settings = TypeVar("Settings", bound="Strict")
 
@@ -159,7 +163,7 @@ class JobConfig(Strict):
     @model_validator(mode="after")
     def _sites_fit_the_algorithm(self) -> Self:
         name = self.algorithm.name
-        if name in ("cyclic", "swarm") and any(site.weight != 1 for site in self.sites.values()):
+        if name in NO_WEIGHT and any(site.weight != 1 for site in self.sites.values()):
             raise ValueError(f"{name} has no sites.NAME.weight; {NO_WEIGHT[name]}")
         if name == "swarm" and any(site.train.local_epochs for site in self.sites.values()):
             raise ValueError(

@@ -26,6 +26,8 @@ from pneumonia_fl.progress import Progress, silent
 __all__ = ["UNKNOWN_LICENCE", "Item", "Source", "load_split", "open_source", "read_image"]
 
 ALL = "all"
+FILES: dict[str, Callable[[Path], Source]] = {".npz": open_npz}
+"""Kinds of file that are a source without class folders. How to add one: docs/extending.md."""
 # The file is not there, may not be read, or is none; any other number is the disk's.
 _OF_ONE_FILE = {
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
@@ -53,7 +55,7 @@ def open_source(
     if spec == "kaggle":
         return _kaggle(progress, names)
     path = expanded(spec)
-    if classes and (kind == "synthetic" or path.suffix.lower() == ".npz"):
+    if classes and (kind == "synthetic" or path.suffix.lower() in FILES):
         raise ConfigError(f"--classes is about the folders of a folder or zip, not about {spec}")
     return _synthetic(settings, sites) if kind == "synthetic" else _on_disk(path, names)
 
@@ -124,7 +126,8 @@ def _on_disk(path: Path, classes: Classes) -> Source:
         return open_folder(path, classes)
     if not path.exists():
         raise DataError(missing(path, "give a folder, a .zip, a .npz, `kaggle` or `synthetic`"))
-    return open_npz(path) if path.suffix.lower() == ".npz" else open_zip(path, classes=classes)
+    open_file = FILES.get(path.suffix.lower())
+    return open_file(path) if open_file else open_zip(path, classes=classes)
 
 
 def _kaggle(progress: Progress, classes: Classes) -> Source:

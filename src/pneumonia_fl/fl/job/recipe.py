@@ -26,6 +26,7 @@ from pneumonia_fl import __version__
 from pneumonia_fl.config.job import JobConfig, SiteSettings
 from pneumonia_fl.config.job_files import jobs_folder
 from pneumonia_fl.errors import ConfigError
+from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.algorithms.weighted_average import SampleWeightedAverage
 from pneumonia_fl.fl.entrypoints import path_of
 from pneumonia_fl.fl.job.swarm import SwarmJournal, SwarmRecipe
@@ -241,8 +242,7 @@ def _upload_seconds(job: JobConfig, network: dict[str, Any]) -> float:
     with torch.device("meta"):  # shapes without numbers
         model = build_model(network["network"], network["norm"], network["size"])
     megabits = count_parameters(model) * 32 / 1e6
-    # SCAFFOLD sends the change of its control variate as well, FedNova the second moments.
-    return UPLOAD_BASE + megabits * (2 if job.algorithm.name in ("scaffold", "fednova") else 1)
+    return UPLOAD_BASE + megabits * server_algorithm(job.algorithm, frozenset()).answer_copies
 
 
 def _network(job: JobConfig, settings: SiteSettings) -> dict[str, Any]:
