@@ -87,7 +87,7 @@ def point_artifacts(file: Path, folder: Path) -> None:
     """Set the artifact URIs of a run's database to `folder`.
 
     MLflow pins an experiment's artifact folder when it makes it, which was inside NVFlare's workspace; without
-    this the URIs dangle as soon as the folder moves (NVFLARE-2.9 §3).
+    this the URIs dangle as soon as the folder moves.
 
     Raises:
         RunError: it is no MLflow database.

@@ -42,7 +42,7 @@ def open_source(
     """Open `kaggle`, `synthetic[:images=360,size=64,seed=7,sites=3]`, a folder, a .zip or a .npz.
 
     `sites` is the number of synthetic hospitals when `spec` does not say it. `kaggle` is downloaded if it is
-    not there yet. `classes` says which folders belong to a class, see `layout.parse_classes`.
+    not there yet. `classes` says which folders belong to a class, see `parse_classes`.
 
     Raises:
         DataError: it does not exist, or holds no X-rays in a layout that is known.

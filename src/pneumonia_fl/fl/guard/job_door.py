@@ -66,7 +66,7 @@ class Door:
         self._engine, self._agent, self._cell = engine, engine.server.command_agent, engine.get_cell()
         self._refuse, self._max = refuse, max_arrays + SLACK
 
-    def close(self) -> None:
+    def install(self) -> None:
         """Check every message of a site from now on."""
         for channel, handler in (
             (CellChannel.SERVER_COMMAND, self.command),

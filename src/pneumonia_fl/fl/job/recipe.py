@@ -162,7 +162,7 @@ def recipe_for(
     """Yield the recipe, inside a folder with the files that travel with the job; for arguments see `PneumoniaRecipe`.
 
     NVFlare copies a script or a checkpoint into the job only when it is named relative to the working directory;
-    absolute names stay in the configuration as they are (NVFLARE-2.9 §1.7).
+    absolute names stay in the configuration as they are.
 
     Raises:
         ConfigError: the job cannot have this form, or evaluates models that are not here.

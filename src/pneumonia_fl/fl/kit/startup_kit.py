@@ -32,7 +32,7 @@ STARTUP_FILES: dict[Kind, str] = {
 }
 LOCAL_SETTINGS = "pneumonia_fl.yml"
 SITE_STATE_FOLDER = "pneumonia_fl_site_state"
-"""Below a site's kit: for each job what the site keeps for itself (see `fl.algorithms.keeping`)."""
+"""Below a site's kit: for each job what the site keeps for itself (see `fl/state/site_state.py`)."""
 
 
 class LocalSettings(Strict):

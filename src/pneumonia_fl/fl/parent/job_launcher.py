@@ -1,7 +1,7 @@
 """Starts the job processes of server and sites, told only what they need; at a site again when they are killed.
 
 Stock NVFlare 2.9 reports a job process that is gone to the server, which then ends the whole job for everybody
-(NVFLARE-2.9 §10, `fed_server.process_job_failure`). Here the site starts it again; the server sends the task that
+(`fed_server.process_job_failure`). Here the site starts it again; the server sends the task that
 was on the way once more. After `MAX_RESTARTS` the site leaves the job, and the others continue.
 """
 

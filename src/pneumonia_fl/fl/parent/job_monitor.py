@@ -1,6 +1,6 @@
 """Keeps jobs and sites together, in the server's main process.
 
-Four things that stock NVFlare 2.9 leaves open (NVFLARE-2.9 §10; NVFlare issues 5115, 5220):
+Four things that stock NVFlare 2.9 leaves open (NVFlare issues 5115, 5220):
 
 - a job that was running when the server was killed stays RUNNING and cannot be ended or downloaded;
 - a site that was restarted has a new session, and the running job never hears of it again;

@@ -153,7 +153,7 @@ class MLflowReceiver(_SitePoints):
     """One MLflow run per job with the global series, and a child run per site.
 
     NVFlare's receiver blocks the job's start for four minutes when the tracking server is down, then drops
-    everything, loses a batch whose delivery fails, and has no global run (NVFLARE-2.9 §3). Here delivery is a
+    everything, loses a batch whose delivery fails, and has no global run. Here delivery is a
     thread of its own, with short time-outs and no loss while the job runs.
     """
 

@@ -1,7 +1,7 @@
 """Runs a job in NVFlare's simulator, and repairs what the stock simulator leaves open.
 
 A worker that is killed makes the stock simulator wait without limit, killing its parent leaves orphans, and a space in
-a path breaks its command lines (NVFLARE-2.9 §9). Here the processes are watched from outside, all of them end with
+a path breaks its command lines. Here the processes are watched from outside, all of them end with
 the run, and NVFlare only ever sees paths without spaces.
 """
 

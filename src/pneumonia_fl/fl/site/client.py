@@ -1,6 +1,6 @@
 """What a site does with a model: evaluate it on the own validation split, train it, send it back with the counts.
 
-This file only translates between NVFlare and the plain PyTorch of `train.py` and `evaluate.py`.
+This file only translates between NVFlare and the plain PyTorch of `training/local.py` and `evaluation/scoring.py`.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """The server's own state of a job, so that the job can be resumed after a crash.
 
-NVFlare 2.9 has no job resume (NVFLARE-2.9 §10). After every round the last global model, the best one and the
+NVFlare 2.9 has no job resume. After every round the last global model, the best one and the
 journal are written here; the folder goes when the job is done.
 
 <server kit>/pneumonia_fl_state/<job id>/

@@ -104,7 +104,7 @@ class ServerJob:
         """Bound what a site sends to `copies` of the model; not in the simulator, where all sites are one person's."""
         if self._controller.fl_ctx.get_prop(FLContextKey.SECURE_MODE):
             size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-            Door(self.engine, copies * size, self.tasks.refuse_unread).close()
+            Door(self.engine, copies * size, self.tasks.refuse_unread).install()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
