@@ -138,7 +138,9 @@ def nothing_to_resume(job: JobRecord, ours: Mapping[str, Any], others: Iterable[
         return f"job {short} trains nothing, so it cannot be resumed; run `pneumonia-fl evaluate` or `cross-site` again"
     if taken:
         later = taken[-1].id[:8]
-        return f"job {short} was resumed as job {later} ({taken[-1].status}); see `pneumonia-fl watch {later}`"
+        return (
+            f"job {short} was resumed as job {later} ({taken[-1].status}); see `pneumonia-fl watch {later}`"
+        )
     state = _without_state(job, ours["config"])
     return state and f"job {short} {state}; `pneumonia-fl clone {short}` runs it again from the start"
 
