@@ -1,4 +1,4 @@
-"""How long work tells its caller where it is: one small callable, so that no layer knows the terminal."""
+"""Report progress of work to the caller: one small callable, so that no layer knows the terminal."""
 
 from typing import Protocol
 

@@ -18,7 +18,7 @@ STAGE = "evaluated by sites"
 
 @dataclass(frozen=True)
 class Judges:
-    """Who evaluates: sites of prepared data in the simulator, or hospitals."""
+    """Evaluators: sites of prepared data in the simulator, or real hospitals."""
 
     data: Path | None
     """None: hospitals."""
@@ -34,7 +34,7 @@ class Judges:
 
 @dataclass(frozen=True)
 class Judged:
-    """What came of it."""
+    """Result of an evaluation."""
 
     events: "list[Event]"
     ending: "Ending | None"

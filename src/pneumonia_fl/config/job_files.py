@@ -1,4 +1,4 @@
-"""Where the job files are: `jobs/` of the repository, or the copy inside an installed wheel."""
+"""Locate the job files: `jobs/` of the repository, or the copy inside an installed wheel."""
 
 from pathlib import Path
 

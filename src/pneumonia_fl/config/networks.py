@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How a network is built, without loading PyTorch before it is.
+    """Description of a network, without loading PyTorch before it is built.
 
     Attributes:
         build: `module:name` of what takes the side of the square input in pixels and returns the network, gray image

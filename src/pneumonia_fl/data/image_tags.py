@@ -1,4 +1,4 @@
-"""What image files say about their pixels: PNG's chunks and TIFF's tags, as far as Pillow does not see to them."""
+"""Read pixel formats from image files: PNG's chunks and TIFF's tags that Pillow does not handle."""
 
 import struct
 import zlib

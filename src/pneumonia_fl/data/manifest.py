@@ -38,7 +38,7 @@ Counts = dict[str, dict[str, dict[str, int]]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is known about one image.
+    """One image of the manifest.
 
     Attributes:
         image: its name inside the source, never an absolute path.
@@ -75,7 +75,7 @@ _OLD_COLUMNS = COLUMNS[:-1]
 
 
 class DatasetInfo(Strict):
-    """What a prepared folder is: origin, preprocessing, counts and the hash of its manifest.
+    """Description of a prepared folder: origin, preprocessing, counts and the hash of its manifest.
 
     `quarantined`, `duplicates`, `patient_overlap_with_test`, `leaks_dropped` and `unused` (files that are no images
     of a class, by reason) are about the whole preparation, in a site's folder too; `patients_unknown` counts the

@@ -1,4 +1,4 @@
-"""What the numbers in an image file mean: from an opened picture to 8-bit gray, upright, with black as 0.
+"""Convert an opened picture to 8-bit gray, upright, with black as 0.
 
 Pictures of 10 or 12 bits often lie in files of 16. Their real depth is what the file says of it (PNG's `sBIT`, TIFF's
 `BitsPerSample` and `MaxSampleValue`, PNM's maximum), else the largest gray level rounded up to a power of two.

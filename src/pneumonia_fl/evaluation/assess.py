@@ -1,4 +1,4 @@
-"""What the scores of one split say: metrics, curves, calibration and subtypes, each with its interval by patient."""
+"""Assess the scores of one split: metrics, curves, calibration and subtypes, with intervals by patient."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

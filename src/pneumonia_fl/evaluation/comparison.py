@@ -1,4 +1,4 @@
-"""What a comparison says: models on the same test images, with intervals by patient and paired differences.
+"""Compare models on the same test images, with intervals by patient and paired differences.
 
 Everything here is computed from `comparison.json`, the raw record, so that the table can be made again without
 training. A model's value is the mean over its seeds; its interval comes from resampling the test patients, the same

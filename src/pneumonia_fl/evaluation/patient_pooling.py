@@ -40,7 +40,7 @@ Starts = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What a site tells of its scores.
+    """Score statistics that a site sends.
 
     Attributes:
         histogram: of all its images.

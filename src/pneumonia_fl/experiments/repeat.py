@@ -36,7 +36,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Repetition:
-    """What a repeated run says about itself in `run.json`, under `repeat`."""
+    """Record of a repetition in `run.json`, under `repeat`."""
 
     of: str
     """Name of the first run's folder."""

@@ -1,4 +1,4 @@
-"""What a file is that is not what its name says: a Git LFS pointer, a login page, an archive, text."""
+"""Recognise files that are not what their name says: a Git LFS pointer, a login page, an archive, text."""
 
 _LINES = (
     (

@@ -58,7 +58,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What a classifier did on `n` images, `positives` of them pneumonia; None: a class is missing.
+    """Metrics of a classifier on `n` images, `positives` of them pneumonia; None: a class is missing.
 
     `loss` is the mean cross-entropy in nats, `ece` the expected calibration error of P(pneumonia) over 15
     equal bins (Naeini et al. 2015), `brier` the mean of (P - y)^2, `f1` = 2 TP / (2 TP + FP + FN), which is None

@@ -30,7 +30,7 @@ MISSING_CLASS = "0.5, since the validation data lack a class"
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How a margin becomes an answer: `scaling` gives P, pneumonia from `threshold` on.
+    """Decision rule of a model: `scaling` turns a margin into P, pneumonia from `threshold` on.
 
     `operating_point` says in words by which rule the threshold was chosen.
     """

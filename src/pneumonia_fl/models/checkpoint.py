@@ -41,7 +41,7 @@ Prose = Annotated[str, AfterValidator(lambda text: printable(text, VALUE_LIMIT))
 
 
 class DataSummary(Strict):
-    """Where the training images came from."""
+    """Origin of the training images."""
 
     source: Line = Field(description="Kind of source, never a path.")
     licence: Prose
@@ -51,7 +51,7 @@ class DataSummary(Strict):
 
 
 class ModelCard(Strict):
-    """What a person or a program must know to use the weights that lie beside it.
+    """Facts that a person or a program needs to use the weights beside the card.
 
     Version 1 had no temperature (1.0) and no operating point (its threshold is Youden's), version 2 no offset (0.0),
     version 3 no origin (None).

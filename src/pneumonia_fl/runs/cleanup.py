@@ -1,4 +1,4 @@
-"""What old runs leave behind: finding it, measuring it, removing it.
+"""Find, measure and remove old runs.
 
 Only folders that this program has made are found, by the record that it writes into each; what is still being written
 is left alone.

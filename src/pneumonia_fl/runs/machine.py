@@ -1,4 +1,4 @@
-"""What a run remembers of its machine: equal records promise equal sums of floats."""
+"""Record the machine of a run: equal records promise equal sums of floats."""
 
 import platform
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""Where this program comes from."""
+"""Origin of this program's code."""
 
 import subprocess
 from pathlib import Path

@@ -15,7 +15,7 @@ WITHOUT_JOURNAL = "no score distribution, no curves from validation data"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run folder holds, as plain values; an empty one means a file that is missing or damaged.
+    """Content of a run folder, as plain values; an empty one means a file that is missing or damaged.
 
     `problems` says in one sentence each what is missing and what follows from it.
     """

@@ -1,4 +1,4 @@
-"""What a run leaves in MLflow besides its series: parameters, tags, job file, model and figures."""
+"""Complete a run's MLflow records: parameters, tags, job file, model and figures."""
 
 import logging
 from typing import Any

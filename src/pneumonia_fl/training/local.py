@@ -40,7 +40,7 @@ OptimizerState = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RoundContext:
-    """Which site trains, in which of how many rounds (from 0)."""
+    """Site and round of a training; rounds count from 0."""
 
     site: str = "site"
     round: int = 0

@@ -1,4 +1,4 @@
-"""What a site takes from all sites beside the model, so that its steps are more like those of central training."""
+"""Cross-site statistics for FedNova: class counts and AdamW second moments used instead of the site's own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

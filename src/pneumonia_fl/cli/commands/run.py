@@ -93,7 +93,7 @@ ShipCode = Annotated[
 
 
 class Env(StrEnum):
-    """Where a job runs."""
+    """Execution environment of a job."""
 
     sim = "sim"
     prod = "prod"

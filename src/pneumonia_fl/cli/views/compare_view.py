@@ -1,4 +1,4 @@
-"""What the user sees of a comparison: trainings one by one, then the table and what it says."""
+"""Display of a comparison: trainings one by one, then the table and its findings."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence

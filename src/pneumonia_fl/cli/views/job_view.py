@@ -1,4 +1,4 @@
-"""What the user sees of a job on a real server: a table that follows it, or a line per change without a terminal."""
+"""Display of a job on a real server: a live table, or a line per change without a terminal."""
 
 import sys
 import time

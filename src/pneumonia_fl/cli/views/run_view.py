@@ -1,4 +1,4 @@
-"""What the user sees while a job runs: rounds, sites, time left; then a table and where everything is."""
+"""Display of a running job: rounds, sites, time left; then a table and the paths."""
 
 import json
 import shlex

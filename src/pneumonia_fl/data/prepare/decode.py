@@ -41,7 +41,7 @@ _Chunks = dict[int, Sequence[Item]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one image: hash, original size in pixels and bits of a gray level, or the `problem` it has."""
+    """Result of decoding one image: hash, original size in pixels and bits of a gray level, or its `problem`."""
 
     sha256: str = ""
     width: int = 0
@@ -52,7 +52,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Where images come from, the raw file of uint8 (N,S,S) they go to, and how they are scaled."""
+    """Images to decode, the raw file of uint8 (N,S,S) they go to, and their scaling."""
 
     source: Source
     pixels: Path

@@ -23,7 +23,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """What is left after cleaning.
+    """Images left after cleaning.
 
     Attributes:
         pool: for training and validation.

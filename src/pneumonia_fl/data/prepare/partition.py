@@ -1,4 +1,4 @@
-"""Who gets which patient: partition over sites, then training and validation inside a site.
+"""Assign patients to sites, then to training and validation inside a site.
 
 Everything deals out whole patients, is drawn from the seed alone, and does not depend on the order of its
 input.
@@ -31,7 +31,7 @@ Weights = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """How patients are dealt out; `values` are Dirichlet's alpha, or each site's relative quantity."""
+    """Kind of partition; `values` are Dirichlet's alpha, or each site's relative quantity."""
 
     kind: Kind
     values: tuple[float, ...] = ()

@@ -1,4 +1,4 @@
-"""What the names of files say: class, official split, patient and subtype.
+"""Read class, official split, patient and subtype from file names.
 
 Covered: the layout of the Kaggle and Mendeley archives, `chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}`, the class
 above the split, and class folders alone; at any depth and in any case. The archive that Kaggle serves holds every image

@@ -1,4 +1,4 @@
-"""Where X-rays come from: a word or a path becomes a source; one split of a source becomes arrays."""
+"""Open a source of X-rays by word or path, and read one of its splits into arrays."""
 
 import errno
 import logging

@@ -25,7 +25,7 @@ SPEC, COST, ERROR = "spec.json", "cost.json", "error.txt"
 
 @dataclass(frozen=True)
 class Spec:
-    """What one baseline needs to know; paths are absolute."""
+    """Task of one baseline process; paths are absolute."""
 
     arm: str
     job: dict[str, Any]

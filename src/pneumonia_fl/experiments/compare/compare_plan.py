@@ -1,4 +1,4 @@
-"""What a comparison will train, and whether it may."""
+"""Plan the trainings of a comparison, and check that they can run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -31,7 +31,7 @@ FIGURE = Path("figures") / "comparison.png"
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """What the user asked for; the names are those of `pneumonia-fl compare`'s options."""
+    """Options of a comparison; the names are those of `pneumonia-fl compare`'s options."""
 
     data: Path
     jobs: list[str]

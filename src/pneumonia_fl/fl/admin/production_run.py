@@ -25,7 +25,7 @@ class ProdWatcher(JobWatcher, Protocol):
 
 @dataclass(frozen=True)
 class ProdRunRequest:
-    """What the user asked for."""
+    """Options of a run on a real server."""
 
     kit: Path
     study: str
@@ -41,7 +41,7 @@ class ProdRunRequest:
 
 @dataclass(frozen=True)
 class ProdRun:
-    """What came of it."""
+    """Result of a run on a real server."""
 
     ending: Ending
     run: RunFolder | None

@@ -1,4 +1,4 @@
-"""What NVFlare's session raises, in our words: one line that says what to do, with an exit code for scripts."""
+"""Convert errors of NVFlare's session: one line that says what to do, with an exit code for scripts."""
 
 import shlex
 

@@ -27,7 +27,7 @@ EXPORTING, SENDING = "making the job", "sending"
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What the user wants to submit."""
+    """Job to submit, with its options."""
 
     job: str
     """A name in `jobs/`, a YAML file, or an exported NVFlare job folder."""

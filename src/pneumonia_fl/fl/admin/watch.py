@@ -42,7 +42,7 @@ How = Literal["complete", "incomplete", "failed", "aborted", "refused"]
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job ended."""
+    """Ending of a job."""
 
     job: JobRecord
     how: How

@@ -43,7 +43,7 @@ MAX_COUNT = 10_000_000
 
 @dataclass(frozen=True)
 class _Answer:
-    """What counts of one site's answer; `images` are those of its data set, times the job's factor for it."""
+    """Valid part of one site's result; `images` are those of its data set, times the job's factor for it."""
 
     params: Parameters
     images: float

@@ -1,4 +1,4 @@
-"""Which algorithm does what at the server and at the sites, by its name in a job."""
+"""Select the server's and the sites' part of an algorithm by its name in a job."""
 
 from collections.abc import Callable, Set
 

@@ -1,4 +1,4 @@
-"""What an algorithm does at the server between two rounds; FedAvg does nothing beyond the average."""
+"""Server's part of an algorithm, between two rounds; FedAvg does nothing beyond the average."""
 
 from typing import Any
 

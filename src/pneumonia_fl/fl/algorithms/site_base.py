@@ -1,4 +1,4 @@
-"""What an algorithm does at a site: before, while and after it trains the global model."""
+"""Site's part of an algorithm: before, while and after it trains the global model."""
 
 import copy
 from collections.abc import Callable, Mapping

@@ -30,7 +30,7 @@ class Check:
 
 @dataclass
 class Result:
-    """What a check has found so far."""
+    """Findings of a check so far."""
 
     check: str
     findings: list[Finding] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Whether a kit's `local/` names what keeps others out: the guards, the gate of jobs, and credentials inside."""
+"""Check that a kit's `local/` names its protections: guards, job validator, and credentials inside."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Who the kit says it is: its certificate, its root, its private key, and the clock that they are read with."""
+"""Check the kit's identity: its certificate, its root, its private key, and the machine's clock."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whether the kit runs already: from this folder, or the same identity from another one."""
+"""Check whether the kit runs already: from this folder, or the same identity from another one."""
 
 import contextlib
 import shlex

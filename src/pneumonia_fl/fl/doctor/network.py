@@ -35,7 +35,7 @@ _NOT_YET, _EXPIRED, _OTHER_NAME = 9, 10, 62
 
 @dataclass(frozen=True)
 class Greeting:
-    """What the server showed: its certificate (DER), the protocol that was agreed on, its first bytes.
+    """Server's greeting: its certificate (DER), the protocol that was agreed on, its first bytes.
 
     `refusal` says why there were no first bytes.
     """

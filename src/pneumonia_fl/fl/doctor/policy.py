@@ -1,4 +1,4 @@
-"""Whose code this participant runs, as its own local/ files decide it."""
+"""Report whose code this participant runs, by its own local/ files."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What only a server needs: its port, and the MLflow server that it reports to."""
+"""Checks of a server only: its port, and the MLflow server that it reports to."""
 
 import errno
 import socket

@@ -1,4 +1,4 @@
-"""What lies on this machine beside a kit: a site's prepared X-rays, and a person's runs."""
+"""Checks of data on this machine beside a kit: a site's prepared X-rays, and a person's runs."""
 
 import shlex
 import stat

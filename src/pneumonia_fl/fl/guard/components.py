@@ -1,4 +1,4 @@
-"""What a server and a site put in front of their processes: components of `local/resources.json`.
+"""Guards in front of a server's and a site's processes: components of `local/resources.json`.
 
 NVFlare makes these components in the parent process of a server or site, and again in each of its job processes.
 """

@@ -1,4 +1,4 @@
-"""Who may say what to whom. What is not in the table is not delivered, and not passed on.
+"""Table of allowed messages by sender and receiver. All others are neither delivered nor passed on.
 
 NVFlare 2.9 has one network of cells in which every cell may send any request to every other, through the server or
 the parent in between; whether it is served depends on headers that the sender writes. Here the speaker is what the
@@ -19,7 +19,7 @@ JOB_PARTS, TRAINER_PARTS = 2, 3
 
 
 class Role(Enum):
-    """What a cell is, by its name: `server`, `server.JOB`, `SITE`, `SITE.JOB`, `SITE.JOB.TRAINER`, or a person's."""
+    """Role of a cell, by its name: `server`, `server.JOB`, `SITE`, `SITE.JOB`, `SITE.JOB.TRAINER`, or a person's."""
 
     PERSON = "a person"
     SERVER = "the server"

@@ -1,4 +1,4 @@
-"""Whether gRPC goes to a server through an HTTP proxy, by gRPC's own rules, which are not those of other programs.
+"""Find the HTTP proxy that gRPC uses to reach a server; its rules differ from those of other programs.
 
 Tried with grpcio 1.76: the first of `grpc_proxy`, `https_proxy` and `http_proxy` that is set counts, in lower case, and
 only with `http://`; not `all_proxy`. Of `no_grpc_proxy` and `no_proxy`, the first that is set: names with what ends in
@@ -29,7 +29,7 @@ class ProxyRefusal(OSError):
 
 @dataclass(frozen=True)
 class Proxy:
-    """What one environment variable says."""
+    """Proxy setting of one environment variable."""
 
     variable: str
     host: str

@@ -1,4 +1,4 @@
-"""Which processes of this machine belong to a kit.
+"""Find the processes of this machine that belong to a kit.
 
 They are told by identity and working directory, not by the place where they were started: a kit that is renamed or
 moved while it runs takes its processes with it, and a copy of it has none.

@@ -1,4 +1,4 @@
-"""What a line of an audit log may hold: text of others never becomes a field or a line of its own.
+"""Format lines of an audit log: foreign text never becomes a field or a line of its own.
 
 Every entry is written twice: to `audit.log` as NVFlare writes it, and to `audit.jsonl` beside it as one JSON object.
 Needs the standard library only, because `fl/parent/tls_handshakes.py` uses it in a process of its own.

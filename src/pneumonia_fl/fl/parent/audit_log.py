@@ -27,7 +27,7 @@ log = logging.getLogger("pneumonia_fl.audit")
 
 @dataclass(frozen=True)
 class Peer:
-    """Who is at the other end of the connection that a request came over."""
+    """Peer at the other end of the connection of a request."""
 
     endpoint: str = ""
     """The name of the cell there; proved by the certificate for sites, never for people's sessions."""

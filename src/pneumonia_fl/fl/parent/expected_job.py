@@ -27,7 +27,7 @@ MOST_SITES = 100
 
 
 class ServerWords(Strict):
-    """What only the server's half of a job says; names are those of the controller's arguments."""
+    """Settings in the server's half of a job only; names are those of the controller's arguments."""
 
     sites: tuple[str, ...] = ()
     quorum: int = 0
@@ -44,7 +44,7 @@ class ServerWords(Strict):
 
 
 class SiteWords(Strict):
-    """What only the sites' half says."""
+    """Settings in the sites' half only."""
 
     upload_timeout: float = Field(ge=30, le=1_000_000)
 

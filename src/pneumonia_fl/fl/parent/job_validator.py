@@ -1,4 +1,4 @@
-"""Which jobs a server or a site takes, asked before anything of a job is run; named as `app_validator` in a kit.
+"""Validate a job before anything of it is run; named as `app_validator` in a server's or a site's kit.
 
 strict, locked   a job that is what this package makes from its own settings, to the letter (`expected_job.py`)
 relaxed          that, and any other job of people who have the right `byoc` here

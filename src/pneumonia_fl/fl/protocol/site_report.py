@@ -1,4 +1,4 @@
-"""What a site reports of its work, read in one place: typed, bounded, finite, printable, or refused with a reason.
+"""Validate a site's report in one place: typed, bounded, finite, printable, or refused with a reason.
 
 A site may be broken or hostile, so the server takes nothing of a report before all of it has been accepted.
 """
@@ -59,7 +59,7 @@ class Histogram(_Said):
 
 
 class Training(_Said):
-    """What a round's training cost at a site; `train_samples` are images times local epochs."""
+    """Cost of a round's training at a site; `train_samples` are images times local epochs."""
 
     train_loss: Loss
     train_samples: Positive
@@ -68,7 +68,7 @@ class Training(_Said):
 
 
 class Facts(_Said):
-    """What the model card says of a site's data set; `counts` are images by site, split and class."""
+    """Facts for the model card about a site's data set; `counts` are images by site, split and class."""
 
     source: Text
     licence: Citation
@@ -107,14 +107,14 @@ class Personal(_Said):
 
 
 class Sample(_Said):
-    """What a site's samples of patients refer to; `pooling.Sampled` has the meaning, and checks it."""
+    """Parameters of a site's patient samples; `pooling.Sampled` has the meaning, and checks it."""
 
     patients: Annotated[list[Count], Field(min_length=3, max_length=3)]
     starts: Annotated[list[list[Count]], Field(min_length=2, max_length=2)]
 
 
 class Limits(_Said):
-    """What a site has lowered of the job's training, and to what."""
+    """Training settings that a site has lowered, and their values."""
 
     local_epochs: Annotated[int, Field(ge=1, le=MAX_PASSES)] | None = None
     batch_size: Annotated[int, Field(ge=2, le=MAX_IMAGES)] | None = None
@@ -144,14 +144,14 @@ class SiteReport(_Said):
 
 
 class SiteProblem(_Said):
-    """Why a site could not do what it should: an answer as good as any, which contributes nothing."""
+    """Reason why a site could not do its task: a valid result, which contributes nothing."""
 
     problem: Text
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the server knows of an answer before it reads it.
+    """Known properties of a result before it is read.
 
     Args:
         site: who answers; authenticated, and not what the answer says.

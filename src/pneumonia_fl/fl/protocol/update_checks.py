@@ -1,4 +1,4 @@
-"""What an update must look like before it may count: no site can spoil the model by accident.
+"""Check an update before it counts: no site can spoil the model by accident.
 
 The checks are cheap, and about form only; they are no defence against a site that lies well.
 """

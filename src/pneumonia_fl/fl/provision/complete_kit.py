@@ -1,4 +1,4 @@
-"""What NVFlare's provisioning leaves open: policies, stores, wheel, pages, rights on files, signature."""
+"""Complete NVFlare's kits: policies, stores, wheel, pages, rights on files, signature."""
 
 import shutil
 from pathlib import Path

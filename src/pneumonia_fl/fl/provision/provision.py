@@ -37,7 +37,7 @@ WHEELS = "wheel"
 
 @dataclass(frozen=True)
 class Request:
-    """What to provision."""
+    """Options of a provisioning."""
 
     project: Path
     out: Path

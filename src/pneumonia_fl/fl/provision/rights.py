@@ -1,4 +1,4 @@
-"""Who may do what where: a kit's `authorization.json`, read by NVFlare's own authorizer."""
+"""Read rights from a kit's `authorization.json`, with NVFlare's own authorizer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Rights:
-    """Who may do what at the owner of one kit."""
+    """Rights by role at the owner of one kit."""
 
     place: str
     """Name of the server or site."""

@@ -1,4 +1,4 @@
-"""When to end before the last round: after a number of judged models without a better one."""
+"""Early stopping: end after a number of evaluated models without a better one."""
 
 from typing import Any
 

@@ -29,7 +29,7 @@ HEALTH_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where a server's jobs send their metrics, and the process there when it is ours."""
+    """Tracking server of a server's jobs, and its process when it is ours."""
 
     uri: str
     login: Mapping[str, str] = field(repr=False)

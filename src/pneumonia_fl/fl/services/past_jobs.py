@@ -1,4 +1,4 @@
-"""What past jobs leave in the kits of servers and sites.
+"""Find the remains of past jobs in the kits of servers and sites.
 
 NVFlare never removes a job's folder at a site; it holds logs and configuration, no data. Not touched:
 the server's job store (`pneumonia-fl delete` does that), a job's state for `resume`, and a site's own models.

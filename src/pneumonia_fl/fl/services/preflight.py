@@ -1,4 +1,4 @@
-"""What must be true before kits are started; the first thing that is not becomes one line that says what to do."""
+"""Check the requirements of kits before they are started; the first failure becomes one line with its fix."""
 
 import shlex
 import subprocess
@@ -30,7 +30,7 @@ PYTHON_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class SitePlan:
-    """What a site gets on this machine."""
+    """A site's data and threads on this machine."""
 
     data: Path
     threads: int

@@ -22,7 +22,7 @@ from pneumonia_fl.fl.services.participant import Service
 
 @dataclass(frozen=True)
 class Startup:
-    """How far a service has come."""
+    """Startup progress of a service."""
 
     ready: bool
     """Server: it serves; site: it is registered."""

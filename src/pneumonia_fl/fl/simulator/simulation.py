@@ -30,7 +30,7 @@ DEFAULT_SITES = 2
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; the names are those of `pneumonia-fl run`'s options."""
+    """Options of a run; the names are those of `pneumonia-fl run`'s options."""
 
     job: str
     data: Path | None = None

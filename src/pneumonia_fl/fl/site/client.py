@@ -1,4 +1,4 @@
-"""What a site does with a model: evaluate it on the own validation split, train it, send it back with the counts.
+"""A site's client: evaluate a model on the own validation split, train it, send it back with the counts.
 
 This file only translates between NVFlare and the plain PyTorch of `training/local.py` and `evaluation/scoring.py`.
 """

@@ -22,7 +22,7 @@ LOCAL = "local_model"
 
 
 class LocalModels:
-    """What a site does for cross-site evaluation.
+    """A site's models for cross-site evaluation.
 
     Args:
         site: its name.

@@ -1,4 +1,4 @@
-"""Where a site's own images lie, and whether a job can use them."""
+"""Find a site's own images, and check that a job can use them."""
 
 from pathlib import Path
 

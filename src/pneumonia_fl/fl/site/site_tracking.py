@@ -1,4 +1,4 @@
-"""Where a site's own series go: to the server, as the job wants it, or to a folder and an MLflow at home, or to both.
+"""Write a site's own series: to the server, as the job wants it, or to a folder and an MLflow at home, or to both.
 
 The site's IT decides (`local/pneumonia_fl.yml`), never a job. A site that keeps its series at home still sends, with
 every answer, what the model and the pooled metrics are made of (`fl.site_report`).

@@ -1,4 +1,4 @@
-"""How good a model is: metrics and curves, confusion and calibration, subtypes."""
+"""Sections on a model's performance: metrics and curves, confusion and calibration, subtypes."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a reader of a run must be told before believing a number: when each warning is given, and how severe it is."""
+"""Warnings for a reader of a run before its numbers: when each is given, and how severe it is."""
 
 from collections.abc import Iterator
 from itertools import pairwise

@@ -31,7 +31,7 @@ _HILUM = (0.17, -0.06)
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What stays the same in every image of a patient.
+    """Anatomy of one patient, the same in every image.
 
     `width` of the lungs, `heart` size and height of its `apex`, number of `ribs` in view and their `slope`;
     `bone`, `wall` and `vessels` are factors, `breast` and `thymus` strengths (0: none); `arms` hang when > 0.
@@ -52,7 +52,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How the patient stands before one exposure: `roll` in the image plane, `turn` about the long axis."""
+    """Position of the patient in one exposure: `roll` in the image plane, `turn` about the long axis."""
 
     roll: float
     turn: float

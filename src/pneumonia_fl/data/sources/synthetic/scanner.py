@@ -1,4 +1,4 @@
-"""What a hospital's machine makes of a chest: tone, blur, noise, collimator borders, a marker.
+"""Simulate a hospital's X-ray machine: tone, blur, noise, collimator borders, a marker.
 
 Each scanner has its own settings, which are the reason why made-up hospitals differ as real ones do; a
 little of every setting varies from exposure to exposure. The scanner knows nothing of the diagnosis.

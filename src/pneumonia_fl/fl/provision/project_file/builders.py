@@ -13,7 +13,7 @@ ROOT_DAYS = range(1, 36_501)
 
 @dataclass(frozen=True)
 class Argument:
-    """What a builder may be told."""
+    """Allowed argument of a builder."""
 
     fits: Callable[[Any], bool]
     wanted: str

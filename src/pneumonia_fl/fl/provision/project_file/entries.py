@@ -125,7 +125,7 @@ class Capacity(Part):
 
 
 class ConnectTo(Part):
-    """Where a site or a person reaches the server, if not at its own address."""
+    """Address at which a site or a person reaches the server, if not its own address."""
 
     what = "connect_to"
     host: Host
@@ -193,7 +193,7 @@ class Participant(Part):
 
 
 class Study(Part):
-    """Which sites and people a study has beside those of everybody."""
+    """Sites and people that a study has beside the common ones."""
 
     what = "a study"
     site_orgs: dict[str, tuple[str, ...]] = Field(default_factory=dict)

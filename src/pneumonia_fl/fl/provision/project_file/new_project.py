@@ -16,7 +16,7 @@ TEMPLATE = "project.template.yml"
 
 @dataclass(frozen=True)
 class Answers:
-    """What project.yml cannot know by itself; the defaults run everything on this machine."""
+    """Answers for a new project.yml; the defaults run everything on this machine."""
 
     name: str = "pneumonia_fl"
     """Name of the federation."""

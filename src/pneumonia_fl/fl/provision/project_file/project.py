@@ -38,7 +38,7 @@ _SENTENCES = {
 
 
 class _File(Part):
-    """What project.yml may say."""
+    """Schema of project.yml."""
 
     what = "project.yml"
     api_version: Version

@@ -16,7 +16,7 @@ State = Literal["waiting", "answered", "late", "failed", "refused"]
 
 @dataclass
 class SiteRecord:
-    """What the server knows of one site."""
+    """Server's record of one site."""
 
     state: State = "waiting"
     accepted_round: int | None = None

@@ -1,4 +1,4 @@
-"""What every job of ours has at the server: its sites, journal, tasks, and a record of how it ended."""
+"""A job at the server: its sites, journal, tasks, and a record of how it ended."""
 
 import contextlib
 import time
@@ -29,7 +29,7 @@ from pneumonia_fl.runs.provenance import code_origin
 
 @dataclass
 class Progress:
-    """How far a job has come; a job that only evaluates has no rounds.
+    """Progress of a job; a job that only evaluates has no rounds.
 
     `done`: rounds that are finished, those of earlier parts included. `start_round`: the first of this part.
     `series`: pooled metrics of the model that was judged last, by tag.

@@ -36,7 +36,7 @@ OnResult = Callable[[str, FLModel], object]
 
 @dataclass(frozen=True)
 class TaskLimits:
-    """How long sites are waited for.
+    """Time limits and quorum of a task.
 
     Args:
         quorum: accepted results that a round needs; 0: those of all expected sites.
