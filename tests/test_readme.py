@@ -18,7 +18,7 @@ from pneumonia_fl.data.prepare.partition import parse_partition, parse_sites
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "getting-started.md")
-OWN_NETWORK = "model.name=tiny"  # docs/networks.md has the reader write it; test_model.py does
+OWN_NETWORK = "model.name=tiny"  # docs/networks.md has the reader write it; test_architectures.py does
 BUILTINS = {"cd", "source", "export", "git"}
 
 

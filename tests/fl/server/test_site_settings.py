@@ -8,7 +8,7 @@ import pytest
 from dataset_infos import three_sites
 from run_folders import write_run
 from site_reports import TRAINING, answer, report
-from test_answers import Server
+from test_result_validation import Server
 
 from conftest import ROOT, read_json
 from pneumonia_fl.config.environment import set_site_defaults, site_limits
