@@ -22,7 +22,7 @@ from pneumonia_fl.cli.main import app
 from pneumonia_fl.config.sections import ModelConfig
 from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import ModelCard, save_model
-from pneumonia_fl.results.finalize import draw
+from pneumonia_fl.results.finalize import render_outputs
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.record import RunRecord
 from pneumonia_fl.tracking.mlflow_queue import MLflowSink
@@ -139,10 +139,10 @@ def test_damaged_mlflow_records_never_stop_a_report(run: Path, status: str, data
 def test_a_report_that_cannot_be_drawn_fails_no_run(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     (run / "report.html").mkdir()
     with caplog.at_level(logging.WARNING):
-        draw(RunFolder(run), RunRecord.read(RunFolder(run)))
+        render_outputs(RunFolder(run), RunRecord.read(RunFolder(run)))
     assert "the report could not be made" in caplog.text
     assert read_json(run / "run.json")["report_error"]
     (run / "report.html").rmdir()
-    draw(RunFolder(run), RunRecord.read(RunFolder(run)))
+    render_outputs(RunFolder(run), RunRecord.read(RunFolder(run)))
     assert (run / "report.html").is_file()
     assert not read_json(run / "run.json").get("report_error")

@@ -14,7 +14,7 @@ from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.metrics.binary import ScoreHistogram
 from pneumonia_fl.models.architectures import build_model
-from pneumonia_fl.results.finalize import finish, finish_real
+from pneumonia_fl.results.finalize import finalize_prod_run, finish
 from pneumonia_fl.runs.folder import RunFolder, start_run
 from pneumonia_fl.runs.journal import JournalReader, summarise_rounds
 from pneumonia_fl.runs.lenient import LenientReader
@@ -104,7 +104,7 @@ def test_a_job_that_is_finished_has_its_journal_read_once(
     job = JobConfig(name="fedavg", rounds=2, preprocess=Preprocess(size=64))
     about = {"config": job.model_dump(mode="json"), "sites": list(SITES), "version": "1"}
     run = RunFolder.create(tmp_path / "run")
-    finish_real(run, about, server, {})
+    finalize_prod_run(run, about, server, {})
     assert read == [run.journal]
     assert run.state()["state"] == "finished"
     assert run.state()["report_error"] is None
