@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from job_changes import REFUSED, edit
@@ -46,6 +47,18 @@ def test_refused(name: str, gate: SiteJobValidator, app: Path) -> None:
     assert known == {}
     assert len(reason) < 400
     assert reason.isprintable()
+
+
+def test_a_job_exported_by_an_earlier_version_is_called_so(app: Path) -> None:
+    def as_before(config: dict[str, Any]) -> None:
+        executor = config["executors"][0]["executor"]
+        executor["path"] = "pneumonia_fl.fl.executor.TrainerExecutor"
+        executor["args"]["settings"] = ["name=fedavg", "rounds=10"]
+
+    edit(SITE_FILE, as_before)(app)
+    reason, _ = SiteGate("strict", False).validate(str(app))
+    assert "earlier version" in reason
+    assert "make it again" in reason
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pydantic import Field
 from pneumonia_fl.config.job import JobConfig, SiteSettings, parse
 from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.errors import ConfigError
-from pneumonia_fl.fl.entrypoints import path_of
+from pneumonia_fl.fl.entrypoints import old_paths, path_of
 from pneumonia_fl.fl.protocol.carried_weights import INITIAL
 from pneumonia_fl.inputs.json_files import read_json
 from pneumonia_fl.inputs.names import JOB_ID, SITE_NAME, WEIGHTS_HASH
@@ -22,6 +22,7 @@ from pneumonia_fl.inputs.names import JOB_ID, SITE_NAME, WEIGHTS_HASH
 SERVER_FILE, SITE_FILE = "config/config_fed_server.json", "config/config_fed_client.json"
 SIGNATURE_FILES = {".__nvfl_sig.json", ".__nvfl_submitter.crt"}
 """What NVFlare lays into each folder of a job that is signed; it checks them itself."""
+EARLIER = "it is of an earlier version of pneumonia-fl; make it again with the version that is used here"
 MOST_BYTES = 200_000
 MOST_SITES = 100
 
@@ -64,6 +65,8 @@ def read_job(app: Path) -> tuple[JobConfig, dict[str, str], str]:
         site = SiteWords(upload_timeout=files[SITE_FILE]["submit_task_result_timeout"])
         server = _server_words(files[SERVER_FILE])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        if next(old_paths(list(files.values())), ""):
+            raise ConfigError(EARLIER) from None
         raise ConfigError(f"it is not made by pneumonia-fl ({type(error).__name__})") from None
     job = _job(parse(SiteSettings, settings, "the job's settings"), server)
     if any(SITE_NAME.fullmatch(name) is None for name in server.sites) or len(server.sites) > MOST_SITES:
