@@ -108,8 +108,8 @@ def _bare_site(pipe: Connection, data: Path, site: str) -> None:
     from pneumonia_fl.config.sections import Preprocess
     from pneumonia_fl.data.store import open_site
     from pneumonia_fl.evaluation.scoring import margins
-    from pneumonia_fl.models.registry import build_model
-    from pneumonia_fl.training.local import Turn, train_epochs
+    from pneumonia_fl.models.architectures import build_model
+    from pneumonia_fl.training.local import RoundContext, train_epochs
 
     torch.set_num_threads(1)
     job = load_job(find_job("fedavg"), [f"train.local_epochs={EPOCHS}"])
@@ -126,7 +126,7 @@ def _bare_site(pipe: Connection, data: Path, site: str) -> None:
             )
         margins(model, validation.images, spec)
         if number < ROUNDS:
-            train_epochs(model, train, settings, turn=Turn(site, number, ROUNDS))
+            train_epochs(model, train, settings, context=RoundContext(site, number, ROUNDS))
         pipe.send((len(train), {key: value.numpy() for key, value in model.state_dict().items()}))
 
 

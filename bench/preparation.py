@@ -15,7 +15,7 @@ from PIL import Image
 
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.prepare.pipeline import prepare
-from pneumonia_fl.data.sources.registry import open_source
+from pneumonia_fl.data.sources.open_source import open_source
 
 DATA = Path(os.environ.get("PNEUMONIA_FL_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SAMPLE = DATA / "chest-xray-pneumonia-224.zip"

@@ -13,7 +13,7 @@ from pneumonia_fl.config.sections import AugmentConfig, Preprocess, TrainConfig
 from pneumonia_fl.data.preprocess import normalise
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.evaluation.scoring import margins
-from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.training.local import train_epochs
 
 IMAGES = 256

@@ -1,4 +1,4 @@
-"""The training script that NVFlare runs at every site; all it does stands in `pneumonia_fl.fl.site.client`."""
+"""The training script of NVFlare's simulator; the work is done in `pneumonia_fl.fl.site.client`."""
 
 from pneumonia_fl.fl.site.client import main
 

@@ -6,7 +6,7 @@ from conftest import ROOT
 from test_layers import PACKAGE, ROOMS
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-IN_KITS = {"local/resources.json", "startup/start.sh"}
+IN_KITS = {"local/pneumonia_fl.yml", "local/resources.json", "startup/start.sh"}
 NAMES = set(re.findall(r"`([\w./]+)`", PAGE))
 
 

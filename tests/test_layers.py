@@ -125,6 +125,12 @@ def test_no_folder_is_crowded_or_almost_empty() -> None:
     assert {folder for folder, count in files.items() if count == 1 and folder not in ALONE} == set()
 
 
+def test_a_file_can_be_found_by_its_name() -> None:
+    """A command's file is called like the command, whatever else is."""
+    names = Counter(module.name for module in MODULES if "cli" not in module.parts)
+    assert {name for name, count in names.items() if count > 1} == {"__init__.py"}
+
+
 def test_the_report_does_not_know_the_federation() -> None:
     report = [module for module in MODULES if module.parts[0] == "report"]
     assert report

@@ -8,13 +8,13 @@ A known error is shown as one line that says what to do; anything outside this t
     ├── DataError          a source, an image, a prepared folder
     │   ├── ArchiveError   a zip that must not be opened
     │   ├── FetchError     Kaggle refused, is away or broke off
-    │   └── LeakError      a test image stands in the training set too
+    │   └── LeakError      a test image is also in the training set
     ├── StorageError       the disk or share with the images fails, so that no image can be blamed
     ├── CheckpointError    a model file that is unsafe or does not fit
     ├── KitError           a startup kit, its certificate or its settings
     └── RunError           a federated run that did not end well
         ├── SiteError      … because of one site
-        ├── AnswerError    (an answer of one site that must not count; the run goes on without it)
+        ├── AnswerError    (an invalid result of one site; the run continues without it)
         ├── TimeLimitError … because something took longer than it may (exit code 3)
         ├── RefusedError   … because the server refused it (exit code 4)
         └── IncompleteError … it ended, but without one of its sites (exit code 5)
@@ -72,7 +72,7 @@ class SiteError(RunError):
 
 
 class AnswerError(RunError):
-    """An answer of a site must not count; the message names the fault, and the run goes on without it."""
+    """The result of a site is invalid; the message names the fault, and the run continues without it."""
 
 
 class TimeLimitError(RunError):

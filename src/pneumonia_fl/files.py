@@ -21,13 +21,13 @@ PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
 
 def keep_files_private() -> None:
-    """Have this process, and those that it starts, make files and folders for their owner only."""
+    """Set the umask of this process and its children to 077: new files are for their owner only."""
     os.umask(0o077)
 
 
 @contextmanager
 def output_errors(folder: Path) -> Iterator[None]:
-    """Turn the operating system's refusals inside the block into one-line `OutputError`s about `folder`."""
+    """Convert OS errors inside the block to one-line `OutputError`s about `folder`."""
     try:
         yield
     except OSError as error:
@@ -57,7 +57,7 @@ def inner_folder(path: Path) -> Path:
     """Make a folder inside one that this program has made; one that exists is closed to others.
 
     Raises:
-        OutputError: a link stands in its place, or it cannot be made.
+        OutputError: a link is in its place, or it cannot be made.
     """
     if path.is_symlink():
         raise OutputError(f"{path} is a link that leads elsewhere; remove it, then run again")

@@ -1,4 +1,4 @@
-"""What a check says: one line for each thing that was looked at."""
+"""Findings of a check: one line for each examined item."""
 
 from dataclasses import dataclass
 from typing import Literal

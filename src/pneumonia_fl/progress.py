@@ -1,4 +1,4 @@
-"""How long work tells its caller where it is: one small callable, so that no layer knows the terminal."""
+"""Report progress of work to the caller: one small callable, so that no layer knows the terminal."""
 
 from typing import Protocol
 
@@ -11,4 +11,4 @@ class Progress(Protocol):
 
 
 def silent(stage: str, done: int, total: int | None) -> None:
-    """Say nothing: the default wherever a `Progress` is taken."""
+    """Ignore progress: the default of every `Progress` argument."""

@@ -15,8 +15,8 @@ from pneumonia_fl.cli.kit_commands.services import _table as participants
 from pneumonia_fl.cli.views.compare_view import show_comparison
 from pneumonia_fl.cli.views.fitting import FittingTable
 from pneumonia_fl.cli.views.job_view import jobs_table
-from pneumonia_fl.cli.views.tables import matrix_table, rounds_table, sites_table
 from pneumonia_fl.cli.views.terminal import terminal
+from pneumonia_fl.cli.views.terminal_tables import matrix_table, rounds_table, sites_table
 from pneumonia_fl.evaluation.evaluate import Evaluation
 from pneumonia_fl.fl.admin.job_record import record
 from pneumonia_fl.runs.folder import RunFolder

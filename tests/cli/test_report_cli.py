@@ -20,8 +20,8 @@ from xrays import SPEC, kaggle_files, prepare_small, write_zip
 from conftest import read_json
 from pneumonia_fl.cli.main import app
 from pneumonia_fl.config.sections import ModelConfig
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import ModelCard, save_model
-from pneumonia_fl.models.registry import build_model
 from pneumonia_fl.results.finalize import draw
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.record import RunRecord

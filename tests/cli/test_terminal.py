@@ -22,14 +22,14 @@ from pneumonia_fl.cli.views.compare_view import CompareView
 from pneumonia_fl.cli.views.job_view import JobView, jobs_table
 from pneumonia_fl.cli.views.progress_bars import progress_bars
 from pneumonia_fl.cli.views.run_view import RunView
-from pneumonia_fl.cli.views.tables import rounds_table
 from pneumonia_fl.cli.views.terminal import echo, printed, terminal
+from pneumonia_fl.cli.views.terminal_tables import rounds_table
 from pneumonia_fl.config.sections import ModelConfig
 from pneumonia_fl.errors import CheckpointError, RunError
 from pneumonia_fl.fl.admin.job_record import record
 from pneumonia_fl.inputs.text import TEXT_LIMIT, VALUE_LIMIT, printable_values
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import CARD, ModelCard, read_card, save_model
-from pneumonia_fl.models.registry import build_model
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.journal import JournalReader
 

@@ -81,7 +81,7 @@ def test_flat_settings_name_nested_keys_and_leave_out_what_is_not_set() -> None:
 
 
 def test_site_settings_need_an_input_size() -> None:
-    with pytest.raises(ConfigError, match=r"preprocess is not set; pass --data DIR"):
+    with pytest.raises(ConfigError, match=r"preprocess .*--data DIR"):
         JobConfig(name="job").site_settings()
 
 
@@ -155,7 +155,7 @@ def test_an_optional_text_can_be_unset(tmp_path: Path) -> None:
 def test_a_number_with_a_leading_zero_is_refused(value: str, tmp_path: Path) -> None:
     file = tmp_path / "job.yml"
     file.write_text("name: job\n")
-    with pytest.raises(ConfigError, match="write the number without the leading zero"):
+    with pytest.raises(ConfigError, match="leading zero"):
         load_job(file, [f"train.seed={value}"])
     file.write_text("name: job\ntrain: {seed: 010}\n")
     with pytest.raises(ConfigError, match=r"job\.yml:2: .*010 to the base 8"):
@@ -175,7 +175,7 @@ def test_a_word_is_no_number(word: str, tmp_path: Path) -> None:
 def test_a_text_that_yaml_reads_as_something_else_wants_quotes(tmp_path: Path) -> None:
     file = tmp_path / "job.yml"
     file.write_text("name: on\n")
-    with pytest.raises(ConfigError, match="name: YAML reads this text as True; put it in quotes"):
+    with pytest.raises(ConfigError, match=r"name: .* True; "):
         load_job(file)
 
 

@@ -16,7 +16,7 @@ from pneumonia_fl.data.sources.kermany_layout import (
     require_classes,
     subtype_of,
 )
-from pneumonia_fl.data.sources.registry import open_source
+from pneumonia_fl.data.sources.open_source import open_source
 from pneumonia_fl.errors import ConfigError, DataError
 
 CLASSES = ("NORMAL", "PNEUMONIA")

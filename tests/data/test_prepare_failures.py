@@ -152,7 +152,7 @@ import sys, time
 from pathlib import Path
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.prepare.pipeline import prepare
-from pneumonia_fl.data.sources.registry import open_source
+from pneumonia_fl.data.sources.open_source import open_source
 def pause(stage, done, total):
     print(stage, flush=True)
     time.sleep(60)

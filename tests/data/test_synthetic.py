@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pneumonia_fl.data.manifest import NORMAL, PNEUMONIA
-from pneumonia_fl.data.sources.base import Source
+from pneumonia_fl.data.sources.labelled_item import Source
 from pneumonia_fl.data.sources.synthetic.source import SyntheticSource
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.metrics.binary import auroc

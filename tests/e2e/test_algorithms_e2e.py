@@ -9,8 +9,8 @@ from tiny_runs import ROUNDS
 
 from conftest import pneumonia_fl, read_json, scalars
 from pneumonia_fl.fl.server.cyclic_controller import order_of
+from pneumonia_fl.models.architectures import normalisation_keys
 from pneumonia_fl.models.checkpoint import load_model, load_state
-from pneumonia_fl.models.registry import normalisation_keys
 from pneumonia_fl.runs.journal import read_journal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]

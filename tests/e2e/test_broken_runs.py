@@ -11,7 +11,8 @@ from typer.testing import CliRunner, Result
 
 from pneumonia_fl.cli.main import app
 from pneumonia_fl.errors import PneumoniaFLError, RunError
-from pneumonia_fl.report.run_folder_reader import read_run
+from pneumonia_fl.runs.folder import RunFolder
+from pneumonia_fl.runs.record import RunRecord
 
 CONTENTS = {
     "empty": b"",
@@ -109,7 +110,7 @@ def test_a_report_says_what_is_damaged_and_never_stops_without_a_word(
 def test_a_report_of_a_damaged_run_names_the_file(content: bytes, runs: Path) -> None:
     (runs / "bad" / "run.json").write_bytes(content)
     with pytest.raises(RunError, match=r"bad/run\.json is damaged"):
-        read_run(runs / "bad")
+        RunRecord.read(RunFolder(runs / "bad"))
 
 
 def test_a_folder_that_is_not_there_is_an_error_with_the_one_that_was_meant(

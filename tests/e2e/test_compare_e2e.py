@@ -150,7 +150,7 @@ def test_no_training_outlives_a_comparison_that_is_stopped(data: Path, tmp_path:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=scaled(60))
     assert process.returncode == 130
-    assert b"the same command goes on" in said
+    assert b"run the same command again to train what is missing" in said
     assert not list(marked_processes(*marks))
 
 

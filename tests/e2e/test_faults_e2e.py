@@ -18,9 +18,9 @@ from faults import (
     QUICK,
     US,
     Job,
+    frozen,
     kill,
     of_jobs,
-    processes,
     resume,
     submit,
     submit_with_patience,
@@ -77,16 +77,13 @@ def test_what_is_killed_at_a_site_comes_back_and_takes_part(
 
 
 def test_a_site_that_hangs_is_named_and_the_round_goes_on(long_job: Job) -> None:
-    (trainer,) = processes(long_job.federation, "trainer", US)
-    trainer.suspend()
-    since = long_job.round() + 1
-    long_job.reach(since + 2, 30)
-    late = [event for event in long_job.events("problem") if event["site"] == US]
-    assert late[-1]["state"] == "late"
-    assert late[-1]["problem"] == "no answer in time"
-    with pytest.raises(AssertionError):
-        long_job.until(lambda: long_job.contributed(US, since), 0, "a process that is stopped does nothing")
-    trainer.resume()
+    with frozen(long_job.federation, US):
+        since = long_job.round() + 1
+        long_job.reach(since + 2, 30)
+        late = [event for event in long_job.events("problem") if event["site"] == US]
+        assert late[-1]["state"] == "late"
+        assert late[-1]["problem"] == "no answer in time"
+        assert not long_job.contributed(US, since)
     now = long_job.round()
     long_job.until(lambda: long_job.contributed(US, now), 90, "us takes part again")
 
@@ -110,9 +107,8 @@ def test_an_aborted_job_leaves_no_process_anywhere(long_job: Job) -> None:
 def test_below_the_quorum_the_job_ends_and_keeps_its_last_model(clinic: Federation, tmp_path: Path) -> None:
     late = "of at least 3 sites contributed"
     job, seconds = submit_with_patience(clinic, "round_timeout", late, "rounds=400", "min_sites=3", "grace=3")
-    for process in processes(clinic, "trainer", EUROPE):
-        process.suspend()
-    code, said = job.watch(65 + seconds)
+    with frozen(clinic, EUROPE):
+        code, said = job.watch(65 + seconds)
     assert code == 1
     assert f"2 {late}" in said
     assert f"{EUROPE} late: no answer in time" in said
@@ -129,10 +125,8 @@ def test_below_the_quorum_the_job_ends_and_keeps_its_last_model(clinic: Federati
 
 def test_the_watchdog_ends_a_job_without_progress(clinic: Federation) -> None:
     job, seconds = submit_with_patience(clinic, "stall_timeout", "no sign from any site", "rounds=400")
-    for site in (ASIA, EUROPE, US):
-        for process in processes(clinic, "trainer", site):
-            process.suspend()
-    code, said = job.watch(65 + seconds)
+    with frozen(clinic, *SITES):
+        code, said = job.watch(65 + seconds)
     assert code == 1
     assert f"no sign from any site for {seconds} s; waiting for {ASIA}, {EUROPE}, {US}" in said
 
@@ -312,7 +306,7 @@ def test_a_killed_server_comes_back_and_the_job_goes_on(clinic: Federation, tmp_
 
     second = resume(first)
     again = pneumonia_fl("resume", first.id, "--kit", clinic.kit(LEAD))
-    assert f"goes on as job {second.id[:8]}" in again.stderr
+    assert f"was resumed as job {second.id[:8]}" in again.stderr
     second.reach(2)
     kill(clinic, SERVER, "server job")
     second.until(lambda: not second.folder.exists(), 90, "the second part is over")

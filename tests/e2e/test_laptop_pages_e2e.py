@@ -14,6 +14,12 @@ from conftest import ROOT
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
+@pytest.fixture(scope="module")
+def desk() -> Desk:
+    """What was typed on the pages so far."""
+    return Desk()
+
+
 def follow(page: str, folder: Path, desk: Desk, first: str = "", last: str = "") -> None:
     """Type a page's commands, one after another."""
     for name in ("jobs", "scripts"):
@@ -24,33 +30,27 @@ def follow(page: str, folder: Path, desk: Desk, first: str = "", last: str = "")
                 (look if command.startswith("pneumonia-fl ui ") else run)(command, folder)
 
 
-@pytest.fixture(scope="module")
-def desk() -> Desk:
-    """What was typed on the pages so far."""
-    return Desk()
-
-
-def trained(folder: Path) -> set[str]:
-    return {card.parents[1].name for card in (folder / "runs").glob("*/model/model.safetensors")}
+def runs_in(folder: Path) -> set[str]:
+    """Names of the runs that have a model."""
+    return {model.parents[1].name for model in folder.glob("runs/*/model/model.safetensors")}
 
 
 def test_readme_on_a_laptop(desk: Desk, tmp_path: Path) -> None:
     follow("README.md", tmp_path, desk, last="## Real servers")
-    assert {"demo", "xrays"} <= trained(tmp_path)
+    assert runs_in(tmp_path) == {"demo", "xrays"}
     assert (tmp_path / "runs" / "demo" / "report.html").is_file()
 
 
 def test_results_on_a_laptop(desk: Desk, tmp_path: Path) -> None:
     follow("docs/results.md", tmp_path, desk, "## FedAvg on three sites", "## PneumoniaMNIST through")
-    assert {"zip", "npz"} <= trained(tmp_path)
+    assert runs_in(tmp_path) == {"zip", "npz"}
     assert (tmp_path / "comparisons" / "zip" / "report.html").is_file()
 
 
 def test_getting_started(desk: Desk, tmp_path: Path) -> None:
     follow("docs/getting-started.md", tmp_path, desk)
-    runs = trained(tmp_path)
-    assert {"demo", "first", "kaggle"} < runs
-    assert len(runs) == 5, "smoke and own have names of their own"
+    assert {"demo", "first", "kaggle"} < runs_in(tmp_path)
+    assert len(runs_in(tmp_path)) == 5, "smoke and own have names of their own"
     assert (tmp_path / "fl_job" / "fedavg" / "meta.json").is_file()
 
 

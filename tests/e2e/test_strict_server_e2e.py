@@ -27,8 +27,8 @@ from pneumonia_fl.fl.job.recipe import export_job
 from pneumonia_fl.fl.protocol.carried_weights import sha256_of
 from pneumonia_fl.fl.simulator import evaluation_job
 from pneumonia_fl.metrics.binary import CELL, summarise
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import ModelCard, load_model, read_card, save_model
-from pneumonia_fl.models.registry import build_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SMOKE = ("rounds=1", "train.local_epochs=1", "preprocess.size=32")

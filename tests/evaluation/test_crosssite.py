@@ -18,7 +18,7 @@ from pneumonia_fl.errors import DataError
 from pneumonia_fl.evaluation.cross_site_matrix import cross_site, matrix
 from pneumonia_fl.evaluation.scoring import evaluate, margins
 from pneumonia_fl.metrics.binary import CELL, exact_metrics, summarise
-from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.report.figures.canvas import save
 from pneumonia_fl.report.figures.heat_map import heat_map, to_csv
 

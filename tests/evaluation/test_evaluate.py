@@ -9,7 +9,7 @@ from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.evaluation.scoring import evaluate, margins
 from pneumonia_fl.metrics.binary import ScoreHistogram
-from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.models.architectures import build_model
 
 SPEC = Preprocess(size=16)
 

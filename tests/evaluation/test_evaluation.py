@@ -13,7 +13,7 @@ from xrays import SPEC, kaggle_files, prepare_small, write_zip
 from conftest import read_json
 from pneumonia_fl.cli.main import app
 from pneumonia_fl.config.sections import ModelConfig
-from pneumonia_fl.data.sources.registry import load_split, open_source
+from pneumonia_fl.data.sources.open_source import load_split, open_source
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.evaluation.assess import assess
@@ -21,8 +21,8 @@ from pneumonia_fl.evaluation.evaluate import Evaluation, evaluate_source, keep
 from pneumonia_fl.evaluation.scoring import margins
 from pneumonia_fl.metrics.binary import exact_metrics
 from pneumonia_fl.metrics.platt import PLAIN, Scaling
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import CARD, ModelCard, load_model, save_model
-from pneumonia_fl.models.registry import build_model
 
 CARD_VALUE = ModelCard(
     job="smoke",

@@ -16,8 +16,8 @@ from pneumonia_fl.data.preprocess import decode
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.evaluation.predict import predict
 from pneumonia_fl.evaluation.scoring import margins
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import ModelCard, load_model, save_model
-from pneumonia_fl.models.registry import build_model
 
 SPEC = Preprocess(size=32)
 POINT = "sensitivity >= 0.95 on validation"

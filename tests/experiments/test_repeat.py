@@ -157,7 +157,7 @@ def test_other_data_is_refused_before_a_folder_is_made(
     state: dict[str, Any] = {"source": "synthetic", "partition": "natural", "manifest_sha256": manifest}
     run = a_run(tmp_path / "a", metrics(), **(known and {"data": state}), **known)
     run.config.write_text("name: fedavg\n")
-    request = Request("", data, tmp_path / "again", tmp_path, [], None, None, False)
+    request = Request("", data, tmp_path / "again")
     with pytest.raises(DataError, match=message):
         repeat_run(run, request, Nobody())
     assert not (tmp_path / "again").exists()

@@ -19,9 +19,9 @@ from pneumonia_fl.fl.provision.project_file.project import load_project
 from pneumonia_fl.inputs.json_files import MAX_BYTES, MAX_DEPTH, parse_json
 from pneumonia_fl.inputs.yaml_files import parse_yaml
 from pneumonia_fl.models.checkpoint import CARD, read_card
-from pneumonia_fl.report.run_folder_reader import read_run
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.journal import read_journal
+from pneumonia_fl.runs.record import RunRecord
 
 # What is written, the line that the error names, and what it says.
 REFUSED = {
@@ -31,8 +31,8 @@ REFUSED = {
     "a mapping merged into itself": ("train: &t {<<: *t}", 1, "anchors and aliases"),
     "an object": ("a: !!python/object/apply:os.getcwd []", 1, "tags"),
     "a tag that does not fit its value": ("a: !!timestamp never", 1, "tags"),
-    "a key given twice": ("a: 1\nb: 2\na: 3", 3, "'a' stands twice"),
-    "a key given twice in other words": ("yes: 1\ntrue: 2", 2, "stands twice"),
+    "a key given twice": ("a: 1\nb: 2\na: 3", 3, "'a' occurs twice"),
+    "a key given twice in other words": ("yes: 1\ntrue: 2", 2, "occurs twice"),
     "a list as a key": ("[1]: 2", 1, "a key must be a word"),
     "many brackets": ("[" * 5000, 1, "nested deeper than 20"),
     "many dashes": ("- " * 5000, 1, "nested deeper than 20"),
@@ -89,7 +89,7 @@ def test_the_value_of_an_override_has_the_limits() -> None:
 def test_a_runs_config_with_aliases_is_left_out_of_the_report(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"state": "finished"}')
     (tmp_path / "config.yml").write_text("name: &x a\nrounds: *x\n")
-    assert read_run(tmp_path).config == {}
+    assert RunRecord.read(RunFolder(tmp_path)).config == {}
 
 
 def test_only_one_module_reads_yaml() -> None:
@@ -164,7 +164,7 @@ def test_the_report_reads_around_what_is_too_deep(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"state": "finished"}')
     (tmp_path / "metrics.json").write_text(DEEP)
     (tmp_path / "journal.jsonl").write_text(DEEP + "\n")
-    found = read_run(tmp_path)
+    found = RunRecord.read(RunFolder(tmp_path))
     assert (found.metrics, found.events) == ({}, [])
     assert any("metrics.json" in problem for problem in found.problems)
 

@@ -13,6 +13,7 @@ from xrays import jpeg
 from pneumonia_fl.config.sections import ModelConfig, Preprocess
 from pneumonia_fl.errors import CheckpointError, OutputError
 from pneumonia_fl.metrics.platt import PLAIN, Scaling
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import (
     CARD,
     WEIGHTS,
@@ -24,7 +25,6 @@ from pneumonia_fl.models.checkpoint import (
     read_card,
     save_model,
 )
-from pneumonia_fl.models.registry import build_model
 
 CARD_VALUE = ModelCard(
     job="smoke",

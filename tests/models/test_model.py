@@ -14,8 +14,8 @@ import pneumonia_fl
 from conftest import ROOT
 from pneumonia_fl.config.sections import MODEL_NAMES
 from pneumonia_fl.errors import ConfigError, FetchError
-from pneumonia_fl.models import registry as models
-from pneumonia_fl.models.registry import adapt_state, build_model, count_parameters, imagenet_state
+from pneumonia_fl.models import architectures as models
+from pneumonia_fl.models.architectures import adapt_state, build_model, count_parameters, imagenet_state
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
@@ -136,7 +136,7 @@ def test_a_network_is_added_in_the_way_of_the_page(tmp_path: Path) -> None:
         "    assert JobConfig.model_validate({'name': 'x', 'model': {'name': name}}).model.name == name\n"
         "assert 'torch' not in sys.modules\n"
         "import torch\n"
-        "from pneumonia_fl.models.registry import build_model, normalisation_keys\n"
+        "from pneumonia_fl.models.architectures import build_model, normalisation_keys\n"
         "for name in ('resnet34', 'tiny'):\n"
         "    for norm in ('batch', 'group', 'none'):\n"
         "        model = build_model(name, norm, 32, seed=1).eval()\n"

@@ -29,7 +29,8 @@ from pneumonia_fl.report.figures import png as figures
 from pneumonia_fl.report.figures.forest_plot import forest
 from pneumonia_fl.report.figures.svg import to_svg
 from pneumonia_fl.report.performance import Performance, of_histogram
-from pneumonia_fl.report.run_folder_reader import read_run
+from pneumonia_fl.runs.folder import RunFolder
+from pneumonia_fl.runs.record import RunRecord
 
 KEYS = ("auroc", "sensitivity", "specificity", "accuracy", "balanced_accuracy", "brier", "ece", "loss")
 SITES = ("site-1", "site-2", "site-3")
@@ -239,7 +240,7 @@ def test_the_run_folder_and_the_report_show_the_same_values(tmp_path: Path, draw
     card = read_json(run / "model" / "model_card.json")
     assert card["threshold"] != 0.5
     assert (card["temperature"], card["offset"]) != (1, 0)
-    figures.draw_figures(read_run(run), run)
+    figures.draw_figures(RunRecord.read(RunFolder(run)), run / "curves.png", run / "roc.png")
     kept = [points(figure) for figure in drawn]
     build_report(run)
     shown = {title: lines for figure in drawn[2:] for title, lines in points(figure).items()}

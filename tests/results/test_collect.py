@@ -11,8 +11,8 @@ import torch
 from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import DataSummary, ModelCard, load_model, load_state
-from pneumonia_fl.models.registry import build_model
 from pneumonia_fl.results.collect import collect, save_models
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.journal import Journal

@@ -1,6 +1,7 @@
 """One record of a run: read once, whoever asks."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ from run_folders import SITES, add_cross_site, add_evaluation, write_run
 
 from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.sections import Preprocess
+from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.metrics.binary import ScoreHistogram
-from pneumonia_fl.models.registry import build_model
-from pneumonia_fl.results.finalize import finish_real
-from pneumonia_fl.runs.folder import RunFolder
+from pneumonia_fl.models.architectures import build_model
+from pneumonia_fl.results.finalize import finish, finish_real
+from pneumonia_fl.runs.folder import RunFolder, start_run
 from pneumonia_fl.runs.journal import JournalReader, summarise_rounds
 from pneumonia_fl.runs.lenient import LenientReader
+from pneumonia_fl.runs.mlflow_files import artifacts_of_run, sqlite_uri
 from pneumonia_fl.runs.record import RunRecord, best_metrics
+from pneumonia_fl.tracking.mlflow_queue import MLflowSink
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +118,43 @@ def test_a_histogram_in_the_record_is_one_of_pooled_scores(folder: Path) -> None
     values = record.histogram_of_best()
     assert values is not None
     assert ScoreHistogram.from_dict(values).n == 40 * len(SITES)
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg", "swarm"])
+def test_a_run_of_the_simulator_leaves_models_figures_report_and_its_records_in_mlflow(
+    folder: Path, tmp_path: Path, algorithm: str
+) -> None:
+    job = JobConfig.model_validate(
+        {"name": "job", "rounds": 2, "preprocess": {"size": 64}, "algorithm": {"name": algorithm}}
+    )
+    run = RunFolder.create(tmp_path / "run")
+    start_run(run, job, SITES, {"source": "zip", "manifest_sha256": "0" * 64})
+    server = run.server_of("job")
+    (server / "app_server").mkdir(parents=True)
+    models = server / "app_server" if algorithm == "fedavg" else run.workspace / "job/a/simulate_job/app_a"
+    models.mkdir(parents=True, exist_ok=True)
+    for name in ("best_FL_global_model.pt", "FL_global_model.pt"):
+        torch.save({"model": build_model(size=64).state_dict()}, models / name)
+    saved = json.dumps({"event": "saved", "time": 1.0, "round": 2})
+    (server / "journal.jsonl").write_text((folder / "journal.jsonl").read_text() + saved + "\n")
+    sink = MLflowSink(
+        sqlite_uri(server / "mlflow.db"), "e", (server / "mlflow_artifacts").as_uri(), "job", list(SITES),
+        server / "mlflow.json",
+    )  # fmt: skip
+    sink.start()
+    sink.put("global", "validation_auc", 0.5, 0)
+    deadline = time.monotonic() + 60
+    while not (server / "mlflow.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    sink.close()
+    info = DatasetInfo.model_construct(
+        source="zip", licence="", credit="", manifest_sha256="0" * 64, counts={}
+    )
+    finish(run, job, info, "finished")
+    state = run.state()
+    assert (state["state"], state["report_error"], state["mlflow"]["error"]) == ("finished", None, None)
+    assert all((path / "model_card.json").is_file() for path in (run.model, run.model_last))
+    assert run.report.is_file()
+    assert not run.workspace.exists()
+    place = artifacts_of_run(run.mlflow_db, state["mlflow"]["run_id"])
+    assert {"report.html", "model_card.md", "metrics.json", "config.yml"} <= {f.name for f in place.iterdir()}

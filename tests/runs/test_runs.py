@@ -47,7 +47,7 @@ def test_the_config_of_a_run_is_plain_yaml(tmp_path: Path) -> None:
 def test_a_folder_in_use_is_refused_with_the_way_out(tmp_path: Path) -> None:
     run = started(tmp_path / "run")
     before = content(run.path)
-    with pytest.raises(OutputError, match="exists already; choose another --out, or replace it with --force"):
+    with pytest.raises(OutputError, match=r"exists already; .*--out.*--force"):
         RunFolder.create(run.path)
     assert content(run.path) == before
 
@@ -62,7 +62,7 @@ def test_force_replaces_an_earlier_run(tmp_path: Path) -> None:
 def test_force_does_not_remove_what_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
-    with pytest.raises(OutputError, match="is not a run folder, so --force does not remove it"):
+    with pytest.raises(OutputError, match="not a run folder"):
         RunFolder.create(tmp_path / "thesis", force=True)
     assert content(tmp_path / "thesis") == {"chapter1.txt": b"years of work"}
 
@@ -89,7 +89,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_state_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is not a run folder; `pneumonia-fl runs` lists the runs"):
+    with pytest.raises(RunError, match="`pneumonia-fl runs`"):
         RunFolder.open(tmp_path)
     run = started(tmp_path / "run")
     assert RunFolder.open(run.path).path == run.path
@@ -135,7 +135,7 @@ def test_a_run_is_described_by_its_best_round(tmp_path: Path) -> None:
 
 def test_a_mistyped_run_is_answered_with_the_one_that_is_there(tmp_path: Path) -> None:
     started(tmp_path / "fedavg-20261122-140000")
-    with pytest.raises(RunError, match=r"does not exist; did you mean .*/fedavg-20261122-140000"):
+    with pytest.raises(RunError, match="/fedavg-20261122-140000"):
         RunFolder.open(tmp_path / "fedavg-20261122-14000")
 
 

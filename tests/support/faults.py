@@ -3,7 +3,8 @@
 import contextlib
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,27 @@ def kill(federation: Federation, name: str, *kinds: str) -> None:
     assert len(victims) >= len(kinds), victims
     for process in victims:
         process.kill()
+
+
+@contextmanager
+def frozen(federation: Federation, *sites: str) -> Iterator[None]:
+    """Meanwhile these sites do nothing in a job.
+
+    Their job processes are stopped too: left alone, one of them misses its trainer's heartbeat after half a minute and
+    starts another, which on a slow machine is earlier than the server's patience ends.
+    """
+    stopped = [
+        one for site in sites for kind in ("job", "trainer") for one in processes(federation, kind, site)
+    ]
+    assert len(stopped) == 2 * len(sites), stopped
+    for process in stopped:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def resume(job: Job) -> Job:

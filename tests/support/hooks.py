@@ -17,7 +17,7 @@ from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.fl.algorithms.registry import site_algorithm
 from pneumonia_fl.fl.algorithms.site_base import SiteAlgorithm
 from pneumonia_fl.fl.state.site_state import SiteState
-from pneumonia_fl.training.local import Moments, TrainResult, Turn, train_epochs
+from pneumonia_fl.training.local import OptimizerState, RoundContext, TrainResult, train_epochs
 
 SIZE = 16
 ROUNDS = 6
@@ -74,14 +74,14 @@ class Hospital:
     data: ImageSet | None = None
     model: nn.Module = field(default_factory=network)
     algorithm: SiteAlgorithm = field(init=False)
-    moments: Moments = field(init=False)
+    optimizer_state: OptimizerState = field(init=False)
 
     def __post_init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         self.model, self.algorithm = network(), site_algorithm(self.settings, self.name)
-        self.moments = {}
+        self.optimizer_state = {}
 
     @property
     def state(self) -> SiteState:
@@ -93,22 +93,22 @@ class Hospital:
     def answer(self, sent: FLModel) -> FLModel:
         """As `fl.client.Site` does it."""
         self.begin(sent)
-        turn = Turn(self.name, sent.current_round, ROUNDS)
+        context = RoundContext(self.name, sent.current_round, ROUNDS)
         algorithm, model = self.algorithm, self.model
         result = self.fit(
             model,
-            turn,
-            moments=self.moments,
-            together=algorithm.together(),
+            context,
+            optimizer_state=self.optimizer_state,
+            shared=algorithm.shared_statistics(),
             penalty=algorithm.penalty(model),
             after_step=algorithm.after_step(model),
         )
-        own = replace(turn, site=f"{self.name}/own")
+        own = replace(context, site=f"{self.name}/own")
         extra = algorithm.end(model, result, lambda other, penalty: self.fit(other, own, penalty=penalty))
         meta = {**extra, "client_name": self.name, "NUM_STEPS_CURRENT_ROUND": result.samples}
         return FLModel(params=arrays(algorithm.shared(model)), meta=meta)
 
-    def fit(self, model: nn.Module, turn: Turn, **options: Any) -> TrainResult:
+    def fit(self, model: nn.Module, context: RoundContext, **options: Any) -> TrainResult:
         data = self.data or noise(18, self.seed)
         job = JobConfig(name="job", preprocess=Preprocess(size=SIZE), train=self.train)
-        return train_epochs(model, data, job.site_settings(), turn=turn, **options)
+        return train_epochs(model, data, job.site_settings(), context=context, **options)

@@ -6,8 +6,8 @@ from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.sections import ModelConfig
 from pneumonia_fl.fl.protocol.carried_models import pack
 from pneumonia_fl.fl.simulator.evaluation_job import Subject, evaluation_job
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import ModelCard
-from pneumonia_fl.models.registry import build_model
 
 CARD = ModelCard(
     job="smoke", round=3, seed=7, model=ModelConfig(), preprocess=SPEC, threshold=0.45, temperature=0.2, offset=0.3

@@ -14,7 +14,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.app_common.abstract.fl_model import FLModel
-from nvflare.app_common.abstract.model import make_model_learnable
+from nvflare.app_common.abstract.model import ModelLearnableKey, make_model_learnable
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.app_common.workflows.model_controller import ModelController
 from torch import nn
@@ -76,8 +76,8 @@ class Surroundings:
         controller.panic = self.panics.append
 
     def events(self, kind: str) -> list[Event]:
-        """The journal's events of one kind."""
-        return [event for event in read_journal(self.run_dir / JOURNAL_NAME) if event["event"] == kind]
+        """The journal's events of one kind; "": all."""
+        return [event for event in read_journal(self.run_dir / JOURNAL_NAME) if kind in ("", event["event"])]
 
     def get_clients(self) -> list[Any]:
         return [SimpleNamespace(name=site) for site in self.sites]
@@ -99,7 +99,7 @@ class Surroundings:
         return make_model_learnable(weights=weights, meta_props={})
 
     def save(self, learnable: Any, fl_ctx: FLContext) -> None:
-        self.saved.append(dict(learnable["model_weights"]) if "model_weights" in learnable else learnable)
+        self.saved.append(dict(learnable[ModelLearnableKey.WEIGHTS]))
 
     def broadcast(self, task: Task, fl_ctx: FLContext, targets: list[str], *_: Any) -> None:
         """Deliver the task to the sites and their answers to the controller."""

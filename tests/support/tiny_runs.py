@@ -20,6 +20,7 @@ SETTINGS = {
         "algorithm.average_last=2",
     ),
     "cyclic": ("train.seed=11",),
+    "fedprox": ("train.batch_size=8",),  # its first step of a round is FedAvg's: this makes several
 }
 
 

@@ -14,8 +14,8 @@ from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.data.prepare.pipeline import prepare
 from pneumonia_fl.data.prepare.validate import check
-from pneumonia_fl.data.sources.base import Contents, Item, Source
-from pneumonia_fl.data.sources.registry import open_source
+from pneumonia_fl.data.sources.labelled_item import Contents, Item, Source
+from pneumonia_fl.data.sources.open_source import open_source
 
 
 def jpeg(seed: int, size: tuple[int, int] = (40, 32)) -> bytes:

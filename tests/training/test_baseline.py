@@ -8,7 +8,7 @@ from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.sections import Preprocess, TrainConfig
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.metrics.binary import summarise
-from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.training.baseline import federated_steps, train_baseline
 from pneumonia_fl.training.local import train_epochs
 

@@ -20,7 +20,7 @@ from pneumonia_fl.fl.protocol.site_report import Facts
 from pneumonia_fl.fl.server.batch_norm_exchange import SETTLING_ROUNDS
 from pneumonia_fl.fl.server.controller import PooledFedAvg
 from pneumonia_fl.fl.server.cyclic_controller import CyclicWeights
-from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.training.batch_norm import MOST_IMAGES, running_statistics, settled
 
 SPEC = Preprocess(size=SIZE)

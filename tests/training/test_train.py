@@ -14,12 +14,18 @@ from pneumonia_fl.errors import DataError, SiteError
 from pneumonia_fl.evaluation.scoring import evaluate
 from pneumonia_fl.metrics.binary import summarise
 from pneumonia_fl.training.augment import _grid, augment
-from pneumonia_fl.training.local import Moments, Turn, class_weights, learning_rate, train_epochs
+from pneumonia_fl.training.local import (
+    OptimizerState,
+    RoundContext,
+    class_weights,
+    learning_rate,
+    train_epochs,
+)
 
 SIZE = 16
 SPEC = Preprocess(size=SIZE)
 PLAIN = AugmentConfig(rotate=0, translate=0, scale=0, contrast=0, brightness=0, gamma=0, sharpness=0, noise=0)
-FIRST = Turn()
+FIRST = RoundContext()
 EVERYTHING = AugmentConfig(flip=True)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,10 +66,10 @@ def settings_of(augmentation: AugmentConfig, **train: Any) -> SiteSettings:
 
 
 def trained(
-    data: ImageSet, turn: Turn = FIRST, augmentation: AugmentConfig = EVERYTHING, **settings: Any
+    data: ImageSet, context: RoundContext = FIRST, augmentation: AugmentConfig = EVERYTHING, **settings: Any
 ) -> nn.Module:
     model = network()
-    train_epochs(model, data, settings_of(augmentation, **settings), turn=turn)
+    train_epochs(model, data, settings_of(augmentation, **settings), context=context)
     return model
 
 
@@ -88,9 +94,11 @@ def test_equal_seeds_give_bitwise_equal_weights() -> None:
     assert same(trained(spots(40)), trained(spots(40)))
 
 
-@pytest.mark.parametrize("other", [{"seed": 8}, {"turn": Turn("b", 0, 3)}, {"turn": Turn("a", 1, 3)}])
+@pytest.mark.parametrize(
+    "other", [{"seed": 8}, {"context": RoundContext("b", 0, 3)}, {"context": RoundContext("a", 1, 3)}]
+)
 def test_seed_site_and_round_each_choose_another_random_stream(other: dict[str, Any]) -> None:
-    usual: dict[str, Any] = {"turn": Turn("a", 0, 3), "schedule": "constant", "warmup": 0}
+    usual: dict[str, Any] = {"context": RoundContext("a", 0, 3), "schedule": "constant", "warmup": 0}
     assert not same(trained(spots(40), **usual), trained(spots(40), **(usual | other)))
 
 
@@ -127,22 +135,28 @@ def test_samples_and_steps_count_all_local_epochs() -> None:
 
 
 def test_the_optimiser_goes_on_with_its_moments_where_it_is_given_them() -> None:
-    def two_rounds(moments: Moments | None) -> nn.Module:
+    def two_rounds(optimizer_state: OptimizerState | None) -> nn.Module:
         model = network()
         for number in range(2):
-            train_epochs(model, spots(64), settings_of(PLAIN), turn=Turn("a", number, 2), moments=moments)
+            train_epochs(
+                model,
+                spots(64),
+                settings_of(PLAIN),
+                context=RoundContext("a", number, 2),
+                optimizer_state=optimizer_state,
+            )
         return model
 
-    moments: Moments = {}
-    going_on, anew = two_rounds(moments), two_rounds(None)
-    assert {float(state["step"]) for state in moments["state"].values()} == {4.0}
+    optimizer_state: OptimizerState = {}
+    going_on, anew = two_rounds(optimizer_state), two_rounds(None)
+    assert {float(state["step"]) for state in optimizer_state["state"].values()} == {4.0}
     assert not same(going_on, anew)
     assert same(going_on, two_rounds({}))
 
 
 def test_an_empty_training_split_is_an_error_that_names_the_site() -> None:
     with pytest.raises(DataError, match="north: no training images"):
-        trained(spots(0), turn=Turn("north"))
+        trained(spots(0), context=RoundContext("north"))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -177,7 +191,7 @@ def test_a_loss_that_is_not_a_number_stops_with_advice(value: str) -> None:
             network(),
             spots(8),
             settings_of(PLAIN),
-            turn=Turn("south", 2, 4),
+            context=RoundContext("south", 2, 4),
             penalty=lambda _model: torch.tensor(float(value)),
         )
 
@@ -208,7 +222,7 @@ def test_the_rate_rises_then_falls_over_all_rounds() -> None:
 
 def test_a_job_of_a_single_step_learns() -> None:
     before = weights(network())
-    after = weights(trained(spots(8), Turn("site", 0, 1)))
+    after = weights(trained(spots(8), RoundContext("site", 0, 1)))
     assert any(not torch.equal(value, after[key]) for key, value in before.items() if "weight" in key)
 
 
@@ -217,9 +231,9 @@ def test_the_last_round_changes_less_than_the_first() -> None:
     moved = [
         sum(
             float((value.detach() - start[key]).abs().sum())
-            for key, value in trained(spots(64), turn).named_parameters()
+            for key, value in trained(spots(64), context).named_parameters()
         )
-        for turn in (Turn("a", 1, 10), Turn("a", 9, 10))
+        for context in (RoundContext("a", 1, 10), RoundContext("a", 9, 10))
     ]
     assert moved[1] < 0.3 * moved[0]
 

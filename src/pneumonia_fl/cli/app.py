@@ -1,4 +1,4 @@
-"""What every command has: paths in which `~` is somebody's home, a word when it is interrupted."""
+"""Parts of every command: paths with `~`, a message when it is interrupted."""
 
 from collections.abc import Callable
 from pathlib import Path

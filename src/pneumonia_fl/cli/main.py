@@ -121,11 +121,11 @@ def _said(error: Exception) -> str:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Treat a polite kill like Ctrl-C, so that the processes of a run end with it."""
+    """Handle SIGTERM like Ctrl-C, so that the processes of a run end with it."""
     raise KeyboardInterrupt
 
 
 def run_job() -> None:
-    """`python jobs/job.py`: `pneumonia-fl run` under the name that NVFlare's users know."""
+    """Run `pneumonia-fl run` as `python jobs/job.py`, the name that NVFlare users know."""
     sys.argv.insert(1, "run")
     main()

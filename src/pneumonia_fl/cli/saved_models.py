@@ -18,7 +18,7 @@ STAGE = "evaluated by sites"
 
 @dataclass(frozen=True)
 class Judges:
-    """Who evaluates: sites of prepared data in the simulator, or hospitals."""
+    """Evaluators: sites of prepared data in the simulator, or real hospitals."""
 
     data: Path | None
     """None: hospitals."""
@@ -34,7 +34,7 @@ class Judges:
 
 @dataclass(frozen=True)
 class Judged:
-    """What came of it."""
+    """Result of an evaluation."""
 
     events: "list[Event]"
     ending: "Ending | None"
@@ -58,7 +58,7 @@ class Judged:
 
 
 def ask_sites(job: "JobConfig", subjects: "Sequence[Subject]", judges: Judges) -> Judged:
-    """Have the sites evaluate, and show how far they are."""
+    """Have the sites evaluate the models, and show their progress."""
     if judges.data is None:
         return _ask_hospitals(job, subjects, judges)
     from pneumonia_fl.cli.views.progress_bars import progress_bars

@@ -18,7 +18,7 @@ InitFrom = Annotated[
 
 
 def all_overrides(given: list[str] | None, **options: object) -> list[str]:
-    """Return every setting that the user changes, as `key=value`; in an option's name `__` stands for the dot."""
+    """Return every setting that the user changes, as `key=value`; in an option's name `__` replaces the dot."""
     # As JSON, which is YAML too: a path may hold what YAML would take for its own.
     extra = {key.replace("__", "."): value for key, value in options.items() if value is not None}
     return [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pneumonia_fl.config.base import Strict
+from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.inputs.names import SITE_NAME, WEIGHTS_HASH
 
 KEYS: dict[str, set[str]] = {

@@ -45,7 +45,7 @@ QUIET = {
 """For every process, whatever its own environment says: nothing is reported to the makers of a library."""
 
 LEAN_MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-"""For an MLflow server: the runner of evaluations of language models is a process that nobody here needs."""
+"""For an MLflow server: the runner of evaluations of language models is a process that is not needed here."""
 
 SHARED_CORES = {
     "OMP_NUM_THREADS": "1",  # for whoever does not set its own number
@@ -85,41 +85,41 @@ SERVER_JOB_VARIABLES = (
 
 
 def data_root() -> Path | None:
-    """The site's own data folder from `PNEUMONIA_FL_DATA`, or None when it is not set."""
+    """Return the site's own data folder from `PNEUMONIA_FL_DATA`, or None when it is not set."""
     value = os.environ.get(DATA_VARIABLE)
     return expanded(value) if value else None
 
 
 def admin_kit() -> Path | None:
-    """The person's own startup kit from `PNEUMONIA_FL_KIT`, or None when it is not set."""
+    """Return the person's own startup kit from `PNEUMONIA_FL_KIT`, or None when it is not set."""
     value = os.environ.get(KIT_VARIABLE)
     return expanded(value) if value else None
 
 
 def report_nothing() -> None:
-    """Have neither this process nor those that it starts report their use; before MLflow is imported."""
+    """Turn off usage reports of this process and its children; call it before MLflow is imported."""
     os.environ.update(QUIET)
 
 
 def quiet_grpc() -> None:
-    """Keep gRPC's own messages about failed handshakes off stderr, unless the user wants them."""
+    """Silence gRPC's own messages about failed handshakes, unless the user wants them."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def proxy_variables() -> dict[str, str]:
-    """The variables that name proxies, and hosts to be reached without one, in upper or lower case."""
+    """Return the variables that name proxies, and hosts reached without one, in upper or lower case."""
     return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
 
 
 def site_threads(site: str) -> int | None:
-    """Threads that `site` may use, from `PNEUMONIA_FL_THREADS` (`site-1=1,site-2=2`); None: as many as it likes."""
+    """Return the thread limit of `site` from `PNEUMONIA_FL_THREADS` (`site-1=1,site-2=2`); None: no limit."""
     words = os.environ.get(THREADS_VARIABLE, "").split(",")
     threads = dict(word.split("=", 1) for word in words if "=" in word)
     return int(threads[site]) if site in threads else None
 
 
 def site_limits() -> dict[str, int]:
-    """What this machine allows of a job's training, from `PNEUMONIA_FL_LIMITS` (`local_epochs=1,batch_size=16`).
+    """Return this machine's limits on training, from `PNEUMONIA_FL_LIMITS` (`local_epochs=1,batch_size=16`).
 
     Raises:
         ConfigError: it says something else. A limit that is not understood must not be lifted.
@@ -134,16 +134,16 @@ def site_limits() -> dict[str, int]:
 
 
 def site_state(site: str, job: str) -> Path | None:
-    """Folder in which `site` keeps what never leaves it for `job`; None when the site has none.
+    """Return the folder in which `site` keeps its private state of `job`; None when the site has none.
 
-    From `PNEUMONIA_FL_SITE_STATE`, in which `{site}` and `{job}` stand for the two.
+    From `PNEUMONIA_FL_SITE_STATE`, in which `{site}` and `{job}` are replaced.
     """
     value = os.environ.get(SITE_STATE_VARIABLE)
     return expanded(value.replace("{site}", site).replace("{job}", job)) if value else None
 
 
 def shares_model(site: str) -> bool:
-    """Whether `site` sends its local model for cross-site evaluation, if a job asks for it.
+    """Return True when `site` sends its local model for cross-site evaluation, if a job asks for it.
 
     Sites named in `PNEUMONIA_FL_KEEP_MODEL` (`site-1,site-3`) do not.
     """
@@ -161,7 +161,7 @@ class SiteTracking:
 
 
 def site_tracking() -> SiteTracking:
-    """Where this site's series go, from `PNEUMONIA_FL_SITE_TRACKING` and `PNEUMONIA_FL_SITE_TRACKING_URI`.
+    """Return where this site's series go: `PNEUMONIA_FL_SITE_TRACKING` and `PNEUMONIA_FL_SITE_TRACKING_URI`.
 
     Raises:
         ConfigError: it is none of server, site, both; or the address carries a login.
@@ -174,7 +174,7 @@ def site_tracking() -> SiteTracking:
 
 
 def joins_evaluations(site: str) -> bool:
-    """Whether `site` evaluates saved models when a job asks for nothing else.
+    """Return True when `site` takes part in jobs that only evaluate saved models.
 
     Sites named in `PNEUMONIA_FL_NO_EVALUATION` (`site-1,site-3`) do not.
     """
@@ -182,17 +182,17 @@ def joins_evaluations(site: str) -> bool:
 
 
 def opt_out_of_evaluations(site: str) -> None:
-    """Have `joins_evaluations` be false for `site` in this process and those that it starts."""
+    """Make `joins_evaluations` false for `site` in this process and its children."""
     os.environ[NO_EVALUATION_VARIABLE] = f"{os.environ.get(NO_EVALUATION_VARIABLE, '')},{site}"
 
 
 def keep_model(site: str) -> None:
-    """Have `shares_model` be false for `site` in this process and those that it starts."""
+    """Make `shares_model` false for `site` in this process and its children."""
     os.environ[KEEP_MODEL_VARIABLE] = f"{os.environ.get(KEEP_MODEL_VARIABLE, '')},{site}"
 
 
 def tracking_uri() -> str | None:
-    """The MLflow server that gets the metrics of a federation's jobs, from `PNEUMONIA_FL_TRACKING_URI`.
+    """Return the MLflow server for the metrics of a federation's jobs, from `PNEUMONIA_FL_TRACKING_URI`.
 
     Raises:
         ConfigError: it carries a login.
@@ -208,29 +208,29 @@ def _address(variable: str) -> str | None:
 
 
 def model_registry() -> str | None:
-    """The MLflow server that saved models are fetched from; None when neither variable names one."""
+    """Return the MLflow server that saved models are fetched from; None when neither variable names one."""
     return tracking_uri() or os.environ.get(MLFLOW_VARIABLE) or None
 
 
 def tracking_login() -> tuple[str, str] | None:
-    """User and password for MLflow; None when one of them is not set."""
+    """Return user and password for MLflow; None when one of them is not set."""
     user, password = (os.environ.get(name) for name in TRACKING_LOGIN)
     return (user, password) if user and password else None
 
 
 def child_environment(**values: str) -> dict[str, str]:
-    """This process's environment for a child process, with `values` on top."""
+    """Return this process's environment for a child process, with `values` on top."""
     return {**os.environ, **QUIET, **values}
 
 
 def named_environment(names: tuple[str, ...]) -> dict[str, str]:
-    """What this process's environment holds of `names`; `*` stands for any characters. `QUIET` is always in it."""
+    """Return the environment variables in `names` (`*` matches any characters), and always those in `QUIET`."""
     found = {key: value for key, value in os.environ.items() if any(fnmatchcase(key, name) for name in names)}
     return found | QUIET
 
 
 def cpu_count() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -242,7 +242,7 @@ def set_site_defaults(
     limits: Mapping[str, int],
     tracking: SiteTracking = SiteTracking(),
 ) -> None:
-    """Hand a site's own settings to the processes that this one starts; the environment's own values go first."""
+    """Set a site's own settings for the processes that this one starts; existing variables take precedence."""
     if limits:
         os.environ.setdefault(LIMITS_VARIABLE, ",".join(f"{key}={most}" for key, most in limits.items()))
     if data is not None:

@@ -19,7 +19,6 @@ from pneumonia_fl.config.algorithm import (
     OperatingPoint,
     SiteEvaluation,
 )
-from pneumonia_fl.config.base import Strict
 from pneumonia_fl.config.overrides import fields_of, with_overrides
 from pneumonia_fl.config.sections import (
     AugmentConfig,
@@ -31,6 +30,7 @@ from pneumonia_fl.config.sections import (
     SyntheticData,
     TrainConfig,
 )
+from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.inputs.names import did_you_mean, site_problem
 from pneumonia_fl.inputs.yaml_files import read_yaml
@@ -156,7 +156,7 @@ class JobConfig(Strict):
             raise ValueError("init_from needs model.pretrained none; both say with which weights to begin")
         if self.init_from is not None and self.algorithm.name == "fedbn":
             raise ValueError(
-                "fedbn cannot go on from a model; it sends no normalisation, not even a saved one"
+                "fedbn cannot start from a saved model: it sends no normalisation, not even a saved one"
             )
         return self
 
@@ -188,7 +188,7 @@ class JobConfig(Strict):
         return self
 
     def site_settings(self) -> SiteSettings:
-        """The settings that travel to the sites; `preprocess` must be known by now."""
+        """Return the settings that travel to the sites; `preprocess` must be known by now."""
         if self.preprocess is None:
             raise ConfigError("preprocess is not set; pass --data DIR, or set preprocess.size")
         return SiteSettings(
@@ -242,7 +242,7 @@ def _problem(kind: type[Strict], item: Mapping[str, Any]) -> str:
     if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
         return f"{where}: YAML reads this text as {item['input']!r}; put it in quotes"
     if item["type"] == "value_error":
-        # Of a whole section; showing it would show a secret that must not stand there.
+        # Of a whole section; showing it would show a secret that does not belong there.
         return f"{where}: {item['msg'].removeprefix('Value error, ')}"
     return f"{where}: {item['msg']} (got {item['input']!r})"
 

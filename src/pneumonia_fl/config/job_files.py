@@ -1,4 +1,4 @@
-"""Where the job files are: `jobs/` of the repository, or the copy inside an installed wheel."""
+"""Locate the job files: `jobs/` of the repository, or the copy inside an installed wheel."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ _PACKAGE = Path(pneumonia_fl.__file__).resolve().parent
 
 
 def jobs_folder() -> Path:
-    """The folder with the shipped job files and the training script."""
+    """Return the folder with the shipped job files and the training script."""
     packaged = _PACKAGE / "_jobs"
     return packaged if packaged.is_dir() else _PACKAGE.parents[1] / "jobs"
 
@@ -35,5 +35,5 @@ def find_job(name: str) -> Path:
 
 
 def job_names() -> list[str]:
-    """Names of the shipped jobs."""
+    """List the names of the shipped jobs."""
     return sorted(path.stem for path in jobs_folder().glob("*.yml"))

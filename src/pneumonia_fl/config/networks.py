@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How a network is built, without loading PyTorch before it is.
+    """Description of a network, without loading PyTorch before it is built.
 
     Attributes:
         build: `module:name` of what takes the side of the square input in pixels and returns the network, gray image
@@ -20,11 +20,11 @@ class Network:
 
 
 NETWORKS = {
-    "small_resnet": Network("pneumonia_fl.models.registry:SmallResNet"),
+    "small_resnet": Network("pneumonia_fl.models.architectures:SmallResNet"),
     # Below 32 pixels torchvision's networks would pool a feature map away.
     "resnet18": Network(head="fc", smallest=32),
     "densenet121": Network(head="classifier", smallest=32),
     "efficientnet_b0": Network(head="classifier.1", smallest=32),
     "mobilenet_v3_small": Network(head="classifier.3", smallest=32),
-    "pneumonia_network": Network("pneumonia_fl.models.registry:pneumonia_network"),
+    "pneumonia_network": Network("pneumonia_fl.models.architectures:pneumonia_network"),
 }

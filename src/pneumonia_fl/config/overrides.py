@@ -20,7 +20,7 @@ def with_overrides(
 ) -> dict[str, Any]:
     """Return `values` with each `a.b=value` set; the value is read as YAML.
 
-    Where `kind` has a text the value is text as it stands, unless in quotes: also `on`, `null` and `2026`.
+    Where `kind` has a text the value is literal text, unless in quotes: also `on`, `null` and `2026`.
     """
     fields = dict(fields_of(kind)) if kind else {}
     result = dict(values)
@@ -57,7 +57,7 @@ def fields_of(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fi
 
 
 def _parts(field: FieldInfo) -> tuple[Any, ...]:
-    """What a value may be: the members of a union, else the one type."""
+    """Return the types that a field accepts: the members of a union, else its one type."""
     union = get_origin(field.annotation) in (Union, UnionType)
     return get_args(field.annotation) if union else (field.annotation,)
 

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pneumonia_fl.config.base import Strict
 from pneumonia_fl.config.networks import NETWORKS
+from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.inputs.names import WEIGHTS_HASH
 from pneumonia_fl.inputs.text import printable
 

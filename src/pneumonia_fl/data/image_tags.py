@@ -1,4 +1,4 @@
-"""What image files say about their pixels: PNG's chunks and TIFF's tags, as far as Pillow does not see to them."""
+"""Read pixel formats from image files: PNG's chunks and TIFF's tags that Pillow does not handle."""
 
 import struct
 import zlib
@@ -88,6 +88,6 @@ def _tiff_value(data: bytes, tag: int) -> tuple[int, str]:
 
 
 def _number(value: Any) -> int:
-    """The largest of a tag's values, 0 where they are no numbers from 0 up."""
+    """Return the largest of a tag's values; 0 when one is not a number from 0 up."""
     values = value if isinstance(value, tuple) else (value,)
     return max((int(one) for one in values if isinstance(one, int | float) and one >= 0), default=0)

@@ -13,9 +13,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from pneumonia_fl.config.base import Strict
 from pneumonia_fl.config.job import parse
 from pneumonia_fl.config.sections import Preprocess
+from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.files import write_atomic
 from pneumonia_fl.inputs.json_files import parse_json, read_limited
@@ -38,7 +38,7 @@ Counts = dict[str, dict[str, dict[str, int]]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is known about one image.
+    """One image of the manifest.
 
     Attributes:
         image: its name inside the source, never an absolute path.
@@ -75,7 +75,7 @@ _OLD_COLUMNS = COLUMNS[:-1]
 
 
 class DatasetInfo(Strict):
-    """What a prepared folder is: origin, preprocessing, counts and the hash of its manifest.
+    """Description of a prepared folder: origin, preprocessing, counts and the hash of its manifest.
 
     `quarantined`, `duplicates`, `patient_overlap_with_test`, `leaks_dropped` and `unused` (files that are no images
     of a class, by reason) are about the whole preparation, in a site's folder too; `patients_unknown` counts the
@@ -153,7 +153,7 @@ def write_info(folder: Path, info: DatasetInfo) -> None:
 
 
 def place_of(row: Row) -> str:
-    """Folder in which a row's image lies: its site's, or the official test set's."""
+    """Return the folder of a row's image: its site's, or that of the official test set."""
     return TEST if row.split == TEST else row.site
 
 

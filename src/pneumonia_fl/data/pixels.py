@@ -1,4 +1,4 @@
-"""What the numbers in an image file mean: from an opened picture to 8-bit gray, upright, with black as 0.
+"""Convert an opened picture to 8-bit gray, upright, with black as 0.
 
 Pictures of 10 or 12 bits often lie in files of 16. Their real depth is what the file says of it (PNG's `sBIT`, TIFF's
 `BitsPerSample` and `MaxSampleValue`, PNM's maximum), else the largest gray level rounded up to a power of two.
@@ -86,7 +86,7 @@ def _refuse(image: ImageFile) -> None:
 
 
 def _raw_mode(image: ImageFile) -> str:
-    """Pillow's name for how a pixel lies in the file."""
+    """Return Pillow's name for the pixel layout in the file."""
     args = image.tile[0].args if image.tile else ""
     return str(args[0] if isinstance(args, tuple) else args)
 
@@ -96,7 +96,7 @@ def _with_raw_mode(tile: _Tile, raw: str) -> _Tile:
 
 
 def _pnm_maximum(image: ImageFile) -> int:
-    """The largest level of a PNM file, which Pillow has turned into white; 0 for other formats."""
+    """Return the maximum level of a PNM file, which Pillow has scaled to white; 0 for other formats."""
     args = image.tile[0].args if image.tile else ()
     return int(args[1]) if image.format == "PPM" and isinstance(args, tuple) and len(args) == 2 else 0
 
@@ -112,7 +112,7 @@ def _load(image: ImageFile) -> None:
 
 
 def _turn(image: ImageFile) -> Transpose | None:
-    """How a picture that was stored on its side is turned upright; damaged Exif data turns nothing."""
+    """Return the rotation that makes the picture upright; damaged Exif data means none."""
     if image.format == "TIFF":  # Pillow has done it
         return None
     try:
@@ -147,7 +147,7 @@ def _depth(levels: Levels, known: int) -> int:
 
 
 def _is_dark(image: ImageFile) -> bool:
-    """Whether no colour uses the highest bit; alpha is none."""
+    """Return True when no colour uses the highest bit; alpha is ignored."""
     bands = 4 if image.mode == "CMYK" else 3
     return bool(np.asarray(image)[..., :bands].max() < 128)
 

@@ -91,7 +91,7 @@ def scale(pixels: NDArray[np.uint8], spec: Preprocess) -> NDArray[np.uint8]:
 
 
 def normalise(batch: "torch.Tensor", spec: Preprocess) -> "torch.Tensor":
-    """Turn gray levels 0–255 (N, S, S), uint8 or float, into the model's input, float32 (N, 1, S, S).
+    """Convert gray levels 0–255 (N, S, S), uint8 or float, to the model's input, float32 (N, 1, S, S).
 
     A blank image becomes zeros under `per_image`.
     """
@@ -118,7 +118,7 @@ def _open(data: bytes) -> ImageFile:
 
 
 def _hush_pillow() -> None:
-    """Keep Pillow's and libtiff's remarks on odd files out of the terminal: a file is read, or says why it is not.
+    """Silence Pillow's and libtiff's remarks on odd files: a file is read, or an error says why not.
 
     Not `warnings.catch_warnings`, which is not made for the threads that decode side by side.
     """

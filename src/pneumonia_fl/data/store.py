@@ -54,7 +54,7 @@ class SiteData:
     def split(self, name: str, site: str = "") -> ImageSet:
         """Return the images whose split is `name`: a view where they lie side by side, else a copy.
 
-        `site`: of the common test images only those that stand for this site.
+        `site`: of the common test images only those assigned to this site.
         """
         indices = [
             index
@@ -70,7 +70,7 @@ class SiteData:
 
 
 def concatenate(parts: Sequence[ImageSet]) -> ImageSet:
-    """Several sets as one, copied into memory; a single one stays as it is."""
+    """Join several sets into one, copied into memory; return a single one unchanged."""
     if len(parts) == 1:
         return parts[0]
     return ImageSet(
@@ -98,7 +98,7 @@ def open_site(root: Path, site: str) -> SiteData:
 
 
 def open_split(root: Path, site: str, split: str) -> tuple[DatasetInfo, ImageSet]:
-    """One split of a site below a data set's root; test images lie in the set's common folder, each for one site.
+    """Open one split of a site; test images are in the data set's common folder, each assigned to one site.
 
     Raises:
         DataError: there is no prepared data of that site, or no image in the split.

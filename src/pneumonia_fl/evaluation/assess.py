@@ -1,4 +1,4 @@
-"""What the scores of one split say: metrics, curves, calibration and subtypes, each with its interval by patient."""
+"""Assess the scores of one split: metrics, curves, calibration and subtypes, with intervals by patient."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,7 +21,7 @@ Patients = tuple[int, int, int]
 
 
 def assess(margins: ArrayLike, data: ImageSet, threshold: float, scaling: Scaling) -> dict[str, Any]:
-    """Everything that follows from margins (N,) of the images, under the names of `evaluation.Evaluation`.
+    """Compute all results from margins (N,) of the images, under the names of `evaluation.Evaluation`.
 
     Raises:
         DataError: no images, a margin that is not finite, or a threshold outside (0, 1).
@@ -46,8 +46,8 @@ def assess(margins: ArrayLike, data: ImageSet, threshold: float, scaling: Scalin
 
 def patients_of(data: ImageSet) -> Patients:
     """Count patients with a normal image, with pneumonia, and all."""
-    ill = data.labels == 1
-    return _owners(data, ~ill), _owners(data, ill), len(set(data.patients))
+    is_positive = data.labels == 1
+    return _owners(data, ~is_positive), _owners(data, is_positive), len(set(data.patients))
 
 
 def statistics_of(values: Floats, counts: Ints, threshold: float, scaling: Scaling) -> Floats:
@@ -60,7 +60,7 @@ def statistics_of(values: Floats, counts: Ints, threshold: float, scaling: Scali
 def describe(
     values: Floats, counts: Ints, threshold: float, scaling: Scaling, samples: Floats, patients: Patients
 ) -> dict[str, Any]:
-    """Everything but subtypes that follows from margins and their resamples.
+    """Compute all results but subtypes from margins and their resamples.
 
     Args:
         values: margins (K,), rising.
@@ -92,7 +92,7 @@ def describe(
 
 
 def _drawn(counts: Ints) -> Floats:
-    """Both curves as one row; NaN without both classes."""
+    """Compute both curves as one row; NaN without both classes."""
     if not counts.sum(1).all():
         return np.full(CURVES, np.nan)
     return np.concatenate([curves.roc_grid(counts), curves.pr_grid(counts)])
@@ -107,8 +107,8 @@ def _rates(kind: Ints, right: Mask, rows: Ints, groups: int) -> Floats:
 def _intervals(metrics: Mapping[str, Any], samples: Floats, patients: Patients) -> dict[str, Interval | None]:
     found = {name: interval95(samples[:, k]) for k, name in enumerate(KEYS)}
     found["ece"] = reflected95(metrics["ece"], samples[:, KEYS.index("ece")])
-    normal, ill, everybody = patients
-    for name, owners in {"sensitivity": ill, "specificity": normal, "accuracy": everybody}.items():
+    normal, pneumonia, everybody = patients
+    for name, owners in {"sensitivity": pneumonia, "specificity": normal, "accuracy": everybody}.items():
         if metrics[name] in (0, 1):
             found[name] = all_or_none(metrics[name], owners)
     return found
@@ -139,5 +139,5 @@ def _subtype(right: Mask, samples: Floats, patients: int) -> dict[str, Any]:
 
 
 def _owners(data: ImageSet, mask: Mask) -> int:
-    """Patients of the images in `mask`."""
+    """Count the patients of the images in `mask`."""
     return len({data.patients[row] for row in np.flatnonzero(mask)})

@@ -1,4 +1,4 @@
-"""What a comparison says: models on the same test images, with intervals by patient and paired differences.
+"""Compare models on the same test images, with intervals by patient and paired differences.
 
 Everything here is computed from `comparison.json`, the raw record, so that the table can be made again without
 training. A model's value is the mean over its seeds; its interval comes from resampling the test patients, the same
@@ -41,7 +41,7 @@ class _Model:
     scaling: Scaling
 
     def measure(self, rows: Ints) -> list[float]:
-        """COMPARED on these rows, NaN where undefined."""
+        """Measure COMPARED on these rows, NaN where undefined."""
         if not len(rows):
             return [np.nan] * len(COMPARED)
         metrics = self.scores.metrics(self.threshold, self.scaling, rows)
@@ -107,12 +107,12 @@ class _Table:
         self.resampled = drawn.reshape(len(drawn), *shape)
 
     def seeds(self, arm: str, place: int) -> Floats:
-        """Measures (seeds, measure) of each seed on all images of a place."""
+        """Compute the measures (seeds, measure) of each seed on all images of a place."""
         rows = np.flatnonzero(self._masks[place])
         return np.array([model.measure(rows) for model in self._models[arm]])
 
     def interval(self, name: str, arm: int, place: int) -> Interval | None:
-        """95 % interval of a measure; that of a rate of exactly 0 or 1 is not the point of its resamples."""
+        """Compute a measure's 95 % interval; for a rate of exactly 0 or 1 it is the exact binomial one."""
         k = COMPARED.index(name)
         observed, resampled = self.observed[arm, place, k], self.resampled[:, arm, place, k]
         if name in RATES and observed in (0, 1):
@@ -177,7 +177,7 @@ def _statistic(mean: float, interval: Interval | None, by_seed: Floats) -> dict[
 
 
 def _difference(table: _Table, arm: int, other: int) -> dict[str, Any]:
-    """This arm less another on the same images; the interval is of the difference, not of either."""
+    """Compute the paired difference of two arms on the same images, with the interval of the difference."""
     observed = table.observed[arm, 0] - table.observed[other, 0]
     resampled = table.resampled[:, arm, 0] - table.resampled[:, other, 0]
     return {
@@ -192,7 +192,7 @@ def _bounds(resampled: Floats) -> dict[str, float | None]:
 
 
 def _best_alone(arms: Sequence[Raw], table: _Table) -> str | None:
-    """The site with the best test AUROC of its own: chosen on test data, so it is a hard one to beat."""
+    """Return the site with the best test AUROC of its own: chosen on test data, so it is hard to beat."""
     alone = [arm["name"] for arm in arms if arm["kind"] == "alone"]
     known = {name: table.observed[table.arms.index(name), 0, 0] for name in alone}
     known = {name: value for name, value in known.items() if not np.isnan(value)}
@@ -218,7 +218,7 @@ def _warnings(raw: Raw, expected: int) -> list[str]:
     steps = {sum(result["steps"] for result in _results(raw, arm["name"])) for arm in raw["arms"]} - {0}
     said = [f"{arm['name']} was left out: {arm['skipped']}" for arm in raw["arms"] if arm["skipped"]]
     if done < expected:
-        said.append(f"{done} of {expected} trainings are done; run the same command again to go on")
+        said.append(f"{done} of {expected} trainings are done; run the same command again to resume")
     elif len(steps) > 1:
         said.append("the jobs did not take the same number of optimiser steps; see the column")
     if patients < FEW_PATIENTS:
@@ -231,7 +231,7 @@ def _warnings(raw: Raw, expected: int) -> list[str]:
 
 
 def _findings(arms: Sequence[Mapping[str, Any]], best_alone: str | None, patients: int) -> list[str]:
-    """One sentence for each federated model and reference, in numbers."""
+    """Write one sentence with numbers for each federated model and reference."""
     names = {CENTRAL: "central training", BEST_ALONE: f"the best site alone ({best_alone})"}
     return [
         f"{arm['name']}: AUROC {_sign(value)} against {names[role]} (95 % CI {_sign(value, 'low')} to "
@@ -244,7 +244,7 @@ def _findings(arms: Sequence[Mapping[str, Any]], best_alone: str | None, patient
 
 
 def too_few(difference: Mapping[str, Any], patients: int) -> bool:
-    """Whether patients are too few to say that two models differ in AUROC, or that they do not.
+    """Return True when there are too few patients to tell two models apart by AUROC.
 
     `difference` has `low` and `high`, the ends of its 95 % interval, which are known.
     """

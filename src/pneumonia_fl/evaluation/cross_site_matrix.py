@@ -28,7 +28,7 @@ def cross_site(
 ) -> dict[str, Any]:
     """Score every model on every site's images of `split`, and return `matrix` of that.
 
-    A site without images stands in `missing`. Each model is scored where it lies and comes back unchanged.
+    A site without images is listed in `missing`. Each model is scored in place and is not changed.
 
     Raises:
         DataError: a model answers with NaN or infinity.
@@ -69,7 +69,7 @@ def matrix(
 
 
 def _off_diagonal(cells: Cells, sites: list[str]) -> float | None:
-    """Mean AUROC of the sites' own models on the other sites' data; None without such a cell."""
+    """Average the AUROC of the sites' own models on the other sites' data; None without such a cell."""
     values = [
         cell["auroc"]
         for model, row in cells.items()

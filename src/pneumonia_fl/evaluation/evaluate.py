@@ -13,7 +13,7 @@ import numpy as np
 
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.manifest import INFO, read_info
-from pneumonia_fl.data.sources.registry import load_split, open_source
+from pneumonia_fl.data.sources.open_source import load_split, open_source
 from pneumonia_fl.data.store import ImageSet, SiteData, concatenate
 from pneumonia_fl.errors import CheckpointError, DataError
 from pneumonia_fl.evaluation.assess import assess
@@ -77,7 +77,7 @@ class Evaluation:
     missing: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, under the names above."""
+        """Return plain values for JSON, under the names above."""
         return {"version": 1, **asdict(self)}
 
 
@@ -100,7 +100,7 @@ def evaluate_source(model_path: Path, source: str, split: str, progress: Progres
 
 
 def of_model(card: ModelCard, split: str, when: float, found: Mapping[str, Any]) -> Evaluation:
-    """Put together what a model's card says, and what has been found: the other fields of an `Evaluation`."""
+    """Create an evaluation from a model's card and the results found."""
     return Evaluation(
         model=card.job,
         round=card.round,
@@ -134,7 +134,7 @@ def keep(model_path: Path, result: Evaluation) -> int | None:
 
 
 def run_of(model_path: Path) -> RunFolder | None:
-    """The run in whose folder a model lies; None when it lies in none."""
+    """Return the run whose folder holds a model; None when there is none."""
     path = model_path.absolute()
     return next((run for run in map(RunFolder, (path, *path.parents[:2])) if run.is_run), None)
 
@@ -151,7 +151,7 @@ def _write_next(folder: Path, split: str, earlier: Iterable[Path], content: byte
 
 
 def model_folder(path: Path) -> Path:
-    """A run folder stands for its best model.
+    """Return the model folder at `path`; for a run folder, that of its best model.
 
     Raises:
         CheckpointError: there is nothing at `path`, or nothing but what sites share of their models.
@@ -175,7 +175,7 @@ def _source_of(file: Path) -> str | None:
 def load_images(
     source: str, split: str, spec: Preprocess, progress: Progress
 ) -> tuple[ImageSet, dict[str, Any]]:
-    """The images of a split as a model takes them, and where they come from: kind of source, manifest hash.
+    """Load a split's images as a model takes them, and their origin: kind of source and manifest hash.
 
     Raises:
         DataError: the source or the split cannot be read, or is prepared at another size.

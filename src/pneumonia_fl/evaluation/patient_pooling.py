@@ -40,7 +40,7 @@ Starts = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What a site tells of its scores.
+    """Score statistics that a site sends.
 
     Attributes:
         histogram: of all its images.
@@ -61,7 +61,7 @@ class Sampled:
         Args:
             margins: (N,).
             data: the images, labels and patients.
-            secret: what the samples follow from, and nobody outside of the site knows.
+            secret: seed of the samples, which only the site knows.
         """
         bins, patients = bins_of(margins), np.unique(np.asarray(data.patients), return_inverse=True)[1]
         starts = tuple(_cells(bins[data.labels == k], patients[data.labels == k]) for k in (0, 1))
@@ -87,10 +87,12 @@ class Sampled:
         for row in self.starts:
             if row[:1] != (0,) or list(row) != sorted(set(row)) or row[-1] >= BINS or len(row) > MOST_CELLS:
                 raise DataError("its cells are not stretches of a histogram")
-        normal, ill, everybody = self.patients
+        normal, pneumonia, everybody = self.patients
         images = self.histogram.counts.sum(1)
-        fits = all(own <= n and (own > 0) == (n > 0) for own, n in zip((normal, ill), images, strict=True))
-        if not fits or not max(normal, ill) <= everybody <= normal + ill:
+        fits = all(
+            own <= n and (own > 0) == (n > 0) for own, n in zip((normal, pneumonia), images, strict=True)
+        )
+        if not fits or not max(normal, pneumonia) <= everybody <= normal + pneumonia:
             raise DataError("its numbers of patients contradict its images")
         observed, found = self._observed(), self.replicates
         if found.dtype != np.int32 or found.shape != (REPLICATES, len(observed)):
@@ -127,7 +129,7 @@ class Sampled:
 
 
 def assess_pooled(sites: Mapping[str, Sampled], threshold: float, scaling: Scaling) -> dict[str, Any]:
-    """Everything that follows from the sites' scores together, under the names of `evaluation.Evaluation`.
+    """Compute all results from the sites' scores together, under the names of `evaluation.Evaluation`.
 
     No patient has images at two sites. Subtypes stay at the sites.
 
@@ -149,7 +151,7 @@ def assess_pooled(sites: Mapping[str, Sampled], threshold: float, scaling: Scali
 
 
 def _cells(bins: Ints, patients: Ints) -> tuple[int, ...]:
-    """First bin of each cell of a class: small cells at both ends, where thresholds and the other class are."""
+    """Return the first bin of each cell of a class: cells are small at both ends, where thresholds lie."""
     everybody, passed = len(set(patients.tolist())), 0
     starts, inside = [0], set[int]()
     for place in np.unique(bins):

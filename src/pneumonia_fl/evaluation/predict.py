@@ -50,5 +50,5 @@ def _predict(model: nn.Module, card: ModelCard, image: Path) -> Prediction:
     margin = float(margins(model, pixels[np.newaxis], card.preprocess)[0])
     if not np.isfinite(margin):
         raise DataError("the model's answer is not a number: its weights are broken")
-    ill = bool(card.scaling.decided(margin, card.threshold))
-    return Prediction(image, float(card.scaling.probability(margin)), card.classes[ill])
+    is_positive = bool(card.scaling.decided(margin, card.threshold))
+    return Prediction(image, float(card.scaling.probability(margin)), card.classes[is_positive])

@@ -49,7 +49,7 @@ def evaluate(model: nn.Module, data: ImageSet, preprocess: Preprocess) -> ScoreH
 
 
 def is_better(auroc: float | None, best: float | None) -> bool:
-    """Whether a trained model is the best so far; without any AUROC (one class only) the latest is."""
+    """Return True when a model is the best so far; without any AUROC (one class only) the latest is."""
     return best is None or (auroc is not None and auroc > best)
 
 

@@ -36,7 +36,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Repetition:
-    """What a repeated run says about itself in `run.json`, under `repeat`."""
+    """Record of a repetition in `run.json`, under `repeat`."""
 
     of: str
     """Name of the first run's folder."""
@@ -53,7 +53,7 @@ class Repetition:
 
     @property
     def text(self) -> str:
-        """The comparison in words."""
+        """Describe the comparison as text."""
         found = self.difference
         if not found.largest:
             weights = "the best models are equal bit by bit" if self.same_weights else "the weights differ"
@@ -89,7 +89,7 @@ def repeat_run(earlier: RunFolder, request: Request, watcher: Watcher) -> tuple[
 
 
 def warnings(earlier: RunFolder) -> list[str]:
-    """What is not as it was for `earlier`, a line each; then its metrics may not come out again."""
+    """List what differs from the conditions of `earlier`, which may change the metrics."""
     state = _repeatable(earlier)
     known = state.get("machine")
     then = {**(known or {}), "version": state["version"], "revision": state["revision"]}
@@ -130,7 +130,7 @@ def _repeatable(earlier: RunFolder) -> dict[str, Any]:
             f"{earlier.path} ran on real sites, whose data is not here; `pneumonia-fl clone` submits the job again"
         )
     if not earlier.metrics()["rounds"]:
-        raise RunError(f"{earlier.path} has no finished round to compare with; run its job anew")
+        raise RunError(f"{earlier.path} has no finished round to compare with; run its job again")
     return state
 
 
@@ -149,7 +149,7 @@ def _check_data(state: Mapping[str, Any], info: DatasetInfo) -> None:
 
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
-    """Every metric that both runs have, or that one of them lacks in a round that both have."""
+    """Yield every metric of a round that both runs have, also where one of them lacks the metric."""
     later = {entry["round"]: entry for entry in second["rounds"]}
     for entry in first["rounds"]:
         number = entry["round"]
@@ -167,7 +167,7 @@ def _pairs(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tupl
 
 
 def _gap(one: float | None, other: float | None) -> float:
-    """A value that only one run has counts as a difference of 1."""
+    """Return the difference of two values; 1 when only one run has the value."""
     if one is None or other is None:
         return float(one is not other)
     return abs(one - other)

@@ -1,7 +1,7 @@
 """A small grid of settings, one run after another: which does best on validation data?
 
 The state of a sweep is the state of its run folders: a point whose run has ended is not run again, so that a killed
-sweep goes on where it stopped. The test split is never read.
+sweep is resumed where it stopped. The test split is never read.
 
 sweeps/NAME/
     sweep.json    job, grid, data and the results so far      mlflow.db    parent and child runs
@@ -11,9 +11,9 @@ sweeps/NAME/
 import itertools
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +40,10 @@ SUMMARY = "sweep.json"
 VERSION = 1
 ENDED = ("finished", "incomplete", "failed")
 SHOWN_PROBLEMS = 3
+TRACKING = "tracking=[tensorboard]"
+"""The sweep logs to MLflow itself, so its points do not."""
 
 Grid = dict[str, list[str]]
-
-
-@dataclass(frozen=True)
-class SweepRequest:
-    """What the user asked for; the names are those of `pneumonia-fl sweep`'s options."""
-
-    job: str
-    grid: list[str]
-    data: Path | None
-    out: Path | None
-    tracking_uri: str | None
-    yes: bool
 
 
 @dataclass(frozen=True)
@@ -66,7 +56,7 @@ class Point:
 
     @property
     def words(self) -> list[str]:
-        """The settings as `key=value`."""
+        """Return the settings as `key=value`."""
         return [f"{key}={value}" for key, value in self.settings.items()]
 
 
@@ -74,19 +64,25 @@ Show = Callable[[int, int, Point], AbstractContextManager[Watcher]]
 """Given number, total and point: whoever shows that run."""
 
 
-def run_sweep(request: SweepRequest, show: Show) -> tuple[Path, dict[str, Any]]:
+def run_sweep(request: Request, grid: Grid, show: Show, yes: bool = False) -> tuple[Path, dict[str, Any]]:
     """Run what is left of the sweep; return its folder and what `sweep.json` then holds.
 
+    Args:
+        request: the run that every point is, but for its settings; `out` is the folder of the sweep.
+        grid: what is set at the points.
+        show: makes whoever shows the run of a point.
+        yes: run also more than `MOST_RUNS` points.
+
     Raises:
-        ConfigError: the grid is malformed or too large, or a point of it cannot be run.
+        ConfigError: the grid is too large, or a point of it cannot be run.
         OutputError: the folder holds another sweep, or another process works in it.
         RunError: no point has finished.
     """
-    grid = parse_grid(request.grid)
-    job = _load(request.job, _tracking(request))
+    request = replace(request, overrides=[TRACKING, *request.overrides])
+    job = _load(request.job, request.overrides)
     about = _about(job, grid, request)
     points = points_of(request, grid)
-    if len(points) > MOST_RUNS and not request.yes:
+    if len(points) > MOST_RUNS and not yes:
         raise ConfigError(f"the grid has {len(points)} points, each a whole run; pass --yes to run them all")
     folder = (request.out or Path("sweeps") / job.name).absolute()
     known = _earlier(folder, about).get("mlflow", {})
@@ -97,7 +93,7 @@ def run_sweep(request: SweepRequest, show: Show) -> tuple[Path, dict[str, Any]]:
 
 
 def _run_points(
-    request: SweepRequest,
+    request: Request,
     folder: Path,
     points: list[Point],
     about: Mapping[str, Any],
@@ -128,7 +124,7 @@ def parse_grid(words: list[str]) -> Grid:
         if not (separator and key.strip() and all(values)):
             raise ConfigError(f"--grid {word!r}: write key=value,value, for example train.lr=0.001,0.002")
         if key.strip() in grid or len(set(values)) < len(values):
-            raise ConfigError(f"--grid {word!r}: a setting or a value stands there twice")
+            raise ConfigError(f"--grid {word!r}: a setting or a value occurs twice")
         grid[key.strip()] = values
     if "init_from" in grid:
         raise ConfigError(
@@ -139,13 +135,13 @@ def parse_grid(words: list[str]) -> Grid:
     return grid
 
 
-def _load(job: str, overrides: list[str]) -> JobConfig:
-    """The job as it will be recorded: with the name of the model that it goes on from, not the path."""
+def _load(job: str, overrides: Sequence[str]) -> JobConfig:
+    """Load the job as it is recorded: with the name of its initial model in place of the path."""
     return begin(load_job(find_job(job), overrides), find_job(job))[0]
 
 
-def points_of(request: SweepRequest, grid: Grid) -> list[Point]:
-    """All combinations, the first setting changing slowest.
+def points_of(request: Request, grid: Grid) -> list[Point]:
+    """Return all combinations, the first setting changing slowest.
 
     Raises:
         ConfigError: some cannot be run; the message names each.
@@ -155,7 +151,7 @@ def points_of(request: SweepRequest, grid: Grid) -> list[Point]:
         settings = dict(zip(grid, values, strict=True))
         words = " ".join(f"{key}={value}" for key, value in settings.items())
         try:
-            job = check(_wanted(request, settings, None)).job
+            job = check(_at(request, settings)).job
         except PneumoniaFLError as error:
             problems.append(f"{words}: {error}")
         else:
@@ -166,26 +162,19 @@ def points_of(request: SweepRequest, grid: Grid) -> list[Point]:
     return points
 
 
-def _wanted(request: SweepRequest, settings: Mapping[str, str], out: Path | None) -> Request:
-    """The run of one point."""
+def _at(request: Request, settings: Mapping[str, str], out: Path | None = None) -> Request:
+    """Return the run request of one point."""
     words = [f"{key}={value}" for key, value in settings.items()]
-    overrides, folder = [*words, *_tracking(request)], out.parent if out else Path()
-    return Request(request.job, request.data, out, folder, overrides, None, None, force=False)
+    return replace(request, out=out, overrides=[*words, *request.overrides])
 
 
 def ranked(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sweep's rows, best pooled validation AUROC first; what did not finish comes last."""
+    """Sort the sweep's rows by pooled validation AUROC, best first, unfinished points last."""
     return sorted(summary["points"], key=_rank)
 
 
-def _tracking(request: SweepRequest) -> list[str]:
-    """The sweep logs to MLflow itself, so its points do not."""
-    uri = [f"mlflow.tracking_uri={request.tracking_uri}"] if request.tracking_uri else []
-    return ["tracking=[tensorboard]", *uri]
-
-
-def _about(job: JobConfig, grid: Grid, request: SweepRequest) -> dict[str, Any]:
-    """What makes a sweep this one and no other."""
+def _about(job: JobConfig, grid: Grid, request: Request) -> dict[str, Any]:
+    """Return the settings that identify a sweep."""
     data = request.data or data_root()
     return {
         "version": VERSION,
@@ -200,7 +189,7 @@ def _about(job: JobConfig, grid: Grid, request: SweepRequest) -> dict[str, Any]:
 
 
 def _earlier(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier part of this sweep has written; empty when there is none.
+    """Read the summary of an unfinished sweep that is to be resumed; empty when there is none.
 
     Raises:
         OutputError: the folder holds something else.
@@ -215,7 +204,7 @@ def _earlier(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     changed = [key for key in about if found.get(key) != about[key]]
     if changed:
         raise OutputError(
-            f"{folder} holds a sweep with another {' and '.join(changed)}; choose another --out to start anew"
+            f"{folder} holds a sweep with another {' and '.join(changed)}; choose another --out to start a new one"
         )
     return found
 
@@ -227,18 +216,18 @@ def _read(file: Path) -> dict[str, Any]:
             raise ValueError("not a sweep's")
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"{file} is damaged ({error}); remove it to run its points anew, or choose another --out"
+            f"{file} is damaged ({error}); remove it to run its points again, or choose another --out"
         ) from None
     return found
 
 
-def _run(folder: Path, point: Point, request: SweepRequest, watcher: Watcher) -> dict[str, Any]:
+def _run(folder: Path, point: Point, request: Request, watcher: Watcher) -> dict[str, Any]:
     """Run one point; what goes wrong stays with it."""
     out = folder / point.name
     shutil.rmtree(out, ignore_errors=True)  # of a sweep that was killed
     try:
         inner_folder(out)
-        run_simulation(_wanted(request, point.settings, out), watcher)
+        run_simulation(_at(request, point.settings, out), watcher)
     except PneumoniaFLError as error:
         row = _row(folder, point)
         return row if row["state"] in ENDED else {**row, "state": "failed", "reason": str(error)}
@@ -246,7 +235,7 @@ def _run(folder: Path, point: Point, request: SweepRequest, watcher: Watcher) ->
 
 
 def _row(folder: Path, point: Point) -> dict[str, Any]:
-    """What is known of a point from its run folder; one that is damaged counts as not yet run."""
+    """Read a point's row from its run folder; a damaged run counts as not yet run."""
     try:
         return _known(RunFolder(folder / point.name), point)
     except (RunError, KeyError, TypeError):

@@ -1,7 +1,7 @@
 """The names of this package that outlive its versions, one module for all of them: `pneumonia_fl.fl.entrypoints.NAME`.
 
 Kits (`local/resources.json`, start scripts), policies and exported jobs hold paths of classes, for years and on other
-people's machines. They hold these; where a class really lies may change, and stands in `PATHS` only. Nothing is
+people's machines. They hold these; where a class really lies may change, and is in `PATHS` only. Nothing is
 imported before it is asked for, so that a parent process does not load PyTorch for its launcher.
 """
 
@@ -22,20 +22,20 @@ PATHS = {
     "MLflowReceiver": "pneumonia_fl.fl.server.receivers.MLflowReceiver",
     "TensorBoardReceiver": "pneumonia_fl.fl.server.receivers.TensorBoardReceiver",
     "SwarmJournalReceiver": "pneumonia_fl.fl.job.swarm.SwarmJournal",
-    "build_model": "pneumonia_fl.models.registry.build_model",
+    "build_model": "pneumonia_fl.models.architectures.build_model",
     # In the sites' half.
     "Trainer": "pneumonia_fl.fl.site.executor.TrainerExecutor",
     # In a server's kit.
     "ServerGuard": "pneumonia_fl.fl.guard.components.ServerGuard",
     "ServerJobLauncher": "pneumonia_fl.fl.parent.job_launcher.ServerJobLauncher",
-    "ServerJobValidator": "pneumonia_fl.fl.parent.job_validator.ServerGate",
+    "ServerJobValidator": "pneumonia_fl.fl.parent.job_validator.ServerJobValidator",
     "ServerAudit": "pneumonia_fl.fl.parent.audit.RefusalLog",
-    "JobMonitor": "pneumonia_fl.fl.parent.job_monitor.JobKeeper",
+    "JobMonitor": "pneumonia_fl.fl.parent.job_monitor.JobMonitor",
     "Storage": "pneumonia_fl.fl.parent.storage.KitStorage",
     # In a site's kit.
     "SiteGuard": "pneumonia_fl.fl.guard.components.SiteGuard",
     "SiteJobLauncher": "pneumonia_fl.fl.parent.job_launcher.SiteJobLauncher",
-    "SiteJobValidator": "pneumonia_fl.fl.parent.job_validator.SiteGate",
+    "SiteJobValidator": "pneumonia_fl.fl.parent.job_validator.SiteJobValidator",
     "SiteAudit": "pneumonia_fl.fl.parent.audit_log.AuditLog",
     # `python -m pneumonia_fl.fl.entrypoints PROGRAM …`, in start scripts.
     "main": "pneumonia_fl.fl.kit.start.main",
@@ -50,7 +50,7 @@ def path_of(name: str) -> str:
 
 
 def entrypoint(name: str) -> Callable[[Class], Class]:
-    """Let a class be known by its name in `PATHS`: NVFlare writes into a job what a class says of itself."""
+    """Register a class under its name in `PATHS`: NVFlare writes the class path into the job."""
 
     def known(kind: Class) -> Class:
         kind.__module__, kind.__name__, kind.__qualname__ = MODULE, name, name

@@ -1,4 +1,4 @@
-"""What a file is that is not what its name says: a Git LFS pointer, a login page, an archive, text."""
+"""Recognise files that are not what their name says: a Git LFS pointer, a login page, an archive, text."""
 
 _LINES = (
     (
@@ -46,7 +46,7 @@ def foreign(head: bytes) -> str:
 
 
 def is_text(head: bytes) -> bool:
-    """Whether these bytes can be text: no control characters but those of lines."""
+    """Return True when these bytes can be text: no control characters but line breaks and tabs."""
     return all(byte in b"\t\n\r\f" or byte >= 32 for byte in head)
 
 

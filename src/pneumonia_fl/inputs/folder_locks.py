@@ -1,4 +1,4 @@
-"""Folders in which a process works: nobody replaces them under it.
+"""Lock folders in which a process works, so that no other process replaces them.
 
 The mark is a file with the process id, locked for as long as the process lives; the lock of one that was killed is
 gone, whatever the file says.
@@ -21,7 +21,7 @@ MARK = ".in-use"
 
 @contextlib.contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Work in a folder that exists; until the end, `refuse_in_use` names this process in all others.
+    """Mark an existing folder as used by this process, which `refuse_in_use` names in all others.
 
     Raises:
         OutputError: another process works there already, or the folder cannot be written.
@@ -76,7 +76,7 @@ def _locked(file: IO[str], kind: int) -> bool:
         fcntl.lockf(file, kind | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
-    except OSError:  # a file system without locks: as if nobody else were there
+    except OSError:  # a file system without locks: as if no other process were there
         return True
     return True
 

@@ -65,7 +65,7 @@ def utf8(content: bytes) -> str:
 
 
 def no_utf8(error: UnicodeDecodeError) -> str:
-    """Say where a text stops being UTF-8."""
+    """Describe where a text stops being UTF-8."""
     line = error.object.count(b"\n", 0, error.start) + 1
     return f"no UTF-8, line {line}"
 

@@ -85,7 +85,7 @@ class _Loader(yaml.SafeLoader):
             if value is None or value == "<<":
                 raise _refusal("a key must be a word, and not <<", key)
             if value in seen:
-                raise _refusal(f"{value!r} stands twice in one mapping", key)
+                raise _refusal(f"{value!r} occurs twice in one mapping", key)
             seen.add(value)
         return node
 

@@ -58,7 +58,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What a classifier did on `n` images, `positives` of them pneumonia; None: a class is missing.
+    """Metrics of a classifier on `n` images, `positives` of them pneumonia; None: a class is missing.
 
     `loss` is the mean cross-entropy in nats, `ece` the expected calibration error of P(pneumonia) over 15
     equal bins (Naeini et al. 2015), `brier` the mean of (P - y)^2, `f1` = 2 TP / (2 TP + FP + FN), which is None
@@ -79,7 +79,7 @@ class Metrics:
 
     @property
     def floor(self) -> float:
-        """Accuracy of always answering pneumonia."""
+        """Return the accuracy of always answering pneumonia."""
         return self.positives / self.n
 
 
@@ -112,7 +112,7 @@ class ScoreHistogram:
 
     @property
     def n(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return int(self.counts.sum())
 
     def __add__(self, other: "ScoreHistogram") -> "ScoreHistogram":
@@ -163,7 +163,7 @@ class Scores:
         return cls(values, y * len(values) + position)
 
     def counts(self, rows: Ints | None = None) -> Ints:
-        """Count, int64 (2, K), all images by class and margin, or those in `rows`, which may repeat."""
+        """Count the images (2, K), int64, by class and margin: all, or those in `rows`, which may repeat."""
         code = self.code if rows is None else self.code[rows]
         return np.bincount(code, minlength=2 * len(self.values)).reshape(2, len(self.values))
 
@@ -196,29 +196,29 @@ def exact_metrics(
 
 
 def calibration_bin(p: Floats) -> Ints:
-    """Number of the calibration bin, 0 to 14, of each probability."""
+    """Return the calibration bin, 0 to 14, of each probability."""
     return np.minimum((p * ECE_BINS).astype(np.int64), ECE_BINS - 1)
 
 
 def bins_of(margins: ArrayLike) -> Ints:
-    """Number of the histogram's bin, 0 to 1023, of each margin."""
+    """Return the histogram bin, 0 to 1023, of each margin."""
     # Divided before anything is added: a tiny negative margin must not round up to the edge at 0.
     bins = np.clip(np.floor(np.asarray(margins, np.float64) / WIDTH) + BINS // 2, 0, BINS - 1)
     return np.asarray(bins, np.int64)
 
 
 def bin_centres() -> Floats:
-    """Margins (1024,) in the middle of a histogram's bins."""
+    """Return the margins (1024,) in the middle of a histogram's bins."""
     return -LIMIT + WIDTH * (np.arange(BINS, dtype=np.float64) + 0.5)
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
-    """Area under the ROC curve of any monotone score; ties count half; None without both classes."""
+    """Compute the area under the ROC curve; ties count half; None without both classes."""
     return auroc_of_counts(Scores.of(scores, labels).counts())
 
 
 def auroc_of_counts(counts: Ints) -> float | None:
-    """Area under the ROC curve from counts (2, K) of both classes in order of rising score."""
+    """Compute the area under the ROC curve from counts (2, K) of both classes in order of rising score."""
     negatives, positives = (int(count) for count in counts.sum(1))
     if not negatives or not positives:
         return None
@@ -230,7 +230,7 @@ def auroc_of_counts(counts: Ints) -> float | None:
 
 
 def auroc_error_bound(histogram: ScoreHistogram) -> float:
-    """Largest possible difference of the pooled from the exact AUROC: half the share of pairs in one bin."""
+    """Bound the difference of the pooled from the exact AUROC: half the share of pairs in one bin."""
     negatives, positives = (int(count) for count in histogram.counts.sum(1))
     if not negatives or not positives:
         return 0.0
@@ -247,8 +247,8 @@ def metrics_of_counts(values: Floats, counts: Ints, threshold: float, scaling: S
     n, positives = int(counts.sum()), int(counts[1].sum())
     if n == 0:
         raise DataError("no images to score")
-    ill = scaling.decided(values, threshold)
-    hits, rejections = int(counts[1, ill].sum()), int(counts[0, ~ill].sum())
+    is_positive = scaling.decided(values, threshold)
+    hits, rejections = int(counts[1, is_positive].sum()), int(counts[0, ~is_positive].sum())
     sensitivity, specificity = _share(hits, positives), _share(rejections, n - positives)
     both = None if sensitivity is None or specificity is None else (sensitivity + specificity) / 2
     p = scaling.probability(values)
@@ -285,7 +285,7 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Ints]:
 
 
 def _losses(z: Floats) -> Floats:
-    """Cross-entropy in nats (2, …) of margins if they are of a normal and of a pneumonia image."""
+    """Compute the cross-entropy in nats (2, …) of margins as normal and as pneumonia images."""
     return np.logaddexp(0.0, np.stack((z, -z)))
 
 

@@ -51,7 +51,7 @@ def resample(
 
 
 def interval95(values: Floats) -> Interval | None:
-    """95 % percentile interval of resampled values (n,), those that are NaN left out; None when all are."""
+    """Compute the 95 % percentile interval of resampled values (n,), NaN left out; None when all are NaN."""
     defined = values[~np.isnan(values)]
     if not len(defined):
         return None
@@ -60,7 +60,7 @@ def interval95(values: Floats) -> Interval | None:
 
 
 def reflected95(estimate: float, values: Floats) -> Interval | None:
-    """95 % basic bootstrap interval, for a number that cannot fall below 0 and that noise only raises, as ECE.
+    """Compute the 95 % basic bootstrap interval, for a value >= 0 that noise only raises, as ECE.
 
     Resampling adds to such a number what sampling has already added once, so that its percentiles lie too high;
     reflected at the estimate they take the same amount away (Davison and Hinkley 1997). Where nearly all of the
@@ -71,7 +71,7 @@ def reflected95(estimate: float, values: Floats) -> Interval | None:
 
 
 def all_or_none(rate: float, patients: int) -> Interval:
-    """95 % interval of a rate of exactly 0 or 1 over `patients` (Clopper and Pearson 1934).
+    """Compute the 95 % interval of a rate of exactly 0 or 1 over `patients` (Clopper and Pearson 1934).
 
     Every resample has the same rate then, but seeing no failure in 20 patients does not make one impossible.
     """
@@ -82,7 +82,7 @@ def all_or_none(rate: float, patients: int) -> Interval:
 
 
 def _rows(drawn: Ints, starts: Ints, sizes: Ints, order: NDArray[np.int64]) -> Ints:
-    """All images of the drawn patients, whose images stand side by side in `order`."""
+    """Return all images of the drawn patients, whose images are adjacent in `order`."""
     lengths = sizes[drawn]
     ends = np.cumsum(lengths)
     rows: Ints = order[np.repeat(starts[drawn] - ends + lengths, lengths) + np.arange(ends[-1])]

@@ -30,7 +30,7 @@ MISSING_CLASS = "0.5, since the validation data lack a class"
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How a margin becomes an answer: `scaling` gives P, pneumonia from `threshold` on.
+    """Decision rule of a model: `scaling` turns a margin into P, pneumonia from `threshold` on.
 
     `operating_point` says in words by which rule the threshold was chosen.
     """
@@ -86,7 +86,7 @@ def choose_threshold(histogram: ScoreHistogram, point: OperatingPoint, scaling: 
 
 
 def describe(point: OperatingPoint) -> str:
-    """The rule in words: `sensitivity >= 0.95 on validation`."""
+    """Describe the rule: `sensitivity >= 0.95 on validation`."""
     if point.rule == "youden":
         return "highest sensitivity + specificity on validation"
     return f"{point.rule} >= {point.target:g} on validation"
@@ -127,7 +127,7 @@ def shifts(
 
 
 def shift_notes(evaluation: Mapping[str, Any]) -> list[str]:
-    """What became of the operating point and the calibration on the way from validation data to this split.
+    """Describe how operating point and calibration changed from validation data to this split.
 
     Takes what `Evaluation.to_dict` gives.
     """
@@ -147,7 +147,7 @@ def shift_notes(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def _choose(histogram: ScoreHistogram, point: OperatingPoint, allowed: Any) -> int:
-    """The best of the `allowed` bins as the first that counts as pneumonia."""
+    """Choose the best of the `allowed` bins as the first that counts as pneumonia."""
     totals = histogram.counts.sum(1)
     below = (np.cumsum(histogram.counts, axis=1) - histogram.counts)[:, allowed]
     if point.rule == "youden":
@@ -163,7 +163,7 @@ def _choose(histogram: ScoreHistogram, point: OperatingPoint, allowed: Any) -> i
 
 
 def _root(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Where a rising function passes 0; the end that is nearer where it does not."""
+    """Find where a rising function passes 0; the nearer end where it does not."""
     from scipy.optimize import brentq
 
     if rising(low) >= 0:

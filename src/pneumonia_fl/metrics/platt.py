@@ -44,16 +44,16 @@ class Scaling:
         return cls(float(values.get("temperature", 1.0)), float(values.get("offset", 0.0)))
 
     def logit(self, margins: ArrayLike) -> NDArray[np.float64]:
-        """The calibrated margin: the logarithm of P / (1 - P)."""
+        """Return the calibrated margin: the logarithm of P / (1 - P)."""
         return np.asarray((np.asarray(margins, np.float64) - self.offset) / self.temperature)
 
     def probability(self, margins: ArrayLike) -> NDArray[np.float64]:
-        """P(pneumonia) of margins z."""
+        """Return P(pneumonia) of margins z."""
         # The tanh form does not overflow for large |z|.
         return 0.5 + 0.5 * np.tanh(self.logit(margins) / 2)
 
     def decided(self, margins: ArrayLike, threshold: float) -> NDArray[np.bool_]:
-        """Whether the answer to each margin is pneumonia: P >= threshold.
+        """Return True for each margin that is classified as pneumonia: P >= threshold.
 
         Raises:
             DataError: the threshold lies outside (0, 1).

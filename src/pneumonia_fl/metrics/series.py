@@ -1,6 +1,6 @@
 """Names of the series in TensorBoard and MLflow: one for the same thing at every site and of the global model.
 
-With `tracking_aliases: true` each series is also written under its earlier names, so that charts of older runs go on.
+With `tracking_aliases: true` each series is also written under its earlier names, so that old charts continue.
 """
 
 from pneumonia_fl.metrics.binary import NAMES, Metrics
@@ -40,7 +40,7 @@ def aliases(tag: str, origin: str) -> tuple[str, ...]:
 
 
 def series(metrics: Metrics) -> dict[str, float]:
-    """Validation metrics as tags and values for TensorBoard and MLflow.
+    """Return validation metrics as tags and values for TensorBoard and MLflow.
 
     Counts are no series, and a metric that one class alone cannot have is left out.
     """
@@ -49,7 +49,7 @@ def series(metrics: Metrics) -> dict[str, float]:
 
 
 def is_site_tag(tag: object) -> bool:
-    """Whether a site may publish a series of this name."""
+    """Return True when a site may publish a series of this name."""
     known = {"train_loss", ROUND_TRAIN_LOSS, *map(_tag, NAMES)}
     return isinstance(tag, str) and tag.removeprefix(OWN) in known
 

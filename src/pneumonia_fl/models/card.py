@@ -37,7 +37,7 @@ def model_card(
 
 
 def _measured(pooled: ScoreHistogram, settings: SiteSettings) -> dict[str, Any]:
-    """What a card says by the validation data."""
+    """Return the card's values that are measured on the validation data."""
     fitted = calibrate(pooled, settings.operating_point)
     return {
         **asdict(fitted.scaling),

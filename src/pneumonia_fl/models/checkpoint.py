@@ -13,8 +13,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pneumonia_fl import DISCLAIMER, INTENDED_USE
-from pneumonia_fl.config.base import Strict
 from pneumonia_fl.config.sections import ModelConfig, Origin, Preprocess
+from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.data.manifest import CLASS_NAMES
 from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.files import output_errors, private_folder, write_atomic
@@ -22,7 +22,7 @@ from pneumonia_fl.inputs.file_kinds import foreign
 from pneumonia_fl.inputs.json_files import read_limited
 from pneumonia_fl.inputs.text import VALUE_LIMIT, printable
 from pneumonia_fl.metrics.platt import Scaling
-from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.weight_files import check_kind, read_weights, unwrapped
 
 WEIGHTS = "model.safetensors"
@@ -41,7 +41,7 @@ Prose = Annotated[str, AfterValidator(lambda text: printable(text, VALUE_LIMIT))
 
 
 class DataSummary(Strict):
-    """Where the training images came from."""
+    """Origin of the training images."""
 
     source: Line = Field(description="Kind of source, never a path.")
     licence: Prose
@@ -51,7 +51,7 @@ class DataSummary(Strict):
 
 
 class ModelCard(Strict):
-    """What a person or a program must know to use the weights that lie beside it.
+    """Facts that a person or a program needs to use the weights beside the card.
 
     Version 1 had no temperature (1.0) and no operating point (its threshold is Youden's), version 2 no offset (0.0),
     version 3 no origin (None).
@@ -61,7 +61,7 @@ class ModelCard(Strict):
     job: Line = Field(description="Name of the job that trained the model.")
     round: int = Field(ge=0, description="Round after which these weights were the global model, from 1.")
     averaged: int = Field(
-        0, ge=0, description="Mean of so many last global models, judged as one more round; 0: none."
+        0, ge=0, description="Average of this many last global models, evaluated as one more round; 0: none."
     )
     seed: int
     init_from: Origin | None = Field(None, description="The saved model with which the training began.")
@@ -90,7 +90,7 @@ class ModelCard(Strict):
 
     @property
     def scaling(self) -> Scaling:
-        """How margins become probabilities."""
+        """Return the scaling that turns margins into probabilities."""
         return Scaling(self.temperature, self.offset)
 
 

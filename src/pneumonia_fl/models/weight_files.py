@@ -128,7 +128,7 @@ def _load_torch(path: Path) -> Any:
 
 
 def _inner(content: Any) -> Any:
-    """The state dict in a checkpoint."""
+    """Return the state dict in a checkpoint."""
     for _ in range(_DEEPEST):
         if not isinstance(content, Mapping):
             break

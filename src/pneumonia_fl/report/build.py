@@ -3,18 +3,20 @@
 from pathlib import Path
 
 from pneumonia_fl.errors import RunError
+from pneumonia_fl.evaluation.comparison import SUMMARY
 from pneumonia_fl.files import write_atomic
 from pneumonia_fl.inputs.paths import missing
-from pneumonia_fl.report import MODEL_CARD, REPORT
 from pneumonia_fl.report.comparison.comparison_page import compare_page
 from pneumonia_fl.report.run.card_page import card, comparison_card, run_card
 from pneumonia_fl.report.run.page import run_page
-from pneumonia_fl.report.run_folder_reader import SUMMARY, RunFiles, read_comparison, read_run
+from pneumonia_fl.report.run_folder_reader import read_comparison
 from pneumonia_fl.report.view.rendering import Page, Values, render, render_page
+from pneumonia_fl.runs.folder import MODEL_CARD, REPORT, RunFolder
+from pneumonia_fl.runs.record import RunRecord
 
 
 def build_report(
-    folder: Path, out: Path | None = None, gallery: Values | None = None, record: RunFiles | None = None
+    folder: Path, out: Path | None = None, gallery: Values | None = None, record: RunRecord | None = None
 ) -> Path:
     """Write the report of a run or comparison folder, and `model_card.md` into the folder.
 
@@ -35,9 +37,10 @@ def build_report(
     """
     if not folder.exists():
         raise RunError(missing(folder))
-    page, values = (
-        _compared(folder) if (folder / SUMMARY).is_file() else _run(record or read_run(folder), gallery)
-    )
+    if (folder / SUMMARY).is_file():
+        page, values = _compared(folder)
+    else:
+        page, values = _run(record or RunRecord.read(RunFolder(folder)), gallery)
     target = out or folder / REPORT
     write_atomic(target, render_page(page).encode())
     if gallery is None:
@@ -45,7 +48,7 @@ def build_report(
     return target
 
 
-def _run(run: RunFiles, gallery: Values | None) -> tuple[Page, Values]:
+def _run(run: RunRecord, gallery: Values | None) -> tuple[Page, Values]:
     page = run_page(run, gallery)
     try:
         return page, run_card(run, page)

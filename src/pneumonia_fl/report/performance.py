@@ -92,9 +92,9 @@ def of_histogram(counts_and_loss: Mapping[str, Any], card: Mapping[str, Any]) ->
     threshold, scaling = float(card.get("threshold", 0.5)), Scaling.of(card)
     values, raw = summarise(histogram, threshold, scaling), summarise(histogram)
     counts, centres = histogram.counts, bin_centres()
-    p, ill = scaling.probability(centres), scaling.decided(centres, threshold)
+    p, is_positive = scaling.probability(centres), scaling.decided(centres, threshold)
     both = bool(counts.sum(1).all())
-    (tn, fp), (fn, tp) = (map(int, (row[~ill].sum(), row[ill].sum())) for row in counts)
+    (tn, fp), (fn, tp) = (map(int, (row[~is_positive].sum(), row[is_positive].sum())) for row in counts)
     return Performance(
         split="val",
         exact=False,
@@ -116,7 +116,7 @@ def of_histogram(counts_and_loss: Mapping[str, Any], card: Mapping[str, Any]) ->
 
 
 def of_card(card: Mapping[str, Any]) -> Performance:
-    """What a model card alone says about the pooled validation data: numbers without curves."""
+    """Return the results that a model card has on pooled validation data: numbers without curves."""
     metrics = card["metrics"]
     return Performance(
         split="val",

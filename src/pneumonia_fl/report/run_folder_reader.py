@@ -1,26 +1,13 @@
-"""What a comparison folder holds, read leniently, and paths that a report must not show."""
+"""Lenient reading of a comparison folder, and removal of paths that a report must not show."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pneumonia_fl.errors import RunError
-from pneumonia_fl.runs.folder import RunFolder
+from pneumonia_fl.evaluation.comparison import SUMMARY
 from pneumonia_fl.runs.lenient import LenientReader, Values
-from pneumonia_fl.runs.record import RunRecord, is_drawn
 
-__all__ = [
-    "SUMMARY",
-    "ComparisonFiles",
-    "RunFiles",
-    "is_drawn",
-    "read_comparison",
-    "read_run",
-    "without_paths",
-]
-
-SUMMARY = "summary.json"
-RunFiles = RunRecord
 _PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:;,'\"]+[/\\])+(?=[^\s/\\])")
 
 
@@ -30,11 +17,6 @@ class ComparisonFiles:
 
     summary: Values
     problems: list[str]
-
-
-def read_run(folder: Path) -> RunRecord:
-    """Read a run folder (see `RunRecord.read`)."""
-    return RunRecord.read(RunFolder(folder))
 
 
 def read_comparison(folder: Path) -> ComparisonFiles:
@@ -47,12 +29,12 @@ def read_comparison(folder: Path) -> ComparisonFiles:
     summary = files.json(folder / SUMMARY, "")
     if not summary:
         raise RunError(
-            f"{folder / SUMMARY} is damaged; run `pneumonia-fl compare` again, it goes on from its parts"
+            f"{folder / SUMMARY} is damaged; run `pneumonia-fl compare` again, it resumes from its parts"
         )
     arms = [arm for arm in summary.get("arms", []) if isinstance(arm, dict)]
     return ComparisonFiles({**summary, "arms": arms}, files.problems)
 
 
 def without_paths(text: object) -> str:
-    """`text` with every absolute path cut to its last part: a report may leave the machine."""
+    """Cut every absolute path in `text` to its last part: a report may leave the machine."""
     return _PATH.sub("", str(text))

@@ -74,7 +74,7 @@ def save_models(run: RunFolder, job: JobConfig, data: DataSummary, server: Path,
 
 
 def gather_models(workspace: Path, server: Path, record: RunRecord) -> None:
-    """Put the models, of which every simulated site has the same, where another job's server would have them."""
+    """Copy the simulated sites' common models to the place where other jobs' servers have them."""
     source = next((file.parent for file in sorted(workspace.glob(f"*/{server.name}/app_*/{LAST}"))), None)
     judged = record.of_kind("global")
     if source is None or not judged:
@@ -86,7 +86,7 @@ def gather_models(workspace: Path, server: Path, record: RunRecord) -> None:
 
 
 def summary_of_sites(record: RunRecord) -> DataSummary:
-    """What the sites' first answers say about their data, put together: each speaks for itself only."""
+    """Merge the data summaries that the sites reported."""
     reports: dict[str, DataSummary] = {}
     for site, values in record.site_data().items():
         with contextlib.suppress(ConfigError):

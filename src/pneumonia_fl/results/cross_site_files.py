@@ -43,7 +43,7 @@ def draw_matrix(folder: Path, found: Mapping[str, Any]) -> None:
 
 
 def matrix_of(events: list[Event]) -> dict[str, Any]:
-    """The matrix that a run's journal has (see `crosssite.matrix`): global models, then sites' own ones."""
+    """Return the matrix in a run's journal (see `crosssite.matrix`): global models, then sites' own ones."""
     record = RunRecord.of_events(events)
     started = record.of_kind("started")
     sites = started[-1]["sites"] if started else record.metrics["sites"]
@@ -66,7 +66,7 @@ def matrix_of(events: list[Event]) -> dict[str, Any]:
 
 
 def as_markdown(found: Mapping[str, Any]) -> str:
-    """A matrix as a table of AUROC: models down, sites across."""
+    """Format a matrix as a Markdown table of AUROC: models down, sites across."""
     sites = found["sites"]
     rows = [["AUROC of the model", *(f"on {site}" for site in sites)], ["---"] * (1 + len(sites))]
     for model, row in found["cells"].items():
@@ -76,7 +76,7 @@ def as_markdown(found: Mapping[str, Any]) -> str:
 
 
 def _row(sites: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Cells of those sites that evaluated: in a cyclic pass some only train."""
+    """Return the cells of the sites that evaluated: in a cyclic pass some only train."""
     return {
         site: {key: values[key] for key in CELL}
         for site, values in sorted(sites.items())

@@ -1,7 +1,7 @@
 """The end of a run: collect what NVFlare left, draw curves and report, complete the MLflow runs.
 
 A simulator's run is finished by the command line that started it. A real job is finished twice from the same
-records: on the server, for MLflow, which nobody else talks to; and by whoever downloads it.
+records: on the server, for MLflow, which only the server connects to; and by the user who downloads it.
 """
 
 import logging
@@ -45,12 +45,12 @@ def finish(run: RunFolder, job: JobConfig, info: DatasetInfo, state: str) -> Non
         state, reason = outcome(record.events)
         run.update_state(**({"error": reason} if reason else {}))
     run.update_state(state=state, finished=round(time.time(), 3))
-    draw(run, record)
+    render_outputs(run, record)
     if "mlflow" in job.tracking:
         run.update_state(mlflow=complete_mlflow(run, job, state))
 
 
-def finish_real(
+def finalize_prod_run(
     run: RunFolder, about: Mapping[str, Any], server: Path, logs: Mapping[str, list[Path]]
 ) -> None:
     """Fill the run folder of a job that ran on real sites.
@@ -76,20 +76,20 @@ def finish_real(
         revision=None,
         **({"started": times[0], "finished": times[-1]} if times else {}),
     )
-    draw(run, record)
+    render_outputs(run, record)
 
 
 def finish_on_server(about: Mapping[str, Any], run_dir: Path) -> None:
     """Complete the job's MLflow runs from the server: parameters, figures, and the best model, registered."""
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
-        finish_real(run, about, run_dir, {})
+        finalize_prod_run(run, about, run_dir, {})
         job = parse(JobConfig, about["config"], "the job")
         complete_mlflow(run, job, run.state()["state"], register=True)
 
 
 def outcome(events: list[Event]) -> tuple[str, str]:
-    """How a job ended by its journal: a state of `runs.STATES`, and the reason when it was not well."""
+    """Return how a job ended by its journal: a state of `runs.STATES`, and the reason unless it is done."""
     last = next((event for event in reversed(events) if event["event"] in ("finished", "stopped")), None)
     if last is None:
         return "interrupted", "the server ended before the job did"
@@ -101,7 +101,7 @@ def outcome(events: list[Event]) -> tuple[str, str]:
     return ("incomplete", words) if words else ("finished", "")
 
 
-def draw(run: RunFolder, known: RunRecord) -> None:
+def render_outputs(run: RunFolder, known: RunRecord) -> None:
     """Draw the figures and the report; that it cannot be done is said, and never fails a run.
 
     Args:
@@ -116,7 +116,7 @@ def draw(run: RunFolder, known: RunRecord) -> None:
         _draw_figures(run, record)
         matrix = write_matrix(run, record.events)
         build_report(run.path, record=replace(record, cross_site=matrix))
-    except Exception as error:  # a full disk, a file nobody foresaw: the run itself is fine and stays so
+    except Exception as error:  # a full disk, an unexpected file: the run itself is complete
         problem = one_line(error)
         log.warning("the report could not be made: %s; `pneumonia-fl report` tries again", problem)
     run.update_state(report_error=problem)
@@ -127,4 +127,4 @@ def _draw_figures(run: RunFolder, record: RunRecord) -> None:
 
     if any(entry["global"] for entry in record.rounds):
         inner_folder(run.figures)
-        draw_figures(record, run.figures)
+        draw_figures(record, run.curves, run.figures / "roc.png")

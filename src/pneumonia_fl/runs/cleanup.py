@@ -1,4 +1,4 @@
-"""What old runs leave behind: finding it, measuring it, removing it.
+"""Find, measure and remove old runs.
 
 Only folders that this program has made are found, by the record that it writes into each; what is still being written
 is left alone.
@@ -35,15 +35,15 @@ class Leftover:
     changed: float
     """When something in it was written last, seconds since the epoch."""
     record: str | None = None
-    """Name of the file that says what the folder is; it goes last, so that a removal that was cut off can go on."""
+    """Name of the file that says what the folder is; it goes last, so that an interrupted removal can be resumed."""
 
     def as_dict(self) -> dict[str, object]:
-        """For scripts."""
+        """Return the values for scripts."""
         return asdict(self) | {"path": str(self.path)}
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `500MB`, `2 GB`, `1.5g`; powers of 1000.
+    """Convert `500MB`, `2 GB`, `1.5g` to bytes; powers of 1000.
 
     Raises:
         ConfigError: it is no size.
@@ -55,7 +55,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_age(text: str) -> float:
-    """Seconds of `12h`, `30d`, `2w`, or `30` (days).
+    """Convert `12h`, `30d`, `2w`, or `30` (days) to seconds.
 
     Raises:
         ConfigError: it is no age.
@@ -67,14 +67,14 @@ def parse_age(text: str) -> float:
 
 
 def measured(path: Path, kind: str, record: str | None = None) -> Leftover:
-    """How much a folder holds and when it was written to last."""
+    """Measure a folder's size and the time of its last change."""
     stats = [path.lstat(), *(inner.lstat() for inner in path.rglob("*"))]
     size = sum(one.st_size for one in stats[1:])
     return Leftover(path, kind, size, max(one.st_mtime for one in stats), record)
 
 
 def runs_below(root: Path) -> Iterator[Leftover]:
-    """Runs, comparisons and sweeps directly below `root`; links are not followed."""
+    """Yield runs, comparisons and sweeps directly below `root`; links are not followed."""
     for folder in sorted(root.iterdir()):
         record = next((name for name in KINDS if (folder / name).is_file()), None)
         if record and not folder.is_symlink() and not is_in_use(folder):
@@ -82,7 +82,7 @@ def runs_below(root: Path) -> Iterator[Leftover]:
 
 
 def old_and_large(found: list[Leftover], age: float, size: int) -> list[Leftover]:
-    """Those that nobody has written to for `age` seconds and that have at least `size` bytes; largest first."""
+    """Select folders unchanged for `age` seconds with at least `size` bytes, largest first."""
     before = time.time() - age
     chosen = [one for one in found if one.changed <= before and one.bytes >= size]
     return sorted(chosen, key=lambda one: -one.bytes)

@@ -95,7 +95,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """An existing run; `RunError` when the folder is none."""
+        """Open an existing run; `RunError` when the folder is none."""
         run = cls(path)
         if not path.exists():
             raise RunError(missing(path, "`pneumonia-fl runs` lists the runs"))
@@ -105,25 +105,25 @@ class RunFolder:
 
     @property
     def is_run(self) -> bool:
-        """Whether there is a run, in whatever state."""
+        """Return True when there is a run, in any state."""
         return self.state_file.is_file()
 
     @property
     def best_card(self) -> Path:
-        """The card of the best model; of the shared part where each site keeps the rest."""
+        """Return the card of the best model; of its shared part where each site keeps the rest."""
         shared, whole = (folder / "model_card.json" for folder in (shared_part(self.model), self.model))
         return shared if shared.is_file() else whole
 
     def site_model(self, site: str) -> Path:
-        """The folder of a site's own model."""
+        """Return the folder of a site's own model."""
         return self.sites / site / self.model.name
 
     def server_of(self, job: str) -> Path:
-        """What the server of a run in the simulator has written, while the run lasts."""
+        """Return the server's folder of a run in the simulator, which exists while the run lasts."""
         return self.workspace / job / "server" / "simulate_job"
 
     def state(self) -> dict[str, Any]:
-        """What `run.json` says; `RunError` when it is damaged."""
+        """Read `run.json`; `RunError` when it is damaged."""
         return _read(self.state_file)
 
     def update_state(self, **values: object) -> None:
@@ -132,27 +132,27 @@ class RunFolder:
         write_atomic(self.state_file, json.dumps({**old, **values}, indent=2).encode())
 
     def metrics(self) -> dict[str, Any]:
-        """What `metrics.json` says; `RunError` when the run has none yet, or a damaged one."""
+        """Read `metrics.json`; `RunError` when the run has none yet, or a damaged one."""
         if not self.metrics_file.is_file():
             raise RunError(f"{self.path} has no metrics yet")
         return _read(self.metrics_file, MAX_RECORD_BYTES)
 
     def relocate_artifacts(self) -> None:
-        """Point the artifact URIs of the run's own database at where the folder is now; `RunError` when it is none."""
+        """Set the artifact URIs of the run's own database to its present folder; `RunError` when it has none."""
         point_artifacts(self.mlflow_db, self.mlflow_artifacts)
 
     def events(self) -> list[Event]:
-        """All complete events of the journal; `RunError` when a line is broken."""
+        """Read all complete events of the journal; `RunError` when a line is broken."""
         return read_journal(self.journal)
 
 
 def shared_part(model: Path) -> Path:
-    """Where weights go in place of `model` that are complete at the sites only."""
+    """Return the folder for the shared weights of a `model` that is complete at the sites only."""
     return model.with_name(model.name + SHARED)
 
 
 def events_of(root: Path, job_id: str) -> Path:
-    """Where a server with this root keeps a job's TensorBoard events."""
+    """Return the folder of a job's TensorBoard events on a server with this root."""
     return root / "tensorboard" / job_id
 
 
@@ -173,7 +173,7 @@ def start_run(run: RunFolder, job: JobConfig, sites: tuple[str, ...], data: Mapp
 
 
 def new_run_path(root: Path, job: str) -> Path:
-    """A free folder name below `root`: job and time, with a number when two runs start in one second."""
+    """Return a free folder name below `root`: job and time, numbered when two runs start in one second."""
     stem = f"{job}-{time.strftime('%Y%m%d-%H%M%S')}"
     private_folder(root)
     names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
@@ -190,7 +190,7 @@ def new_run_path(root: Path, job: str) -> Path:
 
 
 def ui_command(run: RunFolder, kind: str, port: int, host: str = "127.0.0.1") -> list[str]:
-    """The command that opens TensorBoard or MLflow on a run.
+    """Return the command that opens TensorBoard or MLflow on a run.
 
     Raises:
         RunError: the run has no such records.
@@ -207,12 +207,12 @@ def ui_command(run: RunFolder, kind: str, port: int, host: str = "127.0.0.1") ->
 
 
 def tensorboard_command(folder: Path, port: int, host: str) -> list[str]:
-    """The command that opens TensorBoard on a folder of events."""
+    """Return the command that opens TensorBoard on a folder of events."""
     return [_script("tensorboard"), "--logdir", str(folder), "--host", host, "--port", str(port)]
 
 
 def records_elsewhere(run: RunFolder) -> str:
-    """Why a run has no database of its own, and where its records are."""
+    """Explain why a run has no database of its own, and where its records are."""
     with contextlib.suppress(RunError):
         if uri := read_status(run.mlflow_status).uri:
             return f"the MLflow records of {run.path} are on a server: {uri} (from that server's network)"
@@ -237,7 +237,7 @@ def damaged(file: Path, what: object) -> RunError:
 
 
 def _script(name: str) -> str:
-    """A console script beside the running Python, so that no activated environment is needed."""
+    """Return a console script beside the running Python, so that no activated environment is needed."""
     beside = Path(sys.executable).with_name(name)
     return str(beside) if beside.exists() else name
 
@@ -252,6 +252,6 @@ def _remove_run(path: Path) -> None:
 
 
 def lacking(missing: Sequence[str], why: Mapping[str, str], reason: str) -> str:
-    """What a job that came through its rounds did without, each site with its reason; "" when nothing."""
+    """Describe the sites that a completed job lacks, each with its reason; "" when none."""
     named = ", ".join(f"{site} ({why[site]})" if why.get(site) else site for site in missing)
     return "; ".join(filter(None, (named and f"never contributed: {named}", reason)))

@@ -59,15 +59,15 @@ class JournalReader:
 
 
 def read_journal(path: Path) -> list[Event]:
-    """All complete events of a journal; empty when there is none."""
+    """Read all complete events of a journal; empty when there is none."""
     return list(JournalReader(path).new_events())
 
 
 def summarise_rounds(events: list[Event]) -> dict[str, Any]:
-    """Turn events into what `metrics.json` holds.
+    """Convert events to the content of `metrics.json`.
 
     The entry of round r has the metrics of the global model after r aggregations (round 0: the initial model), and
-    what each site did to train from it. An entry with `averaged` is no round: it is the mean of so many of the last
+    what each site did to train from it. An entry with `averaged` is no round: it is the mean of this many of the last
     global models. `stopped_early` says why there are fewer rounds than planned ("" when there are not), `problems`
     names the answers that did not count, `missing` the sites that never contributed.
     """

@@ -25,7 +25,7 @@ SHAPES: dict[str, dict[str, type]] = {
 
 @dataclass
 class LenientReader:
-    """Reads files as plain values; an empty value stands for a file that is missing or damaged.
+    """Reads files as plain values; an empty value means a file that is missing or damaged.
 
     `problems` says in one sentence each what is missing and what follows from it.
     """
@@ -67,7 +67,7 @@ class LenientReader:
         return events
 
     def _shaped(self, path: Path, values: object) -> Values:
-        """A mapping without the values that are of another kind than this version knows."""
+        """Drop the values of a mapping whose type this version does not know."""
         if not isinstance(values, dict):
             self._note(path, "holds something else than expected", "it is not used")
             return {}

@@ -53,7 +53,7 @@ def _line(run: RunFolder) -> dict[str, Any]:
 
 
 def _best(run: RunFolder) -> tuple[float | None, int | None]:
-    """AUROC and round of the best global model."""
+    """Return AUROC and round of the best global model."""
     metrics = run.metrics()
     try:
         found, number = best_metrics(metrics), metrics["best_round"]

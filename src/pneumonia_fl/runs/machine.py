@@ -1,4 +1,4 @@
-"""What a run remembers of its machine: equal records promise equal sums of floats."""
+"""Record the machine of a run: equal records promise equal sums of floats."""
 
 import platform
 from importlib.metadata import version
@@ -10,7 +10,7 @@ from pneumonia_fl.config.environment import cpu_count
 
 
 def machine() -> dict[str, object]:
-    """What decides in which order this machine adds floats: processor, cores, and the libraries' versions."""
+    """Describe what decides the order of float sums: processor, cores, and the libraries' versions."""
     cuda, found = torch.cuda.is_available(), torch.cpu.get_capabilities()
     return {
         "device": torch.cuda.get_device_name() if cuda else "cpu",
@@ -23,7 +23,7 @@ def machine() -> dict[str, object]:
 
 
 def _processor() -> str:
-    """The processor's name; on Linux only the kernel knows it."""
+    """Return the processor's name; on Linux only the kernel knows it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import Field, ValidationError
 
-from pneumonia_fl.config.base import Strict
+from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.inputs.json_files import read_json
 from pneumonia_fl.inputs.text import printable
@@ -61,7 +61,7 @@ def sqlite_uri(file: Path) -> str:
 
 
 def is_read_only(file: Path) -> bool:
-    """Whether a file or its folder must not be written, whoever asks: root may, and should not either."""
+    """Return True when a file or its folder is read-only by its mode; also root should not write there."""
     return any(
         not path.stat().st_mode & WRITE_BITS or not os.access(path, os.W_OK) for path in (file, file.parent)
     )
@@ -84,10 +84,10 @@ def open_database(file: Path, mode: str = "ro") -> Iterator[sqlite3.Connection]:
 
 
 def point_artifacts(file: Path, folder: Path) -> None:
-    """Point the artifact URIs of a run's database at `folder`.
+    """Set the artifact URIs of a run's database to `folder`.
 
     MLflow pins an experiment's artifact folder when it makes it, which was inside NVFlare's workspace; without
-    this the URIs dangle as soon as the folder moves (NVFLARE-2.9 §3).
+    this the URIs dangle as soon as the folder moves.
 
     Raises:
         RunError: it is no MLflow database.

@@ -71,7 +71,7 @@ def run_until_stopped(
 
 
 def workers(mark: str) -> dict[str, int]:
-    """The simulator's worker processes: site name to process id."""
+    """Return the simulator's worker processes: site name to process id."""
     found: dict[str, int] = {}
     for process in marked_processes(mark):
         try:
@@ -84,6 +84,6 @@ def workers(mark: str) -> dict[str, int]:
 
 
 def _quietly(action: Callable[[], None]) -> None:
-    """Do it; a process that is gone already is what we want."""
+    """Run an action; ignore that a process is gone already."""
     with contextlib.suppress(psutil.Error):
         action()

@@ -1,4 +1,4 @@
-"""Where this program comes from."""
+"""Origin of this program's code."""
 
 import subprocess
 from pathlib import Path
@@ -41,5 +41,5 @@ def _git(*words: str) -> str | None:
 
 
 def code_origin(module: Path) -> str:
-    """Say in a log whose code runs: never where it lies, since people who work elsewhere read the log."""
+    """Log whose code runs: never its path, since people who work elsewhere read the log."""
     return "shipped with the job" if "custom" in module.parts else "as installed"

@@ -15,7 +15,7 @@ WITHOUT_JOURNAL = "no score distribution, no curves from validation data"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run folder holds, as plain values; an empty one stands for a file that is missing or damaged.
+    """Content of a run folder, as plain values; an empty one means a file that is missing or damaged.
 
     `problems` says in one sentence each what is missing and what follows from it.
     """
@@ -67,60 +67,60 @@ class RunRecord:
 
     @property
     def rounds(self) -> list[Values]:
-        """The entries of `metrics.json`, by round."""
+        """Return the entries of `metrics.json`, by round."""
         return list(self.metrics.get("rounds", []))
 
     @property
     def sites(self) -> list[str]:
-        """Every site that the run expected or heard of."""
+        """Return every site that the run expected or heard of."""
         named = [*self.state.get("sites", []), *self.metrics.get("sites", []), *self.counts()]
         return sorted({str(site) for site in named} - {"test"})
 
     @property
     def best_round(self) -> int | None:
-        """The round of the saved model."""
+        """Return the round of the saved model."""
         value = self.card.get("round", self.metrics.get("best_round"))
         return None if value is None else int(value)
 
     @property
     def judged(self) -> dict[int, Event]:
-        """By round: how the sites judged the global model, with the pooled histogram of its scores."""
+        """Return the sites' evaluation of each round's global model, with its pooled score histogram."""
         found = [event for event in self.of_kind("global") if isinstance(event.get("round"), int)]
         return {event["round"]: event for event in found}
 
     @property
     def last_judged_round(self) -> int | None:
-        """The last round whose model the sites judged; a mean of models is no round."""
+        """Return the last round whose model the sites evaluated; an average of models is no round."""
         return max(
             (number for number, event in self.judged.items() if not event.get("averaged")), default=None
         )
 
     @property
     def model_words(self) -> str:
-        """Which model was saved; a mean of the last models stands as one more round."""
+        """Describe which model was saved; an average of the last models counts as one more round."""
         averaged = self.card.get("averaged")
         return f"the mean of the last {averaged} rounds" if averaged else f"round {self.best_round}"
 
     @property
     def data(self) -> Values:
-        """Origin of the images: what the model card says, else what the run noted when it started."""
+        """Return the origin of the images: from the model card, else from the record of the start."""
         return {**(self.state.get("data") or {}), **(self.card.get("data") or {})}
 
     @property
     def drawn(self) -> bool:
-        """Whether the images that judge the model are drawn ones: those of the test split, else of training."""
+        """Return True when the evaluated images are synthetic: those of the test split, else of training."""
         return is_drawn(self.latest("test") or self.data)
 
     def of_kind(self, kind: str) -> list[Event]:
-        """All events of a kind, oldest first."""
+        """Return all events of a kind, oldest first."""
         return [event for event in self.events if event["event"] == kind]
 
     def histogram_of(self, number: int | None) -> Values | None:
-        """The pooled validation scores of a round's model; None when nobody judged it."""
+        """Return the pooled validation scores of a round's model; None when no site evaluated it."""
         return None if number is None else self.judged.get(number, {}).get("histogram")
 
     def own_settings(self) -> list[tuple[str, str]]:
-        """What the job sets for single sites, in words."""
+        """Describe the settings that the job overrides for single sites."""
         found = []
         for site, values in sorted((self.config.get("sites") or {}).items()):
             told = {"weight": values.get("weight"), **(values.get("train") or {})}
@@ -129,28 +129,28 @@ class RunRecord:
         return found
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Images by site (or "test"), split and class; from the model card, else from the sites' own words."""
+        """Return images by site (or "test"), split and class; from the card, else from the sites' reports."""
         found: dict[str, dict[str, dict[str, int]]] = {}
         for values in self.site_data().values():
             found.update(values.get("counts") or {})
         return self.data.get("counts") or found
 
     def site_data(self) -> dict[str, Values]:
-        """What each site said about its own data, by site."""
+        """Return each site's report on its own data, by site."""
         told = {str(event.get("site")): event.get("values") for event in self.of_kind("data")}
         return {site: values for site, values in told.items() if isinstance(values, dict)}
 
     def histogram_of_best(self) -> Values | None:
-        """The pooled validation scores of the saved model, as the journal has them."""
+        """Return the pooled validation scores of the saved model, as the journal has them."""
         return self.histogram_of(self.best_round)
 
     def latest(self, split: str) -> Values | None:
-        """The last evaluation on a split."""
+        """Return the last evaluation on a split."""
         found = self.on(split)
         return found[-1] if found else None
 
     def on(self, split: str) -> list[Values]:
-        """All evaluations on a split, oldest first."""
+        """Return all evaluations on a split, oldest first."""
         return [values for values in self.evaluations if values.get("split") == split]
 
 
@@ -161,18 +161,18 @@ def best_metrics(metrics: Mapping[str, Any]) -> Values | None:
 
 
 def is_drawn(data: object) -> bool:
-    """Whether images are drawn by this program and no person's; `data` says in `source` where they come from."""
+    """Return True for synthetic images; `source` in `data` names their origin."""
     return isinstance(data, dict) and "synthetic" in str(data.get("source", ""))
 
 
 def _evaluations(run: RunFolder, files: LenientReader) -> list[Values]:
-    """Oldest first, as their numbered names say."""
+    """Read the evaluations, oldest first by their numbered names."""
     paths = sorted(run.evaluations.glob("*.json"))
     found = [files.json(path, "this evaluation is left out") for path in paths]
     return sorted((values for values in found if values), key=_time)
 
 
 def _time(values: Values) -> float:
-    """When an evaluation was made; 0 where that is not known."""
+    """Return the time of an evaluation; 0 where it is unknown."""
     value = values.get("time")
     return float(value) if isinstance(value, int | float) else 0.0

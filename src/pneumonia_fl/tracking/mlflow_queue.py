@@ -70,7 +70,7 @@ class Point(NamedTuple):
 
 
 class MLflowSink:
-    """A parent run for the job and a child run per site, fed from a queue; `runs` are those of a job that goes on.
+    """A parent run for the job and a child run per site, fed from a queue; `runs` are those of a resumed job.
 
     Points stay in memory until they are delivered; a failed delivery is tried again after `RETRY_SECONDS`. What
     MLflow calls invalid, and what comes while `QUEUE_LIMIT` points of its origin wait, is dropped and counted.
@@ -130,7 +130,7 @@ class MLflowSink:
             "dropped": dict(+self._dropped),
             "error": self._error if undelivered or not self._runs else None,
         }
-        # In one step: the state that a later job goes on from takes a copy at any time.
+        # In one step: the state of a job that resumes takes a copy at any time.
         write_atomic(self._status_file, json.dumps(status, indent=2).encode())
 
     def _deliver(self) -> None:
@@ -140,15 +140,15 @@ class MLflowSink:
             try:
                 self._send()
                 self._error = None
-            except Exception as error:  # whatever MLflow or its transport raises: the job must go on
+            except Exception as error:  # whatever MLflow or its transport raises: the job must continue
                 self._note(explained(error))
             if closing and (not self._waiting or self._error):
                 return
 
     def _note(self, problem: str) -> None:
-        """Say once what is wrong; each later try would say the same."""
+        """Log a problem once; each later try would log the same."""
         if self._told is None:
-            log.warning("MLflow takes no metrics now; the job goes on, and they are kept: %s", problem)
+            log.warning("MLflow accepts no metrics now; the job continues, and they are kept: %s", problem)
         self._error = self._told = problem
 
     def _collect(self) -> None:
@@ -185,7 +185,7 @@ class MLflowSink:
 
 
 def connect(uri: str, timeout_seconds: int) -> Any:
-    """An MLflow client that gives a tracking server up soon: one retry, short time-outs."""
+    """Create an MLflow client that fails fast: one retry, short timeouts."""
     report_nothing()
     from mlflow import MlflowClient
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
@@ -234,12 +234,12 @@ def explained(error: Exception) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """An error's kind and the first line of what it says, which MLflow's transport may leave empty."""
+    """Return an error's type and the first line of its text, which MLflow's transport may leave empty."""
     return f"{type(error).__name__}: {printable(next(iter(str(error).splitlines()), ''))}"
 
 
 def _log(client: Any, run: str, points: list[Point]) -> int:
-    """Deliver points; returns how many. One that MLflow calls invalid is left out: it would be so for ever."""
+    """Deliver points; return how many. A point that MLflow calls invalid is dropped: it would always fail."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,4 +1,4 @@
-"""What a run leaves in MLflow besides its series: parameters, tags, job file, model and figures."""
+"""Complete a run's MLflow records: parameters, tags, job file, model and figures."""
 
 import logging
 from typing import Any
@@ -35,7 +35,7 @@ def complete_mlflow(run: RunFolder, job: JobConfig, state: str, register: bool =
         status = read_status(run.mlflow_status)
     except RunError as error:
         status, problem = MLflowStatus(), str(error)
-    # Where the points went is the server's choice, and stands in the status.
+    # The server chooses the destination of the points; it is in the status.
     remote = status.uri or job.mlflow.tracking_uri
     uri = remote or sqlite_uri(run.mlflow_db)
     summary: dict[str, Any] = {
@@ -59,7 +59,7 @@ def complete_mlflow(run: RunFolder, job: JobConfig, state: str, register: bool =
 
 
 def log_report(run: RunFolder) -> bool:
-    """Put the run's present report among its own MLflow run's artifacts; False when it has none that takes it.
+    """Add the run's report to its own MLflow run's artifacts; False when it has none that accepts it.
 
     Only `report.html` and `model_card.md`: a page with patients' images has another name. An artifact of a database
     file is a file in a folder, so this needs no MLflow, which takes seconds to import.

@@ -1,6 +1,6 @@
 """A sweep in MLflow: one parent run, and a child run per point with its settings and the global model's series.
 
-A tracking server that is away costs nothing but its records: the sweep goes on, and says so at its end.
+Without its tracking server a sweep loses only the records there: it continues, and says so at its end.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ class SweepRecords:
         self._client: Any = None
 
     def summary(self) -> dict[str, Any]:
-        """Where the records are: {"uri", "parent", "children": run ids by point, "error": None or one line}."""
+        """Return {"uri", "parent", "children": run ids by point, "error": None or one line}."""
         return {"uri": self.uri, "parent": self._parent, "children": self._children, "error": self._error}
 
     def add(self, job: JobConfig, row: Mapping[str, Any], run: RunFolder) -> None:
@@ -52,7 +52,7 @@ class SweepRecords:
             return
         try:
             self._children[row["name"]] = self._child(job, row, run)
-        except Exception as error:  # whatever MLflow or its transport raises: the sweep goes on
+        except Exception as error:  # whatever MLflow or its transport raises: the sweep continues
             self._error = explained(error)
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class SweepRecords:
 
 
 def _series(run: RunFolder) -> list[Point]:
-    """The global model's metrics by round."""
+    """Return the global model's metrics by round."""
     return [
         Point(GLOBAL, tag, value, event["round"], int(event["time"] * 1000))
         for event in RunRecord.of_events(run.events()).of_kind("global")

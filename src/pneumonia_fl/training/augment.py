@@ -30,7 +30,7 @@ def augment(batch: Tensor, config: AugmentConfig, generator: Generator) -> Tenso
 
 
 def _uniform(images: Tensor, generator: Generator) -> Tensor:
-    """One draw from [-1, 1) per image, (N, 1, 1, 1)."""
+    """Draw one value from [-1, 1) per image, (N, 1, 1, 1)."""
     draw = torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device)
     return 2.0 * draw - 1.0
 

@@ -15,8 +15,8 @@ from pneumonia_fl.config.sections import TrainConfig
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.evaluation.scoring import evaluate, is_better
 from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
-from pneumonia_fl.models.registry import build_model
-from pneumonia_fl.training.local import Moments, Turn, train_epochs
+from pneumonia_fl.models.architectures import build_model
+from pneumonia_fl.training.local import OptimizerState, RoundContext, train_epochs
 
 State = dict[str, Tensor]
 
@@ -33,7 +33,7 @@ class Baseline:
 
 
 def federated_steps(images: Sequence[int], train: TrainConfig) -> int:
-    """Optimiser steps of one federated round: those of all sites, with so many training images, together."""
+    """Return the optimizer steps of one federated round: the sum over sites with these training images."""
     return sum(train.local_epochs * math.ceil(count / train.batch_size) for count in images)
 
 
@@ -65,17 +65,17 @@ def train_baseline(
     seed = settings.train.seed
     model = build_model(settings.model.name, settings.model.norm, settings.preprocess.size, seed)
     best: tuple[float | None, int, State, ScoreHistogram] | None = None
-    moments: Moments = {}
+    optimizer_state: OptimizerState = {}
     seconds = 0.0
     for number in range(settings.rounds):
-        turn = Turn(name, number, settings.rounds)
+        context = RoundContext(name, number, settings.rounds)
         done = train_epochs(
             model,
             train,
             settings,
-            turn=turn,
+            context=context,
             steps=steps,
-            moments=moments,
+            optimizer_state=optimizer_state,
         )
         seconds += done.seconds
         histogram = evaluate(model, validation, settings.preprocess)

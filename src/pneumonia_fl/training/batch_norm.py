@@ -24,7 +24,7 @@ BATCH = 32
 
 
 def running_statistics(model: nn.Module) -> dict[str, Tensor]:
-    """Batch norm's running means and variances, by their keys in the state dict; empty for a model without any."""
+    """Return batch norm's running means and variances by state dict key; empty without batch norm."""
     return {
         f"{name}.{kind}": getattr(layer, kind)
         for name, layer in model.named_modules()

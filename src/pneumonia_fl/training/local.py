@@ -31,16 +31,16 @@ from pneumonia_fl.data.preprocess import normalise
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError, SiteError
 from pneumonia_fl.training.augment import augment
-from pneumonia_fl.training.shared_statistics import Together, second_moments
+from pneumonia_fl.training.shared_statistics import SharedStatistics, second_moments
 
 Penalty = Callable[[nn.Module], Tensor]
-Moments = dict[str, Any]
+OptimizerState = dict[str, Any]
 """An optimiser's state between two rounds, as its `state_dict`; empty before the first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """Whose turn it is: which site trains in which of how many rounds (from 0)."""
+class RoundContext:
+    """Site and round of a training; rounds count from 0."""
 
     site: str = "site"
     round: int = 0
@@ -51,7 +51,8 @@ class Turn:
 class TrainResult:
     """Mean loss and accuracy on the augmented batches, images passed (over all epochs), steps, seconds.
 
-    `classes`: the site's images of both classes; `squares`: AdamW's second moments without their bias, empty with SGD.
+    `class_counts`: the site's images of both classes; `second_moments`: those of AdamW without their bias, empty with
+    SGD.
     """
 
     loss: float
@@ -59,8 +60,8 @@ class TrainResult:
     samples: int
     steps: int
     seconds: float
-    classes: tuple[int, int]
-    squares: Mapping[str, Tensor]
+    class_counts: tuple[int, int]
+    second_moments: Mapping[str, Tensor]
 
 
 def train_epochs(
@@ -68,10 +69,10 @@ def train_epochs(
     data: ImageSet,
     settings: SiteSettings,
     *,
-    turn: Turn = Turn(),
+    context: RoundContext = RoundContext(),
     steps: int | None = None,
-    moments: Moments | None = None,
-    together: Together | None = None,
+    optimizer_state: OptimizerState | None = None,
+    shared: SharedStatistics | None = None,
     penalty: Penalty | None = None,
     after_step: Callable[[float], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
@@ -83,9 +84,9 @@ def train_epochs(
         data: uint8 images, a memory map is read batch by batch.
         settings: the site's own: optimiser, schedule and loss, random changes of the batches, the model's input.
         steps: optimiser steps in place of whole passes.
-        moments: what the optimiser goes on with, replaced when the training is done; None: it begins anew.
-        together: what is taken from all sites; None: nothing but the model.
-        turn: site and round; they choose the random stream and the place in the schedule.
+        optimizer_state: what the optimizer continues from, replaced when the training is done; None: a new state.
+        shared: what is taken from all sites; None: nothing but the model.
+        context: site and round; they choose the random stream and the place in the schedule.
         penalty: a scalar to add to the loss of every step, for example FedProx's proximal term.
         after_step: told the learning rate of each step when it is made; may change the weights (SCAFFOLD).
         on_step: told the number of steps done and the step's loss.
@@ -95,20 +96,20 @@ def train_epochs(
         SiteError: the loss is no longer a number.
     """
     if len(data) == 0:
-        raise DataError(f"{turn.site}: no training images; check the data with `pneumonia-fl data check`")
+        raise DataError(f"{context.site}: no training images; check the data with `pneumonia-fl data check`")
     _keep_freed_memory()
     started = time.perf_counter()
     train = settings.train
-    seed = _stream(train.seed, turn)
+    seed = _stream(train.seed, context)
     order = _batches(len(data), train, np.random.default_rng(seed), steps)
-    stepper = _Stepper(model, data, settings, seed, moments, together)
+    stepper = _Stepper(model, data, settings, seed, optimizer_state, shared)
     loss_sum, hits, samples = 0.0, 0.0, 0
     with _seeded(seed, stepper.device):
         for step, rows in enumerate(order):
-            rate = learning_rate(train, (turn.round + (step + 0.5) / len(order)) / turn.rounds)
+            rate = learning_rate(train, (context.round + (step + 0.5) / len(order)) / context.rounds)
             loss, right = stepper.step(rows, rate, penalty)
             if not math.isfinite(loss):
-                raise SiteError(_diverged(turn, step, loss, train))
+                raise SiteError(_diverged(context, step, loss, train))
             loss_sum += loss * len(rows)
             hits += right * len(rows)
             samples += len(rows)
@@ -116,8 +117,8 @@ def train_epochs(
                 after_step(rate)
             if on_step is not None:
                 on_step(step + 1, loss)
-    if moments is not None:
-        moments.update(stepper.optimizer.state_dict())
+    if optimizer_state is not None:
+        optimizer_state.update(stepper.optimizer.state_dict())
     seconds = time.perf_counter() - started
     return stepper.result(loss_sum / samples, hits / samples, samples, len(order), seconds)
 
@@ -148,21 +149,22 @@ class _Stepper:
         data: ImageSet,
         settings: SiteSettings,
         seed: int,
-        moments: Moments | None,
-        together: Together | None,
+        optimizer_state: OptimizerState | None,
+        shared: SharedStatistics | None,
     ) -> None:
         # Channels last: a quarter faster on a CPU thread (bench/training.py), and what tensor cores want.
         self.model = model.to(memory_format=torch.channels_last).train()
         self.data, self.settings, self.train = data, settings, settings.train
         self.device = next(model.parameters()).device
         self.optimizer = _optimizer(model, self.train)
-        if moments:
-            self.optimizer.load_state_dict(moments)
-        self.classes = int((data.labels == 0).sum()), int((data.labels == 1).sum())
-        if together is not None:
-            together.enter(model, self.optimizer, one_class=0 in self.classes)
+        if optimizer_state:
+            self.optimizer.load_state_dict(optimizer_state)
+        self.class_counts = int((data.labels == 0).sum()), int((data.labels == 1).sum())
+        if shared is not None:
+            shared.apply_to(model, self.optimizer, one_class=0 in self.class_counts)
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        weights = class_weights(together.classes if together else self.classes, self.train.class_balance)
+        counts = shared.class_counts if shared else self.class_counts
+        weights = class_weights(counts, self.train.class_balance)
         self.weights = torch.tensor(weights, dtype=torch.float64, device=self.device)
         self.precision = _amp_type(self.device) if self.train.amp else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
@@ -182,9 +184,9 @@ class _Stepper:
         return loss.item(), (logits.argmax(1) == labels).float().mean().item()
 
     def result(self, loss: float, accuracy: float, samples: int, steps: int, seconds: float) -> TrainResult:
-        """What the round's training gave, with what a federation may want to know of this site."""
-        squares = second_moments(self.model, self.optimizer)
-        return TrainResult(loss, accuracy, samples, steps, seconds, self.classes, squares)
+        """Return the round's training result, with class counts and second moments for FedNova."""
+        moments = second_moments(self.model, self.optimizer)
+        return TrainResult(loss, accuracy, samples, steps, seconds, self.class_counts, moments)
 
     def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         # Batch norm cannot take one image: a site that has no more sees it twice, differently augmented.
@@ -228,9 +230,9 @@ def _batches(
     return [rows for _ in epochs for rows in np.array_split(rng.permutation(count), parts)][:wanted]
 
 
-def _stream(seed: int, turn: Turn) -> int:
+def _stream(seed: int, context: RoundContext) -> int:
     """Derive a seed that differs between sites and rounds (63 bits of SHA-256)."""
-    digest = hashlib.sha256(f"{seed}/{turn.site}/{turn.round}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{context.site}/{context.round}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
@@ -243,7 +245,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _amp_type(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the hardware has it (it needs no loss scaling), float16 on older GPUs, else nothing.
+    """Return bfloat16 where the hardware has it (no loss scaling), float16 on older GPUs, else None.
 
     On a CPU that multiplies in bfloat16 a step takes 0.6 of the time (`python -m bench training`).
     """
@@ -265,9 +267,9 @@ def _keep_freed_memory() -> None:
         mallopt(parameter, never)
 
 
-def _diverged(turn: Turn, step: int, loss: float, train: TrainConfig) -> str:
+def _diverged(context: RoundContext, step: int, loss: float, train: TrainConfig) -> str:
     return (
-        f"{turn.site}: the loss became {loss} in round {turn.round + 1}, step {step + 1}; "
+        f"{context.site}: the loss became {loss} in round {context.round + 1}, step {step + 1}; "
         f"lower train.lr (now {train.lr:g}) or set train.max_grad_norm (now {train.max_grad_norm:g}), "
         "and look at this site's images with `pneumonia-fl data show`"
     )

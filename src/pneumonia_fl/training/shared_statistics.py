@@ -1,4 +1,4 @@
-"""What a site takes from all sites beside the model, so that its steps are more like those of central training."""
+"""Cross-site statistics for FedNova: class counts and AdamW second moments used instead of the site's own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ SETTLED = 1e4
 
 
 @dataclass(frozen=True, slots=True)
-class Together:
+class SharedStatistics:
     """Numbers of all sites in place of a site's own."""
 
-    classes: Sequence[int]
+    class_counts: Sequence[int]
     """Images of both classes at all sites, for the weights of the loss."""
-    squares: Mapping[str, Tensor]
+    second_moments: Mapping[str, Tensor]
     """AdamW's second moments by parameter, without their bias; empty with SGD."""
 
-    def enter(self, model: nn.Module, optimizer: Optimizer, one_class: bool) -> None:
+    def apply_to(self, model: nn.Module, optimizer: Optimizer, one_class: bool) -> None:
         """Prepare one local training.
 
-        AdamW divides gradients by the root of `squares`: by its own, a site that has little left to learn would move
-        as far as the others.
+        AdamW divides gradients by the root of `second_moments`: by its own, a site that has little left to learn
+        would move as far as the others.
 
         With `one_class` the statistics of batch normalisation stay as they were received: those of the site's own
         batches take away what tells its class from the other.
         """
         for name, parameter in model.named_parameters():
-            if name in self.squares:
+            if name in self.second_moments:
                 state = optimizer.state[parameter]
                 state.setdefault("exp_avg", torch.zeros_like(parameter))
-                state["exp_avg_sq"] = torch.empty_like(parameter).copy_(self.squares[name])
+                state["exp_avg_sq"] = torch.empty_like(parameter).copy_(self.second_moments[name])
                 state["step"] = torch.tensor(SETTLED, device=parameter.device)
         for module in model.modules():
             if one_class and isinstance(module, _BatchNorm):
@@ -42,7 +42,7 @@ class Together:
 
 
 def second_moments(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """AdamW's second moments by parameter, without their bias; {} for an optimiser that has none."""
+    """Return AdamW's bias-corrected second moments by parameter; {} for other optimizers."""
     states = {name: optimizer.state.get(parameter, {}) for name, parameter in model.named_parameters()}
     beta2 = optimizer.defaults.get("betas", (0.0, 0.0))[1]
     return {

@@ -12,7 +12,7 @@ from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.algorithms.server_base import Parameters, ServerAlgorithm
 from pneumonia_fl.fl.algorithms.weighted_average import weighted_average
 from pneumonia_fl.fl.state.job_state import JobState
-from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.models.architectures import build_model
 
 OPTIMIZERS = ("fedavgm", "fedadam", "fedyogi")
 WEIGHT = frozenset({"weight"})

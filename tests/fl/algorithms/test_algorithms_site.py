@@ -14,9 +14,9 @@ from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.algorithms.site_base import proximal_term
 from pneumonia_fl.fl.protocol.update_checks import problem_of
 from pneumonia_fl.fl.state.site_state import SiteState
+from pneumonia_fl.models.architectures import build_model, normalisation_keys
 from pneumonia_fl.models.checkpoint import ModelCard, load_model
-from pneumonia_fl.models.registry import build_model, normalisation_keys
-from pneumonia_fl.training.local import Turn, learning_rate
+from pneumonia_fl.training.local import RoundContext, learning_rate
 
 FEDAVG, FEDBN = Algorithm(name="fedavg"), Algorithm(name="fedbn")
 DITTO = Algorithm(name="ditto", mu=0.5)
@@ -63,7 +63,7 @@ def test_a_site_moves_less_with_the_proximal_term(mu: float, tmp_path: Path) -> 
 
 def test_after_step_hears_the_rate_of_every_step(tmp_path: Path) -> None:
     site, rates = Hospital("a", FEDAVG, tmp_path, 1), []
-    site.fit(network(), Turn("a", 1, 4), after_step=rates.append)
+    site.fit(network(), RoundContext("a", 1, 4), after_step=rates.append)
     steps = 2 * 3
     assert rates == [learning_rate(TRAIN, (1 + (step + 0.5) / steps) / 4) for step in range(steps)]
     assert len(set(rates)) == steps
@@ -155,7 +155,7 @@ def test_the_own_model_of_ditto_is_trained_with_the_proximal_term(tmp_path: Path
             pairs = zip(model.parameters(), anchor, strict=True)
             return DITTO.mu / 2 * torch.stack([((v - w) ** 2).sum() for v, w in pairs]).sum()
 
-        site.fit(by_hand, Turn("a/own", number, 6), penalty=term)
+        site.fit(by_hand, RoundContext("a/own", number, 6), penalty=term)
         sent = site.answer(message(sent, number)).params
         own = site.algorithm.own_model(site.model)
         for mine, his in zip(own.parameters(), by_hand.parameters(), strict=True):
@@ -179,8 +179,8 @@ def test_a_real_site_keeps_its_state_below_its_kit(tmp_path: Path, monkeypatch: 
     state.save(0, {"x": torch.ones(2)})
     assert state.folder == tmp_path / "kit" / "b1ef"
     assert stat.S_IMODE(state.folder.stat().st_mode) == 0o700
-    assert SiteState.of("clinic", "b1ef").take(0)["x"].tolist() == [1, 1]
-    assert SiteState.of("clinic", "another").take(0) == {}
+    assert SiteState.of("clinic", "b1ef").load(0)["x"].tolist() == [1, 1]
+    assert SiteState.of("clinic", "another").load(0) == {}
 
 
 @pytest.mark.parametrize("job", ["", "..", "a/b", "x" * 81])

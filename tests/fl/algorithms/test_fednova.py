@@ -13,11 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pneumonia_fl.config.algorithm import Algorithm
 from pneumonia_fl.config.sections import TrainConfig
 from pneumonia_fl.data.store import ImageSet
-from pneumonia_fl.fl.algorithms.fednova import CLASSES, SQUARES, STEPS, ServerFedNova, normalised
+from pneumonia_fl.fl.algorithms.fednova import CLASS_COUNTS, SECOND_MOMENTS, STEPS, ServerFedNova, normalised
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.algorithms.weighted_average import weighted_average
 from pneumonia_fl.fl.state.job_state import JobState
-from pneumonia_fl.training.shared_statistics import Together, second_moments
+from pneumonia_fl.training.shared_statistics import SharedStatistics, second_moments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -101,19 +101,19 @@ def test_from_the_second_round_all_sites_divide_by_the_same_second_moments(tmp_p
     federation = Federation(tmp_path, ("a", "b"), ADAM)
     answers = federation.run()
     sent = federation.server.outgoing(1, 2)
-    assert sent[CLASSES] == [23, 23]
+    assert sent[CLASS_COUNTS] == [23, 23]
     for name in TRAINABLE:
-        mean = sum(SIZES[site] / 46 * answers[site].meta[SQUARES][name] for site in answers)
-        np.testing.assert_allclose(sent[SQUARES][name], mean, rtol=1e-5)
+        mean = sum(SIZES[site] / 46 * answers[site].meta[SECOND_MOMENTS][name] for site in answers)
+        np.testing.assert_allclose(sent[SECOND_MOMENTS][name], mean, rtol=1e-5)
     site = federation.sites["a"]
     site.begin(message(federation.model, 1, sent))
     optimizer = torch.optim.AdamW(site.model.parameters())
-    together = site.algorithm.together()
-    assert together is not None
-    together.enter(site.model, optimizer, one_class=False)
+    shared = site.algorithm.shared_statistics()
+    assert shared is not None
+    shared.apply_to(site.model, optimizer, one_class=False)
     entered = second_moments(site.model, optimizer)
     for name in TRAINABLE:
-        np.testing.assert_allclose(entered[name], sent[SQUARES][name], rtol=1e-3)
+        np.testing.assert_allclose(entered[name], sent[SECOND_MOMENTS][name], rtol=1e-3)
 
 
 def test_the_loss_weighs_classes_as_central_training_does(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_the_loss_weighs_classes_as_central_training_does(tmp_path: Path) -> Non
     margins = []
     for classes in ([20, 20], [30, 3000]):
         site.restart()
-        site.answer(message(START, 1, {CLASSES: classes, SQUARES: {}}))
+        site.answer(message(START, 1, {CLASS_COUNTS: classes, SECOND_MOMENTS: {}}))
         site.model.eval()
         logits = site.model(torch.from_numpy(images("b").images).unsqueeze(1) / 255.0)
         margins.append(float((logits[:, 1] - logits[:, 0]).mean().detach()))
@@ -139,7 +139,7 @@ def test_a_site_with_one_class_keeps_the_received_statistics(tmp_path: Path) -> 
         np.testing.assert_array_equal(answers["normals"].params[key], federation.before[key])
         assert not np.array_equal(answers["b"].params[key], federation.before[key])
     model = network().train()
-    Together((1, 1), {}).enter(model, torch.optim.SGD(model.parameters()), one_class=False)
+    SharedStatistics((1, 1), {}).apply_to(model, torch.optim.SGD(model.parameters()), one_class=False)
     assert all(batch_norms(model))
 
 
@@ -166,11 +166,11 @@ def test_a_restarted_site_begins_with_everyones_second_moments(tmp_path: Path) -
     federation.run()
     site = federation.sites["a"]
     site.restart()
-    squares = federation.server.outgoing(1, 2)[SQUARES]
+    squares = federation.server.outgoing(1, 2)[SECOND_MOMENTS]
     answers = federation.run()
     decay = 0.999 ** answers["a"].meta[STEPS]
     for name in TRAINABLE:
-        assert (answers["a"].meta[SQUARES][name] >= 0.999 * decay * squares[name]).all()
+        assert (answers["a"].meta[SECOND_MOMENTS][name] >= 0.999 * decay * squares[name]).all()
         assert np.abs(answers["a"].params[name] - federation.before[name]).max() > 0
 
 
@@ -181,8 +181,10 @@ def test_a_job_that_goes_on_sends_the_same(tmp_path: Path) -> None:
     state.save(federation.model, None, {}, tmp_path, federation.server.state())
     resumed.restore(state.load_extra())
     expected, got = federation.server.outgoing(1, 3), resumed.outgoing(1, 3)
-    assert got[CLASSES] == expected[CLASSES] == [35, 23]
-    assert all(np.array_equal(got[SQUARES][name], expected[SQUARES][name]) for name in TRAINABLE)
+    assert got[CLASS_COUNTS] == expected[CLASS_COUNTS] == [35, 23]
+    assert all(
+        np.array_equal(got[SECOND_MOMENTS][name], expected[SECOND_MOMENTS][name]) for name in TRAINABLE
+    )
 
 
 @pytest.mark.parametrize(
@@ -191,14 +193,14 @@ def test_a_job_that_goes_on_sends_the_same(tmp_path: Path) -> None:
         (STEPS, 0, "number of steps is out of range"),
         (STEPS, True, "number of steps is out of range"),
         (STEPS, None, "number of steps is out of range"),
-        (CLASSES, [1], "class counts are invalid"),
-        (CLASSES, [1, -1], "class counts"),
-        (CLASSES, [1, 10**9], "class counts"),
-        (CLASSES, "12", "class counts"),
-        (SQUARES, None, "second moments are missing"),
-        (SQUARES, {"0.weight": np.zeros(3, np.float32)}, "parameters are missing"),
-        (SQUARES, "negative", "some are negative"),
-        (SQUARES, "nan", "no numbers"),
+        (CLASS_COUNTS, [1], "class counts are invalid"),
+        (CLASS_COUNTS, [1, -1], "class counts"),
+        (CLASS_COUNTS, [1, 10**9], "class counts"),
+        (CLASS_COUNTS, "12", "class counts"),
+        (SECOND_MOMENTS, None, "second moments are missing"),
+        (SECOND_MOMENTS, {"0.weight": np.zeros(3, np.float32)}, "parameters are missing"),
+        (SECOND_MOMENTS, "negative", "some are negative"),
+        (SECOND_MOMENTS, "nan", "no numbers"),
     ],
 )
 def test_a_result_with_extras_out_of_range_is_refused(
@@ -207,7 +209,7 @@ def test_a_result_with_extras_out_of_range_is_refused(
     federation = Federation(tmp_path, ("a", "b"), ADAM)
     answer = federation.run()["a"]
     if value in ("negative", "nan"):
-        squares = {name: array.copy() for name, array in answer.meta[SQUARES].items()}
+        squares = {name: array.copy() for name, array in answer.meta[SECOND_MOMENTS].items()}
         squares["0.weight"][0] = -1 if value == "negative" else np.nan
         value = squares
     answer.meta[key] = value
@@ -217,7 +219,7 @@ def test_a_result_with_extras_out_of_range_is_refused(
 
 def test_bytes_of_the_second_moments_are_counted(tmp_path: Path) -> None:
     answer = Federation(tmp_path, ("a", "b"), ADAM).run()["a"]
-    squares = sum(value.nbytes for value in answer.meta[SQUARES].values())
+    squares = sum(value.nbytes for value in answer.meta[SECOND_MOMENTS].values())
     assert squares == sum(START[name].nbytes for name in TRAINABLE)
     assert server().byte_count(answer) == squares + sum(value.nbytes for value in answer.params.values())
 

@@ -13,7 +13,7 @@ from pneumonia_fl.config.algorithm import Algorithm
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.algorithms.scaffold import CHANGE, COUNTED, GLOBAL, LOST, Scaffold, ServerScaffold
 from pneumonia_fl.fl.algorithms.weighted_average import weighted_average
-from pneumonia_fl.training.local import Turn
+from pneumonia_fl.training.local import RoundContext
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -102,7 +102,7 @@ def test_steps_and_control_variates_are_those_of_the_paper(federation: Federatio
             assert torch.allclose(value, wanted, atol=1e-6)
             last[name] = value.detach().clone()
 
-    done = site.fit(site.model, Turn("b", 2, 6), after_step=spy)
+    done = site.fit(site.model, RoundContext("b", 2, 6), after_step=spy)
     assert len(set(rates)) == len(rates) > 1, "the schedule changes the rate in every step"
     change = site.algorithm.end(site.model, done, lambda model, penalty: None)[CHANGE]
     for name in TRAINABLE:

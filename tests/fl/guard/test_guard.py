@@ -162,7 +162,7 @@ def test_a_job_goes_on_while_its_quorum_can_be_reached(
     reports = SiteFailures(engine)
     for site in failing:
         payload = {"job_id": JOB, "code": ProcessExitCode.EXCEPTION, "reason": "x"}
-        reports.hear(SimpleNamespace(payload=payload, get_header=lambda *_, site=site: site))
+        reports.process_report(SimpleNamespace(payload=payload, get_header=lambda *_, site=site: site))
     assert (heard[-1] == ProcessExitCode.EXCEPTION) == ends
 
 

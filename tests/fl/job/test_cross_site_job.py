@@ -25,8 +25,8 @@ from pneumonia_fl.fl.site.local_models import LOCAL, LocalModels
 from pneumonia_fl.fl.state.site_state import SiteState
 from pneumonia_fl.inputs.yaml_files import read_yaml
 from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import ModelCard
-from pneumonia_fl.models.registry import build_model
 from pneumonia_fl.results.cross_site_files import matrix_of, write_matrix
 from pneumonia_fl.results.finalize import outcome
 from pneumonia_fl.runs.folder import RunFolder

@@ -27,7 +27,7 @@ from pneumonia_fl.evaluation.patient_pooling import assess_pooled
 from pneumonia_fl.evaluation.scoring import margins
 from pneumonia_fl.fl.job.recipe import export_job
 from pneumonia_fl.fl.parent.expected_job import SERVER_FILE, SITE_FILE
-from pneumonia_fl.fl.parent.job_validator import ServerGate, SiteGate
+from pneumonia_fl.fl.parent.job_validator import ServerJobValidator, SiteJobValidator
 from pneumonia_fl.fl.protocol.carried_weights import weights_file
 from pneumonia_fl.fl.protocol.messages import CROSS_SITE, OPTED_OUT, REPLICATES, SITE_REPORT
 from pneumonia_fl.fl.protocol.site_report import Expected, SiteReport, parse_report
@@ -36,12 +36,12 @@ from pneumonia_fl.fl.simulator.evaluation_job import chosen, evaluation_job, fou
 from pneumonia_fl.fl.site.client import job_settings
 from pneumonia_fl.fl.site.saved_model_scoring import READINGS, SavedModels
 from pneumonia_fl.metrics.binary import ScoreHistogram
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import save_model
-from pneumonia_fl.models.registry import build_model
 from pneumonia_fl.results.cross_site_files import matrix_of
 from pneumonia_fl.runs.folder import RunFolder
 
-SERVER, SITE = ServerGate("strict", False), SiteGate("locked", False)
+SERVER, SITE = ServerJobValidator("strict", False), SiteJobValidator("locked", False)
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ from pneumonia_fl.config.job import JobConfig, load_job, parse
 from pneumonia_fl.config.sections import ModelConfig, Origin, Preprocess
 from pneumonia_fl.errors import CheckpointError, ConfigError, PneumoniaFLError
 from pneumonia_fl.experiments.compare.compare_plan import plan_comparison
-from pneumonia_fl.experiments.sweep import SweepRequest, run_sweep
+from pneumonia_fl.experiments.sweep import parse_grid
 from pneumonia_fl.fl.admin.submit import resolve, same_model
 from pneumonia_fl.fl.job.initial_model import begin
 from pneumonia_fl.fl.job.recipe import export_job, recipe_for
 from pneumonia_fl.fl.protocol.carried_models import hash_of
 from pneumonia_fl.fl.protocol.carried_weights import sha256_of
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import ModelCard, load_state, save_model
-from pneumonia_fl.models.registry import build_model
 from pneumonia_fl.tracking.mlflow_queue import connect
 
 JOB = ROOT / "jobs" / "fedavg.yml"
@@ -99,7 +99,7 @@ def test_the_job_takes_over_the_models_input_and_nothing_else(run: Path) -> None
         (["preprocess.size=64"], "preprocess.size is 32, the job's is 64"),
         (["preprocess.normalisation=per_image"], "preprocess.normalisation is fixed, the job's is per_image"),
         (["model.name=resnet18", "model.pretrained=imagenet"], "init_from needs model.pretrained none"),
-        (["algorithm.name=fedbn"], "fedbn cannot go on from a model"),
+        (["algorithm.name=fedbn"], "fedbn cannot start from a saved model"),
     ],
 )
 def test_another_network_or_input_is_refused_by_name(overrides: list[str], problem: str, run: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_run_is_repeated_with_the_weights_beside_its_job_file(run: Path, tmp_p
     again = load_job(tmp_path / "config.yml")
     assert begin(again, tmp_path / "config.yml") == (job, weights)
     (tmp_path / "initial.safetensors").write_bytes(weights[:-1])
-    with pytest.raises(CheckpointError, match="which is not here; name it with --init-from"):
+    with pytest.raises(CheckpointError, match="--init-from"):
         begin(again, tmp_path / "config.yml")
 
 
@@ -171,13 +171,11 @@ def test_a_clone_has_to_be_given_the_same_model_again(run: Path) -> None:
     job, weights = begin(job_of(f"init_from='{run}'"), JOB)
     assert same_model(job, str(run)) == (job, weights)
     assert same_model(job_of(), None) == (job_of(), None)
-    with pytest.raises(
-        ConfigError, match="went on from 'first run, round 3'; name the model with --init-from"
-    ):
+    with pytest.raises(ConfigError, match=r"'first run, round 3'; .*--init-from"):
         same_model(job, None)
-    with pytest.raises(ConfigError, match="model_last is not the model that the job went on from"):
+    with pytest.raises(ConfigError, match="model_last is not the model"):
         same_model(job, str(run / "model_last"))
-    with pytest.raises(ConfigError, match="did not go on from a saved model"):
+    with pytest.raises(ConfigError, match="did not start from a saved model"):
         same_model(job_of(), str(run))
 
 
@@ -207,16 +205,15 @@ def test_a_model_of_the_registry_is_fetched(
         job, weights = begin(job_of(f"init_from='mlflow:{source}'"), JOB)
         assert job.init_from == Origin(name=name, weights=sha256_of(run / "model/model.safetensors"))
         assert weights is not None
-    with pytest.raises(CheckpointError, match="mlflow:models:/pneumonia-fl-fedavg/2 cannot be fetched"):
+    with pytest.raises(CheckpointError, match="mlflow:models:/pneumonia-fl-fedavg/2"):
         begin(job_of("init_from=mlflow:models:/pneumonia-fl-fedavg/2"), JOB)
 
 
 def test_comparisons_and_grids_refuse_it_by_name(run: Path, demo_data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs arms that all begin alike"):
         plan_comparison(demo_data, ["fedavg"], 1, [f"init_from='{run}'"], False)
-    request = SweepRequest("fedavg", [f"init_from={run}"], demo_data, tmp_path / "s", None, False)
     with pytest.raises(ConfigError, match="init_from is no setting to sweep"):
-        run_sweep(request, lambda *_: pytest.fail("nothing may run"))
+        parse_grid([f"init_from={run}"])
 
 
 def test_old_cards_have_no_origin(run: Path) -> None:

@@ -18,7 +18,7 @@ from pneumonia_fl.config.job import JobConfig, SiteSettings, load_job, parse
 from pneumonia_fl.config.job_files import find_job, job_names, jobs_folder
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.job.recipe import export_job
-from pneumonia_fl.models.registry import build_model, count_parameters
+from pneumonia_fl.models.architectures import build_model, count_parameters
 
 JOBS = [name for name in job_names() if name != "swarm"]
 """Those that run on real sites."""

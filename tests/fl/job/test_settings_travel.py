@@ -16,9 +16,9 @@ from nvflare.private.json_configer import JsonConfigurator
 from conftest import read_json
 from pneumonia_fl.config.job import JobConfig, SiteSettings, parse
 from pneumonia_fl.fl.job.recipe import Form, export_job
-from pneumonia_fl.fl.parent.job_validator import ServerGate, SiteGate
+from pneumonia_fl.fl.parent.job_validator import ServerJobValidator, SiteJobValidator
 from pneumonia_fl.fl.protocol.messages import SITE_REPORT
-from pneumonia_fl.fl.site.client import Participant, job_settings
+from pneumonia_fl.fl.site.client import TrainerSession, job_settings
 
 NAMES = st.sampled_from(["on", "no", "off", "y", "null", "true", "e1"]) | st.from_regex(
     r"[a-z][a-z0-9_]{0,40}", fullmatch=True
@@ -79,8 +79,8 @@ def test_names_arrive_as_they_left(form: Form, name: str, experiment: str, site:
         assert reader.built(mlflow).experiment == experiment
         assert reader.config_data["workflows"][0]["args"]["sites"] == [site, "other"]
         if form == "installed":
-            assert ServerGate("strict", False).validate(str(app)) == ("", {})
-            assert SiteGate("strict", False).validate(str(app)) == ("", {})
+            assert ServerJobValidator("strict", False).validate(str(app)) == ("", {})
+            assert SiteJobValidator("strict", False).validate(str(app)) == ("", {})
 
 
 def test_a_job_says_its_settings_once_and_readably(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_job_says_its_settings_once_and_readably(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_are_none_are_the_answer_to_every_message(text: str, problem: str) -> None:
-    participant = Participant(text, "asia")
+    participant = TrainerSession(text, "asia")
     for _ in range(2):
         report: dict[str, Any] = participant.answer(FLModel(params={})).meta[SITE_REPORT]
         assert problem in report["problem"]

@@ -15,7 +15,7 @@ from pneumonia_fl.config.job import load_job
 from pneumonia_fl.fl.admin.submit import resolve
 from pneumonia_fl.fl.job.recipe import export_job
 from pneumonia_fl.fl.parent.expected_job import SIGNATURE_FILES, SITE_FILE
-from pneumonia_fl.fl.parent.job_validator import ServerGate, SiteGate
+from pneumonia_fl.fl.parent.job_validator import ServerJobValidator, SiteJobValidator
 from pneumonia_fl.fl.provision.rights import authorizer
 
 JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.yml") if file.stem != "swarm")
@@ -37,9 +37,9 @@ def app(exported: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize(
-    "gate", [ServerGate("strict", False), SiteGate("strict", False)], ids=["server", "site"]
+    "gate", [ServerJobValidator("strict", False), SiteJobValidator("strict", False)], ids=["server", "site"]
 )
-def test_refused(name: str, gate: SiteGate, app: Path) -> None:
+def test_refused(name: str, gate: SiteJobValidator, app: Path) -> None:
     REFUSED[name](app)
     reason, known = gate.validate(str(app))
     assert f"{gate.place} policy 'strict' refuses a job" in reason or "config" in reason
@@ -55,7 +55,7 @@ def test_a_relaxed_site_asks_for_the_right_to_bring_code(name: str, app: Path) -
     if "another format" in name:
         pytest.skip("NVFlare's own check refuses it, or reads it")
     REFUSED[name](app)
-    assert SiteGate("relaxed", True).validate(str(app)) == ("", {"byoc": True})
+    assert SiteJobValidator("relaxed", True).validate(str(app)) == ("", {"byoc": True})
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_relaxed_site_that_narrows_the_right_to_bring_code_is_heard(
     file = tmp_path / "authorization.json"
     file.write_text(json.dumps(values))
     monkeypatch.setattr(AuthorizationService, "the_authorizer", authorizer(file, "asia_hospital"))
-    monkeypatch.setattr(AppAuthzService, "app_validator", SiteGate("relaxed", True))
+    monkeypatch.setattr(AppAuthzService, "app_validator", SiteJobValidator("relaxed", True))
     lead = ("lead@consortium.org", "consortium", "lead")
     assert AppAuthzService.authorize(str(app), *lead) == (True, ""), "a job of ours brings no code"
     REFUSED[name](app)
@@ -95,7 +95,12 @@ def test_a_strict_server_and_site_take_every_shipped_job(
         export_job(job, 3 if further else ("a", "b"), tmp_path, resume_from=RESUMED if further else "")
         / "app"
     )
-    for gate in (ServerGate("strict", False), SiteGate("locked", False), SiteGate("relaxed", True)):
+    validators = (
+        ServerJobValidator("strict", False),
+        SiteJobValidator("locked", False),
+        SiteJobValidator("relaxed", True),
+    )
+    for gate in validators:
         assert gate.validate(str(app)) == ("", {})
 
 
@@ -103,16 +108,16 @@ def test_the_signature_of_the_submitter_is_no_further_file(app: Path) -> None:
     for folder in (app, app / "config"):  # NVFlare signs each folder
         for name in SIGNATURE_FILES:
             (folder / name).write_text("{}")
-    assert ServerGate("strict", False).validate(str(app)) == ("", {})
+    assert ServerJobValidator("strict", False).validate(str(app)) == ("", {})
 
 
 def test_the_audit_log_names_the_configuration_that_was_taken(app: Path, tmp_path: Path) -> None:
     log = tmp_path / "audit.log"
     AuditService.initialize(str(log))
     try:
-        ServerGate("strict", False).validate(str(app))
+        ServerJobValidator("strict", False).validate(str(app))
         edit(SITE_FILE, lambda c: c.update(submit_task_result_timeout=99.5))(app)
-        ServerGate("strict", False).validate(str(app))
+        ServerJobValidator("strict", False).validate(str(app))
     finally:
         AuditService.close()
     first, second = log.read_text().splitlines()

@@ -14,14 +14,14 @@ from pneumonia_fl.fl.admin.submit import resolve
 from pneumonia_fl.fl.job import recipe as jobs
 from pneumonia_fl.fl.job.recipe import export_job
 from pneumonia_fl.fl.parent.expected_job import SERVER_FILE, SIGNATURE_FILES
-from pneumonia_fl.fl.parent.job_validator import ServerGate, SiteGate, digest
+from pneumonia_fl.fl.parent.job_validator import ServerJobValidator, SiteJobValidator, digest
 from pneumonia_fl.fl.protocol import carried_weights as allowed
 from pneumonia_fl.fl.protocol.carried_models import carried, pack
 from pneumonia_fl.fl.protocol.carried_weights import INITIAL, sha256_of, weights_file
-from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.models.architectures import build_model
 
 SITES = ("asia-hospital", "us-hospital")
-SERVER, SITE = ServerGate("strict", False), SiteGate("strict", False)
+SERVER, SITE = ServerJobValidator("strict", False), SiteJobValidator("strict", False)
 
 
 def job_of(*overrides: str) -> JobConfig:

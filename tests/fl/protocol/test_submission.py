@@ -12,7 +12,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_def import JobMetaKey
 from nvflare.private.fed.server.job_meta_validator import JobMetaValidator
 
-from pneumonia_fl.fl.parent.job_monitor import JobKeeper
+from pneumonia_fl.fl.parent.job_monitor import JobMonitor
 from pneumonia_fl.fl.protocol.messages import RESULT_KEY
 from pneumonia_fl.fl.protocol.submission import keep_submitted
 
@@ -29,7 +29,7 @@ RESULT = {"state": "finished", "reason": "", "missing": [], "best_round": 1, "be
 def test_a_result_written_by_the_submitter_is_dropped_when_the_job_comes_in() -> None:
     context, meta = FLContext(), {**JOB, RESULT_KEY: RESULT, "schedule_history": ["2026: all is well"]}
     context.set_prop(FLContextKey.JOB_META, meta, private=True, sticky=False)
-    JobKeeper().handle_event(EventType.SUBMIT_JOB, context)
+    JobMonitor().handle_event(EventType.SUBMIT_JOB, context)
     assert meta == JOB, "the very dict that NVFlare is about to store"
 
 

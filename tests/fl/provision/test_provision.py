@@ -20,7 +20,7 @@ from pneumonia_fl.fl.admin.submit import resolve
 from pneumonia_fl.fl.job.recipe import export_job
 from pneumonia_fl.fl.kit.assets import POLICIES, provisioning_folder
 from pneumonia_fl.fl.kit.startup_kit import find_kits, open_kit
-from pneumonia_fl.fl.parent.job_validator import ServerGate
+from pneumonia_fl.fl.parent.job_validator import ServerJobValidator
 from pneumonia_fl.fl.provision.signing import verify
 
 PEOPLE = (
@@ -214,7 +214,9 @@ def test_the_server_takes_shipped_code_only_when_it_is_relaxed(kits: Kits, tmp_p
 
     def answer() -> str:
         resources = read_json(kits.out / SERVER / "local" / "resources.json")
-        return str(ServerGate(**resources["app_validator"]["args"]).validate(str(tmp_path / "app"))[0])
+        return str(
+            ServerJobValidator(**resources["app_validator"]["args"]).validate(str(tmp_path / "app"))[0]
+        )
 
     assert answer().startswith("server policy 'strict' refuses a job that ships code")
     made = kits.made("--policy", f"{SERVER}=relaxed")

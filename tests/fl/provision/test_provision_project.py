@@ -118,7 +118,7 @@ MISTAKES = {
     ),
     "a study like a path": ("api_version: 3", "studies: {../x: }\napi_version: 4", "a study cannot be called '../x'"),
     "not YAML": ("participants:", "participants: [", "not valid YAML"),
-    "a key given twice": ("description:", "api_version: 3\ndescription:", "'api_version' stands twice"),
+    "a key given twice": ("description:", "api_version: 3\ndescription:", "'api_version' occurs twice"),
 }  # fmt: skip
 
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nvflare.apis.fl_constant import ReservedKey
 from nvflare.app_common.abstract.fl_model import FLModel
 from servers import Surroundings, begun
 from site_reports import TRAINING, answer, personal, report
 
-from pneumonia_fl.fl.algorithms.fednova import CLASSES, SQUARES, STEPS
+from pneumonia_fl.fl.algorithms.fednova import CLASS_COUNTS, SECOND_MOMENTS, STEPS
 from pneumonia_fl.fl.algorithms.scaffold import CHANGE, LOST
+from pneumonia_fl.fl.protocol.messages import ABOUT_KEY
 from pneumonia_fl.fl.server.controller import PooledFedAvg
 from pneumonia_fl.runs.journal import Event
 
@@ -22,11 +24,20 @@ from pneumonia_fl.runs.journal import Event
 class Server:
     """A controller in its first round; what it publishes is kept."""
 
-    def __init__(self, folder: Path, algorithm: str = "fedavg") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        algorithm: str = "fedavg",
+        factors: list[list[Any]] | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
         self.controller = PooledFedAvg(
-            sites=("a", "b"), quorum=1, num_rounds=1, algorithm={"name": algorithm}
+            sites=("a", "b"), quorum=1, num_rounds=1, algorithm={"name": algorithm}, factors=factors
         )
         around = Surroundings(self.controller, folder, sites=("a", "b"))
+        self.controller.fl_ctx.set_prop(
+            ReservedKey.JOB_META, {"custom_props": {ABOUT_KEY: {"config": config or {}}}}
+        )
         self.published, self.events = around.points, around.events
         self.job = begun(self.controller)
         self.tracker, self.selector = self.job.tracker, self.controller._selector
@@ -108,9 +119,11 @@ def test_no_site_chooses_the_numbers_in_which_the_model_is_kept(tmp_path: Path, 
 def test_second_moments_are_kept_in_the_numbers_of_the_model(tmp_path: Path) -> None:
     server = Server(tmp_path, "fednova")
     for site, moment in (("a", np.float16(1e-7)), ("b", np.float64(1e-9))):
-        assert server.take(answer(site, **{STEPS: 3, CLASSES: [4, 5], SQUARES: {"weight": moment}}))
+        assert server.take(
+            answer(site, **{STEPS: 3, CLASS_COUNTS: [4, 5], SECOND_MOMENTS: {"weight": moment}})
+        )
     server.close()
-    assert server.controller._server.outgoing(1, 2)[SQUARES]["weight"].dtype == np.float64
+    assert server.controller._server.outgoing(1, 2)[SECOND_MOMENTS]["weight"].dtype == np.float64
 
 
 def test_an_answer_that_comes_again_and_again_is_named_once(tmp_path: Path) -> None:
@@ -169,7 +182,7 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 EXTRAS: dict[str, dict[str, Any]] = {
     "fedavg": {},
     "scaffold": {CHANGE: {"weight": np.float64(0.5)}, LOST: False},
-    "fednova": {STEPS: 3, CLASSES: [4, 5], SQUARES: {"weight": np.float64(0.1)}},
+    "fednova": {STEPS: 3, CLASS_COUNTS: [4, 5], SECOND_MOMENTS: {"weight": np.float64(0.1)}},
 }
 
 
@@ -250,10 +263,10 @@ def test_many_values_in_many_places_are_refused_by_name(sent: tuple[str, dict[st
     ("algorithm", "extras", "words"),
     [
         ("fednova", {STEPS: 4}, "its two counts of steps differ"),
-        ("fednova", {CLASSES: [400, 500]}, "its class counts are not those of its data set"),
+        ("fednova", {CLASS_COUNTS: [400, 500]}, "its class counts are not those of its data set"),
         ("scaffold", {LOST: "yes"}, "whether it has lost"),
         ("scaffold", {CHANGE: {"weight": np.float64(1e300)}}, "beyond"),
-        ("fednova", {SQUARES: {"weight": np.float64(np.inf)}}, "no numbers"),
+        ("fednova", {SECOND_MOMENTS: {"weight": np.float64(np.inf)}}, "no numbers"),
     ],
 )
 def test_what_an_algorithm_adds_is_checked_as_well(

@@ -40,7 +40,7 @@ def problem(given: dict[str, Any], *others: dict[str, Any]) -> str:
         (meta("FINISHED:COMPLETED", 3, state="finished", missing=["a"]), "has finished all its 3 rounds"),
         (
             meta("FINISHED:ABORTED", 0, reason="aborted"),
-            "(aborted) has no finished round to go on from; `pneumonia",
+            "(aborted) has no finished round to resume from; `pneumonia",
         ),
         (meta("FINISHED:ABORTED", 0, reason="no quorum"), "(failed) has no finished round"),
         (meta("FINISHED:EXECUTION_EXCEPTION", 0), "has no finished round"),
@@ -74,7 +74,7 @@ def test_a_job_with_finished_rounds_goes_on(status: str, done: int | None) -> No
 )
 def test_a_job_goes_on_once(status: str, done: int | None) -> None:
     later = meta(status, done, resume_from=ID)
-    assert "goes on as job ab12cd34" in problem(meta("FINISHED:ABORTED", 2), later)
+    assert "was resumed as job ab12cd34" in problem(meta("FINISHED:ABORTED", 2), later)
 
 
 @pytest.mark.parametrize(("status", "done"), [("FINISHED:FAILED_TO_RUN", None), ("FINISHED:ABORTED", 0)])

@@ -18,7 +18,7 @@ from pneumonia_fl.fl.job.plan import plan
 from pneumonia_fl.fl.job.recipe import export_job
 from pneumonia_fl.fl.kit.startup_kit import LOCAL_SETTINGS, read_settings
 from pneumonia_fl.fl.parent.expected_job import SERVER_FILE
-from pneumonia_fl.fl.parent.job_validator import ServerGate, SiteGate
+from pneumonia_fl.fl.parent.job_validator import ServerJobValidator, SiteJobValidator
 from pneumonia_fl.fl.site.client import job_settings, lowered
 
 NAMES = ("asia-hospital", "no", "path")
@@ -78,9 +78,7 @@ def test_a_site_that_does_not_take_part_is_an_error() -> None:
 
 
 def with_factors(folder: Path, algorithm: str, **factors: float) -> Server:
-    server = Server(folder, algorithm)
-    server._factors = factors
-    return server
+    return Server(folder, algorithm, [[site, factor] for site, factor in factors.items()])
 
 
 def both(server: Server, **changes: Any) -> float:
@@ -105,8 +103,8 @@ def test_passes_do_not_weigh(tmp_path: Path) -> None:
 
 
 def test_no_site_makes_more_passes_than_the_job_has_for_it(tmp_path: Path) -> None:
-    server = Server(tmp_path)
-    server._passes = lambda site: 2 if site == "b" else 1
+    own = {"b": {"train": {"local_epochs": 2}}}
+    server = Server(tmp_path, config={"train": {"local_epochs": 1}, "sites": own})
     twice = report("a", training={**TRAINING, "train_samples": 18})
     assert not server.take(answer("a", twice, NUM_STEPS_CURRENT_ROUND=18))
     assert server.events("problem")[0]["problem"] == "it trained on 18 images; 9 are possible"
@@ -125,7 +123,7 @@ def test_a_limit_is_told_once_and_checked(tmp_path: Path) -> None:
 
 def test_a_job_that_waited_for_its_sites_names_the_one_that_never_came(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"sites\.c: no such site takes part; there are a, b"):
-        with_factors(tmp_path, "fedavg", c=1.0)._check_named()
+        with_factors(tmp_path, "fedavg", c=1.0)
 
 
 @pytest.mark.parametrize("name", ["fedavg", "scaffold", "fednova", "fedbn", "ditto", "cyclic", "fedyogi"])
@@ -133,14 +131,14 @@ def test_strict_servers_and_sites_take_it_as_it_is_and_nothing_else(name: str, t
     own = [f"sites.{site}.train.local_epochs=2" for site in NAMES]
     weight = [] if name == "cyclic" else ["sites.path.weight=0.25"]
     app = export_job(job_of(*own, *weight, name=name), NAMES, tmp_path) / "app"
-    for gate in (ServerGate("strict", False), SiteGate("strict", False)):
+    for gate in (ServerJobValidator("strict", False), SiteJobValidator("strict", False)):
         assert gate.validate(str(app)) == ("", {})
     config = read_json(app / SERVER_FILE)
     factors = config["workflows"][0]["args"]["factors"]
     assert factors == [["asia-hospital", 1.0], ["no", 1.0], ["path", 1.0 if name == "cyclic" else 0.25]]
     factors[1][1] = 50.0
     (app / SERVER_FILE).write_text(json.dumps(config))
-    assert "it differs at" in ServerGate("strict", False).validate(str(app))[0]
+    assert "it differs at" in ServerJobValidator("strict", False).validate(str(app))[0]
 
 
 def test_a_machines_limits_are_read_or_the_site_refuses(

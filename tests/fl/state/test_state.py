@@ -55,7 +55,7 @@ def test_nobody_else_goes_on_from_it(state: JobState, run_dir: Path) -> None:
 
 
 def test_without_a_round_there_is_nothing_to_go_on_from(state: JobState) -> None:
-    with pytest.raises(RunError, match="has no state to go on from"):
+    with pytest.raises(RunError, match="has no state to resume from"):
         state.load("lead@example.org")
 
 

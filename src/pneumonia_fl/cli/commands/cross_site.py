@@ -76,7 +76,7 @@ def cross_site(
 
 
 def _run(target: str, kit: Path | None, study: str, out: Path | None, quiet: bool) -> RunFolder:
-    """The run folder that is named, or a job's result, which is downloaded unless it is there."""
+    """Return the named run folder, or that of a job's result, which is downloaded if it is missing."""
     if RunFolder(Path(target)).is_run:
         return RunFolder(Path(target))
     if Path(target).exists():
@@ -95,7 +95,7 @@ def _run(target: str, kit: Path | None, study: str, out: Path | None, quiet: boo
 
 
 def _place(run: RunFolder, data: Path | None, kit: Path | None) -> Path | None:
-    """The prepared data whose sites evaluate; None: hospitals."""
+    """Return the prepared data whose sites evaluate; None when real sites do."""
     if data is not None and kit is not None:
         raise ConfigError("--data is for the simulator, --kit for hospitals; give one")
     if data is not None or kit is not None or "job_id" in run.state():
@@ -107,7 +107,7 @@ def _place(run: RunFolder, data: Path | None, kit: Path | None) -> Path | None:
 
 
 def _renew_report(run: RunFolder, quiet: bool) -> None:
-    """A report shows the matrix too."""
+    """Rebuild an existing report, since it shows the matrix too."""
     from pneumonia_fl.cli.commands.report import refresh
 
     report = refresh(run.path)
@@ -116,7 +116,7 @@ def _renew_report(run: RunFolder, quiet: bool) -> None:
 
 
 def _show(run: RunFolder, found: dict[str, object]) -> None:
-    from pneumonia_fl.cli.views.tables import matrix_table
+    from pneumonia_fl.cli.views.terminal_tables import matrix_table
 
     terminal().print(matrix_table(found))
     missing = found["missing"]

@@ -12,7 +12,7 @@ from pneumonia_fl.cli.views.terminal import echo, terminal
 
 if TYPE_CHECKING:
     from pneumonia_fl.data.manifest import DatasetInfo
-    from pneumonia_fl.data.sources.base import Source
+    from pneumonia_fl.data.sources.labelled_item import Source
     from pneumonia_fl.findings import Finding
 
 app = App(
@@ -133,7 +133,7 @@ def prepare(
     from pneumonia_fl.config.sections import Preprocess
     from pneumonia_fl.data.prepare.partition import parse_sites
     from pneumonia_fl.data.prepare.pipeline import prepare as prepare_source
-    from pneumonia_fl.data.sources.registry import open_source
+    from pneumonia_fl.data.sources.open_source import open_source
 
     names, spec = parse_sites(sites), parse(Preprocess, {"size": size}, "--size")
     with progress_bars(quiet=as_json) as progress:
@@ -228,7 +228,7 @@ def _print_summary(info: "DatasetInfo", out: Path, source: "Source") -> None:
 
 
 def _next(info: "DatasetInfo", out: Path) -> str:
-    """What comes after; a single site is a hospital that prepares its own images for a federation."""
+    """Return the next step to print; a data set of one site belongs to a hospital of a federation."""
     data = shlex.quote(str(out))
     if len(info.sites) > 1:
         return f"Next: pneumonia-fl run fedavg --data {data}"

@@ -106,7 +106,7 @@ def _keep_and_show(model: Path, result: "Evaluation", as_json: bool) -> None:
 
 
 def _renew_report(model: Path, as_json: bool) -> None:
-    """A report that says what was known before is made again; where there is none, how to make it is printed."""
+    """Rebuild an existing report with the new evaluation; without a report, print how to make one."""
     import shlex
 
     from pneumonia_fl.cli.commands.report import refresh
@@ -124,7 +124,7 @@ def _renew_report(model: Path, as_json: bool) -> None:
 
 
 def _show(result: "Evaluation", times: int | None) -> None:
-    from pneumonia_fl.cli.views.tables import evaluation_table, sites_table
+    from pneumonia_fl.cli.views.terminal_tables import evaluation_table, sites_table
     from pneumonia_fl.metrics.calibration import shift_notes
 
     terminal().print(evaluation_table(result))

@@ -84,7 +84,7 @@ def refresh(folder: Path) -> Path | None:
 
 
 def _log(folder: Path) -> bool:
-    """Put the new report into the run's own MLflow records, when it has some."""
+    """Add the new report to the run's own MLflow records, when it has some."""
     from pneumonia_fl.runs.folder import RunFolder
     from pneumonia_fl.tracking.mlflow_run import log_report
 

@@ -14,7 +14,7 @@ from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.inputs.paths import expanded
 
 if TYPE_CHECKING:
-    from pneumonia_fl.fl.admin.submit import Wanted
+    from pneumonia_fl.fl.admin.production_run import ProdRunRequest
     from pneumonia_fl.fl.simulator.simulation import Request
 
 JobName = Annotated[
@@ -93,7 +93,7 @@ ShipCode = Annotated[
 
 
 class Env(StrEnum):
-    """Where a job runs."""
+    """Execution environment of a job."""
 
     sim = "sim"
     prod = "prod"
@@ -139,13 +139,13 @@ def run(
     runs = workspace or Path("runs")
     _check_what(job, earlier, bool(changes or clients or export or env is Env.prod))
     if env is Env.prod:
-        from pneumonia_fl.fl.admin.submit import Wanted
+        from pneumonia_fl.cli.kit_commands.jobs import chosen_kit
+        from pneumonia_fl.fl.admin.production_run import ProdRunRequest
+        from pneumonia_fl.fl.admin.submit import JobRequest
 
-        if clients or log_config or export:
-            raise ConfigError(
-                "--clients, --log-config and --export are for the simulator, not for --env prod"
-            )
-        _run_prod(Wanted(str(job), changes, data, ship_code), kit, study, out, runs, force, as_json)
+        _check_for_server(clients, log_config, export)
+        prod_job = JobRequest(str(job), changes, data, ship_code)
+        _run_prod(ProdRunRequest(chosen_kit(kit, acts=True), study, prod_job, out, runs, force), as_json)
         return
     from pneumonia_fl.fl.simulator.simulation import Request, run_simulation
 
@@ -176,7 +176,7 @@ def _export(request: "Request", folder: Path) -> None:
 
 
 def _check_what(job: str | None, earlier: Path | None, changed: bool) -> None:
-    """Either a job or a run to repeat, and a run is repeated as it was."""
+    """Require either a job or a run to repeat, and refuse changes to a repeated run."""
     if earlier is not None and (job or changed):
         raise ConfigError(
             "--from repeats a run as it was: JOB, --set, --rounds, --init-from, --clients, --tracking-uri, --export "
@@ -184,6 +184,11 @@ def _check_what(job: str | None, earlier: Path | None, changed: bool) -> None:
         )
     if earlier is None and job is None:
         raise ConfigError("name a job (pneumonia-fl run fedavg), or a run to repeat (--from RUN)")
+
+
+def _check_for_server(*simulators_own: object) -> None:
+    if any(simulators_own):
+        raise ConfigError("--clients, --log-config and --export are for the simulator, not for --env prod")
 
 
 def _repeat(folder: Path, request: "Request", as_json: bool) -> None:
@@ -204,18 +209,14 @@ def _repeat(folder: Path, request: "Request", as_json: bool) -> None:
     echo(found.text, err=as_json)
 
 
-def _run_prod(
-    wanted: "Wanted", kit: Path | None, study: str, out: Path | None, runs: Path, force: bool, as_json: bool
-) -> None:
+def _run_prod(request: "ProdRunRequest", as_json: bool) -> None:
     """Submit, watch and download; the exit code says how the job ended."""
-    from pneumonia_fl.cli.kit_commands.jobs import chosen_kit
     from pneumonia_fl.cli.views.job_view import JobView
     from pneumonia_fl.cli.views.run_view import RunView
-    from pneumonia_fl.fl.admin.production_run import ProdRequest, run_prod
+    from pneumonia_fl.fl.admin.production_run import run_prod
 
-    person = chosen_kit(kit, acts=True)
     with JobView(quiet=as_json) as view:
-        done = run_prod(ProdRequest(person, study, wanted, out, runs, force), view)
+        done = run_prod(request, view)
     if done.run is not None and done.run.metrics()["rounds"]:
         RunView(quiet=as_json).show_result(done.run, as_json)
     done.ending.check()

@@ -90,7 +90,7 @@ def ui(
 
 
 def _mlflow_of_server(folder: Path) -> str:
-    """Where a server's MLflow is, and where its login lies; never the password itself."""
+    """Return the address of a server's MLflow and the place of its login; never the password itself."""
     from pneumonia_fl.fl.services.mlflow_server import address_and_login
 
     uri, user, password_file = address_and_login(folder)

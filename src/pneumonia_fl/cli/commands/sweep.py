@@ -9,6 +9,7 @@ import typer
 
 from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.cli.options import Data, Json
+from pneumonia_fl.cli.settings import all_overrides
 from pneumonia_fl.cli.views.terminal import echo, terminal
 from pneumonia_fl.errors import RunError
 
@@ -58,7 +59,8 @@ def sweep(
         pneumonia-fl sweep fedprox --grid train.lr=0.001,0.002 --grid algorithm.mu=0.01,0.1 --data data/xrays
     """
     from pneumonia_fl.cli.views.run_view import RunView
-    from pneumonia_fl.experiments.sweep import SweepRequest, run_sweep
+    from pneumonia_fl.experiments.sweep import parse_grid, run_sweep
+    from pneumonia_fl.fl.simulator.simulation import Request
 
     said = terminal(stderr=True, quiet=as_json)
 
@@ -66,7 +68,8 @@ def sweep(
         said.print(f"point {number} of {total}: {' '.join(point.words)}", style="bold", soft_wrap=True)
         return RunView(quiet=as_json)
 
-    folder, summary = run_sweep(SweepRequest(job, grid, data, out, tracking_uri, yes), show)
+    request = Request(job, data, out, overrides=all_overrides(None, mlflow__tracking_uri=tracking_uri))
+    folder, summary = run_sweep(request, parse_grid(grid), show, yes)
     if as_json:
         echo(json.dumps({"sweep": str(folder), **summary}, indent=2))
     else:
@@ -76,7 +79,7 @@ def sweep(
 
 
 def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
-    """The ranking, where everything is, and the command that opens MLflow on it."""
+    """Print the ranking, the paths, and the command that opens MLflow on the sweep."""
     from pneumonia_fl.cli.views.run_view import viewer_command
     from pneumonia_fl.experiments.sweep import ranked
 
@@ -96,7 +99,7 @@ def _print(console: "Console", folder: Path, summary: dict[str, Any]) -> None:
 
 
 def _table(grid: Mapping[str, list[str]], rows: list[dict[str, Any]]) -> "Table":
-    """The points; a setting that is the same in all of them stands below the table."""
+    """Build the table of points; a setting that all points share goes into the caption."""
     from pneumonia_fl.cli.views.fitting import FittingTable
     from pneumonia_fl.metrics.binary import COLUMN_NAMES, LEADING
 

@@ -84,14 +84,14 @@ def submit(
 
         pneumonia-fl submit fedavg --kit kits/lead@consortium.org --rounds 10 --wait
     """
-    from pneumonia_fl.fl.admin.submit import Wanted
+    from pneumonia_fl.fl.admin.submit import JobRequest
     from pneumonia_fl.fl.admin.submit import submit as send
     from pneumonia_fl.fl.admin.watch import watch as follow
 
     changes = all_overrides(overrides, rounds=rounds, min_sites=min_sites, init_from=init_from)
-    wanted = Wanted(job, changes, data, ship_code, token)
+    request = JobRequest(job, changes, data, ship_code, token)
     with session(kit, study, as_json, acts=True) as (admin, view):
-        submitted = send(admin, wanted, view.progress)
+        submitted = send(admin, request, view.progress)
         view.on_submitted(submitted)
         ending = follow(admin, submitted.id, view, seconds(timeout)) if wait else None
     _show_submitted(submitted, kit, as_json, ending)
@@ -288,7 +288,7 @@ def _show_submitted(
 
 
 def _show_ending(ending: "Ending", as_json: bool) -> None:
-    """Say how a job ended, and exit with its code."""
+    """Print how a job ended, and exit with its code."""
     ending.check()
     if not as_json:
         remark = f" ({ending.reason})" if ending.reason else ""

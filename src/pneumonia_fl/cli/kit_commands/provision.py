@@ -115,7 +115,7 @@ def _one_kit(
     wheel: Path | None,
     as_json: bool,
 ) -> None:
-    """The two steps around a key that stays where it was made."""
+    """Request or complete one kit: the two steps around a private key that never leaves its machine."""
     from pneumonia_fl.fl.provision.csr import approve, finish_packaged
 
     if request:

@@ -1,4 +1,4 @@
-"""What the user sees of a comparison: trainings one by one, then the table and what it says."""
+"""Display of a comparison: trainings one by one, then the table and its findings."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,10 +42,10 @@ class CompareView:
     ) -> None:
         self._stack.close()
         if kind is KeyboardInterrupt:
-            self._say("stopped; the same command goes on with what is missing")
+            self._say("stopped; run the same command again to train what is missing")
 
     def planned(self, plan: "ComparePlan", out: Path, left: int, total: int) -> None:
-        """Say what will be trained."""
+        """Print what will be trained."""
         self._left = left
         arms = ", ".join(arm.name for arm in plan.arms if not arm.skipped)
         self._say(f"compare {arms}; seeds {', '.join(map(str, plan.seeds))}")

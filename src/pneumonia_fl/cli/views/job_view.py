@@ -1,4 +1,4 @@
-"""What the user sees of a job on a real server: a table that follows it, or a line per change without a terminal."""
+"""Display of a job on a real server: a live table, or a line per change without a terminal."""
 
 import sys
 import time
@@ -54,7 +54,7 @@ class JobView:
         self._work = text
 
     def on_submitted(self, submitted: Submitted) -> None:
-        """Say which job it is, and who is expected."""
+        """Print the job's id and the expected sites."""
         count = len(submitted.sites)
         word = "site" if count == 1 else "sites"
         sites = f"{count} {word} ({', '.join(submitted.sites)})" if count else "sites"
@@ -68,7 +68,7 @@ class JobView:
             self._print(self._status)
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
-        """Show how the job stands."""
+        """Show the job's progress."""
         self._away = False
         if not self._drawing:
             for line in changes(self._snapshot, snapshot):
@@ -76,7 +76,7 @@ class JobView:
         self._snapshot = snapshot
 
     def on_away(self, seconds: float) -> None:
-        """Say once that the server does not answer."""
+        """Print once that the server does not answer."""
         if seconds >= AWAY_AFTER and not self._away:
             self._away = True
             self._print("the server does not answer; trying again …")
@@ -92,7 +92,7 @@ class JobView:
 
 
 def jobs_table(jobs: list[JobRecord]) -> Table:
-    """A line per job; the AUROC is that of its best global model."""
+    """Build the table of jobs, one row each, with the AUROC of the best global model."""
     titles = ("Id", "Job", "Submitter", "Status", "Rounds", "Submitted", "Took", "AUROC")
     drop = ("Took", "Submitted", "Rounds", "AUROC", "Job")
     table = FittingTable(*titles, drop=drop, box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)

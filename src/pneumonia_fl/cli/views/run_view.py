@@ -1,4 +1,4 @@
-"""What the user sees while a job runs: rounds, sites, time left; then a table and where everything is."""
+"""Display of a running job: rounds, sites, time left; then a table and the paths."""
 
 import json
 import shlex
@@ -12,8 +12,9 @@ from rich.progress import BarColumn, Progress, TaskID, TimeElapsedColumn
 from rich.text import Text
 
 from pneumonia_fl import DISCLAIMER
-from pneumonia_fl.cli.views.tables import rounds_table
 from pneumonia_fl.cli.views.terminal import echo, terminal, text_column
+from pneumonia_fl.cli.views.terminal_tables import rounds_table
+from pneumonia_fl.fl.admin.job_record import age
 from pneumonia_fl.fl.job.plan import Plan
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.journal import LOSS_POINTS, Event
@@ -107,7 +108,7 @@ class RunView:
         self._bars.update(self._sites[event["site"]], completed=LOSS_POINTS, note="done")
 
     def _on_global(self, event: Event) -> None:
-        """A model's metrics arrive with the results of the round that was trained from it."""
+        """Note a global model's metrics; they arrive with the results of the round trained from it."""
         values, number = event["values"], event["round"]
         text = f"global AUROC {_number(values['auroc'])}  loss {values['loss']:.3f}"
         self._bars.update(self._tasks["job"], completed=min(number + 1, self._rounds), note=text)
@@ -126,7 +127,7 @@ class RunView:
         if not done or self._trained_since is None or done >= self._rounds:
             return ""
         seconds = (time.monotonic() - self._trained_since) / done * (self._rounds - done)
-        return f"about {int(seconds // 60)}:{int(seconds % 60):02d} left"
+        return f"about {age(seconds)} left"
 
     def _say(self, text: str) -> None:
         if not self._console.is_terminal:

@@ -31,7 +31,7 @@ def _shown(char: str) -> str:
 
 
 def replace_what_a_terminal_lacks() -> None:
-    """Have stdout and stderr show `?` for a character that their encoding lacks, where Python would stop."""
+    """Print `?` on stdout and stderr for a character that their encoding lacks, in place of an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -21,8 +21,8 @@ from pathlib import Path
 from pneumonia_fl.config.environment import cpu_count
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.pixels import BYTE
-from pneumonia_fl.data.sources.base import Item, Source
-from pneumonia_fl.data.sources.registry import read_image
+from pneumonia_fl.data.sources.labelled_item import Item, Source
+from pneumonia_fl.data.sources.open_source import read_image
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.files import private
 from pneumonia_fl.inputs.text import printable
@@ -41,7 +41,7 @@ _Chunks = dict[int, Sequence[Item]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one image: hash, original size in pixels and bits of a gray level, or the `problem` it has."""
+    """Result of decoding one image: hash, original size in pixels and bits of a gray level, or its `problem`."""
 
     sha256: str = ""
     width: int = 0
@@ -52,7 +52,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Where images come from, the raw file of uint8 (N,S,S) they go to, and how they are scaled."""
+    """Images to decode, the raw file of uint8 (N,S,S) they go to, and their scaling."""
 
     source: Source
     pixels: Path

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from pneumonia_fl.data.manifest import CLASS_NAMES, TEST
 from pneumonia_fl.data.prepare.decode import Outcome
-from pneumonia_fl.data.sources.base import Item
+from pneumonia_fl.data.sources.labelled_item import Item
 from pneumonia_fl.errors import DataError, LeakError
 
 
@@ -23,7 +23,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """What is left after cleaning.
+    """Images left after cleaning.
 
     Attributes:
         pool: for training and validation.
@@ -54,7 +54,7 @@ def clean(items: Sequence[Item], outcomes: Sequence[Outcome], drop_leaks: bool =
 
     Raises:
         DataError: nothing is left to train on, or nothing of a class in one of the source's splits.
-        LeakError: a test image stands in the pool too.
+        LeakError: a test image is also in the pool.
     """
     pictures = [Picture(i, *pair) for i, pair in enumerate(zip(items, outcomes, strict=True))]
     broken = [(p.item.name, p.outcome.problem) for p in pictures if p.outcome.problem]

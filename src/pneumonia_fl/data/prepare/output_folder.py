@@ -19,7 +19,7 @@ _STORE_FILES = {IMAGES, MANIFEST, INFO}
 
 
 def hold(folder: Path) -> int:
-    """Keep a prepared folder from being replaced; return a descriptor, which ends that when it is closed.
+    """Lock a prepared folder against replacement; return a descriptor, which unlocks it when closed.
 
     Raises:
         OutputError: it is just being replaced.
@@ -29,7 +29,7 @@ def hold(folder: Path) -> int:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep a prepared folder from being replaced within the block, at most as long as this process lives."""
+    """Lock a prepared folder against replacement within the block, at most as long as this process lives."""
     handle = hold(folder)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Who gets which patient: partition over sites, then training and validation inside a site.
+"""Assign patients to sites, then to training and validation inside a site.
 
 Everything deals out whole patients, is drawn from the seed alone, and does not depend on the order of its
 input.
@@ -31,7 +31,7 @@ Weights = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """How patients are dealt out; `values` are Dirichlet's alpha, or each site's relative quantity."""
+    """Kind of partition; `values` are Dirichlet's alpha, or each site's relative quantity."""
 
     kind: Kind
     values: tuple[float, ...] = ()
@@ -105,14 +105,14 @@ def check_sites(names: Sequence[str]) -> None:
 def assign_sites(
     patients: Iterable[PatientGroup], sites: Sequence[str], partition: Partition, seed: int
 ) -> dict[str, str]:
-    """Give every patient to exactly one site.
+    """Assign every patient to exactly one site.
 
     Returns:
         Site by patient. Every site has at least `MIN_PATIENTS` patients, and more in large data sets.
 
     Raises:
         ConfigError: the partition does not fit the number of sites or the source.
-        DataError: there are too few patients for so many sites.
+        DataError: there are too few patients for this number of sites.
     """
     people = sorted(patients, key=lambda group: group.patient)
     smallest = _smallest(len(people), len(sites))
@@ -214,7 +214,7 @@ def _subtype_weights(subtype: str, sites: int) -> Weights:
 
 
 def deal(images: Sequence[int], weights: Weights) -> list[int]:
-    """Give each patient, with so many images, to the site that lacks most of its share `weights` of them."""
+    """Assign each patient, given their images, to the site that lacks most of its share `weights`."""
     lacking = weights * sum(images)
     chosen: list[int] = []
     for count in images:

@@ -37,8 +37,8 @@ from pneumonia_fl.data.prepare.partition import (
     split_train_val,
 )
 from pneumonia_fl.data.prepare.test_assignment import deal_test
-from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Source
 from pneumonia_fl.data.sources.kermany_layout import require_classes, summary
+from pneumonia_fl.data.sources.labelled_item import UNKNOWN_LICENCE, Source
 from pneumonia_fl.data.store import IMAGES
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.files import inner_folder, output_errors, private, private_folder, write_atomic
@@ -85,7 +85,7 @@ def prepare(
     The source's official train and val images form the pool, which is dealt out to `sites` by patient and
     split there into train and val (`val_fraction` of the patients). The official test goes to `out/test`.
     Where the pool holds a copy of a test image, preparation stops, or leaves its patient out (`drop_leaks`).
-    None stops, except for npz archives: they name no patients, nobody can edit them, and the published ones
+    None stops, except for npz archives: they name no patients, cannot be edited, and the published ones
     do hold copies. Where the patients of more than half of the images are unknown, `patients_unknown` has to allow
     it; for npz archives it need not. `poolable`: the owner allows bringing the images together; those with a licence
     are public.
@@ -94,7 +94,7 @@ def prepare(
         ConfigError: sites, partition or fraction make no sense.
         OutputError: `out` is in use (see `force`), full or not writable.
         DataError: there is too little to prepare, a class is missing, or too many patients are unknown.
-        LeakError: a test image stands in the pool too.
+        LeakError: a test image is also in the pool.
     """
     check_sites(sites)
     if not 0 < val_fraction <= 0.5:

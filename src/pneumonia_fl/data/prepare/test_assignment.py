@@ -1,4 +1,4 @@
-"""Which site each patient of the official test set stands for, so that every site has a test split of its own.
+"""Assign each patient of the official test set to a site, so that every site has a test split of its own.
 
 Test patients follow the pool: where a source names hospitals they go where their hospital's other patients are, else
 each class and subtype is dealt out in the sites' shares of it. The images stay in the common test folder.
@@ -63,7 +63,7 @@ def _shares(
     site_of: Mapping[str, str],
     sites: Sequence[str],
 ) -> dict[Stratum, NDArray[np.float64]]:
-    """Each site's share of the images of every stratum."""
+    """Compute each site's share of the images of every stratum."""
     counts: dict[Stratum, NDArray[np.float64]] = {}
     for group in pool:
         row = counts.setdefault(stratum(group), np.zeros(len(sites)))

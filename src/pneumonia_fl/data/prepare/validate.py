@@ -47,7 +47,7 @@ def check(folder: Path) -> list[Finding]:
 
 
 def unknown_patients(unknown: int, images: int) -> str:
-    """Say what it means that the patients of so many images are unknown."""
+    """Explain the effect of images whose patients are unknown."""
     return (
         f"patient unknown for {unknown:,} of {images:,} images ({unknown / images:.1%}): each name counts as a patient "
         "of its own, so one person may be in two sites, or in both train and val"
@@ -55,7 +55,7 @@ def unknown_patients(unknown: int, images: int) -> str:
 
 
 def no_test_set(split_up: bool) -> str:
-    """Say what it means that a source has no test set that was recognised."""
+    """Explain the effect of a source without a recognised test set."""
     if split_up:
         return "no test set recognised: the source's train and val folders are for training and validation"
     return (

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Contents, Item, Source
 from pneumonia_fl.data.sources.kermany_layout import (
     CLASSES,
     Classes,
@@ -16,6 +15,7 @@ from pneumonia_fl.data.sources.kermany_layout import (
     origin,
     split_of,
 )
+from pneumonia_fl.data.sources.labelled_item import UNKNOWN_LICENCE, Contents, Item, Source
 from pneumonia_fl.data.sources.zip_archive import MAX_FILE_BYTES
 from pneumonia_fl.errors import DataError, StorageError
 

@@ -121,7 +121,7 @@ def _download(folder: Path, total: list[int], retries: int) -> None:
 
 
 def _home() -> Path:
-    """The home folder; without one the client would make a folder named `~`."""
+    """Return the home folder; without one the Kaggle client would make a folder named `~`."""
     try:
         return expanded("~")
     except ConfigError:
@@ -156,7 +156,7 @@ def _sign_in() -> Any:
 
 
 def _credentials_problem(file: Path) -> tuple[str, bool]:
-    """Say what is wrong with the client's own file, and whether the client can work without it."""
+    """Explain what is wrong with the client's own file, and whether the client can work without it."""
     needs = f'{file} must hold {{"username": "…", "key": "…"}} in UTF-8, as {_TOKEN_PAGE} makes it'
     try:
         values = parse_json(read_limited(file).decode())
@@ -178,7 +178,7 @@ def _credentials_problem(file: Path) -> tuple[str, bool]:
 
 @contextmanager
 def _client_errors(archive: Path) -> Iterator[None]:
-    """Turn what the client raises into one line; its own texts may hold signed addresses."""
+    """Convert the client's errors to one line; its own texts may hold signed addresses."""
     from requests import exceptions
 
     try:
@@ -206,7 +206,7 @@ def _resume(archive: Path) -> str:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep the client's prints and debug logs, which show headers and signed addresses, from the terminal."""
+    """Suppress the client's prints and debug logs, which show headers and signed addresses."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
@@ -218,7 +218,7 @@ def _silence() -> Iterator[None]:
 
 @contextmanager
 def _time_limits() -> Iterator[None]:
-    """Give the client's requests a time limit where they have none: the default is to wait for ever."""
+    """Set a time limit on the client's requests that have none: by default they wait without limit."""
     from requests import Session
 
     send = Session.send

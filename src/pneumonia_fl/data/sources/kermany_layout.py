@@ -1,4 +1,4 @@
-"""What the names of files say: class, official split, patient and subtype.
+"""Read class, official split, patient and subtype from file names.
 
 Covered: the layout of the Kaggle and Mendeley archives, `chest_xray/{train,val,test}/{NORMAL,PNEUMONIA}`, the class
 above the split, and class folders alone; at any depth and in any case. The archive that Kaggle serves holds every image
@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import PurePosixPath
 
 from pneumonia_fl.data.manifest import CLASS_NAMES, NORMAL
-from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Contents, Item, LeftOut
+from pneumonia_fl.data.sources.labelled_item import UNKNOWN_LICENCE, Contents, Item, LeftOut
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.inputs.text import escaped
 
@@ -56,7 +56,7 @@ def parse_classes(words: Sequence[str]) -> Classes:
     """Read `--classes` words such as `pneumonia=BACTERIA,VIRUS`; the two classes' own names stay.
 
     Raises:
-        ConfigError: an unknown class, no name, or a name that stands for both.
+        ConfigError: an unknown class, no name, or a name that belongs to both.
     """
     classes = dict(CLASSES)
     for word in words:
@@ -69,7 +69,7 @@ def parse_classes(words: Sequence[str]) -> Classes:
             )
         for name in folders:
             if classes.setdefault(name, label) != label:
-                raise ConfigError(f"--classes {word!r}: {name!r} would stand for both classes")
+                raise ConfigError(f"--classes {word!r}: {name!r} would belong to both classes")
     return classes
 
 
@@ -115,7 +115,7 @@ def find_items(
         raise DataError(
             f"no images below NORMAL and PNEUMONIA folders in {where} ({_seen(left_out)}); expected "
             "chest_xray/{train,val,test}/{NORMAL,PNEUMONIA} or the two class folders alone; "
-            "--classes pneumonia=NAMES says that others stand for a class"
+            "--classes pneumonia=NAMES says that others belong to a class"
         )
     return Contents(sorted(items, key=lambda item: item.name), sorted(left_out))
 
@@ -141,7 +141,7 @@ def summary(left_out: LeftOut) -> dict[str, int]:
 
 
 def described(left_out: LeftOut) -> list[str]:
-    """Say for each reason how many files are left out, and in which folders most of them lie."""
+    """Describe for each reason how many files are left out, and in which folders most of them lie."""
     lines = []
     for reason, count in summary(left_out).items():
         folders = Counter("/".join(_parts(name)[:-1]) or name for name, why in left_out if why == reason)
@@ -157,7 +157,7 @@ def split_of(folders: Sequence[str]) -> str:
 
 
 def is_system_file(parts: Iterable[str]) -> bool:
-    """Whether a path is hidden, or of a program's own: no image lies there."""
+    """Return True for a hidden path or one that a program keeps for itself: it holds no image."""
     return any(part.startswith(".") or part.lower() in _JUNK for part in parts)
 
 
@@ -251,7 +251,7 @@ def _parents(parts: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
 
 
 def _seen(left_out: LeftOut) -> str:
-    """Name the folders of files that stand for nothing, the largest first."""
+    """Name the folders of files that belong to no class, the largest first."""
     ignored = [_parts(name) for name, reason in left_out if reason in (NO_CLASS, NO_SPLIT)]
     seen = Counter(parts[-2] for parts in ignored if len(parts) > 1)
     names = [f"{escaped(name)}: {count}" for name, count in seen.most_common(_NAMES_SHOWN)]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pneumonia_fl.data.manifest import NORMAL
-from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Contents, Item, Source
 from pneumonia_fl.data.sources.kermany_layout import KERMANY_CREDIT, KERMANY_LICENCE, split_of
+from pneumonia_fl.data.sources.labelled_item import UNKNOWN_LICENCE, Contents, Item, Source
 from pneumonia_fl.data.sources.zip_archive import check_archive
 from pneumonia_fl.data.store import Pixels
 from pneumonia_fl.errors import DataError

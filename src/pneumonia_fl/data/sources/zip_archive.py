@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Contents, Item, Source
 from pneumonia_fl.data.sources.kermany_layout import CLASSES, Classes, find_items, origin
+from pneumonia_fl.data.sources.labelled_item import UNKNOWN_LICENCE, Contents, Item, Source
 from pneumonia_fl.errors import ArchiveError, DataError
 from pneumonia_fl.inputs.file_kinds import HEAD, foreign
 

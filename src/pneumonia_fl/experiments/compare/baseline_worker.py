@@ -25,7 +25,7 @@ SPEC, COST, ERROR = "spec.json", "cost.json", "error.txt"
 
 @dataclass(frozen=True)
 class Spec:
-    """What one baseline needs to know; paths are absolute."""
+    """Task of one baseline process; paths are absolute."""
 
     arm: str
     job: dict[str, Any]
@@ -36,7 +36,7 @@ class Spec:
     threads: int
 
     def write(self, folder: Path) -> None:
-        """Put it where the worker finds it."""
+        """Write the task to the file that the worker reads."""
         private_folder(folder)
         write_atomic(folder / SPEC, json.dumps(asdict(self)).encode())
 

@@ -1,4 +1,4 @@
-"""What a comparison will train, and whether it may."""
+"""Plan the trainings of a comparison, and check that they can run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,11 +41,11 @@ class ComparePlan:
 
     @property
     def base(self) -> JobConfig:
-        """The job whose model, training and rounds the baselines share: the first."""
+        """Return the job whose model, training and rounds the baselines share: the first."""
         return next(iter(self.jobs.values()))
 
     def settings(self) -> dict[str, Any]:
-        """What may not change when a comparison goes on: data and settings, but for names of jobs and seeds."""
+        """Return what a resumed comparison may not change: data and settings, without job names and seeds."""
         return {
             "manifest_sha256": self.info.manifest_sha256,
             "base": self.base.model_dump(mode="json", exclude={"description", "tracking", "mlflow"}),
@@ -112,7 +112,7 @@ def _federated(info: DatasetInfo, jobs: dict[str, JobConfig]) -> list[Arm]:
 
 
 def _problem(info: DatasetInfo, site: str) -> str | None:
-    """Why a site cannot train a classifier alone; None when it can."""
+    """Return the reason why a site cannot train a classifier alone; None when it can."""
     there = info.counts.get(site, {}).get("train", {})
     missing = [name for name in CLASS_NAMES if not there.get(name)]
     return f"no {missing[0]} images to learn from" if missing else None

@@ -31,7 +31,7 @@ FIGURE = Path("figures") / "comparison.png"
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """What the user asked for; the names are those of `pneumonia-fl compare`'s options."""
+    """Options of a comparison; the names are those of `pneumonia-fl compare`'s options."""
 
     data: Path
     jobs: list[str]
@@ -45,20 +45,20 @@ class CompareWatcher(Protocol):
     """Whoever shows the user what happens."""
 
     def planned(self, plan: ComparePlan, out: Path, left: int, total: int) -> None:
-        """Everything is checked; `left` of `total` trainings are to be done."""
+        """Called when everything is checked; `left` of `total` trainings are to be done."""
 
     def progress(self, stage: str, done: int, total: int | None) -> None:
-        """Work of a kind that is counted: rounds of a baseline, images scored, resamples drawn."""
+        """Called with the progress of counted work: rounds of a baseline, images scored, resamples drawn."""
 
     def federated(self, label: str) -> AbstractContextManager[Watcher]:
-        """A federated run starts; hands out who watches it."""
+        """Return the watcher of a federated run that starts."""
 
     def trained(self, label: str, auroc: float | None) -> None:
-        """A training is done, with this validation AUROC."""
+        """Called when a training is done, with its validation AUROC."""
 
 
 def compare(request: CompareRequest, watcher: CompareWatcher) -> dict[str, Any]:
-    """Do what is missing of a comparison and return its summary; killed, it goes on where it stopped.
+    """Run the missing trainings of a comparison and return its summary; a killed one can be resumed.
 
     Raises:
         PneumoniaFLError: the request cannot work, or a training failed; what was done is kept.
@@ -84,7 +84,7 @@ def _compare(
 
 
 def write_summary(out: Path, watcher: CompareWatcher) -> dict[str, Any]:
-    """Make table and figure anew from `comparison.json`; nothing is trained.
+    """Rebuild table and figure from `comparison.json`; nothing is trained.
 
     Raises:
         RunError: there is no comparison in `out`.
@@ -115,7 +115,7 @@ class _Session:
         self._test = TestImages(plan)
 
     def train(self, missing: list[tuple[Arm, int]]) -> None:
-        """Baselines side by side, then the federated jobs one by one: each of those uses all cores."""
+        """Train baselines in parallel, then the federated jobs one by one: each of those uses all cores."""
         with held(self._plan.data):
             self._train(missing)
 
@@ -151,7 +151,7 @@ class _Session:
         return Work(_label(arm, seed), arm_folder(self._request.out, arm.name, seed), spec, job.rounds)
 
     def _run(self, arm: Arm, seed: int) -> tuple[Path, Mapping[str, Any]]:
-        """One federated run in the simulator; its folder and what it cost."""
+        """Run one federated training in the simulator; return its folder and its cost."""
         folder = arm_folder(self._request.out, arm.name, seed)
         request = Request(
             job=self._plan.files[arm.name],
@@ -159,8 +159,6 @@ class _Session:
             out=folder,
             runs=folder.parent,
             overrides=[*self._request.overrides, f"train.seed={seed}"],
-            clients=None,
-            log_config=None,
             force=RunFolder(folder).is_run,
         )
         with self._watcher.federated(_label(arm, seed)) as watcher:
@@ -175,12 +173,12 @@ class _Session:
 
 
 def arm_folder(out: Path, arm: str, seed: int) -> Path:
-    """Where one training's files are."""
+    """Return the folder of one training's files."""
     return out / ARMS / _slug(arm) / f"seed-{seed}"
 
 
 def _cost(run: RunFolder) -> dict[str, Any]:
-    """Optimiser steps and bytes of all sites together, and the seconds of the whole run."""
+    """Compute the optimizer steps and bytes of all sites together, and the seconds of the whole run."""
     metrics, state = run.metrics(), run.state()
     sites = [values for entry in metrics["rounds"] for values in entry["sites"].values()]
     return {
@@ -191,7 +189,7 @@ def _cost(run: RunFolder) -> dict[str, Any]:
 
 
 def _matrix(out: Path, plan: ComparePlan, watcher: CompareWatcher) -> dict[str, Any]:
-    """Every model of the first seed on every site's own test images."""
+    """Evaluate every model of the first seed on every site's own test images."""
     seed = plan.seeds[0]
     folders = {
         arm.name.removesuffix(" alone"): RunFolder(arm_folder(out, arm.name, seed)).model

@@ -1,4 +1,4 @@
-"""The raw record of a comparison, `comparison.json`: written after each training, read to go on."""
+"""The raw record of a comparison, `comparison.json`: written after each training, read to resume."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class Record:
 
     @classmethod
     def begin(cls, out: Path, plan: ComparePlan) -> "Record":
-        """Start a record in `out`, or go on with the one that is there; more jobs or seeds may have been added.
+        """Start a record in `out`, or resume the existing one; jobs or seeds may have been added.
 
         Raises:
             OutputError: `out` holds something else, or a comparison of other data, settings or another version.
@@ -48,11 +48,11 @@ class Record:
         return fresh
 
     def has(self, arm: str, seed: int) -> bool:
-        """Whether this training is done."""
+        """Return True when this training is done."""
         return any(result["arm"] == arm and result["seed"] == seed for result in self.values["results"])
 
     def add(self, arm: str, seed: int, scored: Scored, cost: Mapping[str, Any]) -> None:
-        """Keep one training: scores of all test images in their order, how the model decides, and what it cost."""
+        """Record one training: scores of all test images in order, threshold and scaling, and its cost."""
         self.values["results"].append({"arm": arm, "seed": seed, **asdict(scored), **cost})
         self.save()
 
@@ -80,7 +80,7 @@ def _describe(plan: ComparePlan) -> dict[str, Any]:
 
 
 def _test(data: Path) -> dict[str, Any]:
-    """Labels, patients and sites of the test images in order; patients are numbers that mean nothing elsewhere."""
+    """Return labels, patients and sites of the test images in order; patients are anonymous numbers."""
     rows = SiteData.open(data / TEST).rows
     _, patients = np.unique([row.patient for row in rows], return_inverse=True)
     return {

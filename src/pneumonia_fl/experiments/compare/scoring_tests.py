@@ -33,7 +33,7 @@ class Scored:
 
 
 class TestImages:
-    """The official test split, and which site each image stands for."""
+    """The official test split, and the site to which each image is assigned."""
 
     __test__ = False  # no test, whatever pytest thinks of the name
 
@@ -44,7 +44,7 @@ class TestImages:
         self._plan = plan
 
     def of(self, site: str) -> tuple[list[int], ImageSet]:
-        """Numbers and images of one site's share."""
+        """Return the indices and images of one site's share."""
         rows = [index for index, place in enumerate(self._places) if place == site]
         data = self.images
         patients = [data.patients[index] for index in rows]
@@ -56,7 +56,7 @@ class TestImages:
 
         Raises:
             RunError: it has left no model, or not every site's own.
-            DataError: sites have their own models, but nobody knows whose the test images are.
+            DataError: sites have their own models, but the test images have no assigned sites.
         """
         run = RunFolder(folder)
         own = {site: run.site_model(site) for site in self._plan.info.sites}
@@ -71,7 +71,7 @@ class TestImages:
         return _scored(scores, card.threshold, card.scaling, card.round, area)
 
     def _score_by_site(self, own: Mapping[str, Path], point: OperatingPoint) -> Scored:
-        """Each site's images by its own model, on one scale: each model's own scaling is taken out."""
+        """Score each site's images by its own model, on one scale: each model's own scaling is undone."""
         if "" in self._places:
             raise DataError(
                 "the test images have no site; prepare the data again to compare sites' own models"

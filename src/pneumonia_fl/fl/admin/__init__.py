@@ -1,1 +1,1 @@
-"""What a person does with jobs on a real server: submit, watch, download, abort, go on."""
+"""Jobs on a real server, from a person's kit: submit, watch, download, abort, resume."""

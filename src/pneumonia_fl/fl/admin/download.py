@@ -27,7 +27,7 @@ NVFLARE_JOB, NVFLARE_WORKSPACE = "job", "workspace"
 
 
 def run_path(runs: Path, job: JobRecord) -> Path:
-    """Where a job's run folder goes unless the user says so; whatever its submitter called it, below `runs`."""
+    """Return the default run folder of a job, below `runs` whatever the job's name is."""
     return runs / f"{path_word(job.name, 'job')}-{path_word(job.id[:8], 'unknown')}"
 
 
@@ -49,7 +49,7 @@ def download(
         OutputError: `out` exists, or cannot be written.
         RunError: the job has not ended, was not made by pneumonia-fl, or the transfer broke off.
     """
-    from pneumonia_fl.results.finalize import finish_real
+    from pneumonia_fl.results.finalize import finalize_prod_run
 
     _check_place(out, force)
     with _staging(out) as staging:
@@ -59,7 +59,7 @@ def download(
         source, about = _find_job(fetched, job_id)
         run = RunFolder.create(staging / "run")
         server = fetched / NVFLARE_WORKSPACE
-        finish_real(run, about, server, {"server": [server / "log.txt"]})
+        finalize_prod_run(run, about, server, {"server": [server / "log.txt"]})
         shutil.copytree(source, run.job / source.name)
         run.update_state(**_origin(admin, job_id))
         return _publish(run, out, force)
@@ -126,7 +126,7 @@ def _size(folder: Path) -> int:
 
 
 def _find_job(fetched: Path, job_id: str) -> tuple[Path, dict[str, Any]]:
-    """The job folder inside a download, and what it says about itself."""
+    """Find the job folder inside a download, and read its metadata."""
     for meta in sorted((fetched / NVFLARE_JOB).glob("*/meta.json")):
         about = properties(_read(meta))
         if about.get("config"):

@@ -30,9 +30,9 @@ def run_at_sites(
         admin: the login.
         job: what `evaluation_job` made of the subjects.
         subjects: the models.
-        sites: names; none stands for all that are connected.
+        sites: names; none means all that are connected.
         watcher: told what happens.
-        timeout: seconds after which to stop watching (the job goes on); None: never.
+        timeout: seconds after which to stop watching (the job continues); None: never.
 
     Returns:
         How the job ended, and its journal; empty when it never ran.

@@ -61,7 +61,7 @@ class JobRecord:
     rounds: int | None
     """None when the job was not made by pneumonia-fl."""
     done: int | None
-    """Rounds that it had finished when it ended, 0 when it never ran; None: it has not ended, or nobody knows."""
+    """Rounds that it had finished when it ended, 0 when it never ran; None: it has not ended, or that is unknown."""
     sites: tuple[str, ...]
     reason: str
     """Why it does not run, or did not; empty when there is nothing to say."""
@@ -78,26 +78,26 @@ class JobRecord:
 
     @property
     def rounds_done(self) -> bool:
-        """Whether it came through all its rounds."""
+        """Return True when the job completed all its rounds."""
         return self.status in (WORDS["FINISHED:COMPLETED"], INCOMPLETE)
 
     @property
     def interrupted(self) -> bool:
-        """Whether it is one of ours and its server ended before it did, so that it can go on."""
+        """Return True for a job of ours whose server ended before the job did: it can be resumed."""
         return self.raw_status == "FINISHED:ABANDONED" and self.ours
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Return True when the job has ended for good."""
         return self.raw_status.startswith(DONE)
 
     @property
     def running(self) -> bool:
-        """Whether it runs now."""
+        """Return True while the job runs."""
         return self.raw_status in ("DISPATCHED", "RUNNING")
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the record for `--json`."""
         return asdict(self)
 
 
@@ -137,7 +137,7 @@ def record(meta: Mapping[str, Any]) -> JobRecord:
 
 
 def status_words(meta: Mapping[str, Any]) -> str:
-    """The job's status in plain words.
+    """Return the job's status in plain words.
 
     What our controller says goes before NVFlare's word: NVFlare calls a job abnormal when a site was rebooted, also
     when all rounds were done, and completed when a site never contributed.
@@ -157,20 +157,20 @@ def status_words(meta: Mapping[str, Any]) -> str:
 
 
 def _lacking(meta: Mapping[str, Any]) -> str:
-    """What a job that came through its rounds did without; a site that did not take the job has said why."""
+    """Describe the sites whose results a job that completed its rounds lacks, with each site's reason."""
     result = _result(meta)
     why = {**result.get("why", {}), **_refused(meta)}
     return lacking(result.get("missing", ()), why, str(result.get("reason", "")))
 
 
 def _aborted_by(meta: Mapping[str, Any]) -> str:
-    """Who asked for the job's end; "" when nobody did, or the server is of a version that does not tell."""
+    """Return the user who aborted the job; "" when there is none, or an older server does not say."""
     note = meta.get(ABORT_KEY)
     return str(note.get("by", "")) if isinstance(note, Mapping) else ""
 
 
 def reason(meta: Mapping[str, Any]) -> str:
-    """Why a job waits, never ran or did not end well; empty when there is nothing to say."""
+    """Return the reason why a job waits, never ran or failed; empty when there is none."""
     raw, words, result = str(meta.get("status", "")), status_words(meta), _result(meta)
     by = _aborted_by(meta)
     if words in (INCOMPLETE, WORDS["FINISHED:COMPLETED"]):
@@ -188,7 +188,7 @@ def reason(meta: Mapping[str, Any]) -> str:
 
 
 def _remarks(meta: Mapping[str, Any]) -> str:
-    """What is to be said of a job that came through its rounds with all its sites."""
+    """Return remarks on a job that completed its rounds with all its sites."""
     by = _aborted_by(meta)
     lost = f"all rounds were done when {by} aborted it" if by else LOST_AT_END
     whole = meta.get("status") == "FINISHED:COMPLETED"
@@ -196,13 +196,13 @@ def _remarks(meta: Mapping[str, Any]) -> str:
 
 
 def missing_sites(job: JobRecord, connected: Iterable[str]) -> list[str]:
-    """The job's sites that are not connected; empty when the job does not name its sites."""
+    """List the job's sites that are not connected; empty when the job does not name its sites."""
     there = set(connected)
     return [site for site in job.sites if site not in there]
 
 
 def find_job_id(wanted: str, ids: Iterable[str]) -> str:
-    """The one id that begins with `wanted`.
+    """Return the one id that begins with `wanted`.
 
     Raises:
         RefusedError: none does, several do, or `wanted` is too short.
@@ -220,7 +220,7 @@ def find_job_id(wanted: str, ids: Iterable[str]) -> str:
 
 
 def age(seconds: float) -> str:
-    """A length of time for people: `42 s`, `3:05`, `1:02:03`."""
+    """Format a duration for people: `42 s`, `3:05`, `1:02:03`."""
     whole = max(0, int(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -230,7 +230,7 @@ def age(seconds: float) -> str:
 
 
 def _refused_schedule(meta: Mapping[str, Any]) -> str:
-    """The scheduler's last reason, without its time; empty when it took the job or has not looked yet."""
+    """Return the scheduler's last reason, without its time; empty when it has none."""
     history = meta.get("schedule_history") or []
     words = str(history[-1]).split(": ", 1)[-1].strip() if history else ""
     few = TOO_FEW.fullmatch(words)
@@ -240,7 +240,7 @@ def _refused_schedule(meta: Mapping[str, Any]) -> str:
 
 
 def _refusals(meta: Mapping[str, Any]) -> str:
-    """Which sites did not take the job, and why; those that say the same together."""
+    """List the sites that refused the job, grouped by reason."""
     reasons: dict[str, list[str]] = {}
     for site, words in _refused(meta).items():
         reasons.setdefault(words, []).append(site)
@@ -248,7 +248,7 @@ def _refusals(meta: Mapping[str, Any]) -> str:
 
 
 def _refused(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Why each site that did not take the job did not."""
+    """Map each site that refused the job to its reason."""
     refused = {}
     for detail in meta.get("job_deploy_detail") or []:
         site, separator, words = str(detail).partition(": ")
@@ -258,24 +258,24 @@ def _refused(meta: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _result(meta: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How the job ended, by our controller; empty before that, and for a job that was killed."""
+    """Return the result that our controller recorded; empty before that, and for a killed job."""
     found = meta.get(RESULT_KEY)
     return found if isinstance(found, Mapping) else {}
 
 
 def _names(value: object) -> tuple[str, ...]:
-    """Site names, also when the submitter wrote something else in their place: one job must not spoil the list."""
+    """Return site names; tolerate other values of a submitter, so that one job cannot spoil the list."""
     return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _deployed(meta: Mapping[str, Any]) -> list[str]:
-    """Site names from NVFlare's deployment report, for jobs that do not name their sites."""
+    """Return site names from NVFlare's deployment report, for jobs that do not name their sites."""
     names = [str(detail).split(":", 1)[0] for detail in meta.get("job_deploy_detail") or []]
     return [name for name in names if name != "server"]
 
 
 def _seconds(duration: str) -> float | None:
-    """NVFlare's `0:00:52.953185` (or `1 day, 0:00:01`) in seconds."""
+    """Convert NVFlare's `0:00:52.953185` (or `1 day, 0:00:01`) to seconds."""
     days, separator, clock = duration.rpartition(", ")
     try:
         hours, minutes, seconds = (clock if separator else duration).split(":")

@@ -1,4 +1,4 @@
-"""How a running job stands, in words: pure functions on the snapshot that our controller gives to `show_stats`."""
+"""Describe a running job: pure functions on the snapshot that our controller gives to `show_stats`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ Snapshot = Mapping[str, Any]
 
 
 def position(snapshot: Snapshot) -> str:
-    """Where the job is: `round 3/10`, or the evaluation after the last one, or how it ended."""
+    """Describe the job's progress: `round 3/10`, the evaluation after the last round, or the ending."""
     if snapshot["state"] == "stopped":
         return f"stopped: {snapshot.get('reason') or 'no reason given'}"
     if snapshot["state"] == "finished":
@@ -22,13 +22,13 @@ def position(snapshot: Snapshot) -> str:
 
 
 def quality(snapshot: Snapshot) -> str:
-    """The best global model so far; empty before there is one."""
+    """Describe the best global model so far; empty before there is one."""
     auroc, number = snapshot.get("best_auroc"), snapshot.get("best_round")
     return "" if auroc is None else f"best global AUROC {auroc:.4f} (round {number})"
 
 
 def seconds_left(snapshot: Snapshot) -> float | None:
-    """How long the rounds will still take, by the mean of those that are done; None before the first is."""
+    """Estimate the seconds left from the mean duration of completed rounds; None before the first."""
     # A round whose average is being settled has trained.
     trained = snapshot["round"] + (snapshot.get("task") == SETTLING_PHASE)
     done = trained - snapshot.get("start_round", 0)
@@ -40,13 +40,13 @@ def seconds_left(snapshot: Snapshot) -> float | None:
 
 
 def time_left(snapshot: Snapshot) -> str:
-    """`about 3:05 left`, or nothing when it is not known."""
+    """Return `about 3:05 left`, or nothing when it is not known."""
     seconds = seconds_left(snapshot)
     return "" if seconds is None else f"about {age(seconds)} left"
 
 
 def site_cells(site: Mapping[str, Any], snapshot: Snapshot) -> tuple[str, str, str, str, str]:
-    """One site's row: state, last accepted round, contributions, its last AUROC, when it was heard of.
+    """Return a site's row: state, last accepted round, contributions, last AUROC, last contact.
 
     Rounds count from 1, as everywhere where a person reads them.
     """
@@ -62,7 +62,7 @@ def site_cells(site: Mapping[str, Any], snapshot: Snapshot) -> tuple[str, str, s
 
 
 def changes(old: Snapshot | None, new: Snapshot) -> list[str]:
-    """What happened between two snapshots, a line each: for logs and pipes."""
+    """List the changes between two snapshots, a line each, for logs and pipes."""
     lines = []
     if old is None or position(old) != position(new):
         lines.append(", ".join(filter(None, (position(new), quality(new), time_left(new)))))

@@ -1,4 +1,4 @@
-"""Which person's kit a command works with: nobody acts with a key that they have not named."""
+"""Choose the person's kit of a command: no command acts with a key that the user has not named."""
 
 from pathlib import Path
 

@@ -10,7 +10,7 @@ from pneumonia_fl.fl.kit.nvflare_log import LOG_FILE
 
 
 def read_log(admin: Admin, job_id: str) -> str:
-    """The whole log of the job on the server.
+    """Return the whole log of the job on the server.
 
     Raises:
         RunError: the server has no log yet.
@@ -37,7 +37,7 @@ def follow_log(admin: Admin, job_id: str) -> Iterator[str]:
 
 
 def _or_empty(admin: Admin, job_id: str, ended: bool) -> str:
-    """The log, or nothing yet while the job has not ended."""
+    """Return the log; empty while the job has not ended and has none yet."""
     try:
         return read_log(admin, job_id)
     except RefusedError:

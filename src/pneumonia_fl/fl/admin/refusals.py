@@ -1,4 +1,4 @@
-"""What NVFlare's session raises, in our words: one line that says what to do, with an exit code for scripts."""
+"""Convert errors of NVFlare's session: one line that says what to do, with an exit code for scripts."""
 
 import shlex
 
@@ -58,7 +58,7 @@ _EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], type[PneumoniaFLError], 
 
 
 def explain(error: Exception, kit: Kit, what: str) -> PneumoniaFLError:
-    """One of our errors for one of NVFlare's.
+    """Convert an error of NVFlare to one of ours.
 
     Args:
         error: what NVFlare raised.

@@ -48,7 +48,7 @@ class Admin:
 
     @property
     def where(self) -> str:
-        """The server's address."""
+        """Return the server's address."""
         return f"{self.kit.host}:{self.kit.port}"
 
     def reconnect(self) -> None:
@@ -66,17 +66,17 @@ class Admin:
             self._session.close()
 
     def sites(self) -> list[str]:
-        """Names of the sites that are connected now."""
+        """Return the names of the sites that are connected now."""
         info = self._call("see the server's state", Session.get_system_info)
         return sorted(client.name for client in info.client_info)
 
     def jobs(self) -> list[JobRecord]:
-        """All jobs of the study, oldest first."""
+        """Return all jobs of the study, oldest first."""
         metas = self._call("list jobs", lambda session: session.list_jobs(detailed=True))
         return sorted(map(record, metas), key=lambda job: job.submitted)
 
     def find(self, wanted: str) -> str:
-        """The full id of the job whose id begins with `wanted`.
+        """Return the full id of the job whose id begins with `wanted`.
 
         Raises:
             RefusedError: there is none, or more than one.
@@ -84,16 +84,16 @@ class Admin:
         return find_job_id(wanted, (job.id for job in self.jobs()))
 
     def meta(self, job_id: str) -> dict[str, Any]:
-        """NVFlare's meta of a job."""
+        """Return NVFlare's metadata of a job."""
         found: dict[str, Any] = self._call("see jobs", lambda session: session.get_job_meta(job_id))
         return found
 
     def job(self, job_id: str) -> JobRecord:
-        """One job."""
+        """Return the record of one job."""
         return record(self.meta(job_id))
 
     def snapshot(self, job_id: str) -> dict[str, Any] | None:
-        """What our controller says of a running job; None: not yet, not any more, or not one of ours."""
+        """Return our controller's status of a running job; None when it is not running or not one of ours."""
         try:
             stats = self._call("see a job's progress", lambda s: s.show_stats(job_id, "server"))
         except (JobNotRunning, NoSuchJob):  # NVFlare does not find a job either while it is being started
@@ -114,7 +114,7 @@ class Admin:
         return str(self._call("abort this job", lambda session: session.abort_job(job_id)))
 
     def clone(self, job_id: str) -> str:
-        """Have the server submit a copy of a job; returns the new id."""
+        """Submit a copy of a job at the server; return the new id."""
         return str(self._call("clone this job", lambda session: session.clone_job(job_id)))
 
     def delete(self, job_id: str) -> None:
@@ -122,7 +122,7 @@ class Admin:
         self._call("delete this job", lambda session: session.delete_job(job_id))
 
     def log(self, job_id: str, file: str) -> str | None:
-        """The server's log file of a job; None when there is none."""
+        """Return the server's log file of a job; None when there is none."""
         found = self._call(
             "read this job's log", lambda s: s.get_job_logs(job_id, "server", log_file_name=file)
         )
@@ -140,7 +140,7 @@ class Admin:
             return Path(self._call("download this job", lambda s: s.download_job_result(job_id)))
 
     def _receive_in(self, folder: Path) -> None:
-        """Have NVFlare receive files there, not in the kit, and be patient with each piece."""
+        """Make NVFlare receive files in that folder, not in the kit, with a longer timeout for each piece."""
         self._session.api.file_download_progress_timeout = CHUNK_SECONDS
         keep_inside(self._session.api, folder)
         for module in self._session.api.cmd_modules:
@@ -156,7 +156,7 @@ class Admin:
             self._session.set_timeout(COMMAND_SECONDS)
 
     def _call(self, what: str, work: Callable[[Session], T]) -> T:
-        """Do one thing on the server; `what` completes "you may not …"."""
+        """Run one action on the server; `what` completes "you may not …"."""
         try:
             with _silence():
                 return work(self._session)
@@ -165,7 +165,7 @@ class Admin:
 
 
 def keep_inside(api: Any, folder: Path) -> None:
-    """Have NVFlare put what it fetches below `folder` only; it takes the files' names from the server as they come."""
+    """Restrict NVFlare's downloads to `folder`, whatever file names the server sends."""
     fetch = type(api).download_file
 
     def download_file(source: str, reference: str, file: str) -> Any:
@@ -208,7 +208,7 @@ def _connect(kit: Kit, study: str) -> Session:
 
 
 def _check_way(kit: Kit) -> None:
-    """Say in one line why a login cannot work, before NVFlare waits for it."""
+    """Report in one line why a login cannot work, before NVFlare waits for it."""
     for finding in certificate(kit):
         if finding.level == "fail":
             raise KitError(finding.message)
@@ -220,7 +220,7 @@ def _check_way(kit: Kit) -> None:
 
 
 def _hangs(kit: Kit) -> bool:
-    """Whether the server takes a connection and then says nothing."""
+    """Return True when the server accepts a connection and then stays silent."""
     try:
         greet(kit, verified=True)
     except TimeoutError:
@@ -232,6 +232,6 @@ def _hangs(kit: Kit) -> bool:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep what NVFlare prints, tracebacks included, off the terminal."""
+    """Suppress what NVFlare prints, tracebacks included."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield

@@ -1,4 +1,4 @@
-"""Sending jobs to a real server: a new one, a copy, or one that goes on where another stopped."""
+"""Send jobs to a real server: a new one, a copy, or one that resumes another."""
 
 import shutil
 import tempfile
@@ -26,8 +26,8 @@ EXPORTING, SENDING = "making the job", "sending"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the user wants to submit."""
+class JobRequest:
+    """Job to submit, with its options."""
 
     job: str
     """A name in `jobs/`, a YAML file, or an exported NVFlare job folder."""
@@ -50,7 +50,7 @@ class Submitted:
     token: str
 
 
-def submit(admin: Admin, wanted: Wanted, progress: Progress = silent) -> Submitted:
+def submit(admin: Admin, request: JobRequest, progress: Progress = silent) -> Submitted:
     """Export a job and send it; an exported folder is sent as it is.
 
     Raises:
@@ -58,34 +58,34 @@ def submit(admin: Admin, wanted: Wanted, progress: Progress = silent) -> Submitt
         RefusedError: the server refuses the person, or the job.
         RunError: no site is connected.
     """
-    folder = expanded(wanted.job)
-    token = wanted.token or uuid.uuid4().hex
+    folder = expanded(request.job)
+    token = request.token or uuid.uuid4().hex
     if _is_exported(folder):
-        if wanted.overrides or wanted.data or wanted.ship_code:
+        if request.overrides or request.data or request.ship_code:
             raise ConfigError(f"{folder} is exported already; settings and --ship-code are for jobs by name")
         return _send_copy(admin, folder, (), token, progress)
     from pneumonia_fl.fl.job.initial_model import begin
 
-    file = find_job(wanted.job)
-    job, weights = begin(load_job(file, wanted.overrides), file)
+    file = find_job(request.job)
+    job, weights = begin(load_job(file, request.overrides), file)
     return _export_and_send(
-        admin, resolve(job, wanted.data), wanted.ship_code, token, progress, weights=weights
+        admin, resolve(job, request.data), request.ship_code, token, progress, weights=weights
     )
 
 
 def clone(admin: Admin, job_id: str, init_from: str | None = None, progress: Progress = silent) -> Submitted:
-    """Submit a job of ours anew with the same settings; have the server copy any other.
+    """Submit a job of ours again with the same settings; have the server copy any other.
 
     (NVFlare's own copy loses the job's custom properties, with which it says what it is.)
 
     Args:
         admin: the login.
         job_id: full id of the job.
-        init_from: the saved model that the job went on from; the server does not hand it out.
+        init_from: the saved model that the job started from, which the server does not hand out.
         progress: told what is done.
 
     Raises:
-        ConfigError: the job went on from another model, or from none.
+        ConfigError: the job started from another model, or from none.
     """
     meta = admin.meta(job_id)
     ours = properties(meta)
@@ -99,11 +99,11 @@ def clone(admin: Admin, job_id: str, init_from: str | None = None, progress: Pro
 def resume(
     admin: Admin, job_id: str, overrides: Sequence[str] = (), progress: Progress = silent
 ) -> Submitted:
-    """Submit a job that goes on from the last global model of one that did not finish.
+    """Submit a job that resumes from the last global model of an unfinished one.
 
     Raises:
-        RunError: there is nothing to go on from, or another job does so already.
-        RefusedError: somebody else submitted it.
+        RunError: there is nothing to resume from, or another job has resumed it already.
+        RefusedError: another user submitted it.
         ConfigError: the changed settings do not fit what it has done.
     """
     meta = admin.meta(job_id)
@@ -114,14 +114,14 @@ def resume(
         raise RunError(problem)
     config = _config(ours, overrides)
     if isinstance(config.init_from, str):
-        raise ConfigError("a job that is resumed goes on from its own last round; init_from is for a new job")
+        raise ConfigError("a resumed job continues from its own last round; init_from is for a new job")
     _check_change(_config(ours), config, job.done or 0)
     shipped = ours.get("form") == "shipped"
     return _export_and_send(admin, config, shipped, uuid.uuid4().hex, progress, job.id)
 
 
 def nothing_to_resume(job: JobRecord, ours: Mapping[str, Any], others: Iterable[JobRecord]) -> str:
-    """Why a job cannot go on, and what to do instead; "" when it can.
+    """Return why a job cannot be resumed, and what to do instead; "" when it can.
 
     Args:
         job: the job.
@@ -131,62 +131,62 @@ def nothing_to_resume(job: JobRecord, ours: Mapping[str, Any], others: Iterable[
     short = job.id[:8]
     taken = [other for other in others if other.resumed_from == job.id and other.done != 0]
     if not ours.get("config"):
-        return f"job {short} was not made by pneumonia-fl, so it cannot go on"
+        return f"job {short} was not made by pneumonia-fl, so it cannot be resumed"
     if not job.ended:
         return f"job {short} is {job.status}; there is nothing to resume"
     if ours["config"].get("evaluation"):
-        return f"job {short} trains nothing, so it cannot go on; `pneumonia-fl evaluate` or `cross-site` asks again"
+        return f"job {short} trains nothing, so it cannot be resumed; run `pneumonia-fl evaluate` or `cross-site` again"
     if taken:
         later = taken[-1].id[:8]
-        return f"job {short} goes on as job {later} ({taken[-1].status}); see `pneumonia-fl watch {later}`"
+        return (
+            f"job {short} was resumed as job {later} ({taken[-1].status}); see `pneumonia-fl watch {later}`"
+        )
     state = _without_state(job, ours["config"])
     return state and f"job {short} {state}; `pneumonia-fl clone {short}` runs it again from the start"
 
 
 def _without_state(job: JobRecord, config: Mapping[str, Any]) -> str:
-    """Why the server keeps nothing of an ended job to go on from; "" when it does."""
+    """Return why the server keeps no state of an ended job to resume from; "" when it does."""
     if job.rounds_done:
         return f"has finished all its {job.rounds} rounds"
     if config.get("algorithm", {}).get("name") == "swarm":
-        return "is a swarm, of which the server keeps no model to go on from"
+        return "is a swarm, of which the server keeps no model to resume from"
     never = job.done == 0 or job.started_at is None
-    return f"({job.status}) has no finished round to go on from" if never else ""
+    return f"({job.status}) has no finished round to resume from" if never else ""
 
 
 def _check_change(old: JobConfig, new: JobConfig, done: int) -> None:
-    """Refuse settings with which a model of `done` rounds cannot go on."""
+    """Refuse settings that a job resumed after `done` rounds cannot change."""
     if new.rounds < done:
         raise ConfigError(f"{done} rounds are done; --rounds is the number in all, and {new.rounds} is fewer")
     changed = [name for name in ("model", "preprocess") if getattr(old, name) != getattr(new, name)]
     changed += ["algorithm.name"] if old.algorithm.name != new.algorithm.name else []
     if changed:
-        raise ConfigError(
-            f"a job that goes on keeps its {', '.join(changed)}; submit a new job to change that"
-        )
+        raise ConfigError(f"a resumed job keeps its {', '.join(changed)}; submit a new job to change that")
 
 
 def resolve(job: JobConfig, data: Path | None) -> JobConfig:
-    """The job with a known input: its own, that of prepared data, or the default."""
+    """Complete the job's input: its own, that of prepared data, or the default."""
     if data is not None:
         return plan(job, read_info(data)).job
     return job if job.preprocess else job.model_copy(update={"preprocess": Preprocess()})
 
 
 def same_model(job: JobConfig, init_from: str | None) -> tuple[JobConfig, bytes | None]:
-    """The job, and the weights that it went on from."""
+    """Return the job, and the weights that it started from."""
     from pneumonia_fl.fl.job.initial_model import begin
     from pneumonia_fl.fl.protocol.carried_models import hash_of
 
     origin = job.init_from
     if not isinstance(origin, Origin):
         if init_from is not None:
-            raise ConfigError("that job did not go on from a saved model; submit a new one with --init-from")
+            raise ConfigError("that job did not start from a saved model; submit a new one with --init-from")
         return job, None
     if init_from is None:
-        raise ConfigError(f"that job went on from {origin.name!r}; name the model with --init-from")
+        raise ConfigError(f"that job started from {origin.name!r}; name the model with --init-from")
     _, weights = begin(job.model_copy(update={"init_from": init_from}), Path())
     if weights is None or hash_of(weights) != origin.weights:
-        raise ConfigError(f"{init_from} is not the model that the job went on from, {origin.name!r}")
+        raise ConfigError(f"{init_from} is not the model that the job started from, {origin.name!r}")
     return job, weights
 
 
@@ -223,7 +223,7 @@ def _export_and_send(
 
 
 def expected_sites(job: JobConfig, connected: Sequence[str]) -> tuple[str, ...]:
-    """The connected sites; none when the job waits for more of them.
+    """Return the connected sites; none when the job waits for more of them.
 
     Raises:
         RunError: no site is connected, and the job does not say how many it needs.

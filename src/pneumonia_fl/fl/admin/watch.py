@@ -31,7 +31,7 @@ REASON_SECONDS = 5.0
 """How long the reason of a job that failed to start may come after the news."""
 POLL_SECONDS = 1.0
 AWAY_SECONDS = 180.0
-"""How long a server may be away, for example for a restart, before nobody waits for it any more."""
+"""Seconds for which a server may be unreachable, for example during a restart, before watching ends."""
 ABORT_SECONDS = 120.0
 """How long an aborted job may take to write its records: MLflow alone gets half a minute."""
 NO_ANSWER = "no reply"
@@ -42,7 +42,7 @@ How = Literal["complete", "incomplete", "failed", "aborted", "refused"]
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job ended."""
+    """Ending of a job."""
 
     job: JobRecord
     how: How
@@ -50,11 +50,11 @@ class Ending:
     """Why, when it did not end well; a remark when it did."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the ending for `--json`."""
         return {**self.job.as_dict(), "how": self.how, "reason": self.reason}
 
     def check(self) -> None:
-        """Raise what stands for a bad end.
+        """Raise the error of a bad ending.
 
         Raises:
             IncompleteError: a site never contributed.
@@ -68,14 +68,16 @@ class Ending:
     def _words(self) -> str:
         short = self.job.id[:8]
         if self.how == "incomplete":
-            return f"is INCOMPLETE: {self.reason}; what there is: `pneumonia-fl download {short}`"
+            return (
+                f"is INCOMPLETE: {self.reason}; fetch the partial result with `pneumonia-fl download {short}`"
+            )
         if self.how == "aborted":
-            more = f"; go on with `pneumonia-fl resume {short}`" if self.job.done else ""
+            more = f"; resume it with `pneumonia-fl resume {short}`" if self.job.done else ""
             return f"was aborted{f': {self.reason}' if self.reason else ''}{more}"
         if self.how == "refused":
             return f"was refused by {self.reason}"
         if self.job.interrupted:
-            return f"was {self.job.status}: {self.reason}; go on with `pneumonia-fl resume {short}`"
+            return f"was {self.job.status}: {self.reason}; resume it with `pneumonia-fl resume {short}`"
         return f"{self.job.status}: {self.reason or f'see `pneumonia-fl logs {short}`'}"
 
 
@@ -83,13 +85,13 @@ class JobWatcher(Protocol):
     """Whoever shows the user how a job goes."""
 
     def on_job(self, job: JobRecord, note: str) -> None:
-        """The job's status, and a remark about it, have changed."""
+        """Called when the job's status, or a remark about it, has changed."""
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
-        """The running job stands like this now; called about once a second."""
+        """Called about once a second with the status of the running job."""
 
     def on_away(self, seconds: float) -> None:
-        """The server has not answered for so long."""
+        """Called when the server has not answered for this many seconds."""
 
 
 def watch(admin: Admin, job_id: str, watcher: JobWatcher, timeout: float | None = None) -> Ending:
@@ -99,7 +101,7 @@ def watch(admin: Admin, job_id: str, watcher: JobWatcher, timeout: float | None 
         admin: the login; it is renewed when the server was away.
         job_id: full id of the job.
         watcher: told what happens.
-        timeout: seconds after which to stop watching (the job goes on); None: never.
+        timeout: seconds after which to stop watching (the job continues); None: never.
 
     Raises:
         TimeLimitError: the time is over, or the server is away for longer than `AWAY_SECONDS`.
@@ -109,7 +111,7 @@ def watch(admin: Admin, job_id: str, watcher: JobWatcher, timeout: float | None 
     while not follower.step().ended:
         if deadline is not None and time.monotonic() >= deadline:
             raise TimeLimitError(
-                f"job {job_id[:8]} is still {follower.job.status} after {age(timeout or 0)}; it goes on; "
+                f"job {job_id[:8]} is still {follower.job.status} after {age(timeout or 0)}; it continues; "
                 f"see it with `pneumonia-fl watch {job_id[:8]}`"
             )
         time.sleep(POLL_SECONDS)
@@ -146,7 +148,7 @@ def abort(admin: Admin, job_id: str, watcher: JobWatcher | None) -> tuple[str, J
 
 
 def _wait_for_reason(follower: "_Follower") -> None:
-    """NVFlare writes down that a job failed to start a moment before it writes down why."""
+    """Wait for the reason of a failed start, which NVFlare stores just after the status."""
     deadline = time.monotonic() + REASON_SECONDS
     while follower.job.raw_status == FAILED_TO_RUN and not follower.job.reason:
         if time.monotonic() >= deadline:
@@ -156,7 +158,7 @@ def _wait_for_reason(follower: "_Follower") -> None:
 
 
 def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
-    """How a job ended.
+    """Describe how a job ended.
 
     Args:
         job: as the server lists it.
@@ -173,7 +175,7 @@ def ending(job: JobRecord, read_log: Callable[[], str]) -> Ending:
 
 
 def log_or_nothing(admin: Admin, job_id: str) -> str:
-    """The server's log of the job; "" when it may not be read or is gone."""
+    """Return the server's log of the job; "" when it may not be read or is gone."""
     try:
         return admin.log(job_id, LOG_FILE) or ""
     except PneumoniaFLError:
@@ -190,7 +192,7 @@ class _Follower:
         self.job = admin.job(job_id)
 
     def step(self) -> JobRecord:
-        """Look once."""
+        """Poll the server once."""
         try:
             if self._away_since is not None:
                 self._admin.reconnect()
@@ -221,7 +223,7 @@ class _Follower:
         return f"not connected: {', '.join(absent)}" if absent else self.job.reason
 
     def _away(self, error: PneumoniaFLError) -> None:
-        """Note that the server does not answer; the error goes on when that has lasted for too long."""
+        """Record that the server does not answer; raise the error again when that has lasted too long."""
         now = time.monotonic()
         self._away_since = self._away_since or now
         self._watcher.on_away(now - self._away_since)

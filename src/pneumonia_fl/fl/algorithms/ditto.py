@@ -24,16 +24,16 @@ class Ditto(SiteAlgorithm):
         self.mu = mu
 
     def begin(self, model: nn.Module, message: FLModel, state: SiteState) -> None:
-        """The own model is what the last round left; a site without one begins with the received model."""
+        """Load the site's own model of the last round; a site without one begins with the received model."""
         super().begin(model, message, state)
         self._state, self._round = state, message.current_round
         self._own, self._term = copy.deepcopy(model), proximal_term(self.mu, model)
-        kept = state.take(state.before(self._round))
+        kept = state.load(state.previous_round(self._round))
         if kept:
             load_into(self._own, kept, "this site's own model")
 
     def own_model(self, model: nn.Module) -> nn.Module:
-        """The personal model."""
+        """Return the personal model."""
         return self._own
 
     def end(self, model: nn.Module, result: TrainResult, fit: Fit) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pneumonia_fl.fl.algorithms.site_base import Fit, SiteAlgorithm
 from pneumonia_fl.fl.state.site_state import SiteState
+from pneumonia_fl.models.architectures import normalisation_keys
 from pneumonia_fl.models.checkpoint import load_into
-from pneumonia_fl.models.registry import normalisation_keys
 from pneumonia_fl.training.local import TrainResult
 
 log = logging.getLogger("pneumonia_fl.site")
@@ -26,22 +26,22 @@ class FedBN(SiteAlgorithm):
     def begin(self, model: nn.Module, message: FLModel, state: SiteState) -> None:
         """Complete the received weights with the site's normalisation; a site without one begins with the model's."""
         self._state, self._round = state, message.current_round
-        own = state.take(state.before(self._round))
+        own = state.load(state.previous_round(self._round))
         if not own and self._round:
             log.warning("this site has no normalisation of its own yet; it begins with an untrained one")
         load_into(model, {**(own or _part(model, own=True)), **message.params})
 
     def own_model(self, model: nn.Module) -> nn.Module:
-        """The model as it is evaluated here is complete at this site only."""
+        """Return the model as it is evaluated here: it is complete at this site only."""
         return model
 
     def end(self, model: nn.Module, result: TrainResult, fit: Fit) -> dict[str, Any]:
-        """Keep the trained normalisation."""
+        """Save the trained normalisation at the site."""
         self._state.save(self._round, _part(model, own=True))
         return {}
 
     def shared(self, model: nn.Module) -> Mapping[str, Tensor]:
-        """Everything else."""
+        """Return all parameters but those of normalisation."""
         return _part(model, own=False)
 
 

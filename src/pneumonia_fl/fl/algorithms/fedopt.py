@@ -28,7 +28,7 @@ class ServerOptimizer(ServerAlgorithm):
         self._moments: Parameters = {}
 
     def update(self, previous: Parameters, average: Parameters) -> Parameters:
-        """The next global model: a step for trainable parameters, the average for all others."""
+        """Compute the next global model: a step for trainable parameters, the average for all others."""
         return {
             name: self._step(name, previous[name], value) if name in self._trainable else value
             for name, value in average.items()
@@ -40,19 +40,19 @@ class ServerOptimizer(ServerAlgorithm):
         return np.asarray(start + self.settings.server_lr * self.direction(name, delta), average.dtype)
 
     def direction(self, name: str, delta: Floats) -> Floats:
-        """Where to go, from the pseudo-gradient `delta` of one parameter; updates its moments."""
+        """Compute the step from the pseudo-gradient `delta` of one parameter; update its moments."""
         raise NotImplementedError
 
     def moment(self, key: str, start: float) -> Floats:
-        """A moment as the last round left it; `start` in the first."""
+        """Return a moment of the last round; `start` in the first."""
         return np.asarray(self._moments.get(key, start), np.float64)
 
     def state(self) -> Parameters:
-        """The moments, float64."""
+        """Return the moments, float64."""
         return dict(self._moments)
 
     def restore(self, state: Parameters) -> None:
-        """Take over the moments."""
+        """Restore the moments."""
         self._moments = dict(state)
 
 
@@ -60,7 +60,7 @@ class FedAvgM(ServerOptimizer):
     """Momentum: v = momentum v + delta; x = x + server_lr v."""
 
     def direction(self, name: str, delta: Floats) -> Floats:
-        """The velocity."""
+        """Return the velocity."""
         velocity = self.settings.momentum * self.moment(f"v.{name}", 0.0) + delta
         self._moments[f"v.{name}"] = velocity
         return velocity
@@ -70,7 +70,7 @@ class FedAdam(ServerOptimizer):
     """x = x + server_lr m / (sqrt(v) + tau), m the mean of delta and v that of its square; v begins at tau²."""
 
     def direction(self, name: str, delta: Floats) -> Floats:
-        """The mean, scaled."""
+        """Return the mean, scaled."""
         settings = self.settings
         mean = settings.beta1 * self.moment(f"m.{name}", 0.0) + (1 - settings.beta1) * delta
         square = self.second(self.moment(f"v.{name}", settings.tau**2), delta**2)
@@ -78,7 +78,7 @@ class FedAdam(ServerOptimizer):
         return np.asarray(mean / (np.sqrt(square) + settings.tau))
 
     def second(self, old: Floats, square: Floats) -> Floats:
-        """v = beta2 v + (1 - beta2) delta²."""
+        """Compute v = beta2 v + (1 - beta2) delta²."""
         return self.settings.beta2 * old + (1 - self.settings.beta2) * square
 
 
@@ -86,7 +86,7 @@ class FedYogi(FedAdam):
     """FedAdam with a second moment that falls no faster than it rises."""
 
     def second(self, old: Floats, square: Floats) -> Floats:
-        """v = v - (1 - beta2) delta² sign(v - delta²)."""
+        """Compute v = v - (1 - beta2) delta² sign(v - delta²)."""
         return old - (1 - self.settings.beta2) * square * np.sign(old - square)
 
 

@@ -1,4 +1,4 @@
-"""Which algorithm does what at the server and at the sites, by its name in a job."""
+"""Select the server's and the sites' part of an algorithm by its name in a job."""
 
 from collections.abc import Callable, Set
 
@@ -31,7 +31,7 @@ AT_A_SITE: dict[str, Callable[[str, Algorithm], SiteAlgorithm]] = {
 
 
 def server_algorithm(settings: Algorithm, trainable: Set[str]) -> ServerAlgorithm:
-    """The server's part of an algorithm.
+    """Create the server's part of an algorithm.
 
     Args:
         settings: the job's `algorithm` section.
@@ -42,6 +42,6 @@ def server_algorithm(settings: Algorithm, trainable: Set[str]) -> ServerAlgorith
 
 
 def site_algorithm(settings: Algorithm, site: str) -> SiteAlgorithm:
-    """A site's part of an algorithm; `settings` is the job's `algorithm` section."""
+    """Create a site's part of an algorithm; `settings` is the job's `algorithm` section."""
     make = AT_A_SITE.get(settings.name)
     return make(site, settings) if make else SiteAlgorithm(site)

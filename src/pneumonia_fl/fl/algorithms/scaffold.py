@@ -8,7 +8,7 @@ L2 term of SGD.
 
 A change that the server did not count (late, refused, a crash on the way) must not count at the site either. So a site
 keeps its c_i under the number of the round, and the server says for each site which round counted last. Where a site
-has lost that c_i, its share of c is nobody's any more: it trains one round without correction and says so, and then
+has lost that c_i, its share of c is lost: it trains one round without correction and says so, and then
 all begin with zero again.
 """
 
@@ -53,13 +53,13 @@ class ServerScaffold(ServerAlgorithm):
         self._round = 0
 
     def outgoing(self, number: int, sites: int) -> dict[str, Any]:
-        """The global control variate c, and whose change counted when."""
+        """Return the global control variate c, and the rounds in which each site's change counted."""
         self._round, self._answers = number, {}
         control = {name: np.asarray(value / sites, np.float32) for name, value in self._sum.items()}
         return {GLOBAL: control, COUNTED: dict(self._counted)}
 
     def problem_of(self, site: str, result: FLModel) -> str:
-        """A change must have the names and shapes of the trainable parameters, and finite numbers."""
+        """Require the names and shapes of the trainable parameters, and finite numbers."""
         change = result.meta.get(CHANGE)
         if not isinstance(change, dict):
             return "its control variate is missing"
@@ -69,11 +69,11 @@ class ServerScaffold(ServerAlgorithm):
         return f"its control variate: {problem}" if problem else ""
 
     def accept(self, site: str, result: FLModel) -> None:
-        """Remember the change until the round is closed."""
+        """Store the change until the round is closed."""
         self._answers[site] = result
 
     def byte_count(self, result: FLModel) -> int:
-        """Those of the parameters and of the change."""
+        """Return the bytes of parameters and change."""
         return super().byte_count(result) + byte_count(result.meta.get(CHANGE))
 
     def update(self, previous: Parameters, average: Parameters) -> Parameters:
@@ -89,12 +89,12 @@ class ServerScaffold(ServerAlgorithm):
         return average
 
     def state(self) -> Parameters:
-        """The sum of all control variates, float64, and which rounds counted."""
+        """Return the sum of all control variates, float64, and the rounds that counted."""
         rounds = {f"counted/{site}": np.asarray(number) for site, number in self._counted.items()}
         return {**{f"sum/{name}": value for name, value in self._sum.items()}, **rounds}
 
     def restore(self, state: Parameters) -> None:
-        """Take over both."""
+        """Restore control variates and rounds."""
         parts = {tuple(key.split("/", 1)): value for key, value in state.items()}
         self._sum = {name: value for (kind, name), value in parts.items() if kind == "sum"}
         self._counted = {site: int(value) for (kind, site), value in parts.items() if kind == "counted"}
@@ -104,13 +104,13 @@ class Scaffold(SiteAlgorithm):
     """NVFlare's helper, fed with our learning rates: they change from step to step."""
 
     def begin(self, model: nn.Module, message: FLModel, state: SiteState) -> None:
-        """Take c from the server and c_i from what this site keeps."""
+        """Read c from the server's message and c_i from the site's state."""
         super().begin(model, message, state)
         self._state, self._round = state, message.current_round
         self._helper = PTScaffoldHelper()
         self._helper.init(model)
         counted = message.meta[COUNTED].get(self.site)
-        own = state.take(counted)
+        own = state.load(counted)
         self._lost = counted is not None and not own
         if self._lost:
             log.warning("this site has lost its control variate; all sites begin with zero in the next round")
@@ -121,7 +121,7 @@ class Scaffold(SiteAlgorithm):
             self._helper.c_local.load_state_dict(own)
 
     def after_step(self, model: nn.Module) -> Callable[[float], None]:
-        """The correction - lr (c - c_i) that turns a step of SGD into one of SCAFFOLD."""
+        """Apply the correction - lr (c - c_i) that turns a step of SGD into one of SCAFFOLD."""
         self._received, self._rates = copy.deepcopy(model), 0.0
         self._controls = self._helper.get_params()
 
@@ -132,7 +132,7 @@ class Scaffold(SiteAlgorithm):
         return correct
 
     def end(self, model: nn.Module, result: TrainResult, fit: Fit) -> dict[str, Any]:
-        """The new c_i is kept here, its change travels."""
+        """Save the new c_i at the site; send its change."""
         helper = self._helper
         # The helper divides by its number of steps times the rate: by the sum, given the mean rate.
         helper.terms_update(model, self._rates / helper.cnt, *self._controls, self._received)

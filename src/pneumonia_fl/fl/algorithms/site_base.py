@@ -1,4 +1,4 @@
-"""What an algorithm does at a site: before, while and after it trains the global model."""
+"""Site's part of an algorithm: before, while and after it trains the global model."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pneumonia_fl.fl.state.site_state import SiteState
 from pneumonia_fl.models.checkpoint import load_into
 from pneumonia_fl.training.local import Penalty, TrainResult
-from pneumonia_fl.training.shared_statistics import Together
+from pneumonia_fl.training.shared_statistics import SharedStatistics
 
 Fit = Callable[[nn.Module, Penalty], object]
 """Trains one more model with a penalty, as the global one is trained but in a random stream of its own."""
@@ -28,7 +28,7 @@ class SiteAlgorithm:
         self.site = site
 
     def begin(self, model: nn.Module, message: FLModel, state: SiteState) -> None:
-        """Put what the server sent into the model, which is then evaluated and perhaps trained.
+        """Load the server's message into the model, which is then evaluated and perhaps trained.
 
         Args:
             model: the site's copy of the global model.
@@ -38,27 +38,27 @@ class SiteAlgorithm:
         load_into(model, message.params)
 
     def own_model(self, model: nn.Module) -> nn.Module | None:
-        """The complete model that is this site's own; None: there is only the global one."""
+        """Return the complete model that is this site's own; None: there is only the global one."""
         return None
 
     def penalty(self, model: nn.Module) -> Penalty | None:
-        """A term for the loss of every step; `model` is as it was received."""
+        """Return a term for the loss of every step; `model` is as it was received."""
         return None
 
     def after_step(self, model: nn.Module) -> Callable[[float], None] | None:
-        """What to do after every step, told its learning rate; `model` is as it was received."""
+        """Return a function to call after every step with its learning rate; `model` is as it was received."""
         return None
 
-    def together(self) -> Together | None:
-        """What the training takes from all sites beside the model."""
+    def shared_statistics(self) -> SharedStatistics | None:
+        """Return the cross-site statistics that the training uses beside the model."""
         return None
 
     def end(self, model: nn.Module, result: TrainResult, fit: Fit) -> dict[str, Any]:
-        """Called after training; returns what travels back in the answer's meta."""
+        """Return what travels back in the result's meta; called after training."""
         return {}
 
     def shared(self, model: nn.Module) -> Mapping[str, Tensor]:
-        """The parameters that travel back."""
+        """Return the parameters that travel back."""
         return model.state_dict()
 
 
@@ -70,11 +70,11 @@ class FedProx(SiteAlgorithm):
         self.mu = mu
 
     def penalty(self, model: nn.Module) -> Penalty:
-        """NVFlare's own loss, against a copy of the received model."""
+        """Return NVFlare's own proximal loss, against a copy of the received model."""
         return proximal_term(self.mu, model)
 
 
 def proximal_term(mu: float, anchor: nn.Module) -> Penalty:
-    """mu/2 times the squared distance of all parameters, buffers left out, to those that `anchor` has now."""
+    """Compute mu/2 times the squared distance of all parameters, without buffers, to those of `anchor`."""
     loss, reference = PTFedProxLoss(mu), copy.deepcopy(anchor).requires_grad_(False)
     return lambda current: loss(current, reference)

@@ -44,7 +44,7 @@ class SampleWeightedAverage(ModelAggregator):
         self._results: dict[str, tuple[float, Parameters]] = {}
 
     def accept_model(self, model: FLModel) -> None:
-        """Keep one site's parameters with its sample count."""
+        """Store one site's parameters with its sample count."""
         weight = float(model.meta[FLMetaKey.NUM_STEPS_CURRENT_ROUND])
         self._results[model.meta["client_name"]] = (weight, dict(model.params))
 
@@ -55,5 +55,5 @@ class SampleWeightedAverage(ModelAggregator):
         return FLModel(params=average, params_type=ParamsType.FULL)
 
     def reset_stats(self) -> None:
-        """Forget what was collected."""
+        """Clear the stored parameters."""
         self._results = {}

@@ -30,7 +30,7 @@ class Check:
 
 @dataclass
 class Result:
-    """What a check has found so far."""
+    """Findings of a check so far."""
 
     check: str
     findings: list[Finding] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Result:
 
 
 def examine(kit: Kit | None, progress: Progress = silent) -> list[Result]:
-    """Look at a kit and the machine it lies on, or at the machine alone.
+    """Examine a kit and its machine, or the machine alone.
 
     Nothing is changed, and nothing that fails ends the others. All checks together end within
     `DEADLINE_SECONDS`; what is not finished then is a failed finding.

@@ -1,4 +1,4 @@
-"""Whether a kit's `local/` names what keeps others out: the guards, the gate of jobs, and credentials inside."""
+"""Check that a kit's `local/` names its protections: guards, job validator, and credentials inside."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ def guards(kit: Kit) -> Iterator[Finding]:
 
 
 def missing(kit: Kit) -> Iterator[str]:
-    """What this version puts into a server's or site's `local/` and is not there, in words.
+    """Describe what this version puts into the kit's `local/` folder and is missing there.
 
     Raises:
         KitError: a file is broken or missing.

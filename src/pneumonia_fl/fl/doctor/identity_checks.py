@@ -1,4 +1,4 @@
-"""Who the kit says it is: its certificate, its root, its private key, and the clock that they are read with."""
+"""Check the kit's identity: its certificate, its root, its private key, and the machine's clock."""
 
 import os
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicK
 
 
 def clock(kit: Kit) -> Iterator[Finding]:
-    """Whether this machine's time lies inside the validity of the kit's certificates."""
+    """Check that this machine's time lies inside the validity of the kit's certificates."""
     now = datetime.now(UTC)
     start = max(load(path).not_valid_before_utc for path in (kit.certificate, kit.root_certificate))
     text = f"this machine's time is {now:%Y-%m-%d %H:%M:%S} UTC"
@@ -37,7 +37,7 @@ def clock(kit: Kit) -> Iterator[Finding]:
 
 
 def certificate(kit: Kit) -> Iterator[Finding]:
-    """Whose the kit's certificate is, whether its root signed it, and how many days are left."""
+    """Check the kit's certificate: owner, signature of its root, and days left."""
     own, root = load(kit.certificate), load(kit.root_certificate)
     if common_name(own) != kit.name:
         whose = f"{kit.certificate.name} is of {common_name(own)!r}, but the kit is of {kit.name!r}"
@@ -55,7 +55,7 @@ def certificate(kit: Kit) -> Iterator[Finding]:
 
 
 def key(kit: Kit) -> Iterator[Finding]:
-    """Whether the private key belongs to the certificate and is readable by its owner only."""
+    """Check that the private key belongs to the certificate and is readable by its owner only."""
     yield from key_pair(kit)
     if kit.private_key.is_file():
         yield from _key_rights(kit)
@@ -79,7 +79,7 @@ def key_pair(kit: Kit) -> Iterator[Finding]:
 
 
 def days_left(certificate: x509.Certificate, name: str, cure: str) -> Finding:
-    """Judge how long a certificate is still valid."""
+    """Check how long a certificate is still valid."""
     end = certificate.not_valid_after_utc
     days = (end - datetime.now(UTC)).days
     if days < 0:

@@ -1,4 +1,4 @@
-"""Whether the kit runs already: from this folder, or the same identity from another one."""
+"""Check whether the kit runs already: from this folder, or the same identity from another one."""
 
 import contextlib
 import shlex
@@ -13,7 +13,7 @@ from pneumonia_fl.fl.kit.startup_kit import Kit, down_command
 
 
 def instance(kit: Kit) -> Iterator[Finding]:
-    """Judge what `daemon_pid.fl` and the machine's processes say about this kit."""
+    """Check `daemon_pid.fl` and the machine's processes of this kit."""
     if kit.kind == "admin":
         return
     yield from (Finding("fail", refusal) for refusal in twice(kit))
@@ -26,17 +26,17 @@ def instance(kit: Kit) -> Iterator[Finding]:
 
 
 def twice(kit: Kit) -> Iterator[str]:
-    """Say of each other folder from which the same identity runs that this must end first."""
+    """Report each other folder from which the same identity runs; it must be stopped first."""
     for other in _elsewhere(kit):
         what = f"{kit.name} runs already from {other.home}, process {other.process.pid}"
-        yield f"{what}; it may run once only, end it first: {down_command(other.home)}"
+        yield f"{what}; a {kit.kind} must not run twice, stop that one first: {down_command(other.home)}"
 
 
 def _elsewhere(kit: Kit) -> list[KitProcess]:
-    """The same identity in other folders, one process each: the server would take turns between them."""
+    """Find processes of the same identity in other folders: the server would alternate between them."""
     folder = kit.folder.resolve()
     found = {
-        one.home: one  # the youngest: before it stand those that only started it
+        one.home: one  # the youngest: those before it only started it
         for one in kit_processes()
         if one.runs == kit.kind and one.home != folder and _same_certificate(kit, one.home)
     }
@@ -44,7 +44,7 @@ def _elsewhere(kit: Kit) -> list[KitProcess]:
 
 
 def started_with(kit: Kit, variable: str) -> str | None:
-    """The value of an environment variable in the running kit; None when it is not set or the kit does not run."""
+    """Return an environment variable of the running kit; None when it is not set or the kit does not run."""
     main = main_of(kit)
     with contextlib.suppress(psutil.Error, OSError):
         return main.environ().get(variable) or None if main else None
@@ -52,7 +52,7 @@ def started_with(kit: Kit, variable: str) -> str | None:
 
 
 def _moved(kit: Kit) -> Iterator[Finding]:
-    """A kit that was renamed while it runs: NVFlare looks for its files where they were."""
+    """Report a kit that was renamed while it runs: NVFlare looks for its files at the old path."""
     folder = kit.folder.resolve()
     if any(one.runs and one.started != folder for one in processes_of(kit)):
         again = f"`{down_command(kit.folder)}`, then `up`"
@@ -60,7 +60,7 @@ def _moved(kit: Kit) -> Iterator[Finding]:
 
 
 def _left_over(kit: Kit) -> list[Finding]:
-    """Processes without the one that they belong to."""
+    """Report processes whose parent process is gone."""
     found = processes_of(kit)
     if not found:
         return []
@@ -85,7 +85,7 @@ def _pid_file(kit: Kit) -> Iterator[Finding]:
 
 
 def _same_certificate(kit: Kit, folder: Path) -> bool:
-    """Another project may have a participant of the same name, but not with the same certificate."""
+    """Compare the certificates: another project may have a participant of the same name."""
     try:
         return (folder / "startup" / kit.certificate.name).read_bytes() == kit.certificate.read_bytes()
     except OSError:  # gone, or another user's kit, which only they can read

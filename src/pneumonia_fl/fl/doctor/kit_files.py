@@ -12,16 +12,16 @@ from pneumonia_fl.fl.kit.startup_kit import Kit
 
 
 def rights(kit: Kit) -> Iterator[Finding]:
-    """Whether NVFlare can write where it must, and whether others cannot write where they must not."""
+    """Check that NVFlare can write where it must, and that others cannot."""
     lost = [Finding("warn", text) for text in lost_modes(kit)]
     findings = [*writable(kit), *_owner(kit), *lost, *_open_to_others(kit), *_umask()]
     yield from findings
     if not findings:
-        yield Finding("ok", f"{kit.folder} is writable for you and for nobody else")
+        yield Finding("ok", f"{kit.folder} is writable for you only")
 
 
 def signature(kit: Kit) -> Iterator[Finding]:
-    """Whether the files in `startup/` are still what the Lead IT signed."""
+    """Check that the files in `startup/` are still those that the Lead IT signed."""
     from pneumonia_fl.fl.provision.signing import is_signed, verify  # NVFlare's half second, in this thread
 
     wrong = verify(kit)
@@ -32,7 +32,7 @@ def signature(kit: Kit) -> Iterator[Finding]:
         yield Finding("ok", "startup/ is as the Lead IT signed it")
     else:
         yield Finding(
-            "warn", "startup/ has no signature, as this kit's key was made here: nobody would notice an edit"
+            "warn", "startup/ has no signature, as this kit's key was made here: an edit would go unnoticed"
         )
 
 

@@ -35,7 +35,7 @@ _NOT_YET, _EXPIRED, _OTHER_NAME = 9, 10, 62
 
 @dataclass(frozen=True)
 class Greeting:
-    """What the server showed: its certificate (DER), the protocol that was agreed on, its first bytes.
+    """Server's greeting: its certificate (DER), the protocol that was agreed on, its first bytes.
 
     `refusal` says why there were no first bytes.
     """
@@ -48,7 +48,7 @@ class Greeting:
 
 
 def network(kit: Kit) -> Iterator[Finding]:
-    """Name, port (or proxy) and TLS of the kit's server, in this order; ends at the first that does not work."""
+    """Check name, port (or proxy) and TLS of the kit's server, in this order; end at the first failure."""
     if kit.kind == "server" and not main_of(kit):
         yield _own_name(kit)
         return
@@ -86,7 +86,7 @@ def server_name(kit: Kit) -> list[Finding]:
 
 
 def resolve(kit: Kit) -> str:
-    """The server's addresses.
+    """Resolve the server's name to its addresses.
 
     Raises:
         OSError: its name is unknown.
@@ -184,7 +184,7 @@ def _connect(kit: Kit) -> socket.socket:
 
 
 def through(proxy: Proxy, kit: Kit) -> socket.socket:
-    """Have a proxy connect to the kit's server; `ProxyRefusal` when it does not, or its name is not found in time."""
+    """Connect to the kit's server through a proxy."""
     try:
         return within(NAME_SECONDS + TCP_SECONDS, lambda: proxy.connect(kit.host, kit.port, TCP_SECONDS))
     except TimeLimitError as error:
@@ -211,7 +211,7 @@ def _judge(kit: Kit, greeting: Greeting) -> list[Finding]:
 
 
 def _distrust(kit: Kit, error: ssl.SSLCertVerificationError) -> Finding:
-    """Why the server that answers is not taken for the kit's server."""
+    """Explain why the server that answers is not accepted as the kit's server."""
     try:
         server = x509.load_der_x509_certificate(greet(kit, verified=False).certificate)
     except (OSError, ValueError):
@@ -262,7 +262,7 @@ def within(seconds: float, action: Callable[[], T]) -> T:
     """Return what `action` returns, for calls without a timeout of their own.
 
     Raises:
-        TimeLimitError: it took longer than `seconds`; it goes on in a thread that ends with the program.
+        TimeLimitError: it took longer than `seconds`; it continues in a thread that ends with the program.
     """
     results: list[T] = []
     errors: list[OSError] = []

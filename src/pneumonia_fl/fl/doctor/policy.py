@@ -1,4 +1,4 @@
-"""Whose code this participant runs, as its own local/ files decide it."""
+"""Report whose code this participant runs, by its own local/ files."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from pneumonia_fl.inputs.json_files import read_json
 
 
 def policy(kit: Kit) -> Iterator[Finding]:
-    """Which policy is in force, who may ship code here, which classes a job without code of its own may name."""
+    """Report the policy in force, who may ship code here, and which classes a job without code may name."""
     resources = local_file(kit, "resources.json")
     permissions = local_file(kit, "authorization.json").get("permissions", {})
     senders = [role for role, granted in permissions.items() if _may(granted, "byoc")]

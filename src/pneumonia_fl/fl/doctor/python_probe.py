@@ -16,12 +16,12 @@ MODULES = ("pneumonia_fl", "nvflare", "torch")
 
 
 def installed() -> dict[str, Any]:
-    """Versions by package (None: not installed); takes no time."""
+    """Return the versions by package (None: not installed), without importing them."""
     return {"python": platform.python_version(), "versions": {name: _version(name) for name in PACKAGES}}
 
 
 def usable() -> dict[str, Any]:
-    """What cannot be imported, and the GPUs; takes as long as importing torch."""
+    """Return the packages that cannot be imported, and the GPUs; it imports torch, which takes seconds."""
     errors = [error for error in map(_import_error, MODULES) if error]
     return {"errors": errors, "gpus": [] if errors else _gpus()}
 

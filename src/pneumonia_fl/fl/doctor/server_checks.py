@@ -1,4 +1,4 @@
-"""What only a server needs: its port, and the MLflow server that it reports to."""
+"""Checks of a server only: its port, and the MLflow server that it reports to."""
 
 import errno
 import socket
@@ -20,7 +20,7 @@ TRACKING_SECONDS = 3.0
 
 
 def port(kit: Kit) -> Iterator[Finding]:
-    """Whether the server's port is free, or taken by this very server; connections about to close do not count."""
+    """Check that the server's port is free or used by this server; connections being closed do not count."""
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -34,7 +34,7 @@ def port(kit: Kit) -> Iterator[Finding]:
 
 
 def tracking(kit: Kit) -> Iterator[Finding]:
-    """Whether the MLflow server answers that the environment or the settings name.
+    """Check that the MLflow server named by the environment or the settings answers.
 
     A running server's is the one that it was started with.
     """
@@ -68,7 +68,7 @@ def _listener(number: int) -> str:
 
 
 def _answers(uri: str) -> Finding:
-    """MLflow's server says OK at /health."""
+    """Check that MLflow's server answers OK at /health."""
     # A password in the URI must not reach the screen.
     shown = uri.replace(f"{urlsplit(uri).netloc.rpartition('@')[0]}@", "") if "@" in uri else uri
     try:
@@ -85,7 +85,7 @@ def _answers(uri: str) -> Finding:
 
 
 def health(uri: str, seconds: float) -> int:
-    """HTTP status of an MLflow server's health; no proxy leads to one on this machine.
+    """Return the HTTP status of an MLflow server's /health; no proxy is used on this machine.
 
     Raises:
         OSError, ValueError: nothing answers there, or it is no address.

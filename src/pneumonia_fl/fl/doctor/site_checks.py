@@ -1,4 +1,4 @@
-"""What lies on this machine beside a kit: a site's prepared X-rays, and a person's runs."""
+"""Checks of data on this machine beside a kit: a site's prepared X-rays, and a person's runs."""
 
 import shlex
 import stat
@@ -19,7 +19,7 @@ _PREPARE = "prepare it with `pneumonia-fl data prepare`"
 
 
 def data(kit: Kit) -> Iterator[Finding]:
-    """Whether the site's data is named, prepared for this site, whole and fit for training.
+    """Check that the site's data is configured, prepared for this site, complete and fit for training.
 
     A running site's data is what it was started with.
     """
@@ -43,7 +43,7 @@ def data(kit: Kit) -> Iterator[Finding]:
 
 
 def tracking(kit: Kit) -> Iterator[Finding]:
-    """Where the site's own series go."""
+    """Report where the site's own series go."""
     where = started_with(kit, SITE_TRACKING_VARIABLE) or site_tracking().where
     if where == "server":
         where = kit.settings().tracking
@@ -56,7 +56,7 @@ def tracking(kit: Kit) -> Iterator[Finding]:
 
 
 def runs(folder: Path) -> Iterator[Finding]:
-    """Whether other users of this machine can read the runs in `folder`."""
+    """Check that other users of this machine cannot read the runs in `folder`."""
     files = [file for state in sorted(folder.glob("*/run.json")) for file in (state.parent, state)]
     findings = list(_open_to_others(files, "models and results"))
     yield from findings or [Finding("ok", f"no run in {folder.absolute()} can be read by everybody")]
@@ -71,7 +71,7 @@ def _open_to_others(paths: Iterable[Path], what: str) -> Iterator[Finding]:
 
 
 def _readable_by_all(path: Path) -> bool:
-    """Whether its own mode and that of every folder above it let everybody in; a group is the owner's choice."""
+    """Return True when all users may read it and enter every folder above it; a group is the owner's choice."""
     way = path.resolve()
     return bool(way.stat().st_mode & stat.S_IROTH) and all(
         folder.stat().st_mode & stat.S_IXOTH for folder in way.parents

@@ -24,7 +24,7 @@ _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#]+)")
 
 
 def software(kit: Kit | None, seconds: float = PROBE_SECONDS) -> Iterator[Finding]:
-    """Versions of the Python that starts the kit against the kit's pins, and the GPUs that its torch sees.
+    """Check the versions of the kit's Python against the kit's pins, and report the GPUs that torch sees.
 
     A Python that needs longer than `seconds` to import torch is told, but not called broken.
     """
@@ -32,7 +32,7 @@ def software(kit: Kit | None, seconds: float = PROBE_SECONDS) -> Iterator[Findin
     try:
         facts = _probe(python, kit.folder if kit else Path.cwd(), seconds)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        yield Finding("fail", f"{python} does not run ({error}); make it anew with the kit's install.sh")
+        yield Finding("fail", f"{python} does not run ({error}); make it again with the kit's install.sh")
         return
     if "versions" in facts:
         yield from versions(facts, _pins(kit), kit, python)
@@ -45,7 +45,7 @@ def software(kit: Kit | None, seconds: float = PROBE_SECONDS) -> Iterator[Findin
 def versions(
     facts: Mapping[str, Any], pins: Mapping[str, str], kit: Kit | None, python: Path
 ) -> Iterator[Finding]:
-    """Judge what the probe found; `pins` are the versions that the kit asks for."""
+    """Check the probe's results; `pins` are the versions that the kit asks for."""
     cure = f"run {shlex.quote(str(kit.folder / 'install.sh'))}" if kit else "install the project again"
     errors = facts.get("errors", [])
     for error in errors:
@@ -66,7 +66,7 @@ def disk(folder: Path) -> Iterator[Finding]:
 
 
 def space(free: float, folder: Path) -> Finding:
-    """Judge `free` gigabytes below `folder`."""
+    """Check `free` gigabytes below `folder`."""
     if free < EMPTY_GB:
         return Finding(
             "fail", f"{free:.1f} GB free for {folder}; a job needs {EMPTY_GB:g} GB: free some space"
@@ -77,7 +77,7 @@ def space(free: float, folder: Path) -> Finding:
 
 
 def _probe(python: Path, folder: Path, seconds: float) -> dict[str, Any]:
-    """What the probe says, as far as it comes within `seconds`."""
+    """Run the probe; return the lines that arrive within `seconds`."""
     # As text and not as a file: a script's folder would come first on its import path.
     command = [str(python), "-c", Path(probe.__file__).read_text(encoding="utf-8")]
     try:
@@ -92,7 +92,7 @@ def _probe(python: Path, folder: Path, seconds: float) -> dict[str, Any]:
 
 
 def _pins(kit: Kit | None) -> dict[str, str]:
-    """The versions that the kit brings or asks for, by package; empty without a kit or without requirements."""
+    """Return the pinned versions of the kit by package; empty without a kit or without requirements."""
     file = kit.folder / REQUIREMENTS if kit else None
     if file is None or not file.is_file():
         return {}

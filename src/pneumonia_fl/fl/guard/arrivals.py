@@ -51,7 +51,7 @@ class Arrival:
 
     @property
     def action(self) -> str:
-        """For the audit log: what the message asks of whom."""
+        """Return the audit log's action: what the message asks of whom."""
         return f"{'/'.join(self.subject)} to {self.destination.name}"
 
 
@@ -60,7 +60,7 @@ Judge = Callable[[Arrival, Any], str]
 
 
 def put_in_front(judge: Judge) -> None:
-    """Have `judge` see every message of this process before NVFlare does; what it refuses is dropped and audited."""
+    """Pass every message of this process to `judge` before NVFlare; drop and audit what it refuses."""
     deliver = CoreCell.process_message
 
     def process_message(self: Any, endpoint: Any, connection: Any, app_id: int, message: Any) -> None:
@@ -73,7 +73,7 @@ def put_in_front(judge: Judge) -> None:
 
 
 def _may_pass(judge: Judge, core_cell: Any, peer: Peer, connection: Any, message: Any) -> bool:
-    """Judge a message; tell the audit log when it is refused."""
+    """Check a message; audit a refusal."""
     message.remove_header(MessageHeaderKey.CONN_URL)  # a cell never connects to where a message tells it to
     sender, action = peer.certificate or peer.endpoint, "message"
     try:
@@ -94,7 +94,7 @@ def _may_pass(judge: Judge, core_cell: Any, peer: Peer, connection: Any, message
 
 
 def read(core_cell: Any, peer: Peer, connection: Any, message: Any) -> Arrival:
-    """What there is to know of a message.
+    """Read a message's headers.
 
     Raises:
         ValueError: its headers are not what NVFlare sends.
@@ -115,7 +115,7 @@ def read(core_cell: Any, peer: Peer, connection: Any, message: Any) -> Arrival:
 
 
 def _subject(message: Any) -> tuple[tuple[str, str], bool]:
-    """Channel and topic of the content, and whether it asks for something."""
+    """Return channel and topic of the content, and True when it is a request."""
     channel, topic = _text(message, MessageHeaderKey.CHANNEL), _text(message, MessageHeaderKey.TOPIC)
     if _text(message, MessageHeaderKey.MSG_TYPE) != MessageType.REQ:
         return (channel, topic), False
@@ -129,7 +129,7 @@ def _subject(message: Any) -> tuple[tuple[str, str], bool]:
 
 
 def _stream_objection(core_cell: Any, arrival: Arrival, message: Any) -> str:
-    """Why a part of a stream, or word about one, is refused."""
+    """Return why a part or a control message of a stream is refused."""
     headers = message.headers
     if headers.get(MessageHeaderKey.CHANNEL) != STREAM_CHANNEL:
         return ""

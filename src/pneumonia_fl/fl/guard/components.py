@@ -1,4 +1,4 @@
-"""What a server and a site put in front of their processes: components of `local/resources.json`.
+"""Guards in front of a server's and a site's processes: components of `local/resources.json`.
 
 NVFlare makes these components in the parent process of a server or site, and again in each of its job processes.
 """
@@ -55,11 +55,11 @@ class ServerGuard(FLComponent):
             self._engine.server.cell.register_request_cb(
                 channel=CellChannel.SERVER_MAIN,
                 topic=CellChannelTopic.REPORT_JOB_FAILURE,
-                cb=SiteFailures(self._engine).hear,
+                cb=SiteFailures(self._engine).process_report,
             )
 
     def judge(self, arrival: Arrival, message: Any) -> str:
-        """Why a message is refused, beside what the protocol says."""
+        """Return why a message is refused by rules beyond the protocol's."""
         if arrival.own.role is Role.SERVER_JOB:  # what comes from elsewhere, the parent has judged
             return "" if not arrival.accepted and arrival.peer.name == SERVER else NOT_OURS
         if not arrival.peer.holds(arrival.origin):
@@ -81,7 +81,7 @@ class ServerGuard(FLComponent):
         return ""
 
     def _takes_part(self, arrival: Arrival) -> str:
-        """Whether a site's job is one that it was given; NVFlare answers for jobs that do not run."""
+        """Require that a site's job was deployed to that site; NVFlare answers for jobs that do not run."""
         job = arrival.destination.job
         process = self._engine.run_processes.get(job) if self._engine and job else None
         if process is None:
@@ -109,7 +109,7 @@ class SiteGuard(FLComponent):
         put_in_front(self.judge)
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Take the remote shell away, or have it stay in the kit: NVFlare checks paths at the server only."""
+        """Remove the remote shell, or restrict it to the kit: NVFlare checks paths at the server only."""
         if event_type == EventType.SYSTEM_START:
             agent = fl_ctx.get_engine().admin_agent
             stock = agent.processors[SysCommandTopic.SHELL]
@@ -119,13 +119,13 @@ class SiteGuard(FLComponent):
             agent.register_cell_cb()
 
     def may_connect(self, own: str, peer: str) -> bool:
-        """Whether `peer` may connect to the internal listener of the cell `own`."""
+        """Return True when `peer` may connect to the internal listener of the cell `own`."""
         below = peer.removeprefix(f"{own}.").split(".")
         is_below = peer.startswith(f"{own}.") and len(below) == 1
         return is_below and (cell(own).role is Role.SITE or below[0].startswith(f"{self._trainer}_"))
 
     def judge(self, arrival: Arrival, message: Any) -> str:
-        """Why a message is refused, beside what the protocol says."""
+        """Return why a message is refused by rules beyond the protocol's."""
         peer, origin = arrival.peer, arrival.origin
         if arrival.accepted:
             known = arrival.internal and self.may_connect(arrival.own.name, peer.name)
@@ -139,7 +139,7 @@ class SiteGuard(FLComponent):
 
 
 def registers_as_another(arrival: Arrival, message: Any) -> str:
-    """Say that a registration is not for the name and the kind of participant that the connection has proved."""
+    """Refuse a registration for another name or kind of participant than the connection has proved."""
     if arrival.subject != (CellChannel.SERVER_MAIN, CellChannelTopic.Register):
         return ""
     name = message.get_header(CellMessageHeaderKeys.CLIENT_NAME)
@@ -149,7 +149,7 @@ def registers_as_another(arrival: Arrival, message: Any) -> str:
 
 
 def speaks_for(arrival: Arrival) -> str:
-    """Say that a message claims to be somebody else's."""
+    """Refuse a message that claims another sender."""
     return f"speaks for {arrival.origin.name}"
 
 

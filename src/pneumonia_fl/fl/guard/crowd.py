@@ -22,7 +22,7 @@ MOST_CONNECTIONS = 20
 
 
 def limit_connections() -> None:
-    """Have NVFlare serve no more than `MOST_CONNECTIONS` of each certificate, in this process."""
+    """Limit the connections of each certificate to this process to `MOST_CONNECTIONS`."""
     serve, held, lock = Servicer.Stream, Counter[str](), threading.Lock()
 
     def stream(self: Any, requests: Any, context: Any) -> Iterator[Any]:
@@ -49,19 +49,19 @@ _LOCK = threading.Lock()
 
 
 def begin_stream(core_cell: Any, origin: Cell, message: Any) -> str:
-    """Have NVFlare know the stream that a part belongs to; say why not when its sender has too many unfinished."""
+    """Register the stream of a part with NVFlare; return why not when its sender has too many unfinished."""
     with _LOCK:
         with RxTask.map_lock:
             known = (origin.name, message.get_header(StreamHeaderKey.STREAM_ID)) in RxTask.rx_task_map
             tasks = [task for task in RxTask.rx_task_map.values() if not (task.completed or task.failed)]
         if not known and sum(task.origin.split(".")[0] == origin.root for task in tasks) >= MOST_UNFINISHED:
             return f"has {MOST_UNFINISHED} streams that have not ended"
-        RxTask.find_or_create_task(message, core_cell)  # here, so that nobody else begins one in between
+        RxTask.find_or_create_task(message, core_cell)  # here, so that no other thread begins one in between
     return ""
 
 
 def steers_another(origin: Cell, relayed: bool, message: Any) -> str:
-    """Say that word about a stream of this process is not from its receiver: NVFlare finds streams by number alone.
+    """Refuse a stream message that is not from the stream's receiver: NVFlare finds streams by number alone.
 
     Args:
         origin: who says it.

@@ -66,8 +66,8 @@ class Door:
         self._engine, self._agent, self._cell = engine, engine.server.command_agent, engine.get_cell()
         self._refuse, self._max = refuse, max_arrays + SLACK
 
-    def close(self) -> None:
-        """From now on nothing of a site passes unseen."""
+    def install(self) -> None:
+        """Check every message of a site from now on."""
         for channel, handler in (
             (CellChannel.SERVER_COMMAND, self.command),
             (CellChannel.AUX_COMMUNICATION, self.event),
@@ -82,10 +82,10 @@ class Door:
         self._cell.byte_receiver.register_callback(channel, "*", streamed.handle_blob_cb)
 
     def client(self, headers: dict[str, Any]) -> Client | None:
-        """The site that sent a message; None: the server itself.
+        """Return the site that sent a message; None for the server itself.
 
         Raises:
-            AnswerError: it is nobody of this job.
+            AnswerError: the sender does not belong to this job.
         """
         name, token = headers.get(CellMessageHeaderKeys.CLIENT_NAME), headers.get(CellMessageHeaderKeys.TOKEN)
         if name in SERVER_NAMES:
@@ -114,7 +114,7 @@ class Door:
         return make_reply(ReturnCode.INVALID_REQUEST)
 
     def command(self, request: Message) -> Message:
-        """Let a site ask for tasks and answer them; every other command is the server's own."""
+        """Allow a site to ask for tasks and answer them; every other command is the server's own."""
         client, topic = None, request.get_header(MessageHeaderKey.TOPIC)
         try:
             client = self.client(request.headers)
@@ -129,7 +129,7 @@ class Door:
         return self._agent.execute_command(request)
 
     def event(self, request: Message) -> Message:
-        """Let a site's events pass if they are points of a series, in its own name."""
+        """Accept a site's events that are points of a series, in its own name."""
         client, topic = None, request.get_header(MessageHeaderKey.TOPIC)
         try:
             client = self.client(request.headers)
@@ -186,7 +186,7 @@ class _Source:
         return getattr(self._cell, name)
 
     def __hash__(self) -> int:
-        """As the cell's: NVFlare registers its downloads once for each cell."""
+        """Hash as the cell does: NVFlare registers its downloads once for each cell."""
         return hash(self._cell)
 
     def __eq__(self, other: object) -> bool:
@@ -206,7 +206,7 @@ class _Source:
 
 
 def _size(payload: Any) -> int:
-    """Bytes of the arrays in one part of an answer, unpacked."""
+    """Return the unpacked bytes of the arrays in one part of a reply."""
     parts = payload.get("data") if isinstance(payload, dict) else None
     return sum(_unpacked(part) for part in parts) if isinstance(parts, list) else 0
 

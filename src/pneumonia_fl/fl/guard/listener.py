@@ -33,7 +33,7 @@ class InternalListener(TcpStreamServer):
             self.socket.do_handshake_on_connect = False
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Let NVFlare have the connection once it is known to be one of ours; runs in a thread of its own."""
+        """Pass the connection to NVFlare once it is known to be ours; runs in a thread of its own."""
         owner = owner_of(client_address, request.getsockname())
         who = f"{client_address[0]}:{client_address[1]}" + ("" if owner is None else f" (uid {owner})")
         if owner not in (None, os.getuid()):
@@ -49,7 +49,7 @@ class InternalListener(TcpStreamServer):
 
 
 def owner_of(one_end: tuple[str, int], other_end: tuple[str, int]) -> int | None:
-    """The account whose process has this end of a connection over loopback; None where the system does not tell."""
+    """Return the account that owns this end of a loopback connection; None where the system does not tell."""
     wanted = [_as_listed(one_end), _as_listed(other_end)]
     try:
         lines = _SOCKETS.read_text(encoding="ascii").splitlines()[1:]
@@ -64,5 +64,5 @@ def _as_listed(address: tuple[str, int]) -> str:
 
 
 def install() -> None:
-    """Have NVFlare make its internal listeners this way, in this process."""
+    """Make NVFlare create its internal listeners this way, in this process."""
     tcp_driver.TcpStreamServer = InternalListener

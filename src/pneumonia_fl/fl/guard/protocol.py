@@ -1,4 +1,4 @@
-"""Who may say what to whom. What is not in the table is not delivered, and not passed on.
+"""Table of allowed messages by sender and receiver. All others are neither delivered nor passed on.
 
 NVFlare 2.9 has one network of cells in which every cell may send any request to every other, through the server or
 the parent in between; whether it is served depends on headers that the sender writes. Here the speaker is what the
@@ -19,7 +19,7 @@ JOB_PARTS, TRAINER_PARTS = 2, 3
 
 
 class Role(Enum):
-    """What a cell is, by its name: `server`, `server.JOB`, `SITE`, `SITE.JOB`, `SITE.JOB.TRAINER`, or a person's."""
+    """Role of a cell, by its name: `server`, `server.JOB`, `SITE`, `SITE.JOB`, `SITE.JOB.TRAINER`, or a person's."""
 
     PERSON = "a person"
     SERVER = "the server"
@@ -41,7 +41,7 @@ class Cell:
     """The job's id; "" where there is none."""
 
     def holds(self, other: "Cell") -> bool:
-        """Whether `other` is this cell or lies below it."""
+        """Return True when `other` is this cell or a cell below it."""
         return other.name == self.name or other.name.startswith(f"{self.name}.")
 
 
@@ -119,7 +119,7 @@ REQUESTS: Mapping[tuple[Role, Role], Mapping[str, set[str]]] = {
 
 
 def objection(origin: Cell, destination: Cell, subject: tuple[str, str], *, is_request: bool) -> str:
-    """Why a message from `origin` to `destination` is not delivered; "" when it is.
+    """Return why a message from `origin` to `destination` is not delivered; "" when it is.
 
     Args:
         origin: the speaker, as its connection has proved.
@@ -138,6 +138,6 @@ def objection(origin: Cell, destination: Cell, subject: tuple[str, str], *, is_r
 
 
 def _belong_together(one: Cell, other: Cell) -> bool:
-    """Whether two cells have business with each other: the same job, and not two different sites."""
+    """Return True when two cells may talk: they have the same job, and are not two different sites."""
     same_job = one.job == other.job or not (one.job and other.job)
     return same_job and (one.root == other.root or SERVER in (one.root, other.root))

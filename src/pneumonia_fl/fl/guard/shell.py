@@ -69,7 +69,7 @@ class RightsRefused:
         self._dispatch = dispatch
 
     def dispatch(self, request: Any) -> Any:
-        """Have NVFlare answer, and write down who was not allowed what."""
+        """Run NVFlare's command, and audit a refusal."""
         reply = self._dispatch(request)
         if ReplyKeyword.NOT_AUTHORIZED in str(getattr(reply.payload, "body", "")):
             command = request.payload.get_header(RequestHeader.ADMIN_COMMAND, "")

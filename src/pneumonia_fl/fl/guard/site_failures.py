@@ -1,6 +1,6 @@
-"""A site that says that its part of a job has failed: NVFlare 2.9 ends the job for everybody, here that site is gone.
+"""Handle a site's failure in a job: NVFlare 2.9 ends the job for all sites, here only that site leaves.
 
-Only when so many have failed that the job cannot reach its quorum any more, NVFlare ends it, as before.
+NVFlare ends it, as before, only when the remaining sites cannot reach the quorum.
 """
 
 import logging
@@ -33,8 +33,8 @@ class SiteFailures:
         self._engine = engine
         self._failed: dict[str, set[str]] = {}
 
-    def hear(self, request: Any) -> Any:
-        """Take a site's report; NVFlare checks the site's token and writes down that it has ended."""
+    def process_report(self, request: Any) -> Any:
+        """Process a site's report; NVFlare checks the site's token and records that it has ended."""
         report = request.payload
         if isinstance(report, dict) and report.get(JobFailureMsgKey.CODE) in ENDS_THE_JOB:
             job, site = str(report.get(JobFailureMsgKey.JOB_ID)), _site(request)
@@ -45,7 +45,7 @@ class SiteFailures:
         return self._engine.server.process_job_failure(request)
 
     def _ends(self, job_id: str, site: str) -> bool:
-        """Whether the job cannot reach its quorum without the sites that have failed."""
+        """Return True when the job cannot reach its quorum without the sites that have failed."""
         process = self._engine.run_processes.get(job_id)
         job = self._engine.job_runner.running_jobs.get(job_id)
         props = properties(job.meta) if job else {}
@@ -63,10 +63,10 @@ class SiteFailures:
 
 
 def participants(process: dict[str, Any]) -> set[str]:
-    """Names of the sites that a running job was given to, from NVFlare's record of its process."""
+    """Return the sites that a running job was deployed to, from NVFlare's record of its process."""
     return {client.name for client in list(process[RunProcessKey.PARTICIPANTS].values())}
 
 
 def _site(request: Any) -> str:
-    """The site that sent it; the guard has bound the origin to the certificate."""
+    """Return the site that sent it; the guard has bound the origin to the certificate."""
     return str(request.get_header(MessageHeaderKey.ORIGIN, "")).partition(".")[0]

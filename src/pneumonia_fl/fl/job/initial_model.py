@@ -46,7 +46,7 @@ def begin(job: JobConfig, file: Path) -> tuple[JobConfig, bytes | None]:
 
 
 def _found(source: str) -> tuple[ModelCard, str, bytes]:
-    """A saved model's card, a name for it that is no path, and its weights."""
+    """Return a saved model's card, a name for it that is no path, and its weights."""
     if source.startswith(MLFLOW):
         return _fetched(source.removeprefix(MLFLOW))
     path = expanded(source).absolute()
@@ -93,7 +93,7 @@ def _named(source: str, card: ModelCard) -> str:
 
 
 def _fitting(job: JobConfig, card: ModelCard, name: str) -> JobConfig:
-    """The job with the model's input; `ConfigError` names the first setting in which they differ."""
+    """Return the job with the model's input; `ConfigError` names the first setting that differs."""
     wanted = {f"model.{key}": getattr(job.model, key) for key in ("name", "norm")}
     if job.preprocess is not None:
         own = job.preprocess.model_fields_set
@@ -111,12 +111,12 @@ def _fitting(job: JobConfig, card: ModelCard, name: str) -> JobConfig:
 
 
 def _beside(file: Path, origin: Origin) -> bytes:
-    """The weights that an earlier run keeps beside its job file."""
+    """Return the weights that an earlier run keeps beside its job file."""
     weights = file.with_name(INITIAL_WEIGHTS)
     content = weights.read_bytes() if weights.is_file() else b""
     if hash_of(content) != origin.weights:
         raise CheckpointError(
-            f"this job went on from {origin.name!r} ({origin.weights[:19]}…), which is not here; "
+            f"this job started from {origin.name!r} ({origin.weights[:19]}…), which is not here; "
             "name it with --init-from"
         )
     return content

@@ -23,7 +23,7 @@ def plan(job: JobConfig, info: DatasetInfo, clients: int | None = None) -> Plan:
     Args:
         job: the job as its file and the overrides say.
         info: the prepared data set.
-        clients: use only the first so many sites; None: all.
+        clients: use only the first N sites; None: all.
 
     Raises:
         ConfigError: more sites wanted than there are, or data prepared for another input.
@@ -52,7 +52,7 @@ def choose_sites(job: JobConfig, there: tuple[str, ...], clients: int | None) ->
 
 
 def share_cores(images: dict[str, int], cores: int) -> dict[str, int]:
-    """Threads for sites that train side by side on one machine: by their share of the images, at least one.
+    """Divide threads among sites that train in parallel on one machine, by images, at least one each.
 
     Equal sites on two cores get one thread each. A site with most of the images gets both: the others are
     done soon, and a round lasts as long as its slowest site.
@@ -62,7 +62,7 @@ def share_cores(images: dict[str, int], cores: int) -> dict[str, int]:
 
 
 def _input(job: JobConfig, info: DatasetInfo) -> object:
-    """The job's preprocessing; what decoding has already fixed comes from the data and must agree."""
+    """Return the job's preprocessing; what decoding has fixed comes from the data and must agree."""
     if job.preprocess is None:
         return info.preprocess
     wanted = job.preprocess

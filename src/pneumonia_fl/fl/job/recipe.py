@@ -39,7 +39,7 @@ from pneumonia_fl.fl.server.evaluation_controller import SavedModelJudge
 from pneumonia_fl.fl.server.persistor import GlobalModel
 from pneumonia_fl.fl.server.receivers import JournalReceiver, MLflowReceiver, TensorBoardReceiver
 from pneumonia_fl.fl.site.executor import TrainerExecutor
-from pneumonia_fl.models.registry import build_model, count_parameters, imagenet_state
+from pneumonia_fl.models.architectures import build_model, count_parameters, imagenet_state
 
 Form = Literal["simulator", "installed", "shipped"]
 TRAINING_SCRIPT = "client.py"
@@ -65,7 +65,7 @@ class PneumoniaRecipe(FedAvgRecipe):
         job: the job; its `preprocess` must be known.
         sites: names of the sites that are expected, or their number.
         form: see the module.
-        resume_from: id of an earlier job to go on from; "": start anew.
+        resume_from: id of an earlier job to resume; "": a new job.
         weights: packed weights to begin with; None: those of the seed.
         models: packed weights of the models that the job's `evaluation` names.
     """
@@ -162,7 +162,7 @@ def recipe_for(
     """Yield the recipe, inside a folder with the files that travel with the job; for arguments see `PneumoniaRecipe`.
 
     NVFlare copies a script or a checkpoint into the job only when it is named relative to the working directory;
-    absolute names stay in the configuration as they are (NVFLARE-2.9 §1.7).
+    absolute names stay in the configuration as they are.
 
     Raises:
         ConfigError: the job cannot have this form, or evaluates models that are not here.
@@ -211,7 +211,7 @@ def _swarm(job: JobConfig, sites: tuple[str, ...] | int, form: Form, weights: by
 
 
 def _pretrained(job: JobConfig) -> dict[str, torch.Tensor]:
-    """ImageNet weights enter here, on the submitter's machine, so that no site needs the internet."""
+    """Load ImageNet weights on the submitter's machine, so that no site needs the internet."""
     if job.model.norm != "batch":
         raise ConfigError(
             "model.pretrained imagenet needs model.norm batch; the weights were trained with it"
@@ -238,7 +238,7 @@ def export_job(
 
 
 def _upload_seconds(job: JobConfig, network: dict[str, Any]) -> float:
-    """How long a site may take to upload its weights before NVFlare begins anew: enough for 1 Mbit/s."""
+    """Return the time limit of a site's upload, after which NVFlare starts it again: enough for 1 Mbit/s."""
     with torch.device("meta"):  # shapes without numbers
         model = build_model(network["network"], network["norm"], network["size"])
     megabits = count_parameters(model) * 32 / 1e6
@@ -246,7 +246,7 @@ def _upload_seconds(job: JobConfig, network: dict[str, Any]) -> float:
 
 
 def _network(job: JobConfig, settings: SiteSettings) -> dict[str, Any]:
-    """What `GlobalModel` builds."""
+    """Return the description of the network that `GlobalModel` builds."""
     return {
         "network": job.model.name,
         # FedBN's server has no normalisation: each site keeps its own.

@@ -95,7 +95,7 @@ class SwarmJournal(JournalReceiver):
         self._journal.write("started", rounds=self.rounds, sites=self.sites)
 
     def save(self, fl_ctx: FLContext, shareable: Shareable, record_origin: str) -> None:
-        """Keep a point of a site's validation metrics, beside the training loss."""
+        """Save a point of a site's validation metrics, beside the training loss."""
         super().save(fl_ctx, shareable, record_origin)
         point = AnalyticsData.from_dxo(from_shareable(shareable))
         if point and record_origin != GLOBAL and point.tag.startswith("validation_"):
@@ -103,7 +103,7 @@ class SwarmJournal(JournalReceiver):
             self._write_site(int(point.step or 0), record_origin, {name: float(point.value)})
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Take in how a site judges the best or the last model."""
+        """Record a site's evaluation of the best or the last model."""
         super().handle_event(event_type, fl_ctx)
         if event_type == AppEventType.VALIDATION_RESULT_RECEIVED:
             model = str(fl_ctx.get_prop(AppConstants.MODEL_OWNER)).removeprefix("GLOBAL_")
@@ -127,7 +127,7 @@ class SwarmJournal(JournalReceiver):
         self._pool[model][site] = report.scores
 
     def finalize(self, fl_ctx: FLContext) -> None:
-        """Judge the two models, and say how the job ended."""
+        """Select from the two models, and record how the job ended."""
         if len(self._pool[LAST]) < len(self.sites):
             self._journal.write("stopped", reason=CUT_OFF, missing=[])
         else:
@@ -152,7 +152,7 @@ class SwarmJournal(JournalReceiver):
             )
 
     def _best_round(self) -> int:
-        """The round of NVFlare's best model: the highest mean AUROC of the sites, the first of equals."""
+        """Return the round of NVFlare's best model: the highest mean AUROC of the sites, the first of equals."""
         rounds = summarise_rounds(read_journal(self._journal.path))["rounds"]
         means = {
             entry["round"]: sum(site["auroc"] for site in entry["sites"].values()) / len(entry["sites"])

@@ -17,13 +17,13 @@ BUILD_SECONDS = 300
 
 
 def provisioning_folder() -> Path:
-    """The folder `provisioning/`."""
+    """Return the folder `provisioning/`."""
     packaged = _PACKAGE / "_provisioning"
     return packaged if packaged.is_dir() else _SOURCE / "provisioning"
 
 
 def policy_folder(policy: str) -> Path:
-    """The folder of a site policy.
+    """Return the folder of a site policy.
 
     Raises:
         ConfigError: there is no such policy.
@@ -34,13 +34,13 @@ def policy_folder(policy: str) -> Path:
 
 
 def pins() -> str:
-    """The versions that belong together: what `constraints.txt` says."""
+    """Return the pinned versions: the content of `constraints.txt`."""
     packaged = _PACKAGE / "_constraints.txt"
     return (packaged if packaged.is_file() else _SOURCE / "constraints.txt").read_text(encoding="utf-8")
 
 
 def find_wheel(given: Path | None, cache: Path) -> Path:
-    """The project's wheel: `given`, or built from the source tree and kept in `cache` until the source changes.
+    """Return the project's wheel: `given`, or one built from the source tree and cached until it changes.
 
     Raises:
         ConfigError: `given` is no wheel, or there is no source tree to build from.
@@ -55,7 +55,7 @@ def find_wheel(given: Path | None, cache: Path) -> Path:
 
 
 def check_wheel(given: Path | None) -> None:
-    """Whether there is a wheel, or a source tree to build one from.
+    """Require a wheel, or a source tree to build one from.
 
     Raises:
         ConfigError: neither.

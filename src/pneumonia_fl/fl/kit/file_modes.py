@@ -15,24 +15,24 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def not_executable(kit: Kit) -> list[Path]:
-    """The kit's scripts that this account may not run."""
+    """List the kit's scripts that this account may not run."""
     scripts = [*sorted(kit.startup.glob("*.sh")), kit.folder / "install.sh"]
     return [path for path in scripts if path.is_file() and not os.access(path, os.X_OK)]
 
 
 def open_key(kit: Kit) -> int:
-    """The mode of the private key when somebody but its owner may read it; 0: nobody may."""
+    """Return the mode of a private key that others may read; 0 when it is private."""
     mode = stat.S_IMODE(kit.private_key.stat().st_mode) if kit.private_key.is_file() else 0
     return mode if mode & OTHERS else 0
 
 
 def change(right: str, *paths: Path) -> str:
-    """The command that changes the mode of these files, to be pasted."""
+    """Return the shell command that changes the mode of these files."""
     return f"`chmod {right} {' '.join(shlex.quote(str(path)) for path in paths)}`"
 
 
 def mend(kit: Kit, say: Callable[[str], None]) -> None:
-    """Give the kit's scripts and its key back the modes that they were made with, where they are ours.
+    """Restore the original modes of the kit's scripts and key, where this account owns them.
 
     Raises:
         KitError: NVFlare's start scripts cannot be run.
@@ -50,7 +50,7 @@ def mend(kit: Kit, say: Callable[[str], None]) -> None:
 
 
 def lost_modes(kit: Kit) -> Iterator[str]:
-    """What `mend` would change, in words."""
+    """Describe what `mend` would change."""
     if lost := not_executable(kit):
         names = ", ".join(path.name for path in lost)
         yield f"{names}: not executable (unpacked from a zip?); `pneumonia-fl up` mends it, or {change('u+x', *lost)}"

@@ -1,4 +1,4 @@
-"""Whether gRPC goes to a server through an HTTP proxy, by gRPC's own rules, which are not those of other programs.
+"""Find the HTTP proxy that gRPC uses to reach a server; its rules differ from those of other programs.
 
 Tried with grpcio 1.76: the first of `grpc_proxy`, `https_proxy` and `http_proxy` that is set counts, in lower case, and
 only with `http://`; not `all_proxy`. Of `no_grpc_proxy` and `no_proxy`, the first that is set: names with what ends in
@@ -29,7 +29,7 @@ class ProxyRefusal(OSError):
 
 @dataclass(frozen=True)
 class Proxy:
-    """What one environment variable says."""
+    """Proxy setting of one environment variable."""
 
     variable: str
     host: str
@@ -41,16 +41,16 @@ class Proxy:
         return f"{self.host}:{self.port}"
 
     def way(self, host: str, port: int) -> str:
-        """What the variable does to the way to a server."""
+        """Describe how the variable routes connections to a server."""
         return f"{self.variable} sends gRPC to {host}:{port} through the proxy {self}"
 
     def cure(self, host: str) -> str:
-        """How to have gRPC go straight to `host`."""
+        """Describe how to have gRPC connect to `host` directly."""
         exception = next((name for name in EXCEPTIONS if name in proxy_variables()), "no_proxy")
         return f'go straight: `export {exception}="${exception},{host}"`, or unset {self.variable}'
 
     def connect(self, host: str, port: int, seconds: float) -> socket.socket:
-        """Have the proxy connect to a server, as gRPC does.
+        """Connect to a server through the proxy, as gRPC does.
 
         Raises:
             ProxyRefusal: it does not.
@@ -79,7 +79,7 @@ class Proxy:
 
 
 def proxy_for(host: str) -> Proxy | None:
-    """The proxy through which gRPC reaches `host`; None when it goes straight."""
+    """Return the proxy through which gRPC reaches `host`; None for a direct connection."""
     variables = proxy_variables()
     name = next((name for name in VARIABLES if name in variables), "")
     exceptions = next((variables[name] for name in EXCEPTIONS if name in variables), "")
@@ -95,7 +95,7 @@ def proxy_for(host: str) -> Proxy | None:
 
 
 def ignored() -> list[str]:
-    """Variables that name a proxy for other programs, and not for gRPC."""
+    """List the variables that name a proxy for other programs but not for gRPC."""
     variables = proxy_variables()
     others = [
         name for name in variables if name.lower() in (*VARIABLES, "all_proxy") and name not in VARIABLES
@@ -104,7 +104,7 @@ def ignored() -> list[str]:
 
 
 def with_loopback() -> str:
-    """The value of `no_proxy` for processes that talk to others on this machine, the job's MLflow client for one."""
+    """Return `no_proxy` with loopback added, for processes that connect to others on this machine."""
     variables = proxy_variables()
     return ",".join(filter(None, [variables.get("no_proxy") or variables.get("NO_PROXY"), LOOPBACK]))
 
@@ -119,7 +119,7 @@ def _excepts(entry: str, host: str) -> bool:
 
 
 def _answer(connection: socket.socket) -> bytes:
-    """The head of the proxy's answer, no byte more: what follows is the server's."""
+    """Read the head of the proxy's answer, no byte more: the server's bytes follow."""
     head = b""
     while not head.endswith(b"\r\n\r\n") and len(head) < _MAX_ANSWER and (byte := connection.recv(1)):
         head += byte

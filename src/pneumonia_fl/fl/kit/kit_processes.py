@@ -1,4 +1,4 @@
-"""Which processes of this machine belong to a kit.
+"""Find the processes of this machine that belong to a kit.
 
 They are told by identity and working directory, not by the place where they were started: a kit that is renamed or
 moved while it runs takes its processes with it, and a copy of it has none.
@@ -46,17 +46,17 @@ class KitProcess:
 
     @property
     def runs(self) -> Kind | None:
-        """Whether it is NVFlare's server or site process; None: anything else."""
+        """Return the kind of NVFlare process, server or site; None for any other."""
         return next((kind for kind, module in MODULES.items() if module in self.words), None)
 
     @property
     def job(self) -> str:
-        """The id of the job for which it runs, "" for none."""
+        """Return the id of the job for which it runs; "" for none."""
         return job_of(self.words)
 
     @property
     def is_loop(self) -> bool:
-        """Whether it is the restart loop."""
+        """Return True for the restart loop."""
         return any(word.endswith(LOOP_SCRIPT) for word in self.words)
 
 
@@ -67,7 +67,7 @@ def job_of(words: list[str]) -> str:
 
 
 def identity_of(kit: Kit) -> str:
-    """What all copies of a kit have in common and nobody else has; "" when its certificate cannot be read."""
+    """Return what identifies all copies of a kit; "" when its certificate cannot be read."""
     try:
         return sha256(kit.certificate.read_bytes()).hexdigest()[:16]
     except OSError:
@@ -75,12 +75,12 @@ def identity_of(kit: Kit) -> str:
 
 
 def mark_of(kit: Kit) -> str:
-    """What every process that `up` starts from a kit carries in its environment (`processes.RUN_MARK`)."""
+    """Return the mark in the environment of every process started from a kit (`processes.RUN_MARK`)."""
     return f"{MARK}{kit.folder.resolve()}:{identity_of(kit)}"
 
 
 def processes_of(kit: Kit) -> list[KitProcess]:
-    """The living processes of a kit, oldest first; those too that somebody started by hand, and their children."""
+    """List a kit's living processes, oldest first, with manually started ones and their children."""
     folder, identity = kit.folder.resolve(), identity_of(kit)
     found = {
         one.process.pid: one
@@ -99,7 +99,7 @@ def running_jobs() -> set[str]:
 
 
 def main_of(kit: Kit) -> psutil.Process | None:
-    """The process of a kit's server or site: the oldest, or what it has started if that is `timeout` or `nohup`.
+    """Return the kit's main process: the oldest, or the child of a `timeout` or `nohup`.
 
     (In a kit that was moved, NVFlare's loop starts others, which end at once.)
     """
@@ -134,7 +134,7 @@ def _look_at(process: psutil.Process) -> KitProcess | None:
 
 
 def _mark(process: psutil.Process) -> str:
-    """Its mark; "" when it has none, or is somebody else's."""
+    """Return a process's mark; "" when it has none, or belongs to another user."""
     with contextlib.suppress(psutil.Error, OSError):
         mark: str = process.environ().get(RUN_MARK, "")
         return mark if mark.startswith(MARK) else ""
@@ -142,7 +142,7 @@ def _mark(process: psutil.Process) -> str:
 
 
 def _argument(words: list[str]) -> str:
-    """The kit that a command line of NVFlare names: `bash KIT/startup/sub_start.sh`, or `python3 -m … -m KIT`."""
+    """Return the kit in a command line of NVFlare: `bash KIT/startup/sub_start.sh`, `python3 -m … -m KIT`."""
     for word in words:
         if word.endswith(f"/startup/{LOOP_SCRIPT}"):
             return str(Path(word).parents[1])
@@ -152,14 +152,14 @@ def _argument(words: list[str]) -> str:
 
 
 def _work(process: psutil.Process) -> Path | None:
-    """Where it works now, which follows a folder that is renamed."""
+    """Return its working directory, which follows a renamed folder."""
     with contextlib.suppress(psutil.Error, OSError):
         return Path(process.cwd())
     return None
 
 
 def _kit_above(folder: Path | None) -> Path | None:
-    """The kit that a folder is or lies in."""
+    """Return the kit that a folder is or lies in."""
     if folder is None:
         return None
     for parent in (folder, *folder.parents):

@@ -1,4 +1,4 @@
-"""What NVFlare's logs and its restart loop's output say: the errors, the starts, the end of each.
+"""Read NVFlare's logs and its restart loop's output: the errors, the starts, the end of each.
 
 A line of a log is `TIME - COMPONENT - LEVEL - [CONTEXT] - TEXT`, on the console without the component; the context is
 left out where there is none.

@@ -17,12 +17,12 @@ PROGRAMS = "nvflare.private.fed.app."
 
 
 def is_misread(value: str) -> bool:
-    """Whether NVFlare takes a name for something else."""
+    """Return True when NVFlare would read a name as a number or a truth value."""
     return bool(argument_utils.parse_vars([f"name={value}"])["name"] != value)
 
 
 def needs_us(settings: Iterable[str]) -> bool:
-    """Whether one of the settings `uid=…` and `org=…` would be misread."""
+    """Return True when one of the settings `uid=…` and `org=…` would be misread."""
     pairs = (setting.partition("=") for setting in settings)
     return any(is_misread(value) for key, _, value in pairs if key in NAMES)
 

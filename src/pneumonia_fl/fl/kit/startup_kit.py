@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from pneumonia_fl.config.base import Strict
 from pneumonia_fl.config.environment import LIMITED, SeriesPlace, data_root
 from pneumonia_fl.config.job import parse
 from pneumonia_fl.config.sections import no_login
+from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.inputs.json_files import read_json
 from pneumonia_fl.inputs.names import did_you_mean
@@ -32,7 +32,7 @@ STARTUP_FILES: dict[Kind, str] = {
 }
 LOCAL_SETTINGS = "pneumonia_fl.yml"
 SITE_STATE_FOLDER = "pneumonia_fl_site_state"
-"""Below a site's kit: for each job what the site keeps for itself (see `fl.algorithms.keeping`)."""
+"""Below a site's kit: for each job what the site keeps for itself (see `fl/state/site_state.py`)."""
 
 
 class LocalSettings(Strict):
@@ -68,7 +68,7 @@ class LocalSettings(Strict):
 
     @property
     def limits(self) -> dict[str, int]:
-        """Of `environment.LIMITED`, what this site caps."""
+        """Return the site's limits on the settings in `environment.LIMITED`."""
         found = {key: getattr(self, f"max_{key}") for key in LIMITED}
         return {key: most for key, most in found.items() if most is not None}
 
@@ -87,41 +87,41 @@ class Kit:
 
     @property
     def startup(self) -> Path:
-        """The folder with identity and addresses."""
+        """Return the folder with identity and addresses."""
         return self.folder / "startup"
 
     @property
     def local(self) -> Path:
-        """The folder with the owner's settings."""
+        """Return the folder with the owner's settings."""
         return self.folder / "local"
 
     @property
     def root_certificate(self) -> Path:
-        """The certificate of the project's root, which all participants share."""
+        """Return the certificate of the project's root, which all participants share."""
         return self.startup / "rootCA.pem"
 
     @property
     def certificate(self) -> Path:
-        """The participant's own certificate."""
+        """Return the participant's own certificate."""
         return self.startup / ("server.crt" if self.kind == "server" else "client.crt")
 
     @property
     def private_key(self) -> Path:
-        """The participant's private key."""
+        """Return the participant's private key."""
         return self.certificate.with_suffix(".key")
 
     def local_file(self, name: str) -> Path:
-        """The owner's file in `local/`, else the one that came with the kit."""
+        """Return the owner's file in `local/`, else the one that came with the kit."""
         own = self.local / name
         return own if own.is_file() else own.with_name(f"{name}.default")
 
     def data_folder(self) -> Path | None:
-        """A site's prepared data: `PNEUMONIA_FL_DATA`, else the setting, which is meant from the kit's folder."""
+        """Return a site's prepared data: `PNEUMONIA_FL_DATA`, else the setting, relative to the kit's folder."""
         setting = self.settings().data
         return data_root() or (setting and self.folder / setting)
 
     def settings(self) -> LocalSettings:
-        """What `local/pneumonia_fl.yml` says; the defaults when there is none."""
+        """Return the settings in `local/pneumonia_fl.yml`; the defaults when there is no such file."""
         return read_settings(self.local)
 
 
@@ -147,7 +147,7 @@ def open_kit(folder: Path) -> Kit:
 
 
 def find_kits(folder: Path) -> list[Kit]:
-    """`folder` itself when it is a kit, else the kits directly below it, by name.
+    """Find kits: `folder` itself when it is one, else those directly below it, by name.
 
     Raises:
         KitError: there is none, or one is broken or somebody else's.
@@ -162,12 +162,12 @@ def find_kits(folder: Path) -> list[Kit]:
 
 
 def _holds_startup(folder: Path) -> bool:
-    """Whether a folder is a kit."""
+    """Return True when a folder is a kit."""
     return not folder.name.startswith(".") and (folder / "startup").is_dir()
 
 
 def _meant(folder: Path) -> str:
-    """What somebody may have meant who wrote a `folder` that is not there, or how to make it."""
+    """Suggest the folder meant by a `folder` that does not exist, or how to make it."""
     missing = next(one for one in (*reversed(folder.parents), folder) if not one.is_dir())
     beside = [one.name for one in missing.parent.iterdir() if one.is_dir()]
     return did_you_mean(missing.name, beside) or "; `pneumonia-fl provision` makes kits"
@@ -175,7 +175,7 @@ def _meant(folder: Path) -> str:
 
 @contextlib.contextmanager
 def _readable(folder: Path) -> Iterator[None]:
-    """Turn a missing right inside the block into a line that names the folder's owner."""
+    """Convert a permission error inside the block to a line that names the folder's owner."""
     try:
         yield
     except OSError as error:
@@ -186,13 +186,13 @@ def _readable(folder: Path) -> Iterator[None]:
 
 
 def kit_python(kit: Kit | None) -> Path:
-    """The Python that starts a kit: of its own environment when it has one (`install.sh` makes it), else ours."""
+    """Return the Python that starts a kit: of its own environment (made by `install.sh`), else ours."""
     own = kit.folder / "venv" if kit else None
     return own / "bin" / "python3" if own is not None and own.is_dir() else Path(sys.executable)
 
 
 def read_settings(local: Path) -> LocalSettings:
-    """The settings in a kit's `local` folder; the defaults when there are none."""
+    """Read the settings in a kit's `local` folder; the defaults when there are none."""
     file = local / LOCAL_SETTINGS
     return parse(LocalSettings, read_yaml(file), str(file)) if file.is_file() else LocalSettings()
 

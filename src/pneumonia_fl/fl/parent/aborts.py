@@ -1,6 +1,6 @@
-"""A job that somebody ends: who that is goes on record, and its rounds stop at once.
+"""Record who aborts a job, and stop its rounds at once.
 
-NVFlare 2.9 first tells the sites and waits 2 s for them, in which rounds go on, then the job; it writes down nobody's
+NVFlare 2.9 first tells the sites and waits 2 s for them, in which rounds continue, then the job; it records no user's
 name.
 """
 
@@ -21,7 +21,7 @@ class NoteAborts(CommandFilter):
     """Stands behind the filter that asks for rights, and looks at commands that may be carried out."""
 
     def pre_command(self, conn: Connection, args: list[str]) -> bool:
-        """Note an abort; it is carried out in any case."""
+        """Record an abort; it is carried out in any case."""
         if conn.get_prop(ConnProps.CMD_ENTRY).name == AdminCommandNames.ABORT_JOB:
             user = str(conn.get_prop(ConnProps.USER_NAME, ""))
             note_abort(conn.app_ctx, str(conn.get_prop(JobCommandModule.JOB_ID)), user)

@@ -1,6 +1,6 @@
 """Lines in the server's audit log for what it refused; stock NVFlare 2.9 writes none of them.
 
-NVFlare's `audit.log` names the admin commands that were let through (`fuel/hci/server/audit.py` stands behind the
+NVFlare's `audit.log` names the admin commands that were let through (`fuel/hci/server/audit.py` comes after the
 filter that refuses) and the names under which somebody tried to log in, without the outcome. Refused commands, logins,
 registrations, deployments and TLS handshakes leave nothing there. The lines here say who, what, and why.
 """
@@ -71,12 +71,12 @@ class RefusalLog(FLComponent):
             logging.getLogger(name).addHandler(_Refused(phrases, self._tell_registration))
 
     def _tell_registration(self, reason: str) -> None:
-        """The request's name is what somebody says; the line's user is who the connection belongs to."""
+        """Audit a refused registration, with the connection's owner as user: the request's name is a claim."""
         name = getattr(self._registering, "name", "")
         tell_refusal("", "register", f"as {name}: {reason}" if name else reason)
 
     def _tell_deployment(self, fl_ctx: FLContext) -> None:
-        """A site that does not take a job, or a job that the server itself does not take."""
+        """Audit a job that a site, or the server itself, refused to deploy."""
         job_id = fl_ctx.get_prop(FLContextKey.CURRENT_JOB_ID)
         if job_id == self._told:
             return  # deployed with refusals, and then aborted
@@ -99,14 +99,14 @@ class _Refused(logging.Handler):
         self._phrases, self._tell = phrases, tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass on what is a refusal."""
+        """Forward a log record that is a refusal."""
         message = record.getMessage()
         if any(phrase in message for phrase in self._phrases):
             self._tell(message)
 
 
 def watch_handshakes(audit_log: Path) -> None:
-    """Have a process of its own read this one's stderr from now on, and that of the jobs that it starts."""
+    """Start a process that reads this one's stderr from now on, and that of its job processes."""
     reader, writer = os.pipe()
     command = [sys.executable, "-m", handshakes.__name__, str(audit_log)]
     subprocess.Popen(command, stdin=reader, stdout=subprocess.DEVNULL)

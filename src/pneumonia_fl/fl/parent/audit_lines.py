@@ -1,4 +1,4 @@
-"""What a line of an audit log may hold: text of others never becomes a field or a line of its own.
+"""Format lines of an audit log: foreign text never becomes a field or a line of its own.
 
 Every entry is written twice: to `audit.log` as NVFlare writes it, and to `audit.jsonl` beside it as one JSON object.
 Needs the standard library only, because `fl/parent/tls_handshakes.py` uses it in a process of its own.
@@ -41,7 +41,7 @@ class Entry:
     time: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
     def record(self) -> dict[str, str]:
-        """The object in `audit.jsonl`: all fields but the empty ones."""
+        """Return the object in `audit.jsonl`: all fields but the empty ones."""
         fields = {
             "event": self.event,
             "time": self.time.isoformat(),
@@ -57,7 +57,7 @@ class Entry:
         return {name: value for name, value in fields.items() if value}
 
     def text(self) -> str:
-        """The line in `audit.log`, with NVFlare's fields in NVFlare's order and its local time."""
+        """Return the line in `audit.log`, with NVFlare's fields in NVFlare's order and its local time."""
         values = self.record() | {"time": str(self.time.replace(tzinfo=None))}
         if "job" not in values:
             values.setdefault("user", UNKNOWN)

@@ -27,7 +27,7 @@ log = logging.getLogger("pneumonia_fl.audit")
 
 @dataclass(frozen=True)
 class Peer:
-    """Who is at the other end of the connection that a request came over."""
+    """Peer at the other end of the connection of a request."""
 
     endpoint: str = ""
     """The name of the cell there; proved by the certificate for sites, never for people's sessions."""
@@ -38,7 +38,7 @@ class Peer:
 _NOBODY = Peer()
 _PEER: ContextVar[Peer] = ContextVar("_PEER", default=_NOBODY)
 _LIMITERS: dict[str, Limiter] = {}
-"""One for each user, so that nobody's flood hides what somebody else was refused."""
+"""One for each user, so that one user's flood does not hide the refusals of others."""
 MOST_USERS = 1000
 _LOCK = threading.Lock()
 
@@ -79,10 +79,10 @@ class CleanAuditor(Auditor):
 
 
 def install() -> None:
-    """Have NVFlare write this process's audit log through `CleanAuditor`.
+    """Make NVFlare write this process's audit log through `CleanAuditor`.
 
     For the constructors of components in `local/resources.json`: in a parent process NVFlare makes its Auditor after
-    them, in a job process before; in both cases nobody has taken it yet.
+    them, in a job process before; in both cases it is not in use yet.
     """
     audit.Auditor = CleanAuditor
     with AuditService._lock:
@@ -93,7 +93,7 @@ def install() -> None:
 
 
 def tell_refusal(user: str, action: str, reason: str) -> None:
-    """Write that somebody was refused, unless there was a line like it a moment ago. Never raises.
+    """Audit a refusal, unless there was a line like it a moment ago. Never raises.
 
     `user` is who the session belongs to, never who a request says it is from; "" for whom the connection belongs to.
     """
@@ -113,18 +113,18 @@ def tell_refusal(user: str, action: str, reason: str) -> None:
 
 
 def _known(user: str) -> str:
-    """The user, or whom the connection belongs to where NVFlare knows none: before a login."""
+    """Return the user, or the connection's owner where NVFlare knows none: before a login."""
     return _PEER.get().certificate if user in ("", UNKNOWN) else user
 
 
 def _limiter(user: str) -> Limiter:
-    """The limiter of a user; addresses of one machine are one user."""
+    """Return the limiter of a user; addresses of one machine are one user."""
     name = user.partition(":")[0]
     return _LIMITERS.setdefault(name if len(_LIMITERS) < MOST_USERS or name in _LIMITERS else "", Limiter())
 
 
 def peer_of(endpoint: str, connection: dict[str, Any]) -> Peer:
-    """Who is there, by the name of the cell and NVFlare's properties of the connection."""
+    """Identify the peer by the name of its cell and NVFlare's properties of the connection."""
     certificate = connection.get(DriverParams.PEER_CN.value)
     # NVFlare's drivers say "N/A" where they do not know.
     return Peer(endpoint, "" if certificate in (None, "N/A") else certificate)

@@ -41,12 +41,12 @@ PROJECT_ADMIN = "project_admin"
 
 
 def watch_commands() -> None:
-    """Have NVFlare make its register of commands as `WatchedRegister`; call it before there is one."""
+    """Make NVFlare's register of commands a `WatchedRegister`; call it before there is one."""
     admin.new_command_register_with_builtin_module = new_register
 
 
 def new_register(app_ctx: Any) -> ServerCommandRegister:
-    """NVFlare's `new_command_register_with_builtin_module` with our class."""
+    """Create NVFlare's `new_command_register_with_builtin_module` with our class."""
     register = WatchedRegister(app_ctx)
     register.register_module(BuiltInCmdModule(register))
     return register
@@ -68,7 +68,7 @@ class AskForARole(CommandFilter):
     """Leaves commands that ask for no right, or for one that is too small, to the project admin."""
 
     def pre_command(self, conn: Connection, args: list[str]) -> bool:
-        """Look at what the command asks for, and at the role in the session's certificate."""
+        """Check the command's target and the role in the session's certificate."""
         entry = conn.get_prop(ConnProps.CMD_ENTRY)
         if not for_the_project_admin(entry) or conn.get_prop(ConnProps.USER_ROLE) == PROJECT_ADMIN:
             return True
@@ -78,7 +78,7 @@ class AskForARole(CommandFilter):
 
 
 def for_the_project_admin(entry: CommandEntry) -> bool:
-    """Whether NVFlare would run the command for everybody who is logged in, or for all who may only look."""
+    """Return True when NVFlare would run the command for every user with a login or a read-only role."""
     return entry.name in RESERVED or (entry.authz_func is None and entry.name not in OPEN)
 
 
@@ -90,17 +90,17 @@ class Watched(CommandFilter):
         self._inner = inner
 
     def pre_command(self, conn: Connection, args: list[str]) -> bool:
-        """Let the filter decide; what it writes itself (NVFlare's `CommandAudit`) names the connection."""
+        """Run the filter; what it writes itself (NVFlare's `CommandAudit`) names the connection."""
         with on_behalf_of(_peer_of(conn)):
             passed = bool(self._inner.pre_command(conn, args))
-            # NVFlare's filter also stops commands on jobs that do not exist or do not run: nobody was refused.
+            # NVFlare's filter also stops commands on jobs that do not exist or do not run: that is no refusal.
             status = conn.buffer.meta.get(MetaKey.STATUS)
             if not passed and (status == MetaStatusValue.NOT_AUTHORIZED or self._knows_people()):
                 tell_refusal(conn.get_prop(ConnProps.USER_NAME, ""), " ".join(args), _said(conn))
         return passed
 
     def post_command(self, conn: Connection, args: list[str]) -> Any:
-        """Look at the answer to a login: to NVFlare one that is rejected is a command that was done."""
+        """Audit a rejected login: for NVFlare it is a command that succeeded."""
         if (
             self._knows_people()
             and conn.get_prop(ConnProps.CMD_ENTRY).name == InternalCommands.CERT_LOGIN
@@ -111,7 +111,7 @@ class Watched(CommandFilter):
         return self._inner.post_command(conn, args)
 
     def close(self) -> None:
-        """Leave it to the filter."""
+        """Close the filter."""
         self._inner.close()
 
     def _knows_people(self) -> bool:
@@ -119,7 +119,7 @@ class Watched(CommandFilter):
 
 
 def _peer_of(conn: Connection) -> Peer:
-    """Whose cell the command came from. (Commands come as streams, which NVFlare hands on without a connection.)"""
+    """Return the peer that sent the command. (Commands are streams, which NVFlare passes on without a connection.)"""
     request, session = conn.get_prop(ConnProps.REQUEST), conn.get_prop(ConnProps.SESSION)
     origin = request.get_header(MessageHeaderKey.ORIGIN) if request else session and session.origin_fqcn
     agent = conn.get_prop(ConnProps.HCI_SERVER).cell.core_cell.agents.get(origin)
@@ -127,6 +127,6 @@ def _peer_of(conn: Connection) -> Peer:
 
 
 def _said(conn: Connection) -> str:
-    """What the caller is told."""
+    """Return the text that the caller gets."""
     texts = [item.get(ProtoKey.DATA) for item in conn.buffer.data]
     return " ".join(text for text in texts if isinstance(text, str))

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import Field
 
-from pneumonia_fl.config.base import Strict
 from pneumonia_fl.config.job import JobConfig, SiteSettings, parse
+from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.entrypoints import path_of
 from pneumonia_fl.fl.protocol.carried_weights import INITIAL
@@ -27,7 +27,7 @@ MOST_SITES = 100
 
 
 class ServerWords(Strict):
-    """What only the server's half of a job says; names are those of the controller's arguments."""
+    """Settings in the server's half of a job only; names are those of the controller's arguments."""
 
     sites: tuple[str, ...] = ()
     quorum: int = 0
@@ -44,7 +44,7 @@ class ServerWords(Strict):
 
 
 class SiteWords(Strict):
-    """What only the sites' half says."""
+    """Settings in the sites' half only."""
 
     upload_timeout: float = Field(ge=30, le=1_000_000)
 
@@ -172,7 +172,7 @@ def _job(site: SiteSettings, server: ServerWords) -> JobConfig:
 
 
 def _judge(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
-    """The controller that evaluates saved models, and its arguments."""
+    """Return the controller that evaluates saved models, and its arguments."""
     assert job.evaluation is not None
     given = {"sites": list(server.sites), "round_timeout": job.round_timeout}
     return path_of("EvaluationController"), _no_defaults(given) | {
@@ -182,13 +182,13 @@ def _judge(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
 
 
 def _no_defaults(given: dict[str, Any]) -> dict[str, Any]:
-    """NVFlare leaves out arguments that have their default value."""
+    """Drop arguments that have their default value, as NVFlare does."""
     defaults = ServerWords().model_dump()
     return {name: value for name, value in given.items() if value != defaults[name] and value != []}
 
 
 def _controller(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any]]:
-    """The controller that trains, and its arguments."""
+    """Return the controller that trains, and its arguments."""
     cyclic = job.algorithm.name == "cyclic"
     path = path_of("CyclicController" if cyclic else "Controller")
     given = {

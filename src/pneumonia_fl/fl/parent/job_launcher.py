@@ -1,8 +1,8 @@
 """Starts the job processes of server and sites, told only what they need; at a site again when they are killed.
 
 Stock NVFlare 2.9 reports a job process that is gone to the server, which then ends the whole job for everybody
-(NVFLARE-2.9 §10, `fed_server.process_job_failure`). Here the site starts it again; the server sends the task that
-was on the way once more. After `MAX_RESTARTS` the site leaves the job, and the others go on.
+(`fed_server.process_job_failure`). Here the site starts it again; the server sends the task that
+was on the way once more. After `MAX_RESTARTS` the site leaves the job, and the others continue.
 """
 
 import logging
@@ -55,7 +55,7 @@ class JobLauncher(ProcessJobLauncher):
         return ProcessHandle(process_adapter=spawn_process(words, self._environment(job_meta, fl_ctx)))
 
     def _arguments(self, fl_ctx: FLContext) -> list[str]:
-        """What NVFlare gives to Python as one line; there a space in a kit's folder would end a word."""
+        """Return NVFlare's one line for Python as arguments, so that a kit's folder may contain a space."""
         given = fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS)
         words: list[str] = []
         for name in self.arguments:
@@ -110,7 +110,7 @@ class RestartingHandle(JobHandleSpec):
             self._process.terminate()
 
     def poll(self) -> object:
-        """How it ended. A site that gave up says UNKNOWN, which does not end the job for the others."""
+        """Return how it ended. A site that gave up gives UNKNOWN, which does not end the job for the others."""
         return JobReturnCode.UNKNOWN if self._gave_up else self._process.poll()
 
     def wait(self) -> None:
@@ -138,5 +138,5 @@ class RestartingHandle(JobHandleSpec):
 
 
 def _died(code: int | None) -> bool:
-    """Whether a process was killed by a signal (negative, or 128 + signal) or lost its trainer."""
+    """Return True when a signal killed a process (negative, or 128 + signal) or its trainer is gone."""
     return code is not None and (code < 0 or code == TRAINER_DIED or code == 128 + signal.SIGKILL)

@@ -1,8 +1,8 @@
 """Keeps jobs and sites together, in the server's main process.
 
-Four things that stock NVFlare 2.9 leaves open (NVFLARE-2.9 §10; NVFlare issues 5115, 5220):
+Four things that stock NVFlare 2.9 leaves open (NVFlare issues 5115, 5220):
 
-- a job that was running when the server was killed stays RUNNING for ever and cannot be ended or downloaded;
+- a job that was running when the server was killed stays RUNNING and cannot be ended or downloaded;
 - a site that was restarted has a new session, and the running job never hears of it again;
 - how a job really ended (incomplete, below its quorum) is written nowhere that a person could ask;
 - a submitter can write there how the job ended, before it has run.
@@ -32,7 +32,7 @@ MAX_TRIES = 5
 """How often a site is asked to take up a job again; a site that refuses it will not change its mind."""
 
 
-class JobKeeper(FLComponent):
+class JobMonitor(FLComponent):
     """A component of the server's `local/resources.json`."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class JobKeeper(FLComponent):
                 self._rejoin(job, client, participants)
 
     def _rejoin(self, job: Job, client: Any, participants: dict[str, Any]) -> None:
-        """Have a restarted site take up the job again, under its new session."""
+        """Let a restarted site resume the job, under its new session."""
         key = (job.job_id, client.token)
         self._tries[key] = self._tries.get(key, 0) + 1
         if self._tries[key] > MAX_TRIES:
@@ -138,7 +138,7 @@ class JobKeeper(FLComponent):
         self._engine.start_client_job(job, {client.name: DispatchInfo(app_name, needs, token)}, fl_ctx)
 
     def _tell_result(self, job_id: str) -> None:
-        """Put how the job ended into its meta, where everybody who may see the job can read it."""
+        """Write the job's result into its meta, where everybody who may see the job can read it."""
         if job_id in self._told:
             return
         with self._engine.new_context() as fl_ctx:
@@ -153,7 +153,7 @@ class JobKeeper(FLComponent):
                 state.remove()
 
     def _tell_rounds(self, job_id: str, fl_ctx: FLContext) -> None:
-        """Put into an ended job's meta how many rounds it had done, if it did not say so itself: it may go on."""
+        """Write the completed rounds of an ended job into its meta, if it did not do so: it may be resumed."""
         self._tell_result(job_id)
         manager = self._engine.get_component(SystemComponents.JOB_MANAGER)
         job = manager.get_job(job_id, fl_ctx)

@@ -1,4 +1,4 @@
-"""Which jobs a server or a site takes, asked before anything of a job is run; named as `app_validator` in a kit.
+"""Validate a job before anything of it is run; named as `app_validator` in a server's or a site's kit.
 
 strict, locked   a job that is what this package makes from its own settings, to the letter (`expected_job.py`)
 relaxed          that, and any other job of people who have the right `byoc` here
@@ -26,7 +26,7 @@ FILES = {SERVER_FILE, SITE_FILE}
 ACTION = "job_configuration"
 
 
-class SiteGate(AppValidator):
+class SiteJobValidator(AppValidator):
     """Looks at a job before the site takes it."""
 
     place, kind = "site", SiteType.CLIENT
@@ -51,14 +51,14 @@ class SiteGate(AppValidator):
         return "", known
 
 
-class ServerGate(SiteGate):
+class ServerJobValidator(SiteJobValidator):
     """The same for the server: whoever may run code there can read the server's key and all models."""
 
     place, kind = "server", SiteType.SERVER
 
 
 def objection(app: Path, needs_weights: bool = False) -> str:
-    """Why a deployed app is not one of ours without code; "" when it is.
+    """Return why a deployed app is not one of ours without code; "" when it is.
 
     Args:
         app: the folder of the app.
@@ -79,7 +79,7 @@ def objection(app: Path, needs_weights: bool = False) -> str:
 
 
 def evaluated(app: Path) -> str:
-    """Which models a job of ours evaluates on which split, for the audit log; "" for one that trains."""
+    """Describe which models a job evaluates on which split, for the audit log; "" for a training job."""
     evaluation = read_job(app)[0].evaluation
     if evaluation is None:
         return ""
@@ -101,7 +101,7 @@ def digest(app: Path, ours: bool) -> str:
 
 
 def _other_files(app: Path) -> str:
-    """The first file, folder or link that has no business in a job without code."""
+    """Return the first file, folder or link that does not belong in a job without code."""
     folders = ("config", FOLDER)
     signatures = (str(Path(folder, name)) for folder in ("", *folders) for name in SIGNATURE_FILES)
     known = {*FILES, *signatures, *folders}

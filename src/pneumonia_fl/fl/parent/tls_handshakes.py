@@ -7,7 +7,7 @@ last words of a server that crashes must still arrive.
 
     python -m pneumonia_fl.fl.parent.tls_handshakes AUDIT_LOG < what the server writes
 
-Everything else goes on to stderr unchanged. Needs the standard library only (and so does `parent/audit_lines.py`).
+Everything else is written to stderr unchanged. Needs the standard library only (and so does `parent/audit_lines.py`).
 """
 
 import contextlib
@@ -49,7 +49,7 @@ class Limiter:
         self._held = 0
 
     def admit(self, key: str, now: float) -> str | None:
-        """What to add to the message ("" or how many were held back before it); None: hold this one back, too."""
+        """Return the suffix of the message ("" or the count of suppressed ones); None: suppress this one too."""
         self._quiet_until = {each: end for each, end in self._quiet_until.items() if end > now}
         if len(self._quiet_until) >= self._most and key not in self._quiet_until:
             key = "others"
@@ -69,7 +69,7 @@ class Handshakes:
         self._inside = self._traced = False
 
     def take(self, line: str) -> tuple[bool, tuple[str, str] | None]:
-        """Whether the line is gRPC's, and address and reason once a refusal is complete."""
+        """Return True for a line of gRPC's, and address and reason once a refusal is complete."""
         found = _GRPC.match(line)
         if found is None:
             if not (self._inside and _REST.match(line)):
@@ -97,7 +97,7 @@ class Handshakes:
 
 
 def meaning_of(error: str) -> str:
-    """What gRPC's error means for whoever reads the audit log."""
+    """Explain gRPC's error to the reader of the audit log."""
     meanings = {
         "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no client certificate",
         "HTTP_REQUEST": "not TLS",
@@ -132,14 +132,14 @@ def follow(lines: Iterable[bytes], audit: Path) -> None:
 
 
 def _pass_on(line: bytes) -> None:
-    """To stderr; as long as that cannot be written, the server must not wait for us, nor get an error."""
+    """Write to stderr; while that fails, the server must neither wait for us nor get an error."""
     with contextlib.suppress(OSError):
         sys.stderr.buffer.write(line)
         sys.stderr.buffer.flush()
 
 
 if __name__ == "__main__":
-    # Everybody in a federation is told to end at once; this one ends when nobody writes any more.
+    # Everybody in a federation is told to end at once; this one ends at the end of its input.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_IGN)
     follow(sys.stdin.buffer, Path(sys.argv[1]))

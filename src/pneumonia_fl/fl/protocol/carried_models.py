@@ -30,7 +30,7 @@ def hash_of(packed: bytes) -> str:
 
 
 def carry(job: FedJob, models: Mapping[str, bytes]) -> dict[str, str]:
-    """Put packed models into the server's half of a job that is exported from the working directory.
+    """Add packed models to the server's part of a job that is exported from the working directory.
 
     Returns:
         The SHA-256 of each, by its name: for the arguments of what reads them.
@@ -44,7 +44,7 @@ def carry(job: FedJob, models: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def keep_at_server(job: Path, sites: tuple[str, ...]) -> None:
-    """Have only the server get the weights in an exported job folder, which must know its sites for that.
+    """Deploy the weights in an exported job folder to the server only; the folder must name its sites.
 
     NVFlare deploys what is for all sites to the server as well, so it has no form for "all but the server". The sites
     get the same configuration, and the weights in the first round.

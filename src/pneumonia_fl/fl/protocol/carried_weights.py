@@ -21,12 +21,12 @@ MOST_BYTES = 1_000_000_000
 
 
 def weights_file(app: Path, name: str) -> Path:
-    """Where a deployed app has the weights of a model."""
+    """Return the path of a model's weights in a deployed app."""
     return app / FOLDER / f"{name}.safetensors"
 
 
 def is_weights(app: Path, path: Path) -> bool:
-    """Whether a path in a deployed app is where the weights of a model would be."""
+    """Return True when a path in a deployed app is the place of a model's weights."""
     return MODEL_NAME.fullmatch(path.stem) is not None and path == weights_file(app, path.stem)
 
 

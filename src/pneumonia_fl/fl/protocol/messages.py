@@ -13,13 +13,13 @@ SITE_STEPS = "pneumonia_fl.steps"
 """Key in the server's `FLModel.meta`: for each site the optimiser steps that it has done in this job."""
 
 FIRST_JOB = "pneumonia_fl.first_job"
-"""Key in the server's `FLModel.meta`: id of the job with which the chain of jobs that went on began."""
+"""Key in the server's `FLModel.meta`: id of the first job in a chain of resumed jobs."""
 
 STATS_GROUP = "pneumonia_fl"
-"""Name under which the controller's snapshot stands in NVFlare's `show_stats`."""
+"""Name of the controller's snapshot in NVFlare's `show_stats`."""
 
 PASSED_ON = "pneumonia_fl.passed_on"
-"""Key in the server's `FLModel.meta`: the model comes from another site in the middle of a round; nobody judges it."""
+"""Key in the server's `FLModel.meta`: a model from another site within a round; it is not evaluated."""
 
 CROSS_SITE = "pneumonia_fl.cross_site"
 """Key in the server's `FLModel.meta`: the model has this name, that of the site whose own it is or of a saved one, and
@@ -61,12 +61,12 @@ RUN_ERROR = "pneumonia-fl run error:"
 
 
 def properties(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What the job says about itself: its configuration, version and sites; empty for a foreign job."""
+    """Return the job's own configuration, version and sites; empty for a foreign job."""
     custom = meta.get("custom_props")
     ours = custom.get(ABOUT_KEY) if isinstance(custom, Mapping) else None
     return dict(ours) if isinstance(ours, Mapping) else {}
 
 
 def without_paths(text: str) -> str:
-    """`text` with every file path replaced: a site's folders are nobody else's business."""
+    """Replace every file path in `text`: a site's folders are private."""
     return re.sub(r"(?:[A-Za-z]:)?[/\\][^\s'\",;:]+", "…", text)

@@ -1,4 +1,4 @@
-"""What a site reports of its work, read in one place: typed, bounded, finite, printable, or refused with a reason.
+"""Validate a site's report in one place: typed, bounded, finite, printable, or refused with a reason.
 
 A site may be broken or hostile, so the server takes nothing of a report before all of it has been accepted.
 """
@@ -54,12 +54,12 @@ class Histogram(_Said):
 
     @property
     def n(self) -> int:
-        """Number of images; Python integers do not overflow."""
+        """Return the number of images; Python integers do not overflow."""
         return sum(map(sum, self.counts))
 
 
 class Training(_Said):
-    """What a round's training cost at a site; `train_samples` are images times local epochs."""
+    """Cost of a round's training at a site; `train_samples` are images times local epochs."""
 
     train_loss: Loss
     train_samples: Positive
@@ -68,7 +68,7 @@ class Training(_Said):
 
 
 class Facts(_Said):
-    """What the model card says of a site's data set; `counts` are images by site, split and class."""
+    """Facts for the model card about a site's data set; `counts` are images by site, split and class."""
 
     source: Text
     licence: Citation
@@ -77,15 +77,15 @@ class Facts(_Said):
     counts: dict[str, dict[Literal["train", "val", "test"], dict[Literal["NORMAL", "PNEUMONIA"], Count]]]
 
     def of(self, site: str) -> "Facts":
-        """The same without other sites' counts: nobody speaks for another."""
+        """Drop other sites' counts: a site reports for itself only."""
         return self.model_copy(update={"counts": {site: self.counts.get(site, {})}})
 
     def images(self, site: str, split: Literal["train", "val"]) -> int:
-        """Images in one split of a site."""
+        """Count the images in one split of a site."""
         return sum(self.by_class(site, split))
 
     def by_class(self, site: str, split: Literal["train", "val"]) -> tuple[int, int]:
-        """Normal and pneumonia images in one split of a site."""
+        """Count normal and pneumonia images in one split of a site."""
         counts = self.counts.get(site, {}).get(split, {})
         return counts.get("NORMAL", 0), counts.get("PNEUMONIA", 0)
 
@@ -107,14 +107,14 @@ class Personal(_Said):
 
 
 class Sample(_Said):
-    """What a site's samples of patients refer to; `pooling.Sampled` has the meaning, and checks it."""
+    """Parameters of a site's patient samples; `pooling.Sampled` has the meaning, and checks it."""
 
     patients: Annotated[list[Count], Field(min_length=3, max_length=3)]
     starts: Annotated[list[list[Count]], Field(min_length=2, max_length=2)]
 
 
 class Limits(_Said):
-    """What a site has lowered of the job's training, and to what."""
+    """Training settings that a site has lowered, and their values."""
 
     local_epochs: Annotated[int, Field(ge=1, le=MAX_PASSES)] | None = None
     batch_size: Annotated[int, Field(ge=2, le=MAX_IMAGES)] | None = None
@@ -134,24 +134,24 @@ class SiteReport(_Said):
 
     @property
     def scores(self) -> ScoreHistogram:
-        """The histogram to pool."""
+        """Return the histogram to pool."""
         return ScoreHistogram.from_dict(self.histogram.model_dump())
 
     def values(self) -> dict[str, Any]:
-        """What the journal keeps beside the metrics of the histogram."""
+        """Return what the journal keeps beside the metrics of the histogram."""
         personal = {"personal": self.personal.model_dump()} if self.personal else {}
         return (self.training.model_dump() if self.training else {}) | personal
 
 
 class SiteProblem(_Said):
-    """Why a site could not do what it should: an answer as good as any, which contributes nothing."""
+    """Reason why a site could not do its task: a valid result, which contributes nothing."""
 
     problem: Text
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the server knows of an answer before it reads it.
+    """Known properties of a result before it is read.
 
     Args:
         site: who answers; authenticated, and not what the answer says.
@@ -204,7 +204,7 @@ def _check_size(raw: object) -> None:
 
 
 def _first_fault(error: ValidationError) -> str:
-    """Where the first fault is and what should be there; never the value itself."""
+    """Locate the first fault and name the expected type; never quote the value itself."""
     fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in fault["loc"])
     return printable(f"{place}: {fault['msg']}" if place else fault["msg"])
@@ -216,7 +216,7 @@ def _own_facts(report: SiteReport, expected: Expected) -> SiteReport:
 
 
 def _check_task(report: SiteReport, expected: Expected) -> None:
-    """Training, and facts about the data, must be there when they were asked for, and only then."""
+    """Require training results and facts about the data exactly when they were requested."""
     if (report.training is not None) != (expected.task == "train"):
         raise AnswerError(f"its report is broken: training does not belong to a task {expected.task}")
     if (report.data is not None) != (expected.task in TELLING):
@@ -230,7 +230,7 @@ def _check_task(report: SiteReport, expected: Expected) -> None:
 
 
 def _check_images(report: SiteReport, expected: Expected) -> None:
-    """Every count of images must be that of the data set, so that no site weighs more than its images."""
+    """Require every count of images to equal that of the data set, so that no site is weighted by more."""
     facts, site, counted = report.data or expected.data, expected.site, report.histogram.n
     if not 1 <= counted <= MAX_IMAGES:
         raise AnswerError(f"its histogram counts {counted} validation images")

@@ -1,4 +1,4 @@
-"""What a submitter may say about a job: everything else in a job's meta is the server's own word."""
+"""Allowed keys of a submitted job's meta: everything else in it is the server's own."""
 
 from typing import Any
 

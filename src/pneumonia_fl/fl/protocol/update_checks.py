@@ -1,4 +1,4 @@
-"""What an update must look like before it may count: no site can spoil the model by accident.
+"""Check an update before it counts: no site can spoil the model by accident.
 
 The checks are cheap, and about form only; they are no defence against a site that lies well.
 """
@@ -65,7 +65,7 @@ def own_model_problem(model: object, reference: Parameters) -> str:
 
 
 def byte_count(update: Mapping[str, Any] | None) -> int:
-    """Bytes of all parameters together; 0 for an answer without any."""
+    """Return the bytes of all parameters together; 0 for a reply without any."""
     return sum(int(value.nbytes) for value in (update or {}).values())
 
 

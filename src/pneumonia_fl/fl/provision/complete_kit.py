@@ -1,4 +1,4 @@
-"""What NVFlare's provisioning leaves open: policies, stores, wheel, pages, rights on files, signature."""
+"""Complete NVFlare's kits: policies, stores, wheel, pages, rights on files, signature."""
 
 import shutil
 from pathlib import Path
@@ -57,7 +57,7 @@ def _write_tools(kit: Kit, wheel: Path) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Leave a folder and all in it to its owner alone; scripts stay executable."""
+    """Make a folder and all in it private to its owner; scripts stay executable."""
     folder.chmod(PRIVATE_FOLDER)
     for path in folder.iterdir():
         if path.is_symlink() or path.name == "venv":

@@ -77,7 +77,7 @@ def _check_name(name: str, project: Project) -> None:
 
 
 def _requested_name(request: Path) -> str:
-    """Whose request it is; "" when it is none, which NVFlare then says."""
+    """Return the name in a certificate request; "" when it is none, which NVFlare then reports."""
     try:
         with zipfile.ZipFile(request) as archive, archive.open("request.json") as file:
             return str(parse_json(file.read(MAX_BYTES + 1))["name"])
@@ -86,7 +86,7 @@ def _requested_name(request: Path) -> str:
 
 
 def _write_authority(folder: Path, project: Project, state: State) -> None:
-    """The root as `nvflare cert approve` wants it."""
+    """Write the root in the form that `nvflare cert approve` reads."""
     about = {
         "project": project.name,
         "provision_version": "00",

@@ -153,7 +153,7 @@ _TITLES = {
 
 
 def page(kit: Kit, role: str) -> str:
-    """README.md of a kit; `role` is a person's role."""
+    """Return README.md of a kit; `role` is a person's role."""
     key = role if kit.kind == "admin" else kit.kind
     heading, body, local = _BODIES[key]
     values = {"name": kit.name, "project": kit.project, "host": kit.host, "port": kit.port}
@@ -168,15 +168,15 @@ def page(kit: Kit, role: str) -> str:
 
 
 def _indent_first(body: str) -> str:
-    """Give the first line the margin of the others, so that `dedent` sees one."""
+    """Indent the first line like the others, so that `dedent` sees one margin."""
     return body if body.startswith(" ") else f"    {body}"
 
 
 def install_script() -> str:
-    """`install.sh`."""
+    """Return `install.sh`."""
     return dedent(_INSTALL)
 
 
 def local_settings(kind: Kind) -> str:
-    """`local/pneumonia_fl.yml` with every key explained; "" for a person's kit."""
+    """Return `local/pneumonia_fl.yml` with every key explained; "" for a person's kit."""
     return dedent(_SETTINGS.get(kind, ""))

@@ -37,12 +37,12 @@ WHEELS = "wheel"
 
 @dataclass(frozen=True)
 class Request:
-    """What to provision."""
+    """Options of a provisioning."""
 
     project: Path
     out: Path
     policies: dict[str, str] = field(default_factory=dict)
-    """Site or server, or "" for all of them, to policy; only their policy files are written anew."""
+    """Site or server, or "" for all of them, to policy; only their policy files are written again."""
     renew: tuple[str, ...] = ()
     """Participants who get a new key and certificate from the same root."""
     wheel: Path | None = None
@@ -63,7 +63,7 @@ class Made:
     policy: str
 
     def as_json(self) -> dict[str, Any]:
-        """The same for scripts."""
+        """Return the result for scripts."""
         values = {**vars(self), "folder": str(self.folder), "expires": self.expires.isoformat()}
         return {key: value for key, value in values.items() if value != ""}
 
@@ -81,7 +81,7 @@ class Provisioned:
     """Kits in the folder whose owner project.yml no longer names; their certificates stay valid."""
 
     def as_json(self) -> dict[str, Any]:
-        """The same for scripts."""
+        """Return the result for scripts."""
         return {
             "project": self.project,
             "out": str(self.out),
@@ -148,7 +148,7 @@ def _open_workspace(out: Path, project: Project) -> Path:
 
 
 def _check_root(out: Path, state: State) -> None:
-    """NVFlare would make a new root when there is none, and with it every kit worthless."""
+    """Require the root: NVFlare would make a new one, which invalidates every kit."""
     if not state.values and any(out.glob("*/startup")):
         raise KitError(
             f"{out} holds kits, but their root {state.file} is gone; put your backup there, or choose another --out "
@@ -158,7 +158,7 @@ def _check_root(out: Path, state: State) -> None:
 
 @contextlib.contextmanager
 def _private_files() -> Iterator[None]:
-    """NVFlare writes `cert.json`, with every key in it, as the umask says; make that: for the owner only."""
+    """Set the umask so that NVFlare's `cert.json`, with every key in it, is for the owner only."""
     before = os.umask(0o077)
     try:
         yield
@@ -167,7 +167,7 @@ def _private_files() -> Iterator[None]:
 
 
 def _run_nvflare(project: Project, workspace: Path) -> Path:
-    """NVFlare's own provisioner, into `workspace`; returns the folder with its kits."""
+    """Run NVFlare's own provisioner into `workspace`; return the folder with its kits."""
     values = copy.deepcopy(project.values)  # NVFlare takes it apart
     spoken = io.StringIO()
     with contextlib.redirect_stdout(spoken), contextlib.redirect_stderr(spoken):
@@ -203,7 +203,7 @@ def _publish_all(
 
 
 def _keep_names(script: Path, participant: Participant) -> None:
-    """Have NVFlare start with the names as they are, where it would read a number or a truth value."""
+    """Make NVFlare start with the literal names, where it would read a number or a truth value."""
     if script.is_file() and (is_misread(participant.name) or is_misread(participant.org)):
         text = script.read_text(encoding="utf-8")
         script.write_text(text.replace(f" -m {PROGRAMS}", f" -m {MODULE} {PROGRAMS}"), encoding="utf-8")
@@ -215,7 +215,7 @@ def _policy(participant: Participant, request: Request) -> str | None:
 
 
 def _place(new: Path, target: Path) -> str:
-    """Put a kit where it belongs; of one that is there already only a different `startup/` is replaced."""
+    """Install a kit at its target; in an existing kit only a different `startup/` is replaced."""
     if not target.exists():
         shutil.move(new, target)
         return "new"
@@ -233,7 +233,7 @@ def _place(new: Path, target: Path) -> str:
 
 
 def _same_files(new: Path, there: Path) -> bool:
-    """Whether `there` has the files of `new` and a signature, and nothing else."""
+    """Return True when `there` has exactly the files of `new` and a signature."""
     wanted = {path.name: path.read_bytes() for path in new.iterdir()}
     found = {path.name: path.read_bytes() for path in there.iterdir() if path.is_file()}
     return found.pop(SIGNATURE, None) is not None and found == wanted

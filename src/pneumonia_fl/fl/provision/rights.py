@@ -1,4 +1,4 @@
-"""Who may do what where: a kit's `authorization.json`, read by NVFlare's own authorizer."""
+"""Read rights from a kit's `authorization.json`, with NVFlare's own authorizer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Rights:
-    """Who may do what at the owner of one kit."""
+    """Rights by role at the owner of one kit."""
 
     place: str
     """Name of the server or site."""
@@ -54,7 +54,7 @@ class Rights:
     """What servers get, not what is in force at `place`: a person's kit does not know that."""
 
     def as_json(self) -> dict[str, Any]:
-        """The same for scripts."""
+        """Return the rights for scripts."""
         return {**vars(self), "file": str(self.file)}
 
 
@@ -77,7 +77,7 @@ def read_rights(kit: Kit) -> Rights:
 
 
 def authorizer(file: Path, org: str) -> FLAuthorizer:
-    """NVFlare's authorizer for a site of `org`.
+    """Load NVFlare's authorizer for a site of `org`.
 
     Raises:
         KitError: NVFlare would not take the file.
@@ -96,7 +96,7 @@ def _authorization_file(kit: Kit) -> Path:
 
 
 def _words(policy: Any, role: str, right: str) -> str:
-    """What the policy says of a role's right; nothing said means no."""
+    """Return the policy's text for a role's right; no entry means no."""
     rights = policy.role_rights[role]
     said = rights.get("*", rights.get(right))
     if said is None:

@@ -30,21 +30,21 @@ class State:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise KitError(
                 f"{self.file} is broken ({error}); put your backup in its place: it holds the root key, and "
-                f"without it every kit has to be made anew"
+                f"without it every kit has to be made again"
             ) from None
 
     @property
     def root(self) -> x509.Certificate:
-        """The root certificate."""
+        """Return the root certificate."""
         return x509.load_pem_x509_certificate(self.values["root_cert"].encode())
 
     @property
     def root_key(self) -> Any:
-        """The root's private key."""
+        """Return the root's private key."""
         return load_private_key(self.values["root_pri_key"])
 
     def certificate(self, name: str) -> x509.Certificate | None:
-        """The certificate of a participant, None when it has none from here."""
+        """Return a participant's certificate; None when this root has issued none."""
         entry = self.values.get(name)
         if not isinstance(entry, dict):
             return None
@@ -57,7 +57,7 @@ class State:
 
 
 def check_identities(project: Project, state: State, renew: set[str]) -> None:
-    """Say where a certificate contradicts project.yml: NVFlare would keep it (hosts) or give up (roles).
+    """Report where a certificate contradicts project.yml: NVFlare would keep it (hosts) or fail (roles).
 
     Raises:
         ConfigError: a role, an org or the server's host names have changed since the certificate was made.

@@ -26,12 +26,12 @@ def sign(startup: Path, root_key: Any) -> None:
 
 
 def is_signed(kit: Kit) -> bool:
-    """Whether there is a signature at all."""
+    """Return True when there is a signature file."""
     return (kit.startup / SIGNATURE).is_file()
 
 
 def verify(kit: Kit) -> list[str]:
-    """Names of the files in `startup/` that were changed, added or taken away since the kit was signed.
+    """List the files in `startup/` that were changed, added or removed since the kit was signed.
 
     A kit from which the signature was taken gives `["signature.json"]`; one whose key was made at its owner never
     had any.

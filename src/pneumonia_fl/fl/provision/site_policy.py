@@ -39,7 +39,7 @@ def server_gate(policy: str) -> dict[str, Any]:
 
 
 def policy_in_force(local: Path) -> str:
-    """The policy that a site's `resources.json` names; "" for none of ours.
+    """Return the policy that a site's `resources.json` names; "" for none of ours.
 
     Raises:
         KitError: the file is no JSON.
@@ -55,7 +55,7 @@ def policy_in_force(local: Path) -> str:
 
 
 def lay_over(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `extra` on top: mappings go together, lists grow, components are the same when their id is.
+    """Merge `extra` into `base`: mappings merge, lists grow, components are matched by id.
 
     A mapping that names a class (`path`) replaces the one below it, so that no argument of another class stays.
     """
@@ -83,7 +83,7 @@ def _join(below: list[Any], above: list[Any]) -> list[Any]:
 
 
 def _place(items: list[Any], item: Any) -> int | None:
-    """Where a component with the same id stands."""
+    """Return the index of a component with the same id."""
     if not isinstance(item, dict):
         return None
     same = [

@@ -43,7 +43,7 @@ class BatchNormExchange:
         self._job, self._validator, self._weight_of, self._names = job, validator, weight_of, names
 
     def settle(self, model: Parameters, number: int) -> Parameters:
-        """Have the sites of round `number` measure the statistics with `model`; returns it with their mean.
+        """Have the sites of round `number` measure the statistics of `model`; return it with their mean.
 
         A site whose answer is missing or wrong is named and left out; without any, `model` stays as it is.
         """
@@ -59,7 +59,7 @@ class BatchNormExchange:
         return {**model, **average}
 
     def _measured(self, model: Parameters, number: int) -> dict[str, Parameters]:
-        """The statistics of each site that sent good ones."""
+        """Return the statistics of each site that sent valid ones."""
         job, reference = self._job, {name: model[name] for name in self._names}
         found: dict[str, Parameters] = {}
 
@@ -72,7 +72,7 @@ class BatchNormExchange:
                 job.problems.note(site, "refused", problem)
 
         data = FLModel(params=model, params_type=ParamsType.FULL, current_round=number, meta={SETTLING: True})
-        # Who did not train in this round is busy, or gone: nobody waits for it a second time.
+        # Who did not train in this round is busy, or gone: it is not waited for again.
         absent = job.tasks.ask(VALIDATE_TASK, data, job.tracker.accepted, take, SETTLING_PHASE)
         for site, reason in {} if job.aborted else absent.items():
             job.problems.note(site, "late", reason)

@@ -1,6 +1,6 @@
 """FedAvg that survives hospitals.
 
-Stock FedAvg (NVFlare 2.9) waits for ever for a silent site, ends at the first error of one site, never evaluates
+Stock FedAvg (NVFlare 2.9) waits without limit for a silent site, ends at the first error of one site, never evaluates
 the final model (NVFlare issue 790) and cannot be resumed after a crash. Here a round closes when everybody has
 answered, or when the quorum has and the grace is over; results are checked before they count; after the last round
 one more `validate` task judges the final model; and after every round there is a state to resume from.
@@ -105,12 +105,12 @@ class PooledFedAvg(ModelController):
 
     @property
     def job(self) -> ServerJob:
-        """The running job."""
+        """Return the running job."""
         assert self._job is not None, "the run has not begun"
         return self._job
 
     def run(self) -> None:
-        """Federated averaging (McMahan et al. 2017, algorithm 1), then evaluation of the final model."""
+        """Run federated averaging (McMahan et al. 2017, algorithm 1), then evaluate the final model."""
         limits = TaskLimits(
             self.quorum, self.grace, self.round_timeout, self.stall_timeout, self._task_check_period
         )
@@ -178,14 +178,14 @@ class PooledFedAvg(ModelController):
         job.tasks.send(task, message, job.participants(), on_result)
 
     def message(self, model: Parameters, number: int) -> FLModel:
-        """A global model as it is sent, with what the algorithm adds."""
+        """Build the message of a global model, with the algorithm's own entries."""
         tracker = self.job.tracker
         meta = self._server.outgoing(number, len(tracker.sites))
         meta = {**meta, SITE_STEPS: {site: counts["steps"] for site, counts in tracker.counts().items()}}
         return FLModel(params=model, params_type=ParamsType.FULL, current_round=number, meta=meta)
 
     def accept(self, site: str, result: FLModel, task: Task, judged: bool = True) -> None:
-        """Take in a result as a whole if it counts; `judged`: the sites' scores are those of the candidate."""
+        """Accept a valid result as a whole; `judged`: the sites' scores are those of the candidate."""
         report = self._validator.accept_result(site, result, task, self._selector.candidate)
         if report is None:
             return
@@ -204,7 +204,7 @@ class PooledFedAvg(ModelController):
         job.journal.write("site", round=job.tracker.number, site=site, values=values)
 
     def weight_of(self, site: str) -> float:
-        """How much a site counts in an average: its training images, times the job's factor for it."""
+        """Return a site's weight in an average: its training images, times the job's factor for it."""
         return self._validator.facts[site].images(site, "train") * self._factors.get(site, 1.0)
 
     def _compose(self) -> None:
@@ -228,7 +228,7 @@ class PooledFedAvg(ModelController):
             )
 
     def _first_model(self) -> Parameters:
-        """The initial model, or the last one of the job that is resumed."""
+        """Return the initial model, or the last one of the resumed job."""
         model: Parameters = self.load_model().params
         if self.resume_from:
             model = self._resume.restore(self.resume_from)
@@ -236,7 +236,7 @@ class PooledFedAvg(ModelController):
         return model
 
     def _stops_early(self) -> bool:
-        """Whether to end before the last round."""
+        """Return True when the job should end before the last round."""
         progress = self.job.progress
         if not self._stopping.should_stop():
             return False
@@ -246,7 +246,7 @@ class PooledFedAvg(ModelController):
         return True
 
     def _select(self) -> None:
-        """Judge the model that was sent last, and keep it if it is the best so far."""
+        """Evaluate the last model sent, and save it if it is the best so far."""
         selection = self._selector.select()
         if selection.is_best:
             self._note_best()
@@ -265,7 +265,7 @@ class PooledFedAvg(ModelController):
             self.event(AppEventType.GLOBAL_BEST_MODEL_AVAILABLE)
 
     def _evaluate_final(self, latest: Parameters) -> None:
-        """Judge the model after the last round, then the mean of the last ones if the job wants it."""
+        """Evaluate the model after the last round, then the average of the last ones if the job wants it."""
         job, done = self.job, self.job.progress.done
         self._evaluate(latest, done)
         kept = job.state.kept() if self._settings.average_last else {}
@@ -274,7 +274,7 @@ class PooledFedAvg(ModelController):
             self._evaluate(mean, done + 1, averaged=len(kept))
 
     def _evaluate(self, model: Parameters, number: int, averaged: int = 0) -> None:
-        """Have all sites evaluate a model that nobody trains further; for arguments see `send_candidate`."""
+        """Have all sites evaluate a final model; for arguments see `send_candidate`."""
         if self.job.aborted:
             return
         self.send_candidate(VALIDATE_TASK, model, number, partial(self.accept, task="validate"), averaged)
@@ -284,7 +284,7 @@ class PooledFedAvg(ModelController):
                 self._select()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Hand NVFlare's events to the running job."""
+        """Forward NVFlare's events to the running job."""
         if self._job is not None:
             self._job.handle_event(event_type, fl_ctx)
 

@@ -40,7 +40,7 @@ class CrossSiteEvaluation:
         self._job, self._validator = job, validator
 
     def evaluate_local_models(self, reference: Parameters) -> str:
-        """Have all sites evaluate the best local model of each; returns why none was evaluated, or "".
+        """Have all sites evaluate each site's best local model; return why none was evaluated, or "".
 
         `reference` is a global model, whose parameters every local model must have.
         """
@@ -56,17 +56,17 @@ class CrossSiteEvaluation:
             self.note_missing(site, reason)
 
     def note_missing(self, site: str, reason: str) -> None:
-        """Note that something of a site is missing, and why."""
+        """Record that a cell of a site is missing, and why."""
         self._job.warning(f"cross-site evaluation: {site}: {reason}")
         self._job.journal.write("cross_site_missing", site=site, reason=reason)
 
     def reasons(self) -> str:
-        """Why something is missing, site by site."""
+        """Return the reasons for missing cells by site."""
         missing = matrix_of(read_journal(self._job.journal.path))["missing"]
         return "; ".join(f"{site}: {reason}" for site, reason in missing.items())
 
     def publish(self) -> None:
-        """Hand the matrix to the receivers."""
+        """Send the matrix to the receivers."""
         job = self._job
         found = matrix_of(read_journal(job.journal.path))
         values = {
@@ -96,7 +96,7 @@ class CrossSiteEvaluation:
         return models
 
     def _evaluate_everywhere(self, owner: str, parameters: Parameters) -> int:
-        """Have every site evaluate one site's model; returns how many did."""
+        """Have every site evaluate one site's model; return how many did."""
         filled: list[str] = []
 
         def note(site: str, answer: FLModel) -> None:

@@ -2,7 +2,7 @@
 
 NVFlare's CyclicController hands weights on as well, but has no quorum, no check of what a site sends, no judge and no
 resume. Here a round has two parts: all sites judge the global model, then it makes one pass through them, in an order
-that is drawn anew for each round from the job's seed. A site that fails is left out of the pass.
+that is drawn for each round from the job's seed. A site that fails is left out of the pass.
 """
 
 import random
@@ -19,7 +19,7 @@ JUDGING = "judge"
 
 
 def order_of(sites: list[str], seed: int, number: int) -> list[str]:
-    """The sites in the order in which the model visits them in round `number`."""
+    """Return the order in which the model visits the sites in round `number`."""
     order = sorted(sites)
     random.Random(f"{seed}/{number}").shuffle(order)
     return order
@@ -30,7 +30,7 @@ class CyclicWeights(PooledFedAvg):
     """The model goes through the sites one after the other; what the last one sends is the next global model."""
 
     def train_round(self, model: Parameters, number: int) -> Parameters | None:
-        """Have all sites judge the model, then pass it from site to site; None when the job is aborted."""
+        """Have all sites evaluate the model, then pass it from site to site; None when the job is aborted."""
         tasks, tracker = self.job.tasks, self.job.tracker
         judge = partial(self.accept, task="validate")
         self.send_candidate(VALIDATE_TASK, model, number, judge, phase=JUDGING)

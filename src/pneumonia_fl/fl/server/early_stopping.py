@@ -1,4 +1,4 @@
-"""When to end before the last round: after a number of judged models without a better one."""
+"""Early stopping: end after a number of evaluated models without a better one."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class EarlyStopping:
         self.rounds_without_improvement = 0
 
     def note(self, number: int, auroc: float | None) -> None:
-        """Take in the pooled validation AUROC of the model after `number` rounds."""
+        """Record the pooled validation AUROC of the model after `number` rounds."""
         if number == 0 or auroc is None:
             return
         better = self._auroc is None or auroc > self._auroc + self._settings.min_delta
@@ -26,19 +26,19 @@ class EarlyStopping:
         self.rounds_without_improvement = 0 if better else self.rounds_without_improvement + 1
 
     def should_stop(self) -> bool:
-        """Whether there have been as many rounds without a better model as the job allows."""
+        """Return True after as many rounds without a better model as the job allows."""
         return 0 < self._settings.patience <= self.rounds_without_improvement
 
     def reason(self, done: int, rounds: int) -> str:
-        """Why the job ends after `done` of its rounds."""
+        """Explain why the job ends after `done` of its rounds."""
         waited = self.rounds_without_improvement
         number = f"{waited} round{'s' if waited > 1 else ''}"
         return f"stopped early after round {done} of {rounds}: no better model for {number}"
 
     def state(self) -> dict[str, Any]:
-        """What a job that is resumed must know."""
+        """Return the state that a resumed job needs."""
         return {"auroc": self._auroc, "waited": self.rounds_without_improvement}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave; nothing from a job of a version that had no early stopping."""
+        """Restore `state`; a job of a version without early stopping has none."""
         self._auroc, self.rounds_without_improvement = state.get("auroc"), state.get("waited", 0)

@@ -80,7 +80,7 @@ class SavedModelJudge(ModelController):
             )
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Hand NVFlare's events to the running job."""
+        """Forward NVFlare's events to the running job."""
         if self._job is not None:
             self._job.handle_event(event_type, fl_ctx)
 
@@ -106,7 +106,7 @@ class SavedModelEvaluation:
         self._cross_site = CrossSiteEvaluation(job, validator)
 
     def evaluate(self, parameters_of: Callable[[str], dict[str, Any]]) -> str:
-        """Have all models evaluated; returns why none was, or "".
+        """Have the sites evaluate all models; return why none was evaluated, or "".
 
         `parameters_of` gives a model's parameters by its name.
         """
@@ -126,7 +126,7 @@ class SavedModelEvaluation:
         return "" if evaluated else f"no site evaluated a model: {self._cross_site.reasons()}"
 
     def _evaluate(self, name: str, model: SavedModel, parameters: dict[str, Any]) -> int:
-        """Have all sites evaluate a model; returns how many did."""
+        """Have all sites evaluate a model; return how many did."""
         job = self._job
         found: dict[str, SiteReport] = {}
         sampled: dict[str, Sampled] = {}
@@ -153,7 +153,7 @@ class SavedModelEvaluation:
         return len(found)
 
     def _excuse(self, site: str, problem: str) -> None:
-        """Take a site that has opted out as it is; for any other problem the job is incomplete."""
+        """Accept that a site has opted out; any other problem makes the job incomplete."""
         if problem != OPTED_OUT:
             return self._job.problems.reject(site, "failed", problem)
         self._job.tracker.excuse(site, problem)
@@ -178,7 +178,7 @@ class SavedModelEvaluation:
 
 
 def _sampled(report: SiteReport, answer: FLModel) -> Sampled:
-    """A site's samples.
+    """Return a site's samples.
 
     Raises:
         AnswerError: there are none.

@@ -31,13 +31,13 @@ class Selection:
     train_loss: dict[str, float]
 
     def event(self) -> dict[str, Any]:
-        """What the journal keeps."""
+        """Return the event for the journal."""
         note = {"averaged": self.averaged} if self.averaged else {}
         values = {"values": asdict(self.metrics), "best": self.is_best, "histogram": self.pooled.to_dict()}
         return {"round": self.number, **values, **note}
 
     def series(self) -> dict[str, float]:
-        """Metrics by tag."""
+        """Return metrics by tag."""
         return series(self.metrics)
 
 
@@ -57,7 +57,7 @@ class ModelSelector:
         self._training: dict[str, Training] = {}
 
     def begin(self, parameters: Parameters, number: int, averaged: int = 0) -> None:
-        """Take the model that is about to be sent as the next candidate; for arguments see `Selection`."""
+        """Start the next candidate, the model about to be sent; for arguments see `Selection`."""
         self.candidate, self._number, self._averaged = dict(parameters), number, averaged
         self._pool, self._training = {}, {}
 
@@ -70,11 +70,11 @@ class ModelSelector:
 
     @property
     def has_scores(self) -> bool:
-        """Whether any site has scored the candidate."""
+        """Return True when any site has scored the candidate."""
         return bool(self._pool)
 
     def select(self) -> Selection:
-        """Judge the candidate by the pooled scores; the initial model is never the best."""
+        """Evaluate the candidate by the pooled scores; the initial model is never the best."""
         pooled = sum(self._pool.copy().values(), ScoreHistogram.empty())
         metrics, number = summarise(pooled), self._number
         is_best = number > 0 and is_better(metrics.auroc, self.best_auroc)
@@ -89,7 +89,7 @@ class ModelSelector:
 
 
 def _mean_loss(training: dict[str, Training]) -> dict[str, float]:
-    """The round's training loss over all sites, each image counting alike; empty after an evaluation."""
+    """Average the round's training loss over all images of all sites; empty after an evaluation."""
     samples = sum(values.train_samples for values in training.values())
     if not samples:
         return {}

@@ -15,7 +15,7 @@ from pneumonia_fl.errors import CheckpointError
 from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.protocol.carried_models import carried
 from pneumonia_fl.fl.protocol.carried_weights import INITIAL
-from pneumonia_fl.models.registry import build_model
+from pneumonia_fl.models.architectures import build_model
 
 
 @entrypoint("Persistor")

@@ -49,7 +49,7 @@ class _SitePoints(AnalyticsReceiver):
         self._taken: Counter[str] = Counter()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Pass over what must not be kept."""
+        """Ignore events that must not be kept."""
         if event_type not in EVENTS or self._counts(fl_ctx):
             super().handle_event(event_type, fl_ctx)
 
@@ -74,7 +74,7 @@ class _SitePoints(AnalyticsReceiver):
 
 
 def site_point(data: object) -> AnalyticsData | None:
-    """The point of a series in a site's event; None when it is not one that the schema knows."""
+    """Return the point of a series in a site's event; None when the schema does not know the series."""
     try:
         point = AnalyticsData.from_dxo(from_shareable(data))
     except Exception:  # whatever a site's bytes made of it
@@ -138,13 +138,13 @@ class JournalReceiver(_SitePoints):
         self._journal = Journal(_run_dir(fl_ctx))
 
     def save(self, fl_ctx: FLContext, shareable: Shareable, record_origin: str) -> None:
-        """Keep one point of a site's training loss; the other metrics come with the site's result."""
+        """Save one point of a site's training loss; the other metrics come with the site's result."""
         point = AnalyticsData.from_dxo(from_shareable(shareable))
         if point and point.tag == "train_loss" and record_origin != GLOBAL:
             self._journal.write("loss", site=record_origin, step=point.step, value=float(point.value))
 
     def finalize(self, fl_ctx: FLContext) -> None:
-        """Say that the records are complete: NVFlare has nothing left to do but to stop its processes."""
+        """Record that the records are complete: NVFlare has only to stop its processes."""
         self._journal.write("closed")
 
 
@@ -153,7 +153,7 @@ class MLflowReceiver(_SitePoints):
     """One MLflow run per job with the global series, and a child run per site.
 
     NVFlare's receiver blocks the job's start for four minutes when the tracking server is down, then drops
-    everything, loses a batch whose delivery fails, and has no global run (NVFLARE-2.9 §3). Here delivery is a
+    everything, loses a batch whose delivery fails, and has no global run. Here delivery is a
     thread of its own, with short time-outs and no loss while the job runs.
     """
 
@@ -216,7 +216,7 @@ class MLflowReceiver(_SitePoints):
 
 
 def _earlier(fl_ctx: FLContext, resume_from: str) -> JobState | None:
-    """The state of the job that this one goes on from; None without one, or when it is somebody else's."""
+    """Return the state of the job to resume; None without one, or when another user owns it."""
     meta = fl_ctx.get_prop(ReservedKey.JOB_META) or {}
     state = JobState(_root(fl_ctx), resume_from) if resume_from else None
     return state if state and state.belongs_to(meta.get(JobMetaKey.SUBMITTER_NAME.value, "")) else None

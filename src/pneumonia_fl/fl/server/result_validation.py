@@ -71,7 +71,7 @@ class ResultValidator:
             raise AnswerError(report.problem if isinstance(report, SiteProblem) else "sent no model")
 
     def remember(self, site: str, report: SiteReport) -> None:
-        """Note once what a site says of its data set and of its own limits."""
+        """Record once what a site reports of its data set and of its own limits."""
         journal = self._job.journal
         if report.data and site not in self.facts:
             self.facts[site] = report.data
@@ -101,7 +101,7 @@ class ResultValidator:
             raise AnswerError(problem)
 
     def _local_epochs(self, site: str) -> int:
-        """Those that the job says a site trains; the most that any may when it says nothing."""
+        """Return the job's local epochs of a site, or the allowed maximum when the job names none."""
         own = self._config.get("sites", {}).get(site, {}).get("train", {})
         usual = self._config.get("train", {}).get("local_epochs", MAX_PASSES)
         return int(own.get("local_epochs") or usual)

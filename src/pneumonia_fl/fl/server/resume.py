@@ -72,7 +72,7 @@ class ResumeState:
         self._save(model, values, extra)
         job.state.take_kept(earlier)
         earlier.remove()
-        job.info(f"going on from job {job_id} at round {job.progress.start_round + 1}")
+        job.info(f"resuming job {job_id} at round {job.progress.start_round + 1}")
         return model
 
     def _save(self, model: Parameters, values: dict[str, Any], extra: Parameters) -> None:

@@ -47,7 +47,7 @@ def start_site(site: Service, plan: SitePlan) -> None:
 
 
 def environment_of(service: Service, values: dict[str, str]) -> dict[str, str]:
-    """The environment of a service's processes: marked, with the kit's own Python first in PATH."""
+    """Return the environment of a service's processes: marked, with the kit's own Python first in PATH."""
     environment = child_environment()
     # NVFlare's scripts would put the first one before the kit's folder; only the server talks to MLflow.
     tracking = () if service.kit.kind == "server" else TRACKING_LOGIN
@@ -85,7 +85,7 @@ def end(services: Iterable[Service]) -> None:
 
 
 def _forbid_restart(services: Iterable[Service]) -> None:
-    """Tell the restart loops to end with what they guard."""
+    """Tell the restart loops to end with their process."""
     for one in services:
         if one.running():
             one.file(SHUTDOWN_FILE).touch()
@@ -110,7 +110,7 @@ def _start(service: Service, values: dict[str, str]) -> None:
 
 
 def _reachable(service: Service, name: str, folder: Path) -> Path:
-    """A path to `folder` without spaces, which NVFlare's scripts and command lines do not quote."""
+    """Return a path to `folder` without spaces, which NVFlare's scripts and command lines do not quote."""
     return without_spaces(folder, name, lambda: _link_folder(service) or _new_link_folder(service))
 
 

@@ -29,7 +29,7 @@ HEALTH_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where a server's jobs send their metrics, and the process there when it is ours."""
+    """Tracking server of a server's jobs, and its process when it is ours."""
 
     uri: str
     login: Mapping[str, str] = field(repr=False)
@@ -38,7 +38,7 @@ class Tracking:
     log: Path | None
 
     def failed(self) -> str | None:
-        """Why our process has ended; None while it lives."""
+        """Return why our process has ended; None while it lives."""
         if self.process is None or self.log is None or self.process.poll() is None:
             return None
         text = read(self.log)
@@ -73,14 +73,14 @@ def start_tracking(server: Service) -> Tracking:
 
 
 def tracking_uri_of(server: Service) -> str | None:
-    """Where the server's jobs send their metrics; None before the first start."""
+    """Return the address that the server's jobs send metrics to; None before the first start."""
     port = server.kit.folder / FOLDER / PORT_FILE
     own = f"http://{HOST}:{port.read_text().strip()}" if port.is_file() else None
     return server.kit.settings().tracking_uri or own
 
 
 def address_and_login(folder: Path) -> tuple[str, str, Path | None]:
-    """Address of a server's MLflow, user, and the file with the password; no file when it is not the one beside it.
+    """Return a server's MLflow address, its user, and the password file; no file for a remote MLflow.
 
     Raises:
         KitError: the kit is no server's, or was never started.
@@ -94,7 +94,7 @@ def address_and_login(folder: Path) -> tuple[str, str, Path | None]:
 
 
 def answers(uri: str) -> bool:
-    """Whether an MLflow server answers there."""
+    """Return True when an MLflow server answers at the address."""
     if not uri.startswith(("http://", "https://")):
         return True  # a database file is always there
     try:
@@ -119,7 +119,7 @@ def _has_runs(database: Path) -> bool:
 
 
 def _command(folder: Path, port: int) -> list[str]:
-    """Relative paths: the command runs in `folder`, whose own path may hold what a URI cannot."""
+    """Build the command with relative paths: a URI may not be able to hold the path of `folder`."""
     command = ["python3", "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--app-name", APP]
     command += ["--backend-store-uri", f"sqlite:///{DATABASE}"]
@@ -127,7 +127,7 @@ def _command(folder: Path, port: int) -> list[str]:
 
 
 def _choose_port(record: Path) -> int:
-    """The port of the last start when it is free, so that bookmarks stay valid; else any free one, written down."""
+    """Choose the last port when it is free, so that bookmarks stay valid; else any free one, recorded."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

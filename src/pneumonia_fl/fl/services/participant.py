@@ -27,48 +27,48 @@ class Service:
 
     @property
     def name(self) -> str:
-        """The name of the server or site."""
+        """Return the name of the server or site."""
         return self.kit.name
 
     @property
     def log(self) -> Path:
-        """NVFlare's own log, which it appends to and rotates."""
+        """Return the path of NVFlare's own log, which it appends to and rotates."""
         return self.kit.folder / LOG_FILE
 
     @property
     def startup_log(self) -> Path:
-        """What the processes have printed since the last start."""
+        """Return the path of the processes' output since the last start."""
         return self.kit.folder / "startup.log"
 
     def file(self, name: str) -> Path:
-        """One of NVFlare's control files."""
+        """Return the path of one of NVFlare's control files."""
         return self.kit.folder / name
 
     def loop(self) -> psutil.Process | None:
-        """The living restart loop, whoever started it."""
+        """Return the living restart loop, whoever started it."""
         return next((one.process for one in processes_of(self.kit) if one.is_loop), None)
 
     def main(self) -> psutil.Process | None:
-        """The living server or site process."""
+        """Return the living server or site process."""
         return main_of(self.kit)
 
     def processes(self) -> list[psutil.Process]:
-        """All living processes of this kit, oldest first."""
+        """List all living processes of this kit, oldest first."""
         return [one.process for one in processes_of(self.kit)]
 
     def running(self) -> bool:
-        """Whether anything of this kit lives: its loop, or a process that outlived it."""
+        """Return True while a process of this kit lives: its loop, or one that outlived it."""
         return bool(processes_of(self.kit))
 
     def starting(self) -> bool:
-        """Whether the process lives that wrote `daemon_pid.fl`: less work than to look for all."""
+        """Return True while the process that wrote `daemon_pid.fl` lives: faster than a scan of all."""
         try:
             return psutil.pid_exists(int(self.file(LOOP_FILE).read_text()))
         except (OSError, ValueError):
             return False
 
     def connected(self) -> bool:
-        """Whether the site's process has a connection to the server's port now; gRPC drops a dead one in 20 s."""
+        """Return True while the site is connected to the server's port; gRPC drops a dead connection in 20 s."""
         main = self.main()
         try:
             connections = main.net_connections("tcp") if main else []
@@ -80,7 +80,7 @@ class Service:
         )
 
     def jobs(self) -> list[str]:
-        """Ids of the jobs that have a process here."""
+        """List the ids of the jobs that have a process here."""
         return sorted({one.job for one in processes_of(self.kit)} - {""})
 
     def clear(self) -> None:
@@ -90,7 +90,7 @@ class Service:
 
 
 def find_services(folder: Path) -> list[Service]:
-    """The server and site kits at or directly below `folder`, servers first.
+    """Find the server and site kits at or directly below `folder`, servers first.
 
     Raises:
         KitError: there is none, or one is broken.

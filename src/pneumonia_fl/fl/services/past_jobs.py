@@ -1,6 +1,6 @@
-"""What past jobs leave in the kits of servers and sites.
+"""Find the remains of past jobs in the kits of servers and sites.
 
-NVFlare never removes a job's folder at a site (NVFLARE-2.9 §4); it holds logs and configuration, no data. Not touched:
+NVFlare never removes a job's folder at a site; it holds logs and configuration, no data. Not touched:
 the server's job store (`pneumonia-fl delete` does that), a job's state for `resume`, and a site's own models.
 """
 
@@ -17,7 +17,7 @@ _EVENTS = "tensorboard"
 
 
 def jobs_in(kit: Kit) -> Iterator[Leftover]:
-    """Folders of jobs that have ended, and on a server the TensorBoard events that it keeps of them.
+    """Yield folders of ended jobs, and on a server the TensorBoard events that it keeps of them.
 
     Raises:
         KitError: it is a person's kit.

@@ -1,4 +1,4 @@
-"""What must be true before kits are started; the first thing that is not becomes one line that says what to do."""
+"""Check the requirements of kits before they are started; the first failure becomes one line with its fix."""
 
 import shlex
 import subprocess
@@ -30,7 +30,7 @@ PYTHON_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class SitePlan:
-    """What a site gets on this machine."""
+    """A site's data and threads on this machine."""
 
     data: Path
     threads: int
@@ -72,13 +72,13 @@ def check(services: Sequence[Service], say: Callable[[str], None]) -> list[Servi
 
 
 def site_plans(sites: Sequence[Service], data: Path | None) -> dict[str, SitePlan]:
-    """Where each site's prepared data is, and how many threads it may use.
+    """Return each site's prepared data and number of threads.
 
     Data: below `data`, else where `PNEUMONIA_FL_DATA` or the kit's settings say. Threads: what the owner has set,
     else the site's share of this machine by its training images.
 
     Raises:
-        KitError: nobody says where the data is.
+        KitError: the data folder is not configured.
         DataError: there is no prepared data of that site.
     """
     folders = {site.name: _data_folder(site, data) for site in sites}
@@ -100,7 +100,7 @@ def _data_folder(site: Service, data: Path | None) -> Path:
 
 
 def _runs(one: Service) -> str:
-    """Say that a kit runs, with its process; "" when it does not.
+    """Describe the process of a running kit; "" when it does not run.
 
     Raises:
         RunError: only a part of it runs, or it runs from another folder.
@@ -134,7 +134,7 @@ def _examine(kit: Kit, *checks: Callable[[Kit], Iterable[Finding]]) -> None:
 
 
 def _check_python(kit: Kit) -> None:
-    """Whether the kit's own environment has what it needs; NVFlare's loop would try for long."""
+    """Require the packages in the kit's own environment; NVFlare's loop would retry for long."""
     python, again = kit_python(kit), shlex.quote(str(kit.folder / "install.sh"))
     if python == Path(sys.executable):
         return

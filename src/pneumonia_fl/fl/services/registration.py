@@ -12,7 +12,7 @@ from pneumonia_fl.fl.services.launch import POLL_SECONDS
 
 
 def ask(person: Kit) -> dict[str, Any]:
-    """What the server says to a person: `server` (its address) and `sites` (names of those registered).
+    """Ask the server as a person for `server` (its address) and `sites` (names of those registered).
 
     Raises:
         TimeLimitError: the server cannot be reached.

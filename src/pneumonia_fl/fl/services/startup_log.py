@@ -22,7 +22,7 @@ from pneumonia_fl.fl.services.participant import Service
 
 @dataclass(frozen=True)
 class Startup:
-    """How far a service has come."""
+    """Startup progress of a service."""
 
     ready: bool
     """Server: it serves; site: it is registered."""
@@ -33,7 +33,7 @@ class Startup:
 
 
 def read_startup(service: Service) -> Startup:
-    """What the startup log says; nothing is known before there is one."""
+    """Read the startup log; without one, nothing is known."""
     text = read(service.startup_log)
     starts = attempts(text)
     current = starts[-1] if starts else ""
@@ -46,7 +46,7 @@ def read_startup(service: Service) -> Startup:
 
 
 def _lives(service: Service, current: str) -> bool:
-    """Whether the process that the log says was started, or the loop that is to start one, is there."""
+    """Return True when the process that the log names, or the loop that restarts it, lives."""
     if started := re.match(r"\d+\n", current):
         return _is_process(int(started[0]))
     return service.starting() or service.running()
@@ -68,7 +68,7 @@ def _obstacle(service: Service, text: str) -> str:
 
 
 def rotate(log: Path) -> None:
-    """Keep the last start's log as `NAME.1`, and begin a new one."""
+    """Rename the last start's log to `NAME.1`, and begin a new one."""
     if log.exists():
         log.replace(log.with_name(f"{log.name}.1"))
     log.touch()

@@ -21,7 +21,7 @@ DRAIN_SECONDS = 1.0
 
 
 def status(folder: Path) -> list[dict[str, Any]]:
-    """One entry for each server and site kit at or below `folder`.
+    """Return one entry for each server and site kit at or below `folder`.
 
     Returns:
         name, kind, kit, running, pid, since (seconds since the epoch), ready (the server serves, the site is
@@ -44,7 +44,7 @@ class RunningJob:
 
 
 def running_jobs(folder: Path) -> list[RunningJob]:
-    """The jobs that run on the servers at or below `folder`; a job goes on when a site leaves it.
+    """List running jobs of the servers at or below `folder`; a job continues when a site leaves it.
 
     When a job's process is gone, its server still has to keep the result and to write down how the job ended.
     """
@@ -57,7 +57,7 @@ def running_jobs(folder: Path) -> list[RunningJob]:
 
 
 def _unfinished(server: Service) -> list[str]:
-    """Jobs that the server has sent out and has not finished, by its store."""
+    """List jobs that the server has deployed and has not finished, from its store."""
     found = []
     for meta in server.kit.folder.glob(f"{JOB_STORE}/*/meta"):
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -85,7 +85,7 @@ def down(folder: Path) -> list[str]:
 
 
 def _running_job(server: Service, job: str) -> RunningJob:
-    """What the server's folder of a job says about it."""
+    """Read a running job from the server's folder of it."""
     try:
         stored = server.kit.folder / JOB_STORE / job / "meta"
         meta = read_json(stored if stored.is_file() else server.kit.folder / job / "meta.json")

@@ -84,7 +84,7 @@ def _check_tracking(trackings: list[Tracking]) -> None:
 def _ask_servers(
     folder: Path, everybody: list[Service], started: list[Service], deadline: float, say: Say
 ) -> None:
-    """Hear from each server itself that it knows the new sites, where the Lead IT's kit lies beside the others."""
+    """Ask each server whether it knows the new sites, where the Lead IT's kit lies beside the others."""
     from pneumonia_fl.fl.admin.kit_selection import identity
     from pneumonia_fl.fl.services.registration import lead_it_kit, wait_for_sites
 

@@ -95,7 +95,7 @@ def _view(tool: Tool, folder: Path, port: int, host: str, say: Say) -> Iterator[
 
 @contextlib.contextmanager
 def _database(run: RunFolder, say: Say) -> Iterator[RunFolder]:
-    """The folder whose database MLflow opens: the run's own, or, where that must not change, a copy's."""
+    """Yield the folder whose database MLflow opens: the run's own, or a copy's when it is read-only."""
     if not is_read_only(run.mlflow_db):
         run.relocate_artifacts()
         yield run
@@ -109,13 +109,13 @@ def _database(run: RunFolder, say: Say) -> Iterator[RunFolder]:
 
 
 def _opened(folder: Path) -> RunFolder:
-    """A folder with records; that of a sweep has no state of a run."""
+    """Return a folder with records; that of a sweep has no state of a run."""
     run = RunFolder(folder)
     return run if run.tb_events.is_dir() else RunFolder.open(folder)
 
 
 def _events_of_kit(folder: Path) -> Path:
-    """A server's jobs; at a site, what stays there of its jobs."""
+    """Return the folder of a server's jobs, or of a site's own series of its jobs."""
     events = next(
         (folder / name for name in ("tensorboard", SITE_STATE_FOLDER) if (folder / name).is_dir()), None
     )
@@ -125,7 +125,7 @@ def _events_of_kit(folder: Path) -> Path:
 
 
 def _port(tool: Tool, wanted: int | None, host: str) -> int:
-    """A port that is free now."""
+    """Return a port that is free now."""
     if wanted is not None:
         if not (found := _free(host, wanted)):
             raise ConfigError(
@@ -136,7 +136,7 @@ def _port(tool: Tool, wanted: int | None, host: str) -> int:
 
 
 def _free(host: str, port: int) -> int:
-    """`port` when it is free, any free one for 0; 0 when it is taken."""
+    """Return `port` when it is free, any free one for 0; 0 when it is taken."""
     try:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(address[0], socket.SOCK_STREAM) as probe:
@@ -167,7 +167,7 @@ def _answers(view: View, process: "subprocess.Popen[bytes]") -> bool:
 
 
 def _named(host: str) -> str:
-    """The host to open: a tool that listens everywhere is reached at this machine's own address."""
+    """Return the host to open: this machine's own address for a tool that listens on all."""
     if host in ("0.0.0.0", "::", ""):  # noqa: S104
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host

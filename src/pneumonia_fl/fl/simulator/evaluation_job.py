@@ -51,7 +51,7 @@ def subject(name: str, path: Path) -> Subject:
 
 
 def model_paths(run: RunFolder, wanted: Sequence[str]) -> dict[str, Path]:
-    """Where a run has the models with these names: `best`, `last`, or the site whose own one it is.
+    """Return a run's models with these names: `best`, `last`, or the site whose own one it is.
 
     Without a name best and last, as far as they are there.
 
@@ -93,7 +93,7 @@ def evaluation_job(name: str, subjects: Sequence[Subject], split: str, intervals
     values = {
         "name": name,
         "rounds": 1,
-        "min_sites": 1,  # a site that does not take the job keeps nobody else from it
+        "min_sites": 1,  # a site that refuses the job does not stop the others
         "tracking": (),
         "model": {"name": first.model.name, "norm": first.model.norm},
         "preprocess": first.preprocess,
@@ -143,7 +143,7 @@ def run_in_simulator(
 
 
 def found_of(one: Subject, events: Sequence[Event]) -> Evaluation | None:
-    """What the sites found of a model, together and each alone; None when none evaluated it."""
+    """Return the sites' results of a model, together and each alone; None when none evaluated it."""
     event = next((e for e in events if e["event"] == "evaluated" and e["model"] == one.name), None)
     if event is None:
         return None

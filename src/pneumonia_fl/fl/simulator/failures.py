@@ -11,7 +11,7 @@ ENOUGH_BYTES = 1_000_000
 
 
 def site_error(workspace: Path) -> SiteError | None:
-    """The first error that a site reported itself; the others' errors only follow from it."""
+    """Return the first error that a site reported itself; the others' errors only follow from it."""
     # A line begins with its time, so the smallest line is the earliest.
     found = min(lines_with(SITE_ERROR, workspace), default=None)
     if found is None:
@@ -22,14 +22,14 @@ def site_error(workspace: Path) -> SiteError | None:
 
 
 def full_disk(folder: Path) -> RunError | None:
-    """Whether the disk below `folder` is full: then whatever else failed only follows from it."""
+    """Return the error of a full disk below `folder`, the cause of any other error; None when it is not full."""
     if shutil.disk_usage(folder).free >= ENOUGH_BYTES:
         return None
     return RunError(f"no space left for {folder}; free some space or choose another --out, then run again")
 
 
 def start_error(output: Path) -> RunError | None:
-    """What the simulator's process said before NVFlare started."""
+    """Return what the simulator's process printed before NVFlare started."""
     for line in read(output).splitlines():
         if RUN_ERROR in line:
             return RunError(line.split(RUN_ERROR, 1)[1].strip())
@@ -37,6 +37,6 @@ def start_error(output: Path) -> RunError | None:
 
 
 def server_error(workspace: Path) -> RunError | None:
-    """The first error in any log, without its time and component."""
+    """Return the first error in any log, without its time and component."""
     text = first_error(workspace)
     return RunError(text) if text else None

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -30,29 +30,29 @@ DEFAULT_SITES = 2
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; the names are those of `pneumonia-fl run`'s options."""
+    """Options of a run; the names are those of `pneumonia-fl run`'s options."""
 
     job: str
-    data: Path | None
-    out: Path | None
-    runs: Path
-    overrides: list[str]
-    clients: int | None
-    log_config: str | None
-    force: bool
+    data: Path | None = None
+    out: Path | None = None
+    runs: Path = Path("runs")
+    overrides: Sequence[str] = ()
+    clients: int | None = None
+    log_config: str | None = None
+    force: bool = False
 
 
 class Watcher(Protocol):
     """Whoever shows the user what happens."""
 
     def progress(self, stage: str, done: int, total: int | None) -> None:
-        """Work before or after the rounds."""
+        """Called with the progress of work before or after the rounds."""
 
     def started(self, planned: Plan, run: RunFolder) -> None:
-        """Everything is checked; the simulator starts now."""
+        """Called when everything is checked and the simulator starts."""
 
     def on_event(self, event: Event) -> None:
-        """Something happened in the run."""
+        """Called for each event of the run."""
 
 
 class Checked(NamedTuple):
@@ -138,7 +138,7 @@ def export_only(request: Request, folder: Path) -> Path:
 
 
 def _begun(request: Request) -> tuple[JobConfig, bytes | None]:
-    """The job, and the weights with which it begins when those are a saved model's."""
+    """Return the job, and its initial weights when those are a saved model's."""
     from pneumonia_fl.fl.job.initial_model import begin
 
     file = find_job(request.job)
@@ -151,7 +151,7 @@ def _given_data(request: Request) -> Path | None:
 
 
 def _synthetic_sites(job: JobConfig) -> tuple[str, ...]:
-    """Names of the sites whose X-rays are made up; `ConfigError` when the job has no such data."""
+    """Return the sites with synthetic X-rays; `ConfigError` when the job has no such data."""
     if job.synthetic is None:
         raise ConfigError(
             "no data: pass --data DIR. To make some: "
@@ -173,7 +173,7 @@ def _removed_on_error(folder: Path) -> Iterator[None]:
 def _make_synthetic(job: JobConfig, folder: Path, watcher: Watcher) -> Path:
     from pneumonia_fl.config.sections import Preprocess
     from pneumonia_fl.data.prepare.pipeline import prepare
-    from pneumonia_fl.data.sources.registry import open_source
+    from pneumonia_fl.data.sources.open_source import open_source
 
     wanted = job.synthetic
     assert wanted is not None
@@ -202,7 +202,7 @@ def _simulate(
 def _guarded(
     run: RunFolder, planned: Plan, info: DatasetInfo, watcher: Watcher, work: Callable[[], None]
 ) -> None:
-    """Do the work; whatever comes of it, fill the run folder and write down the state."""
+    """Run the work; whatever its outcome, fill the run folder and record the state."""
     from pneumonia_fl.results.finalize import finish
     from pneumonia_fl.tracking.mlflow_queue import one_line
 
@@ -224,7 +224,7 @@ def _guarded(
 
 
 def _origin(info: DatasetInfo) -> dict[str, object]:
-    """What a run says about its data: never a path."""
+    """Return what a run records about its data: never a path."""
     return {
         "source": info.source,
         "licence": info.licence,

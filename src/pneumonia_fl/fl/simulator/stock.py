@@ -1,4 +1,4 @@
-"""What NVFlare's own simulator needs to run an exported job: the classes that it may build, as a kit would say."""
+"""Configure NVFlare's own simulator for an exported job: the classes that it may build, as in a kit."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Runs a job in NVFlare's simulator, and repairs what the stock simulator leaves open.
 
-A worker that is killed makes the stock simulator wait for ever, killing its parent leaves orphans, and a space in
-a path breaks its command lines (NVFLARE-2.9 §9). Here the processes are watched from outside, all of them end with
+A worker that is killed makes the stock simulator wait without limit, killing its parent leaves orphans, and a space in
+a path breaks its command lines. Here the processes are watched from outside, all of them end with
 the run, and NVFlare only ever sees paths without spaces.
 """
 
@@ -81,7 +81,7 @@ def simulate(
 
 
 def _reason(run: RunFolder, watch: "_Watch") -> RunError:
-    """The most telling of what is known about a run that did not complete."""
+    """Return the most specific reason why a run did not complete."""
     output = run.logs / "simulator.txt"
     return (
         full_disk(run.path)
@@ -113,7 +113,7 @@ def _command(
 
 
 def _environment(run: RunFolder, data: Path, threads: dict[str, int], mark: str) -> dict[str, str]:
-    """The processes' environment: where the data and the sites' own models are, each site's share of the cores."""
+    """Return the processes' environment: data, the sites' own models, each site's share of the cores."""
     environment = child_environment(
         **{
             DATA_VARIABLE: str(data.absolute()),
@@ -131,9 +131,9 @@ def _environment(run: RunFolder, data: Path, threads: dict[str, int], mark: str)
 def _follow(
     process: "subprocess.Popen[bytes]", watch: "_Watch", journal: JournalReader, on_event: OnEvent
 ) -> None:
-    """Hand on events until the job is over or cannot go on.
+    """Forward events until the job is over or cannot continue.
 
-    NVFlare takes some five seconds to stop its processes after the records are closed; nobody waits for that.
+    NVFlare takes some five seconds to stop its processes after the records are closed; they are not waited for.
     """
     running = True
     while running:
@@ -158,17 +158,17 @@ class _Watch:
 
     @property
     def completed(self) -> bool:
-        """Whether all rounds were done and all records closed."""
+        """Return True when all rounds were done and all records closed."""
         return {"finished", "closed"} <= self._events
 
     def note(self, event: Event) -> None:
-        """Remember which kinds of events there were, and why the server gave up."""
+        """Record which kinds of events occurred, and why the server ended the job."""
         self._events.add(event["event"])
         if event["event"] == "stopped":
             self.stopped = RunError(event["reason"])
 
     def over(self) -> bool:
-        """Whether there is nothing to wait for; sets `lost` when a worker vanished and NVFlare did not notice."""
+        """Return True when the job is over; set `lost` when a worker vanished unnoticed by NVFlare."""
         now = time.monotonic()
         if "finished" not in self._events and now >= self._next:
             self._next = now + WORKER_CHECK_SECONDS
@@ -176,7 +176,7 @@ class _Watch:
         return self.completed or self.lost is not None or self.stopped is not None
 
     def _lost_worker(self, now: float) -> SiteError | None:
-        """The error of a site whose worker has been gone for `LOST_WORKER_GRACE` seconds, else None."""
+        """Return the error of a site whose worker has been gone for `LOST_WORKER_GRACE` seconds, else None."""
         alive = workers(self._mark)
         self._seen.update(alive)
         for site in self._seen.keys() - alive.keys():

@@ -1,6 +1,6 @@
-"""What a site does with a model: evaluate it on the own validation split, train it, send it back with the counts.
+"""A site's client: evaluate a model on the own validation split, train it, send it back with the counts.
 
-This file only translates between NVFlare and the plain PyTorch of `train.py` and `evaluate.py`.
+This file only translates between NVFlare and the plain PyTorch of `training/local.py` and `evaluation/scoring.py`.
 """
 
 import contextlib
@@ -41,14 +41,14 @@ from pneumonia_fl.fl.state.site_state import SiteState
 from pneumonia_fl.inputs.json_files import parse_json
 from pneumonia_fl.metrics.binary import Metrics, ScoreHistogram, summarise
 from pneumonia_fl.metrics.series import OWN, ROUND_TRAIN_LOSS, series
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.card import model_card
 from pneumonia_fl.models.checkpoint import DataSummary, ModelCard, load_into
-from pneumonia_fl.models.registry import build_model
 from pneumonia_fl.runs.journal import LOSS_POINTS
 from pneumonia_fl.runs.provenance import code_origin
 from pneumonia_fl.training.batch_norm import settled
-from pneumonia_fl.training.local import Moments, Penalty, TrainResult, Turn, train_epochs
-from pneumonia_fl.training.shared_statistics import Together
+from pneumonia_fl.training.local import OptimizerState, Penalty, RoundContext, TrainResult, train_epochs
+from pneumonia_fl.training.shared_statistics import SharedStatistics
 
 log = logging.getLogger("pneumonia_fl.site")
 
@@ -58,18 +58,18 @@ OWN_LIMITS = "One site's own model, chosen and calibrated on that site's validat
 
 
 def main() -> None:
-    """Take part in one job, whose settings are the only argument, until the server says that it is over."""
+    """Run a site's part of one job, whose settings are the only argument, until the server ends it."""
     flare.init()
-    participant = Participant(sys.argv[1], flare.get_site_name())
-    with contextlib.closing(participant):
+    session = TrainerSession(sys.argv[1], flare.get_site_name())
+    with contextlib.closing(session):
         while flare.is_running():
             message = flare.receive()
             if message is None:
                 break
-            flare.send(participant.answer(message))
+            flare.send(session.answer(message))
 
 
-class Participant:
+class TrainerSession:
     """Answers every message of the server; with what went wrong when the site cannot do what it should.
 
     The next message is a new chance: data may be there by then, memory free again.
@@ -84,7 +84,7 @@ class Participant:
         self._site: Site | SavedModels | None = None
 
     def answer(self, message: flare.FLModel) -> flare.FLModel:
-        """The site's answer, or a report of the problem without a path in it."""
+        """Return the site's result, or a report of the problem without a path in it."""
         try:
             self._site = self._site or self._made()
             return self._site.answer(message)
@@ -98,7 +98,7 @@ class Participant:
         return (Site if settings.evaluation is None else SavedModels)(settings, self._name)
 
     def close(self) -> None:
-        """The job is over."""
+        """Close the session when the job is over."""
         for writer in self._site.writers if isinstance(self._site, Site) else ():
             writer.close()
 
@@ -128,7 +128,7 @@ class Site:
         self.writers: list[SeriesWriter] = []
         self.total_steps = 0
         # In memory only: a site that was restarted begins with none, as in the first round.
-        self._moments: dict[str, Moments] = {}
+        self._optimizer_states: dict[str, OptimizerState] = {}
         self._facts = data.info.model_dump(mode="json", include=SHARED_FACTS)
         log.info("pneumonia-fl %s, %s, at %s", __version__, code_origin(Path(__file__)), name)
         log.info("%d training images", len(self.train_data.labels))
@@ -145,7 +145,7 @@ class Site:
         if SETTLING in message.meta:
             return self._settle(message)
         self.algorithm.begin(self.model, message, state)
-        # The server counts: a site that was restarted goes on with its steps.
+        # The server counts: a restarted site continues its steps.
         self.total_steps = message.meta.get(SITE_STEPS, {}).get(self.name, self.total_steps)
         histogram = evaluate(self.model, self.validation_data, self.settings.preprocess)
         metrics = summarise(histogram)
@@ -181,30 +181,34 @@ class Site:
     def _train(self, number: int) -> tuple[TrainResult, dict[str, Any]]:
         """Train the global model as the algorithm says; returns also what else travels back."""
         algorithm, model = self.algorithm, self.model
-        turn = Turn(self.name, number, self.settings.rounds)
+        context = RoundContext(self.name, number, self.settings.rounds)
         result = self._fit(
-            model, turn, algorithm.penalty(model), algorithm.after_step(model), algorithm.together()
+            model,
+            context,
+            algorithm.penalty(model),
+            algorithm.after_step(model),
+            algorithm.shared_statistics(),
         )
         # A stream of its own: the global model must not depend on what else the site trains.
-        own_turn = replace(turn, site=f"{self.name}/own")
-        return result, algorithm.end(model, result, lambda own, penalty: self._fit(own, own_turn, penalty))
+        own_context = replace(context, site=f"{self.name}/own")
+        return result, algorithm.end(model, result, lambda own, penalty: self._fit(own, own_context, penalty))
 
     def _fit(
         self,
         model: nn.Module,
-        turn: Turn,
+        context: RoundContext,
         penalty: Penalty | None,
         after_step: Callable[[float], None] | None = None,
-        together: Together | None = None,
+        shared: SharedStatistics | None = None,
     ) -> TrainResult:
         tag = "train_loss" if model is self.model else f"{OWN}train_loss"
         return train_epochs(
             model,
             self.train_data,
             self.settings,
-            turn=turn,
-            moments=self._moments.setdefault(tag, {}),
-            together=together,
+            context=context,
+            optimizer_state=self._optimizer_states.setdefault(tag, {}),
+            shared=shared,
             penalty=penalty,
             after_step=after_step,
             on_step=lambda step, loss: self._publish_loss(tag, step, loss),
@@ -230,7 +234,7 @@ class Site:
         return report
 
     def _card(self, number: int, histogram: ScoreHistogram) -> ModelCard:
-        """Of the site's own model after so many rounds."""
+        """Create the card of the site's own model after `number` rounds."""
         card = model_card(self.settings, parse(DataSummary, self._facts, "the data"), number, histogram)
         return card.model_copy(update={"limitations": OWN_LIMITS + card.limitations})
 
@@ -252,7 +256,7 @@ class Site:
 
 
 def lowered(used: SiteSettings, wanted: SiteSettings) -> dict[str, int]:
-    """What a site has lowered of what the job wants of it; logged."""
+    """Return the settings that a site has lowered below the job's; log them."""
     train = used.train.model_dump(include=set(LIMITED))
     capped = {key: value for key, value in train.items() if value != getattr(wanted.train, key)}
     for key, value in capped.items():

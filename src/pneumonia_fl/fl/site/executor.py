@@ -56,7 +56,7 @@ class TrainerExecutor(ClientAPIExecutor):
 
     @staticmethod
     def _requires_materialized_result(task_name: str, fl_ctx: FLContext) -> bool:
-        """Have the job process take over a result at once.
+        """Make the job process receive a result immediately.
 
         By default the server fetches it from the trainer, which waits for that; when the round has closed in the
         meantime nobody does, and the trainer would wait for many rounds.
@@ -85,7 +85,7 @@ class TrainerExecutor(ClientAPIExecutor):
     def execute(
         self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
     ) -> Shareable:
-        """Have the trainer do the task. When it died on the way, start afresh: the server sends the task again."""
+        """Have the trainer do the task. After its death start it again: the server sends the task again."""
         result = super().execute(task_name, shareable, fl_ctx, abort_signal)
         if result.get_return_code() == ReturnCode.EXECUTION_EXCEPTION and not abort_signal.triggered:
             self.log_error(fl_ctx, "the training process died; starting it again")

@@ -14,15 +14,15 @@ from pneumonia_fl.fl.protocol.messages import SITE_REPORT
 from pneumonia_fl.fl.state.site_state import SiteState
 from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
 from pneumonia_fl.metrics.series import series
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import ModelCard, load_into
-from pneumonia_fl.models.registry import build_model
 
 LOCAL = "local_model"
 """Its folder in the site's state."""
 
 
 class LocalModels:
-    """What a site does for cross-site evaluation.
+    """A site's models for cross-site evaluation.
 
     Args:
         site: its name.
@@ -37,7 +37,7 @@ class LocalModels:
         self._wanted = settings.cross_site.local_models and self._shares
 
     def note(self, model: nn.Module, card: Callable[[ScoreHistogram], ModelCard], state: SiteState) -> None:
-        """Keep `model`, which the site has just trained, if no earlier one was better on its validation split."""
+        """Save `model`, which the site has just trained, if it is its best on its validation split."""
         if self._wanted:
             histogram = evaluate(model, self._data, self._settings.preprocess)
             state.keep_if_better(model, card(histogram), LOCAL)
@@ -46,7 +46,7 @@ class LocalModels:
         """Answer the task `submit_model`: the best local model, or why there is none."""
         if not self._shares:
             return problem("does not share its model")
-        parameters = state.kept_model(LOCAL) if self._wanted else None
+        parameters = state.saved_model(LOCAL) if self._wanted else None
         return FLModel(params=parameters) if parameters else problem("has trained no model in this job")
 
     def evaluate(self, message: FLModel) -> FLModel:

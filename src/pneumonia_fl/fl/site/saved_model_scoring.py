@@ -26,8 +26,8 @@ from pneumonia_fl.fl.site.local_models import problem
 from pneumonia_fl.fl.site.site_data import check_size, own_root
 from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
 from pneumonia_fl.metrics.series import series
+from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import load_into
-from pneumonia_fl.models.registry import build_model
 
 READINGS = "readings.jsonl"
 """Beside what the site keeps of its jobs: one line for each time that a split was read."""
@@ -104,7 +104,7 @@ def _readings(site: str) -> Path:
 
 
 def _secret(data: ImageSet) -> bytes:
-    """What only the site knows: its images."""
+    """Derive a secret that only the site knows, from its images."""
     digest = hashlib.sha256()
     for image in data.images:
         digest.update(image.tobytes())

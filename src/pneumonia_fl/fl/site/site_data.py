@@ -1,4 +1,4 @@
-"""Where a site's own images lie, and whether a job can use them."""
+"""Find a site's own images, and check that a job can use them."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pneumonia_fl.errors import ConfigError, DataError
 
 
 def own_root() -> Path:
-    """The folder with the site's prepared data, which nobody can replace as long as this process lives.
+    """Return the folder with the site's prepared data, locked while this process lives.
 
     Raises:
         ConfigError: the site has not said where it is.

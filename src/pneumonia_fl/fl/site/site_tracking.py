@@ -1,4 +1,4 @@
-"""Where a site's own series go: to the server, as the job wants it, or to a folder and an MLflow at home, or to both.
+"""Write a site's own series: to the server, as the job wants it, or to a folder and an MLflow at home, or to both.
 
 The site's IT decides (`local/pneumonia_fl.yml`), never a job. A site that keeps its series at home still sends, with
 every answer, what the model and the pooled metrics are made of (`fl.site_report`).
@@ -28,10 +28,10 @@ class SeriesWriter(Protocol):
     """Whatever takes the points of a series."""
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
-        """Take one point."""
+        """Record one point."""
 
     def close(self) -> None:
-        """The job is over."""
+        """Close the writer when the job is over."""
 
 
 def series_writers(settings: SiteTracking, name: str, own: SiteState) -> list[SeriesWriter]:
@@ -43,7 +43,7 @@ def series_writers(settings: SiteTracking, name: str, own: SiteState) -> list[Se
         own: what this site keeps for itself of the job.
 
     Raises:
-        ConfigError: nobody has said where it keeps that.
+        ConfigError: its place is not configured.
     """
     writers: list[SeriesWriter] = [ToServer(whole=settings.where != "site")]
     if settings.where != "server":
@@ -69,7 +69,7 @@ class ToServer:
         self._writer.add_scalar(*point)
 
     def close(self) -> None:
-        """Nothing is left to send."""
+        """Close without sending anything."""
 
 
 class EventsAtHome:
@@ -94,7 +94,7 @@ class MLflowAtHome:
 
     def __init__(self, uri: str, name: str, folder: Path) -> None:
         status, earlier = folder / MLFLOW_STATUS, None
-        with contextlib.suppress(RunError):  # a trainer that was started again goes on in its run
+        with contextlib.suppress(RunError):  # a restarted trainer continues its run
             earlier = read_status(status).runs
         self._sink = MLflowSink(uri, EXPERIMENT, None, name, [], status, earlier)
         self._sink.start()

@@ -1,6 +1,6 @@
-"""What the server keeps of a job beside NVFlare, so that a job can go on after a crash.
+"""The server's own state of a job, so that the job can be resumed after a crash.
 
-NVFlare 2.9 has no job resume (NVFLARE-2.9 §10). After every round the last global model, the best one and the
+NVFlare 2.9 has no job resume. After every round the last global model, the best one and the
 journal are written here; the folder goes when the job is done.
 
 <server kit>/pneumonia_fl_state/<job id>/
@@ -66,7 +66,7 @@ class JobState:
         write_atomic(self.folder / "state.json", json.dumps(values).encode())
 
     def keep(self, model: Parameters, number: int, last: int) -> None:
-        """Keep the model after `number` rounds, and of those before it so many that `last` remain."""
+        """Save the model after `number` rounds, and delete old ones so that `last` remain."""
         if not last:
             return
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -75,11 +75,11 @@ class JobState:
             file.unlink()
 
     def kept(self) -> dict[str, Parameters]:
-        """The models that were kept, by their file's name, oldest first."""
+        """Return the saved models by their file's name, oldest first."""
         return {file.stem: load_file(file) for file in self._kept()}
 
     def take_kept(self, other: "JobState") -> None:
-        """Take over what another job has kept."""
+        """Copy the saved models of another job."""
         for file in other._kept():
             file.rename(self.folder / file.name)
 
@@ -87,17 +87,17 @@ class JobState:
         return sorted(self.folder.glob("kept-*.safetensors"))
 
     def load(self, submitter: str) -> tuple[Parameters, Parameters | None, dict[str, Any]]:
-        """The last model, the best one (None: not yet) and the values.
+        """Load the last model, the best one (None: not yet) and the values.
 
         Raises:
-            RunError: there is nothing to go on from, or it is somebody else's job.
+            RunError: there is nothing to resume from, or the job is another user's.
         """
         try:
             values = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
             model = load_file(self.folder / "model.safetensors")
         except OSError:
             raise RunError(
-                f"job {self.folder.name} has no state to go on from: it finished, or no round was done"
+                f"job {self.folder.name} has no state to resume from: it finished, or no round was done"
             ) from None
         if values["submitter"] != submitter:
             raise RunError(f"job {self.folder.name} was submitted by somebody else")
@@ -105,22 +105,22 @@ class JobState:
         return model, load_file(best) if best.is_file() else None, values
 
     def rounds(self) -> int:
-        """How many rounds are done; 0 when there is nothing to go on from."""
+        """Return the number of completed rounds; 0 when there is nothing to resume from."""
         file = self.folder / "state.json"
         return int(json.loads(file.read_text(encoding="utf-8"))["round"]) if file.is_file() else 0
 
     def load_extra(self) -> Parameters:
-        """The algorithm's own arrays; empty when it has none."""
+        """Load the algorithm's own arrays; empty when it has none."""
         extra = self.folder / "extra.safetensors"
         return load_file(extra) if extra.is_file() else {}
 
     def belongs_to(self, submitter: str) -> bool:
-        """Whether there is a state, and `submitter` may go on from it."""
+        """Return True when there is a state, and `submitter` may resume from it."""
         file = self.folder / "state.json"
         return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["submitter"] == submitter
 
     def copy_records(self, run_dir: Path) -> None:
-        """Put journal and MLflow run ids into the run folder of the job that goes on."""
+        """Copy journal and MLflow run ids into the run folder of the resumed job."""
         for name in COPIED:
             if (self.folder / name).is_file():
                 shutil.copyfile(self.folder / name, run_dir / name)
@@ -133,7 +133,7 @@ class JobState:
         write_atomic(self.folder / RESULT, json.dumps(result).encode())
 
     def result(self) -> dict[str, Any] | None:
-        """What `finish` wrote; None when the job did not get so far."""
+        """Return what `finish` wrote; None when the job did not get so far."""
         file = self.folder / RESULT
         if not file.is_file():
             return None
@@ -141,11 +141,11 @@ class JobState:
         return values
 
     def remove(self) -> None:
-        """Forget the job."""
+        """Delete the job's state."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _packed(parameters: Parameters) -> bytes:
-    """As safetensors, which take arrays only: NumPy makes scalars of what has no dimension."""
+    """Encode parameters for safetensors, which takes arrays only: NumPy turns 0-d results into scalars."""
     content: bytes = save({name: np.asarray(value) for name, value in parameters.items()})
     return content

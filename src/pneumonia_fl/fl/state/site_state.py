@@ -6,7 +6,7 @@ and site want that, `local_model`.
     model/                   the best model that is the site's own, ready for `pneumonia-fl evaluate`
     local_model/             the best model that it trained, for cross-site evaluation (docs/cross-site.md)
 
-A job that goes on (`resume`) finds the folder of the first job of its chain. Nothing here is ever removed by the
+A resumed job finds the folder of the first job of its chain. Nothing here is ever removed by the
 program but what a later round replaces: the model is what the hospital took part for.
 """
 
@@ -35,14 +35,14 @@ class SiteState:
 
     @classmethod
     def of(cls, site: str, job: str) -> "SiteState":
-        """The folder of `site` for the chain of jobs that began with `job`; `ConfigError` when that is no job id."""
+        """Return the folder of `site` for the chain of jobs from `job`; `ConfigError` when it is no job id."""
         if not JOB_ID.fullmatch(job):
             raise ConfigError(f"{job!r} is not a job id")
         return cls(site_state(site, job))
 
     @property
     def folder(self) -> Path:
-        """Where it lies; `ConfigError` when nobody has said where."""
+        """Return the folder; `ConfigError` when none is configured."""
         if self._folder is None:
             raise ConfigError(
                 f"{SITE_STATE_VARIABLE} is not set; let it name a folder in which this site keeps its own part "
@@ -51,20 +51,20 @@ class SiteState:
         return self._folder
 
     def save(self, number: int, values: Mapping[str, Tensor]) -> None:
-        """Keep `values` as what the training in round `number` left."""
+        """Save `values` as the result of the training in round `number`."""
         self._make()
         write_atomic(
             self._file(number), save({key: value.cpu().contiguous() for key, value in values.items()})
         )
 
-    def take(self, number: int | None) -> dict[str, Tensor]:
-        """What the training in round `number` left, {} when that is not there; every other round is forgotten."""
+    def load(self, number: int | None) -> dict[str, Tensor]:
+        """Load the state of round `number`, {} when it is missing; delete that of every other round."""
         for other in self._rounds() - {number}:
             self._file(other).unlink()
         return load_state(self._file(number)) if number in self._rounds() and number is not None else {}
 
-    def before(self, number: int) -> int | None:
-        """The last round before `number` of which something is kept: one that is done again must not count twice."""
+    def previous_round(self, number: int) -> int | None:
+        """Return the last saved round before `number`: a repeated round must not count twice."""
         return max((kept for kept in self._rounds() if kept < number), default=None)
 
     def keep_if_better(self, model: nn.Module, card: ModelCard, name: str = MODEL) -> None:
@@ -74,8 +74,8 @@ class SiteState:
         if not (folder / CARD).is_file() or _rank(card) > _rank(read_card(folder)):
             save_model(folder, model.state_dict(), card)
 
-    def kept_model(self, name: str) -> dict[str, Tensor] | None:
-        """The weights that `keep_if_better` has kept under this name; None when there are none."""
+    def saved_model(self, name: str) -> dict[str, Tensor] | None:
+        """Return the weights that `keep_if_better` has saved under this name; None when there are none."""
         folder = self.folder / name
         return load_state(folder / WEIGHTS) if (folder / CARD).is_file() else None
 
@@ -92,5 +92,5 @@ class SiteState:
 
 
 def _rank(card: ModelCard) -> tuple[float, float]:
-    """Of the site's own validation split; where one class is missing there is no AUROC and the loss decides."""
+    """Rank by the site's own validation AUROC; by loss where one class is missing."""
     return card.metrics["auroc"] or 0.0, -(card.metrics["loss"] or 0.0)

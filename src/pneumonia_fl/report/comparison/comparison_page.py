@@ -15,16 +15,17 @@ from pneumonia_fl.report.figures.forest_plot import (
     pooled,
 )
 from pneumonia_fl.report.figures.svg import to_svg
-from pneumonia_fl.report.run_folder_reader import ComparisonFiles, is_drawn
+from pneumonia_fl.report.run_folder_reader import ComparisonFiles
+from pneumonia_fl.report.view.page_tables import Cell, Row, Table, area_cell, count_table, cross_site_values
 from pneumonia_fl.report.view.rendering import Maker, Page, Values, make_sections
-from pneumonia_fl.report.view.tables import Cell, Row, Table, area_cell, count_table, cross_site_values
 from pneumonia_fl.report.view.wording import duration, join_and, number, plural, size, text_or_empty
+from pneumonia_fl.runs.record import is_drawn
 
 _MEASURES = {name: COLUMN_NAMES[name] for name in COMPARED}
 
 
 def compare_page(files: ComparisonFiles) -> Page:
-    """Put the report of a comparison together."""
+    """Build the report of a comparison."""
     summary = files.summary
     arms: list[Arm] = [arm for arm in summary.get("arms", []) if arm.get("pooled")]
     matrix = summary.get("cross_site") or {}

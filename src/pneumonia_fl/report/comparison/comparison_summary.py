@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from pneumonia_fl.evaluation.comparison import too_few
 from pneumonia_fl.report.figures.forest_plot import REFERENCES, Arm, Statistic, pooled
-from pneumonia_fl.report.run_folder_reader import is_drawn, without_paths
+from pneumonia_fl.report.run_folder_reader import without_paths
 from pneumonia_fl.report.view.rendering import Values, sentences
 from pneumonia_fl.report.view.severity import CAUTION, NOTE, SERIOUS, Found, in_words
+from pneumonia_fl.runs.record import is_drawn
 
 MARGIN = 0.010
 """AUROC: closer than this to central training is called close."""
@@ -46,7 +47,7 @@ def _result(summary: Values, federated: Sequence[Arm]) -> Values:
 
 
 def answer(value: Statistic, reference: str, patients: int) -> Values:
-    """Return what a difference in AUROC to a reference can say with so many patients."""
+    """Describe what a difference in AUROC to a reference means with this number of patients."""
     low, high, mean = value.get("low"), value.get("high"), float(value["mean"])
     if low is None or high is None:
         verdict = "unknown"

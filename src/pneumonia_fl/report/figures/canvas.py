@@ -1,4 +1,4 @@
-"""What all charts share: colours, look, an empty figure of each kind, and how a figure becomes a PNG file."""
+"""Common parts of all charts: colours, look, an empty figure of each kind, and saving as a PNG file."""
 
 import io
 from pathlib import Path

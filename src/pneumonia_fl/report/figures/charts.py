@@ -31,7 +31,7 @@ from pneumonia_fl.report.figures.canvas import (
 from pneumonia_fl.report.performance import SCORE_BINS, Curve, Floats, Performance
 
 NAMED_SITES = 12
-"""Up to so many sites each has a line of its own look; more are thin grey lines."""
+"""Up to this many sites have distinct lines; more are thin grey lines."""
 DASHES = ("-", "--", "-.", ":")
 BY_ROUND = {
     "auroc": "AUROC",

@@ -84,7 +84,7 @@ def _draw_strip(axes: Axes, images: ImageSet, label: int) -> None:
 
 
 def _choose(images: ImageSet, label: int) -> list[int]:
-    """Up to eight images of a class, one per patient, spread evenly over the patients."""
+    """Choose up to eight images of a class, one per patient, spread evenly over the patients."""
     first: dict[str, int] = {}
     for index in np.flatnonzero(images.labels == label).tolist():
         first.setdefault(images.patients[index], index)
@@ -94,7 +94,7 @@ def _choose(images: ImageSet, label: int) -> list[int]:
 
 
 def _strip(pictures: Pixels) -> Pixels:
-    """Put pictures (N,S,S) side by side on white; the strip is always as long as eight of them."""
+    """Join pictures (N,S,S) side by side on white; the strip is always as long as eight of them."""
     side = pictures.shape[1]
     step = side + max(1, round(_GAP * side))
     strip = np.full((side, _PER_CLASS * step), 255, np.uint8)
@@ -104,7 +104,7 @@ def _strip(pictures: Pixels) -> Pixels:
 
 
 def _bars(info: DatasetInfo) -> list[tuple[str, tuple[int, ...]]]:
-    """Each site's splits in order, the test set last, with the counts by class."""
+    """Return each site's splits in order, the test set last, with the counts by class."""
     return [
         (where if where == split else f"{where} – {split}", tuple(counts[name] for name in CLASS_NAMES))
         for where in (*info.sites, TEST)

@@ -40,7 +40,7 @@ def forest(summary: Mapping[str, Any], out: Path) -> Path:
 
 
 def pooled(arm: Arm, key: str) -> Statistic:
-    """A measure on all test images; empty where it is not defined."""
+    """Return a measure on all test images; empty where it is not defined."""
     return (arm.get("pooled") or {}).get(key) or {}
 
 

@@ -22,7 +22,7 @@ COLOURS = "cividis"  # even in brightness, and alike for colour-blind readers
 MOST = 120
 """Rows and columns that are drawn; the CSV has all."""
 UPRIGHT_SITES = 6
-"""Up to so many columns the sites' names stand level."""
+"""Up to this many columns the sites' names are horizontal."""
 
 
 @mpl.rc_context({"text.parse_math": False})
@@ -55,7 +55,7 @@ def heat_map(matrix: Mapping[str, Any]) -> Figure:
 
 
 def to_csv(matrix: Mapping[str, Any]) -> str:
-    """One line per model and site; empty fields where nothing is known."""
+    """Write one CSV line per model and site; unknown values are empty fields."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["split", "model", "site", *CELL])

@@ -11,19 +11,19 @@ from pneumonia_fl.errors import DataError
 from pneumonia_fl.report.figures import charts
 from pneumonia_fl.report.figures.canvas import BLACK, ORANGE, STYLE, new_figure, save
 from pneumonia_fl.report.performance import SPLITS, Performance, of_histogram
-from pneumonia_fl.report.run_folder_reader import RunFiles
+from pneumonia_fl.runs.record import RunRecord
 
 
-def draw_figures(run: RunFiles, folder: Path) -> None:
-    """Draw `curves.png` and `roc.png` of a run into `folder`, from the same values as its report.
+def draw_figures(run: RunRecord, curves: Path, roc: Path) -> None:
+    """Draw a run's learning curves, and its ROC curve and calibration, from the same values as its report.
 
     Raises:
         DataError: the run's records cannot be drawn.
-        OutputError: `folder` cannot be written.
+        OutputError: a file cannot be written.
     """
-    learning_curves(run.metrics, folder / "curves.png")
+    learning_curves(run.metrics, curves)
     if pooled := run.histogram_of_best():
-        roc_and_calibration(of_histogram(pooled, run.card), folder / "roc.png")
+        roc_and_calibration(of_histogram(pooled, run.card), roc)
 
 
 @mpl.rc_context(STYLE)

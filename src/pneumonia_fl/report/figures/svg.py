@@ -38,7 +38,7 @@ def page_colour(colour: str) -> str:
 
 
 def _without_unused_names(text: str) -> str:
-    """Ids such as `axes_1` come in every figure, and a page must hold each once."""
+    """Remove unused ids such as `axes_1`, which every figure has: an id must be unique in a page."""
     used = set(re.findall(r"#([\w-]+)[\")]", text))
     return _NAMED.sub(lambda found: found[0] if found[1] in used else "", text)
 

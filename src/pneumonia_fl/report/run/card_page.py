@@ -6,13 +6,14 @@ from typing import Any
 
 from pneumonia_fl import INTENDED_USE
 from pneumonia_fl.metrics.binary import NAMES
-from pneumonia_fl.report.run_folder_reader import ComparisonFiles, RunFiles, is_drawn
+from pneumonia_fl.report.run_folder_reader import ComparisonFiles
 from pneumonia_fl.report.view.rendering import Page, Values
+from pneumonia_fl.runs.record import RunRecord, is_drawn
 
 _PACKAGES = ("torch", "torchvision", "nvflare")
 
 
-def run_card(run: RunFiles, page: Page) -> Values:
+def run_card(run: RunRecord, page: Page) -> Values:
     """Return what the template needs for the card of a run."""
     details = {
         "Job": run.state.get("job"),
@@ -56,8 +57,8 @@ def card(page: Page, details: Mapping[str, Any], model: Mapping[str, Any], metad
     }
 
 
-def _metadata(run: RunFiles) -> Values:
-    """The keys of MONAI's bundle metadata, as far as they mean something here."""
+def _metadata(run: RunRecord) -> Values:
+    """Return the keys of MONAI's bundle metadata that apply here."""
     spec, software, data = run.card.get("preprocess") or {}, run.card.get("software") or {}, run.data
     side, classes = spec.get("size"), run.card.get("classes") or []
     pixels = {

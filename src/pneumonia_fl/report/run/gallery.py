@@ -51,7 +51,7 @@ def gallery_values(model: Path, source: str, split: str, progress: Progress = si
 
 
 def _worst(data: ImageSet, candidates: Iterable[int], order: Floats) -> list[int]:
-    """The lowest by `order`, one per patient."""
+    """Return the lowest candidates by `order`, one per patient."""
     first: dict[str, int] = {}
     for index in sorted(candidates, key=lambda index: float(order[index])):
         first.setdefault(data.patients[index], index)

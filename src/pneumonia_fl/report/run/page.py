@@ -13,10 +13,10 @@ from pneumonia_fl.report.performance import Performance, of_card, of_evaluation,
 from pneumonia_fl.report.run.performance_sections import performance_values, subtype_values
 from pneumonia_fl.report.run.summary import headline
 from pneumonia_fl.report.run.warnings import warnings_of
-from pneumonia_fl.report.run_folder_reader import RunFiles, without_paths
+from pneumonia_fl.report.run_folder_reader import without_paths
+from pneumonia_fl.report.view.page_tables import Cell, Row, Table, area_cell, count_table, cross_site_values
 from pneumonia_fl.report.view.rendering import Maker, Page, Values, make_sections
 from pneumonia_fl.report.view.severity import NOTE, in_words
-from pneumonia_fl.report.view.tables import Cell, Row, Table, area_cell, count_table, cross_site_values
 from pneumonia_fl.report.view.wording import (
     duration,
     flatten_settings,
@@ -25,14 +25,15 @@ from pneumonia_fl.report.view.wording import (
     size,
     text_or_empty,
 )
+from pneumonia_fl.runs.record import RunRecord
 
 _AT_HALF = ("sensitivity", "specificity", "brier", "ece")
 """What is known of a single site, at the threshold .5 only."""
 _PRIVATE_SETTINGS = ("mlflow.", "tracking")
 
 
-def run_page(run: RunFiles, gallery: Values | None = None) -> Page:
-    """Put the report of a run together; a part that cannot be made says so and the others stand."""
+def run_page(run: RunRecord, gallery: Values | None = None) -> Page:
+    """Build the report of a run; a part that fails is replaced by its error."""
     problems = list(run.problems)
     test, validation = _performance(run, problems)
     makers: tuple[Maker, ...] = (
@@ -58,7 +59,7 @@ def run_page(run: RunFiles, gallery: Values | None = None) -> Page:
     )
 
 
-def _performance(run: RunFiles, problems: list[str]) -> tuple[Performance | None, Performance | None]:
+def _performance(run: RunRecord, problems: list[str]) -> tuple[Performance | None, Performance | None]:
     """Test and validation: the last exact evaluation, else what the pooled histogram or the model card says."""
 
     def read(what: str, make: Callable[[Any], Performance], values: Any) -> Performance | None:
@@ -78,7 +79,7 @@ def _performance(run: RunFiles, problems: list[str]) -> tuple[Performance | None
     )
 
 
-def _subtitle(run: RunFiles) -> str:
+def _subtitle(run: RunRecord) -> str:
     algorithm = (run.config.get("algorithm") or {}).get("name", "")
     parts = [
         (run.config.get("model") or {}).get("name", ""),
@@ -97,13 +98,13 @@ def _day(seconds: Any) -> str:
 
 
 def _warnings(
-    run: RunFiles, test: Performance | None, validation: Performance | None, problems: list[str]
+    run: RunRecord, test: Performance | None, validation: Performance | None, problems: list[str]
 ) -> Values:
     missing = ((NOTE, "missing_here", {"problem": without_paths(problem)}) for problem in problems)
     return in_words([*warnings_of(run, test, validation), *missing])
 
 
-def _sites(run: RunFiles) -> Values | None:
+def _sites(run: RunRecord) -> Values | None:
     entry = next((entry for entry in run.rounds if entry["round"] == run.best_round), None)
     if entry is None:
         return None
@@ -134,7 +135,7 @@ def _area_cells(values: Mapping[str, Any] | None) -> Row:
     return [f"{values.get('n', 0):,}", f"{values.get('positives', 0):,}", area_cell(values.get("auroc"))]
 
 
-def _training(run: RunFiles) -> Values | None:
+def _training(run: RunRecord) -> Values | None:
     if not any(entry.get("sites") or entry.get("global") for entry in run.rounds):
         return None
     sites = [str(site) for site in run.metrics.get("sites", [])]
@@ -153,8 +154,8 @@ def _training(run: RunFiles) -> Values | None:
     }
 
 
-def _settings(run: RunFiles) -> list[tuple[str, str]]:
-    """The settings that matter most, in words; all of them stand at the end of the page."""
+def _settings(run: RunRecord) -> list[tuple[str, str]]:
+    """Describe the most important settings; the end of the page lists all."""
     model, train, algorithm, spec = (
         _Known(run.config.get(key) or {}) for key in ("model", "train", "algorithm", "preprocess")
     )
@@ -175,8 +176,8 @@ def _settings(run: RunFiles) -> list[tuple[str, str]]:
     ]
 
 
-def _origin(run: RunFiles) -> list[tuple[str, str]]:
-    """The saved model that the run went on from, where there is one."""
+def _origin(run: RunRecord) -> list[tuple[str, str]]:
+    """Return the saved model that the run started from, where there is one."""
     origin = run.config.get("init_from") or {}
     return [("Went on from", f"{origin.get('name')} ({origin.get('weights')})")] if origin else []
 
@@ -188,7 +189,7 @@ class _Known(dict[str, Any]):
         return "?"
 
 
-def _data(run: RunFiles) -> Values:
+def _data(run: RunRecord) -> Values:
     facts = {
         "Source": run.data.get("source", "unknown"),
         "Licence": run.data.get("licence", "unknown"),
@@ -204,7 +205,7 @@ def _data(run: RunFiles) -> Values:
     return {"facts": facts, "tables": {"counts": count_table(counts)} if counts else {}}
 
 
-def _cost(run: RunFiles) -> Values | None:
+def _cost(run: RunRecord) -> Values | None:
     entries = [entry for entry in run.rounds if any("seconds" in site for site in entry["sites"].values())]
     if not entries:
         return None
@@ -228,7 +229,7 @@ def _cost(run: RunFiles) -> Values | None:
     }
 
 
-def _repeat(run: RunFiles) -> Values:
+def _repeat(run: RunRecord) -> Values:
     settings = [
         f"{key}: {value}"
         for key, value in flatten_settings(run.config)

@@ -1,4 +1,4 @@
-"""How good a model is: metrics and curves, confusion and calibration, subtypes."""
+"""Sections on a model's performance: metrics and curves, confusion and calibration, subtypes."""
 
 import time
 from collections.abc import Callable
@@ -9,16 +9,16 @@ from pneumonia_fl.metrics.platt import PLAIN
 from pneumonia_fl.report.figures import charts
 from pneumonia_fl.report.figures.svg import to_svg
 from pneumonia_fl.report.performance import SPLITS, Performance
-from pneumonia_fl.report.run_folder_reader import RunFiles
+from pneumonia_fl.report.view.page_tables import Cell, Row, Table
 from pneumonia_fl.report.view.rendering import Values
-from pneumonia_fl.report.view.tables import Cell, Row, Table
 from pneumonia_fl.report.view.wording import interval, number
+from pneumonia_fl.runs.record import RunRecord
 
 Shown = list[tuple[str, Performance]]
 
 
 def performance_values(
-    run: RunFiles, test: Performance | None, validation: Performance | None
+    run: RunRecord, test: Performance | None, validation: Performance | None
 ) -> Values | None:
     """Return metrics with their intervals, curves, confusion matrices and calibration, test beside validation."""
     shown: Shown = [(SPLITS[item.split], item) for item in (test, validation) if item is not None]
@@ -49,7 +49,7 @@ def subtype_values(test: Performance | None) -> Values | None:
     estimates: list[charts.Estimate] = []
     for name, values in test.subtypes.items():
         rate, ends = values.get("rate"), values.get("ci") or (None, None)
-        what = "left alone (specificity)" if name == "normal" else "found (sensitivity)"
+        what = "correctly cleared (specificity)" if name == "normal" else "found (sensitivity)"
         counts = [f"{values[key]:,}" for key in ("n", "detected")]
         rows.append([name, what, *counts, number(rate), interval(values.get("ci"))])
         if rate is not None:
@@ -105,7 +105,7 @@ def _curves(shown: Shown) -> list[Any]:
 
 
 def _confusion(name: str, item: Performance) -> Table:
-    """Two by two, each cell with its share of the row."""
+    """Build the confusion matrix, each cell with its share of the row."""
     counts = item.confusion or {}
     rows: list[Row] = []
     for truth, answers in (("Normal", ("tn", "fp")), ("Pneumonia", ("fn", "tp"))):
@@ -127,7 +127,7 @@ def _calibration(name: str, item: Performance) -> tuple[Any, Any]:
 
 
 def _by_site(name: str, item: Performance) -> Table:
-    """What each site found on its own images, and who found nothing."""
+    """Build the table of each site's results on its own images."""
     rows: list[Row] = []
     for site, values in item.sites.items():
         metrics, ends = values.get("metrics") or {}, values.get("intervals") or {}
@@ -150,7 +150,7 @@ def _by_site(name: str, item: Performance) -> Table:
     return Table(head, rows, f"{name}: evaluated at each site, by its own patients")
 
 
-def _readings(run: RunFiles) -> Table:
+def _readings(run: RunRecord) -> Table:
     rows: list[Row] = []
     for values in run.evaluations:
         when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(float(values.get("time") or 0)))

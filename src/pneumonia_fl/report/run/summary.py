@@ -6,14 +6,14 @@ from pneumonia_fl.metrics.binary import NAMES
 from pneumonia_fl.report.figures import charts
 from pneumonia_fl.report.figures.svg import to_svg
 from pneumonia_fl.report.performance import SPLITS, Performance
-from pneumonia_fl.report.run_folder_reader import RunFiles
 from pneumonia_fl.report.view.rendering import Values, sentences
+from pneumonia_fl.runs.record import RunRecord
 
 RARE = 0.10
 """A share of pneumonia as a general clinic may see, for what an alarm is worth there."""
 
 
-def headline(run: RunFiles, test: Performance | None, validation: Performance | None) -> Values:
+def headline(run: RunRecord, test: Performance | None, validation: Performance | None) -> Values:
     """Return the result in words and in numbers."""
     shown = test or validation
     if shown is None:
@@ -27,7 +27,7 @@ def headline(run: RunFiles, test: Performance | None, validation: Performance | 
     }
 
 
-def _result(run: RunFiles, shown: Performance) -> dict[str, Any]:
+def _result(run: RunRecord, shown: Performance) -> dict[str, Any]:
     metrics = {key: shown.metrics.get(key) for key in NAMES}
     sensitivity, specificity = metrics["sensitivity"], metrics["specificity"]
     worth = None

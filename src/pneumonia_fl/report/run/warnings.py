@@ -1,4 +1,4 @@
-"""What a reader of a run must be told before believing a number: when each warning is given, and how severe it is."""
+"""Warnings for a reader of a run before its numbers: when each is given, and how severe it is."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -6,15 +6,16 @@ from itertools import pairwise
 from pneumonia_fl.evaluation.comparison import FEW_PATIENTS
 from pneumonia_fl.metrics.calibration import shifts
 from pneumonia_fl.report.performance import Performance
-from pneumonia_fl.report.run_folder_reader import RunFiles, is_drawn, without_paths
+from pneumonia_fl.report.run_folder_reader import without_paths
 from pneumonia_fl.report.view.severity import CAUTION, NOTE, SERIOUS, Found
+from pneumonia_fl.runs.record import RunRecord, is_drawn
 
 FEW_OF_A_CLASS = 30
 FEW_IMAGES = 20
 POOR_ECE = 0.10
 
 
-def warnings_of(run: RunFiles, test: Performance | None, validation: Performance | None) -> list[Found]:
+def warnings_of(run: RunRecord, test: Performance | None, validation: Performance | None) -> list[Found]:
     """Find what could make a run's numbers better or worse than they look."""
     return [
         *_ending(run),
@@ -31,7 +32,7 @@ def warnings_of(run: RunFiles, test: Performance | None, validation: Performance
     ]
 
 
-def _ending(run: RunFiles) -> Iterator[Found]:
+def _ending(run: RunRecord) -> Iterator[Found]:
     state = run.state.get("state")
     if state == "running":
         yield SERIOUS, "provisional", {}
@@ -45,7 +46,7 @@ def _ending(run: RunFiles) -> Iterator[Found]:
         yield SERIOUS, "never_contributed", {"sites": named}
 
 
-def _limits(run: RunFiles) -> Iterator[Found]:
+def _limits(run: RunRecord) -> Iterator[Found]:
     for event in run.events:
         values = event.get("values")
         if event.get("event") == "limited" and isinstance(values, dict):
@@ -53,12 +54,12 @@ def _limits(run: RunFiles) -> Iterator[Found]:
             yield NOTE, "limited", {"site": event.get("site"), "values": values, "first": first}
 
 
-def _origin(run: RunFiles) -> Iterator[Found]:
+def _origin(run: RunRecord) -> Iterator[Found]:
     if is_drawn(run.data):
         yield SERIOUS, "drawn_run", {}
 
 
-def _readings(run: RunFiles, test: Performance | None) -> Iterator[Found]:
+def _readings(run: RunRecord, test: Performance | None) -> Iterator[Found]:
     if test is None:
         yield SERIOUS, "never_tested", {}
         return
@@ -104,7 +105,7 @@ def _calibration(shown: Performance | None) -> Iterator[Found]:
         yield CAUTION, "calibration_hurt", {"before": before, "after": ece}
 
 
-def _sites(run: RunFiles) -> Iterator[Found]:
+def _sites(run: RunRecord) -> Iterator[Found]:
     for site, splits in sorted(run.counts().items()):
         if site == "test":
             continue
@@ -119,7 +120,7 @@ def _sites(run: RunFiles) -> Iterator[Found]:
                 yield CAUTION, "small_site", {"site": site, "count": total}
 
 
-def _problems(run: RunFiles) -> Iterator[Found]:
+def _problems(run: RunRecord) -> Iterator[Found]:
     counted: dict[tuple[str, str], list[str]] = {}
     for problem in run.metrics.get("problems", []):
         counted.setdefault((problem["site"], problem["state"]), []).append(problem.get("problem", ""))
@@ -128,7 +129,7 @@ def _problems(run: RunFiles) -> Iterator[Found]:
         yield CAUTION, "site_problem", {"site": site, "state": state, **last}
 
 
-def _training(run: RunFiles) -> Iterator[Found]:
+def _training(run: RunRecord) -> Iterator[Found]:
     areas = [(entry.get("global") or {}).get("auroc") for entry in run.rounds]
     known = [area for area in areas if area is not None]
     last = max((entry["round"] for entry in run.rounds), default=0)
@@ -139,7 +140,7 @@ def _training(run: RunFiles) -> Iterator[Found]:
         yield NOTE, "unsteady", {"fall": max(falls)}
 
 
-def _records(run: RunFiles) -> Iterator[Found]:
+def _records(run: RunRecord) -> Iterator[Found]:
     if run.card and "offset" not in run.card:
         yield NOTE, "older_model", {"temperature": "temperature" in run.card}
     if run.rounds and not any("f1" in (entry.get("global") or {}) for entry in run.rounds):

@@ -1,4 +1,4 @@
-"""How severe a warning is, and its words."""
+"""Severity of a warning, and its wording."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -31,7 +31,7 @@ _HILUM = (0.17, -0.06)
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What stays the same in every image of a patient.
+    """Anatomy of one patient, the same in every image.
 
     `width` of the lungs, `heart` size and height of its `apex`, number of `ribs` in view and their `slope`;
     `bone`, `wall` and `vessels` are factors, `breast` and `thymus` strengths (0: none); `arms` hang when > 0.
@@ -52,7 +52,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How the patient stands before one exposure: `roll` in the image plane, `turn` about the long axis."""
+    """Position of the patient in one exposure: `roll` in the image plane, `turn` about the long axis."""
 
     roll: float
     turn: float
@@ -106,7 +106,7 @@ def draw_pose(rng: np.random.Generator) -> Pose:
 
 
 def project(body: Body, pose: Pose, size: int, rng: np.random.Generator) -> Chest:
-    """Lay out the chest of `body` in `pose` on a size x size grid."""
+    """Project the chest of `body` in `pose` on a size x size grid."""
     x, y, pixel = _coordinates(pose, size)
     medial = x - 0.06 * pose.turn * (1 - np.minimum(np.abs(x) / body.width, 1) ** 2)
     outer, dome = _outer_wall(x, y, body), _dome(medial, body, pose)
@@ -138,7 +138,7 @@ def ramp(distance: Field, softness: float) -> Field:
 
 
 def ellipse(x: Field, y: Field, centre: tuple[float, float], axes: tuple[float, float], tilt: float) -> Field:
-    """Approximate distance inside (positive) an ellipse with half-`axes`, turned by `tilt` radians."""
+    """Compute the approximate distance inside (positive) an ellipse with half-`axes`, tilted by radians."""
     dx, dy = x - centre[0], y - centre[1]
     along = (cos(tilt) * dx + sin(tilt) * dy) / axes[0]
     across = (cos(tilt) * dy - sin(tilt) * dx) / axes[1]
@@ -174,13 +174,13 @@ def _coordinates(pose: Pose, size: int) -> tuple[Field, Field, float]:
 
 
 def _outer_wall(x: Field, y: Field, body: Body) -> Field:
-    """Lateral border of the lung at each height: a dome that narrows to the apex."""
+    """Compute the lateral border of the lung at each height: a dome that narrows to the apex."""
     depth = np.clip((y - _APEX) / 1.35, 0.0, 1.0)
     return 0.10 + (body.width - 0.10) * (1.0 - (1.0 - depth) ** 2.6) ** 0.62
 
 
 def _dome(x: Field, body: Body, pose: Pose) -> Field:
-    """Height of the diaphragm; the right dome stands higher because of the liver."""
+    """Compute the height of the diaphragm; the right dome is higher because of the liver."""
     level = np.where(x < 0, 0.40, 0.46) + pose.breath
     outward = np.abs(x) / body.width - 0.45
     return level + np.where(outward > 0, 0.62, 0.35) * outward**2
@@ -192,7 +192,7 @@ def _air(x: Field, y: Field, outer: Field, dome: Field, pixel: float) -> Field:
 
 
 def _mediastinum(x: Field, y: Field, body: Body, pixel: float) -> Field:
-    """Great vessels and, in infants, the thymus; the heart lies below."""
+    """Draw the great vessels and, in infants, the thymus; the heart lies below."""
     edge = max(0.03, pixel)
     knob = 0.045 * np.exp(-(((y + 0.31) / 0.08) ** 2)) * (1 - body.thymus)
     half = 0.108 + np.where(x > 0, knob, 0.0)
@@ -201,7 +201,7 @@ def _mediastinum(x: Field, y: Field, body: Body, pixel: float) -> Field:
 
 
 def _heart(x: Field, y: Field, body: Body, pose: Pose, pixel: float) -> Field:
-    """One silhouette: the right atrium's arc, and the left border from the pulmonary trunk to the apex."""
+    """Draw the heart's silhouette: right atrium, and left border from the pulmonary trunk to the apex."""
     size, low = body.heart * (1 - 0.6 * pose.breath), 0.8 * pose.breath
     left = 0.11 + 0.28 * size * ramp(y - 0.08 - low - body.apex, 0.27) - 0.10 * ramp(y - 0.48 - low, 0.16)
     right = 0.105 + 0.095 * size * np.exp(-(((y - 0.20 - low) / 0.21) ** 2))
@@ -223,7 +223,7 @@ def _soft_tissue(x: Field, y: Field, body: Body, dome: Field, pixel: float) -> F
 
 
 def _arm(ax: Field, y: Field, body: Body, pixel: float) -> tuple[Field, Field]:
-    """Upper arms, raised (`arms` < 0) or hanging, as thick lines from the shoulders."""
+    """Draw the upper arms, raised (`arms` < 0) or hanging, as thick lines from the shoulders."""
     start, direction = (0.74, -0.60), (0.52 / (0.4 + abs(body.arms)), body.arms)
     length = direction[0] ** 2 + direction[1] ** 2
     along = np.clip(((ax - start[0]) * direction[0] + (y - start[1]) * direction[1]) / length, 0.0, 1.0)
@@ -232,7 +232,7 @@ def _arm(ax: Field, y: Field, body: Body, pixel: float) -> tuple[Field, Field]:
 
 
 def _ribs(ax: Field, y: Field, outer: Field, body: Body, pixel: float) -> Field:
-    """Posterior ribs fall outwards, anterior ribs fall inwards and end at the cartilage."""
+    """Draw the ribs: posterior ones fall outwards, anterior ones fall inwards and end at the cartilage."""
     reach = ax / (0.25 * body.width + 0.75 * outer)
     inside = ramp(outer + 0.03 - ax, max(0.03, pixel)) * ramp(y + 0.74, 0.05)
     rate = body.ribs / 1.3
@@ -247,7 +247,7 @@ def _ribs(ax: Field, y: Field, outer: Field, body: Body, pixel: float) -> Field:
 
 
 def _stripe(phase: Field, half: float, blur: float) -> Field:
-    """A bar in every unit of `phase`, brighter at its two cortical edges."""
+    """Draw a bar in every unit of `phase`, brighter at its two cortical edges."""
     away = np.abs(phase - np.floor(phase) - 0.5)
     bar = ramp(half - away, max(0.09, blur))
     return bar * (0.7 + 0.5 * np.minimum(away / half, 1.0) ** 2)
@@ -263,7 +263,7 @@ def _spine(ax: Field, y: Field, pixel: float) -> Field:
 
 
 def _girdle(ax: Field, y: Field, pixel: float) -> Field:
-    """Clavicles and the border of the shoulder blades."""
+    """Draw the clavicles and the border of the shoulder blades."""
     bend = np.sin((ax - 0.08) * (2 * pi / 0.62))
     clavicle = ramp(0.028 - np.abs(y + 0.60 + 0.22 * (ax - 0.08) + 0.035 * bend), max(0.022, pixel))
     clavicle *= ramp(ax - 0.07, 0.04) * ramp(0.70 - ax, 0.05)
@@ -272,7 +272,7 @@ def _girdle(ax: Field, y: Field, pixel: float) -> Field:
 
 
 def _gas(x: Field, y: Field, dome: Field, pixel: float, rng: np.random.Generator) -> Field:
-    """The stomach's bubble below the left dome, in most images."""
+    """Draw the stomach's bubble below the left dome, in most images."""
     centre = (rng.uniform(0.22, 0.36), rng.uniform(0.62, 0.72))
     axes = (rng.uniform(0.09, 0.17), rng.uniform(0.06, 0.10))
     depth = rng.choice([0.0, 0.12, 0.22])
@@ -283,7 +283,7 @@ def _gas(x: Field, y: Field, dome: Field, pixel: float, rng: np.random.Generator
 
 
 def _branches(distance: Field, angle: Field, side: Field, rng: np.random.Generator) -> Field:
-    """Vessels that leave the hilum, fork once and fade towards the chest wall."""
+    """Draw the vessels that leave the hilum, fork once and fade towards the chest wall."""
     phase = np.where(side > 0, rng.uniform(0, 2 * pi), rng.uniform(0, 2 * pi))
     bend = phase + 0.7 * np.sin(distance * 6.0 + phase)
     trunks = np.clip(np.cos(4.0 * angle + bend), 0, 1) ** 4

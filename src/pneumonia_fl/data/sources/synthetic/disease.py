@@ -59,7 +59,7 @@ def _focus(chest: Chest, rng: np.random.Generator, strength: float) -> Field:
 
 
 def _effusion(chest: Chest, rng: np.random.Generator) -> Field:
-    """Fluid that blunts one costophrenic angle."""
+    """Draw fluid that blunts one costophrenic angle."""
     side, level = rng.choice([-1.0, 1.0]), rng.uniform(0.05, 0.18)
     surface = chest.dome - level - 0.35 * np.clip(side * chest.x - 0.3, 0, 1)
     lost: Field = 0.8 * ramp(chest.y - surface, 0.12) * (side * chest.x > 0)
@@ -77,14 +77,14 @@ def _viral(chest: Chest, rng: np.random.Generator) -> Opacity:
 
 
 def _net(chest: Chest, rng: np.random.Generator) -> Field:
-    """Fine crossing lines: the zero lines of two smooth fields."""
+    """Draw fine crossing lines: the zero lines of two smooth fields."""
     size = len(chest.x)
     first, second = smooth_noise(rng, size, 22), smooth_noise(rng, size, 34)
     return 0.5 * np.exp(-((first / 0.6) ** 2)) + 0.4 * np.exp(-((second / 0.6) ** 2))
 
 
 def _incidental(chest: Chest, rng: np.random.Generator) -> Opacity:
-    """What a healthy lung may show: crowded vessels at the base, a faint shadow, prominent hila."""
+    """Draw what a healthy lung may show: crowded vessels at the base, a faint shadow, prominent hila."""
     vessels = rng.uniform(0.8, 1.7)
     lost = np.zeros_like(chest.x)
     if rng.uniform() < 0.35:

@@ -1,4 +1,4 @@
-"""What a hospital's machine makes of a chest: tone, blur, noise, collimator borders, a marker.
+"""Simulate a hospital's X-ray machine: tone, blur, noise, collimator borders, a marker.
 
 Each scanner has its own settings, which are the reason why made-up hospitals differ as real ones do; a
 little of every setting varies from exposure to exposure. The scanner knows nothing of the diagnosis.
@@ -42,7 +42,7 @@ _FIRST = (
 
 @lru_cache(maxsize=128)
 def scanner(index: int) -> Scanner:
-    """The machine of hospital `index`: three of marked character, then drawn ones without end."""
+    """Return the machine of hospital `index`: three fixed characters first, then drawn ones."""
     if index < len(_FIRST):
         return _FIRST[index]
     rng = np.random.default_rng([1895, index])  # the year of the first radiograph; any constant would do
@@ -60,7 +60,7 @@ def scanner(index: int) -> Scanner:
 
 
 def expose(brightness: Field, machine: Scanner, rng: np.random.Generator) -> Pixels:
-    """Turn display brightness (S, S) into the uint8 image that `machine` stores."""
+    """Convert display brightness (S, S) to the uint8 image that `machine` stores."""
     size = len(brightness)
     picture = _blur(brightness, machine.blur * rng.uniform(0.8, 1.2))
     picture = machine.gain * rng.normal(1, 0.04) * picture + machine.offset + rng.normal(0, 0.02)
@@ -105,6 +105,6 @@ def _stamp(picture: Field, machine: Scanner, rng: np.random.Generator) -> None:
 
 
 def _hat(where: Field, dots: int, dot_pixels: float) -> Field:
-    """Overlap of each pixel with each dot, (size, dots): a hat at least one pixel wide to each side."""
+    """Compute the overlap of pixels with dots (size, dots): a hat at least one pixel wide to each side."""
     width = max(1.15, 1.0 / dot_pixels)
     return np.clip(1.0 - np.abs(where[:, None] - np.arange(dots)) / width, 0.0, 1.0) * (1.15 / width)

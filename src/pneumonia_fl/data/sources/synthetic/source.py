@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pneumonia_fl.data.manifest import NORMAL, PNEUMONIA
-from pneumonia_fl.data.sources.base import Contents, Item, Source
+from pneumonia_fl.data.sources.labelled_item import Contents, Item, Source
 from pneumonia_fl.data.sources.synthetic.anatomy import (
     Chest,
     Field,
@@ -25,7 +25,7 @@ from pneumonia_fl.data.sources.synthetic.scanner import expose, scanner
 from pneumonia_fl.data.store import Pixels
 from pneumonia_fl.errors import ConfigError
 
-# Images per patient, 1 to 4, and the share of patients who have so many.
+# Images per patient, 1 to 4, and the share of patients with that number.
 _IMAGES_PER_PATIENT = (0.45, 0.30, 0.15, 0.10)
 _TEST_SHARE = 0.2
 _MIN_IMAGES_PER_SITE = 4
@@ -83,9 +83,9 @@ class SyntheticSource(Source):
         """List one hospital's images, of which 55–65 % are pneumonia."""
         rng = _stream(self.seed, f"hospital {group}")
         total = self.images // self.sites + (group < self.images % self.sites)
-        ill = round(total * rng.uniform(0.55, 0.65))
-        yield from _items_of_class(group, NORMAL, _draw_patients(total - ill, rng), rng)
-        yield from _items_of_class(group, PNEUMONIA, _draw_patients(ill, rng), rng)
+        pneumonia = round(total * rng.uniform(0.55, 0.65))
+        yield from _items_of_class(group, NORMAL, _draw_patients(total - pneumonia, rng), rng)
+        yield from _items_of_class(group, PNEUMONIA, _draw_patients(pneumonia, rng), rng)
 
 
 def _stream(seed: int, key: str) -> np.random.Generator:
@@ -95,7 +95,7 @@ def _stream(seed: int, key: str) -> np.random.Generator:
 
 
 def _draw_patients(images: int, rng: np.random.Generator) -> list[int]:
-    """Deal `images` out to patients; return how many each has."""
+    """Distribute `images` over patients; return the number of each."""
     patients: list[int] = []
     while (left := images - sum(patients)) > 0:
         patients.append(min(left, 1 + int(rng.choice(len(_IMAGES_PER_PATIENT), p=_IMAGES_PER_PATIENT))))

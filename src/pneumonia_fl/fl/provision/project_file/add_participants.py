@@ -1,4 +1,4 @@
-"""Adding participants to project.yml without touching a word of what stands there.
+"""Add participants to project.yml without changing any other line.
 
 (NVFlare's `--add_client FILE` leaves project.yml as it is, so that the next provisioning without that file would
 drop the site again.)

@@ -13,7 +13,7 @@ ROOT_DAYS = range(1, 36_501)
 
 @dataclass(frozen=True)
 class Argument:
-    """What a builder may be told."""
+    """Allowed argument of a builder."""
 
     fits: Callable[[Any], bool]
     wanted: str
@@ -63,7 +63,7 @@ BUILDERS = {
     ),
     "signature.SignatureBuilder": Known("signatures"),
 }
-"""By the rest of their path, in the order in which they must stand."""
+"""By the rest of their path, in the required order."""
 
 
 def check_builders(builders: Sequence[Builder]) -> None:

@@ -1,4 +1,4 @@
-"""The parts of project.yml: which keys each may have, and what may stand there.
+"""The parts of project.yml: their keys and valid values.
 
 A validator raises in the words that a reader of the file sees; `project.load_project` adds the line.
 """
@@ -24,7 +24,7 @@ KEYS = {
 
 
 class Mistake(ValueError):
-    """Something wrong at a place below the value that is validated, and where its twin stands if it has one."""
+    """Something wrong at a place below the value that is validated, and the place of its duplicate if it has one."""
 
     def __init__(self, text: str, *place: str | int, twin: Place | None = None) -> None:
         super().__init__(text)
@@ -54,7 +54,7 @@ def _must_be(wanted: str, fits: Callable[[Any], bool], why: str = "") -> BeforeV
 
 
 def _checked(fits: Callable[[str], bool], text: str) -> AfterValidator:
-    """Refuse a word with `text`, in which `{!r}` stands for it."""
+    """Refuse a word with `text`, in which `{!r}` is replaced by it."""
 
     def check(word: str) -> str:
         if not fits(word):
@@ -65,7 +65,7 @@ def _checked(fits: Callable[[str], bool], text: str) -> AfterValidator:
 
 
 def _fits(text: str, kind: str) -> bool:
-    """Whether NVFlare takes a text for a name of this kind; its own patterns let a line break at the end through."""
+    """Match a name of this kind as a whole; NVFlare's own patterns allow a line break at the end."""
     return "\n" not in text and not name_check(text, kind)[0]
 
 
@@ -125,7 +125,7 @@ class Capacity(Part):
 
 
 class ConnectTo(Part):
-    """Where a site or a person reaches the server, if not at its own address."""
+    """Address at which a site or a person reaches the server, if not its own address."""
 
     what = "connect_to"
     host: Host
@@ -183,17 +183,17 @@ class Participant(Part):
 
     @property
     def port(self) -> int:
-        """The one port of a server."""
+        """Return the one port of a server."""
         return self.admin_port if "admin_port" in self.model_fields_set else self.fed_learn_port
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Names under which a server may be reached; the first is what kits use."""
+        """Return the names under which a server may be reached; kits use the first."""
         return tuple(dict.fromkeys((self.default_host or self.name, *self.host_names)))
 
 
 class Study(Part):
-    """Which sites and people a study has beside those of everybody."""
+    """Sites and people that a study has beside the common ones."""
 
     what = "a study"
     site_orgs: dict[str, tuple[str, ...]] = Field(default_factory=dict)

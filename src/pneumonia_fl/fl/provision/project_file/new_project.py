@@ -16,7 +16,7 @@ TEMPLATE = "project.template.yml"
 
 @dataclass(frozen=True)
 class Answers:
-    """What project.yml cannot know by itself; the defaults run everything on this machine."""
+    """Answers for a new project.yml; the defaults run everything on this machine."""
 
     name: str = "pneumonia_fl"
     """Name of the federation."""
@@ -49,7 +49,7 @@ def problem_of(answers: Answers) -> str:
         try:
             load_project(draft)
         except ConfigError as error:
-            return str(error).partition(": ")[2]  # without a line of a file that nobody has seen
+            return str(error).partition(": ")[2]  # without a line of a file that the user has not seen
     return ""
 
 

@@ -38,7 +38,7 @@ _SENTENCES = {
 
 
 class _File(Part):
-    """What project.yml may say."""
+    """Schema of project.yml."""
 
     what = "project.yml"
     api_version: Version
@@ -75,11 +75,11 @@ class Project:
 
     @property
     def server(self) -> Participant:
-        """The only server."""
+        """Return the only server."""
         return self.of_type("server")[0]
 
     def of_type(self, kind: str) -> list[Participant]:
-        """Participants of one type, in the file's order."""
+        """Return participants of one type, in the file's order."""
         return [participant for participant in self.participants if participant.type == kind]
 
 

@@ -1,1 +1,1 @@
-"""What every job has at the server, whether it trains or evaluates: its record, its tasks for sites, its rounds."""
+"""Parts of every job at the server, of training and evaluation: its record, its tasks for sites, its rounds."""

@@ -16,7 +16,7 @@ State = Literal["waiting", "answered", "late", "failed", "refused"]
 
 @dataclass
 class SiteRecord:
-    """What the server knows of one site."""
+    """Server's record of one site."""
 
     state: State = "waiting"
     accepted_round: int | None = None
@@ -53,24 +53,24 @@ class RoundTracker:
         self.first_sign: float | None = None
 
     def open(self, number: int, task: str, in_turns: bool = False) -> None:
-        """Begin a round; nobody has answered. `in_turns`: one site after the other, so that none is late."""
+        """Begin a round without any result. `in_turns`: one site after the other, so that none is late."""
         self.number, self.task, self._in_turns = number, task, in_turns
         self.opened = self.last_sign = self._clock()
         for _, record in self._listed():
             record.state, record.problem = "waiting", ""
 
     def heartbeat(self, site: str) -> None:
-        """Note a sign of life."""
+        """Record a sign of life of a site."""
         if site in self.sites:
             self.last_sign = self.sites[site].heard = self._clock()
             self.first_sign = self.first_sign or self.last_sign
 
     def heard_from(self, site: str) -> bool:
-        """Whether the site has given any sign of life in this job."""
+        """Return True when the site has given any sign of life in this job."""
         return self._record(site).heard is not None
 
     def accept(self, site: str, auroc: float | None, steps: int) -> None:
-        """Note an answer that counts."""
+        """Record an accepted result."""
         record = self._record(site)
         self.heartbeat(site)
         record.state, record.auroc, record.problem = "answered", auroc, ""
@@ -82,16 +82,16 @@ class RoundTracker:
             self._quorum_since = self._clock()
 
     def acknowledge(self, site: str) -> None:
-        """Note a result that trains nothing, whatever is in it: the site need not be waited for."""
+        """Record a result that trains nothing, whatever its content: the site is no longer waited for."""
         self.accept(site, self._record(site).auroc, 0)
 
     def excuse(self, site: str, reason: str) -> None:
-        """Note a site that may go without an answer, and why; it counts as if it had answered."""
+        """Record a site that may miss the round, and why; it counts as if it had answered."""
         self.accept(site, None, 1)
         self.sites[site].problem = reason
 
     def reject(self, site: str, state: State, problem: str) -> None:
-        """Note an answer that does not count, and why; one that has counted in this round stays."""
+        """Record a rejected result and its reason; one accepted in this round remains."""
         record = self._record(site)
         if state != "late":
             self.heartbeat(site)
@@ -100,34 +100,34 @@ class RoundTracker:
 
     @property
     def accepted(self) -> list[str]:
-        """Sites whose answer counts in this round."""
+        """Return the sites whose result is accepted in this round."""
         return self._in_state("answered")
 
     @property
     def complete(self) -> bool:
-        """Whether enough sites have answered for the round to count."""
+        """Return True when enough sites have answered for the round to count."""
         return len(self.accepted) >= self.quorum
 
     def should_close(self) -> bool:
-        """Whether the round should close before everybody has answered."""
+        """Return True when the round should close before every site has answered."""
         if self.complete:
             return not self._in_turns and self._clock() - self._quorum_since >= self._grace
         return self.cannot_reach_quorum()
 
     def cannot_reach_quorum(self) -> bool:
-        """Whether the round cannot count any more, whatever the others answer."""
+        """Return True when the round cannot reach its quorum, whatever the others answer."""
         return len(self.accepted) + len(self.waiting()) < self.quorum
 
     def silent_seconds(self) -> float:
-        """Seconds since the last sign of any site."""
+        """Return the seconds since the last sign of any site."""
         return self._clock() - self.last_sign
 
     def waiting(self) -> list[str]:
-        """Sites that have not answered in this round."""
+        """Return the sites that have not answered in this round."""
         return self._in_state("waiting")
 
     def shortfall(self) -> str:
-        """Why this round does not count, in words."""
+        """Explain why this round does not count."""
         absent = "; ".join(
             f"{site} {record.state}: {record.problem}"
             for site, record in self._listed()
@@ -137,24 +137,24 @@ class RoundTracker:
         return f"round {self.number + 1}: {have} of at least {self.quorum} sites contributed; {absent}"
 
     def missing(self) -> list[str]:
-        """Sites that never contributed to the model."""
+        """Return the sites that never contributed to the model."""
         return [site for site, record in self._listed() if not record.contributions]
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """What a job that goes on must know of its sites."""
+        """Return the counts of sites that a resumed job needs."""
         return {
             site: {key: getattr(record, key) for key in ("accepted_round", "contributions", "steps")}
             for site, record in self._listed()
         }
 
     def restore(self, counts: dict[str, dict[str, Any]]) -> None:
-        """Take over the counts of an earlier part of the same job."""
+        """Restore the counts of an earlier part of the same job."""
         for site, values in counts.items():
             for key, value in values.items():
                 setattr(self._record(site), key, value)
 
     def snapshot(self) -> dict[str, Any]:
-        """What `watch` shows of the round and its sites; times are seconds since the epoch."""
+        """Return the round and its sites for `watch`; times are seconds since the epoch."""
         shown = ("state", "accepted_round", "contributions", "auroc", "heard", "problem")
         return {
             "round": self.number,
@@ -187,7 +187,7 @@ class SiteProblems:
         self._noted: dict[str, tuple[int, State, str]] = {}
 
     def reject(self, site: str, state: State, problem: str) -> None:
-        """Note that a site's result does not count in this round, and why."""
+        """Record that a site's result does not count in this round, and why."""
         self._tracker.reject(site, state, problem)
         self.note(site, state, problem)
 
@@ -205,5 +205,5 @@ class SiteProblems:
         self._journal.write("problem", round=number, site=site, state=state, problem=problem)
 
     def last(self, site: str) -> str:
-        """Why the site's last result that did not count did not; "" when there is none."""
+        """Return the reason of the site's last rejected result; "" when there is none."""
         return self._noted[site][2] if site in self._noted else ""

@@ -1,4 +1,4 @@
-"""What every job of ours has at the server: its sites, journal, tasks, and a record of how it ended."""
+"""A job at the server: its sites, journal, tasks, and a record of how it ended."""
 
 import contextlib
 import time
@@ -29,7 +29,7 @@ from pneumonia_fl.runs.provenance import code_origin
 
 @dataclass
 class Progress:
-    """How far a job has come; a job that only evaluates has no rounds.
+    """Progress of a job; a job that only evaluates has no rounds.
 
     `done`: rounds that are finished, those of earlier parts included. `start_round`: the first of this part.
     `series`: pooled metrics of the model that was judged last, by tag.
@@ -71,25 +71,25 @@ class ServerJob:
 
     @property
     def aborted(self) -> bool:
-        """Whether somebody has asked for the job's end."""
+        """Return True when the job is to be aborted."""
         return bool(self._controller.abort_signal.triggered)
 
     @property
     def meta(self) -> dict[str, Any]:
-        """The job's meta, as NVFlare keeps it."""
+        """Return the job's meta, as NVFlare keeps it."""
         return self._controller.fl_ctx.get_prop(ReservedKey.JOB_META) or {}
 
     @property
     def submitter(self) -> str:
-        """Who has submitted the job."""
+        """Return the job's submitter."""
         return str(self.meta.get(JobMetaKey.SUBMITTER_NAME.value, ""))
 
     def participants(self) -> list[str]:
-        """Names of the sites that take part at present."""
+        """Return the names of the sites that take part at present."""
         return [client.name for client in self.engine.get_clients()]
 
     def state_of(self, job_id: str) -> JobState:
-        """The kept state of this job, or of an earlier one."""
+        """Return the saved state of this job, or of an earlier one."""
         return JobState(Path(self.engine.get_workspace().get_root_dir()), job_id)
 
     def info(self, text: str) -> None:
@@ -104,7 +104,7 @@ class ServerJob:
         """Bound what a site sends to `copies` of the model; not in the simulator, where all sites are one person's."""
         if self._controller.fl_ctx.get_prop(FLContextKey.SECURE_MODE):
             size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-            Door(self.engine, copies * size, self.tasks.refuse_unread).close()
+            Door(self.engine, copies * size, self.tasks.refuse_unread).install()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -151,7 +151,7 @@ class ServerJob:
             self.tracker.heartbeat(str(data.get_peer_prop(ReservedKey.IDENTITY_NAME, "")))
 
     def snapshot(self) -> dict[str, Any]:
-        """The job's present state for `show_stats`; times are seconds since the epoch."""
+        """Return the job's present state for `show_stats`; times are seconds since the epoch."""
         progress = self.progress
         return {
             "state": self._ended,
@@ -169,12 +169,12 @@ class ServerJob:
         }
 
     def publish(self, values: dict[str, float], step: int) -> None:
-        """Hand values by tag to the receivers, as events of the server itself."""
+        """Send values by tag to the receivers, as events of the server itself."""
         for tag, value in values.items():
             self._send_point(tag, value, AnalyticsDataType.SCALAR, step)
 
     def publish_text(self, tag: str, text: str, step: int) -> None:
-        """Hand a text in Markdown to the receivers that show one."""
+        """Send a text in Markdown to the receivers that show one."""
         self._send_point(tag, text, AnalyticsDataType.TEXT, step)
 
     def _send_point(self, tag: str, value: float | str, kind: AnalyticsDataType, step: int) -> None:

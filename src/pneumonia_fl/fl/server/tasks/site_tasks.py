@@ -36,7 +36,7 @@ OnResult = Callable[[str, FLModel], object]
 
 @dataclass(frozen=True)
 class TaskLimits:
-    """How long sites are waited for.
+    """Time limits and quorum of a task.
 
     Args:
         quorum: accepted results that a round needs; 0: those of all expected sites.
@@ -59,7 +59,7 @@ class SiteTasks:
     Args:
         controller: NVFlare's side of the job.
         tracker: says who is waited for, and when to stop waiting.
-        problems: takes the results that nobody can read, and those that come too late.
+        problems: receives results that cannot be read, and those that come too late.
         limits: how long to wait.
     """
 
@@ -156,7 +156,7 @@ class SiteTasks:
                 self._unread.pop(client.name, None)  # the task may be over by now
 
     def _standing(self) -> bool:
-        """Whether a task is open; closes it when its time has come."""
+        """Return True while a task is open; close it when its time limit is reached."""
         tracker, limits, controller = self._tracker, self._limits, self._controller
         if tracker.silent_seconds() > limits.stall_timeout:
             waiting = ", ".join(tracker.waiting())
@@ -169,7 +169,7 @@ class SiteTasks:
         return bool(controller.get_num_standing_tasks())
 
     def _receive(self, on_result: OnResult, client_task: ClientTask, fl_ctx: FLContext) -> None:
-        """Hand on one result, whatever is in it: none may end the task, and what nobody can read is refused."""
+        """Process one result; an invalid one is rejected and cannot end the task."""
         site, opened = client_task.client.name, self._tracker.opened
         try:
             code = client_task.result.get_return_code()

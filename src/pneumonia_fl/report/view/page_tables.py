@@ -30,21 +30,27 @@ class Table:
 
 
 def count_table(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
-    """Images by site, split and class; the shade is the share with pneumonia."""
+    """Build the table of images by site, split and class; the shade is the share with pneumonia."""
     rows: list[Row] = []
     for site, splits in sorted(counts.items(), key=lambda item: (item[0] == "test", item[0])):
         for split, images in splits.items():
-            normal, ill = (int(images.get(name, 0)) for name in ("NORMAL", "PNEUMONIA"))
-            share = ill / (normal + ill) if normal + ill else 0.0
+            normal, pneumonia = (int(images.get(name, 0)) for name in ("NORMAL", "PNEUMONIA"))
+            share = pneumonia / (normal + pneumonia) if normal + pneumonia else 0.0
             name = "test (held out)" if site == "test" else f"{site}, {split}"
             rows.append(
-                [name, f"{normal:,}", f"{ill:,}", f"{normal + ill:,}", Cell(f"{share:.0%}", shade=share)]
+                [
+                    name,
+                    f"{normal:,}",
+                    f"{pneumonia:,}",
+                    f"{normal + pneumonia:,}",
+                    Cell(f"{share:.0%}", shade=share),
+                ]
             )
     return Table(("Site and split", "Normal", "Pneumonia", "Images", "With pneumonia"), rows)
 
 
 def area_cell(value: float | None, strong: bool = False) -> Cell:
-    """An AUROC, darker the further it is above guessing; squared, since most that matter lie near 1."""
+    """Build an AUROC's cell, darker further above 0.5; squared, since most values lie near 1."""
     return Cell(number(value), None if value is None else max(0.0, 2 * value - 1) ** 2, strong)
 
 

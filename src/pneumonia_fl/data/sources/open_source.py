@@ -1,4 +1,4 @@
-"""Where X-rays come from: a word or a path becomes a source; one split of a source becomes arrays."""
+"""Open a source of X-rays by word or path, and read one of its splits into arrays."""
 
 import errno
 import logging
@@ -12,9 +12,9 @@ from pneumonia_fl.config.job import parse
 from pneumonia_fl.config.sections import Preprocess, SyntheticData
 from pneumonia_fl.data.manifest import CLASS_NAMES, INFO, SPLITS
 from pneumonia_fl.data.preprocess import Decoded, decode, scale
-from pneumonia_fl.data.sources.base import UNKNOWN_LICENCE, Item, Source
 from pneumonia_fl.data.sources.image_folder import open_folder
 from pneumonia_fl.data.sources.kermany_layout import Classes, described, parse_classes
+from pneumonia_fl.data.sources.labelled_item import UNKNOWN_LICENCE, Item, Source
 from pneumonia_fl.data.sources.npz import open_npz
 from pneumonia_fl.data.sources.zip_archive import open_zip
 from pneumonia_fl.data.store import ImageSet, Pixels
@@ -42,7 +42,7 @@ def open_source(
     """Open `kaggle`, `synthetic[:images=360,size=64,seed=7,sites=3]`, a folder, a .zip or a .npz.
 
     `sites` is the number of synthetic hospitals when `spec` does not say it. `kaggle` is downloaded if it is
-    not there yet. `classes` says which folders stand for a class, see `layout.parse_classes`.
+    not there yet. `classes` says which folders belong to a class, see `parse_classes`.
 
     Raises:
         DataError: it does not exist, or holds no X-rays in a layout that is known.

@@ -17,7 +17,7 @@ COLUMNS = (*LEADING, "accuracy", "loss")
 
 
 def rounds_table(metrics: Mapping[str, Any]) -> Table:
-    """Validation metrics by round: every site, and global (pooled); the best round is marked."""
+    """Build the table of validation metrics by round, per site and global; the best round is marked."""
     table = FittingTable(
         title="Validation by round (round 0: the initial model; threshold 0.5)",
         drop=("Loss", "Accuracy", "Specificity", "Sensitivity"),
@@ -47,7 +47,7 @@ def _cells(values: Mapping[str, Any]) -> list[str]:
 
 
 def evaluation_table(result: "Evaluation") -> Table:
-    """One model on one split with intervals by patient: AUROC first, accuracy last and beside its floor."""
+    """Build the table of one model on one split, intervals by patient; accuracy is last, beside its floor."""
     table = FittingTable(
         title=f"{result.model}, round {result.round}, on split {result.split} of {result.source}: "
         f"{result.n} images, {result.patients} patients"
@@ -69,7 +69,7 @@ def evaluation_table(result: "Evaluation") -> Table:
 
 
 def sites_table(result: "Evaluation") -> Table:
-    """Each site alone, AUROC with its interval by the site's patients."""
+    """Build the table of each site's AUROC with its interval by the site's patients."""
     drop = ("Images", "Specificity", "Sensitivity", "Patients")
     table = FittingTable(
         "Site", drop=drop, title=f"Site by site, split {result.split}", box=box.SIMPLE, padding=(0, 1, 0, 0)
@@ -84,7 +84,7 @@ def sites_table(result: "Evaluation") -> Table:
 
 
 def matrix_table(found: Mapping[str, Any]) -> Table:
-    """AUROC of models (rows) on the sites' images (columns)."""
+    """Build the matrix of AUROC: models in rows, the sites' images in columns."""
     title = f"AUROC on split {found['split']}"
     table = FittingTable("Model", title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for site in found["sites"]:

@@ -56,7 +56,7 @@ class Source(Protocol):
 
     @property
     def left_out(self) -> LeftOut:
-        """What the source holds besides its images."""
+        """Count the files of the source that are not images to use."""
         return self.contents.left_out
 
     def items(self) -> list[Item]:

@@ -104,7 +104,7 @@ def build_model(
 
 
 def normalisation_keys(model: nn.Module) -> set[str]:
-    """Keys in the state dict of what belongs to normalisation layers: weights, biases, running statistics."""
+    """Return the state dict's keys of normalisation layers: weights, biases, running statistics."""
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
     return {f"{name}.{key}" for name, layer in layers for key in layer.state_dict()}
 
@@ -181,7 +181,7 @@ def _from_torchvision(name: str) -> nn.Module:
 
 
 def _replace_stem(model: nn.Module) -> None:
-    """Put a one-channel convolution in place of the first one."""
+    """Replace the first convolution by one with a single input channel."""
     name, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     stem: Any = nn.Conv2d(
         1,
@@ -204,6 +204,6 @@ def _replace_norm(model: nn.Module, make: Callable[[int], nn.Module]) -> nn.Modu
 
 
 def _group_norm(channels: int) -> nn.Module:
-    """8 channels a group, or fewer where 8 does not divide."""
+    """Create group normalisation with 8 channels a group, or fewer where 8 does not divide."""
     size = next(group for group in (8, 4, 2, 1) if channels % group == 0)
     return nn.GroupNorm(channels // size, channels)
