@@ -56,7 +56,7 @@ def test_a_job_exported_by_an_earlier_version_is_called_so(app: Path) -> None:
         executor["args"]["settings"] = ["name=fedavg", "rounds=10"]
 
     edit(SITE_FILE, as_before)(app)
-    reason, _ = SiteGate("strict", False).validate(str(app))
+    reason, _ = SiteJobValidator("strict", False).validate(str(app))
     assert "earlier version" in reason
     assert "make it again" in reason
 
