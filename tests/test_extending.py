@@ -86,6 +86,13 @@ def test_every_block_of_code_is_applied() -> None:
     assert len(DIFF.findall(text)) == kinds.count("diff")
 
 
+def test_every_path_on_the_page_exists(extended: Path) -> None:
+    paths = re.findall(r"`([\w.]+/[\w./]*)`", PAGE.read_text(encoding="utf-8"))
+    assert len(paths) > 20
+    tops = (extended, extended / "src" / "pneumonia_fl")
+    assert [path for path in paths if not any((top / path).exists() for top in tops)] == []
+
+
 def test_the_code_of_the_page_keeps_the_rules_of_the_repository(run: Run) -> None:
     ruff = Path(sys.executable).with_name("ruff")
     run(ruff, "check", "src")
