@@ -297,6 +297,12 @@ def test_a_torn_journal_counts_as_far_as_it_goes(run: Path) -> None:
     assert "training" in page.sections
 
 
+def test_a_loss_without_its_value_costs_no_section(run: Path) -> None:
+    with (run / "journal.jsonl").open("a") as file:
+        file.write('{"event": "loss"}\n')
+    assert "could not be" not in outline(run).text
+
+
 def test_a_run_of_the_version_before_had_no_offset(run: Path) -> None:
     card = read_json(run / "model" / "model_card.json") | {"version": 2}
     del card["offset"]

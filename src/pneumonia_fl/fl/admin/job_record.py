@@ -27,7 +27,7 @@ WORDS = {
 }
 INCOMPLETE = "INCOMPLETE"
 CUT_OFF = "the server ended before the job did"
-NO_WORD = "it ended before its first round; `pneumonia-fl logs ID` shows the server's log"
+NO_WORD = "it ended without saying why; `pneumonia-fl logs ID` shows the server's log"
 LOST_AT_END = "all rounds done, but a site was lost at the end"
 WAITING = "waiting for sites"
 NEVER_RAN = {"FINISHED:CAN_NOT_SCHEDULE", "FINISHED:FAILED_TO_RUN"}

@@ -142,7 +142,7 @@ def _training(run: RunRecord) -> Values | None:
     figures = [charts.by_round(run.metrics, key, run.best_round) for key in charts.BY_ROUND]
     losses: dict[str, list[tuple[int, float]]] = {}
     for event in run.events:
-        if event["event"] == "loss":
+        if event["event"] == "loss" and {"site", "step", "value"} <= event.keys():
             losses.setdefault(event["site"], []).append((event["step"], event["value"]))
     if losses:
         figures.append(charts.training_loss(losses, sites))
