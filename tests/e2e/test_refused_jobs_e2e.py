@@ -152,7 +152,9 @@ from nvflare.lighter.utils import load_private_key_file, sign_folders
 name, kit, job = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 sign_folders(str(job), load_private_key_file(str(kit / "startup/client.key")), str(kit / "startup/client.crt"))
 config = job / "app/config/config_fed_client.json"
-config.write_text(config.read_text().replace("train.local_epochs=1", "train.local_epochs=2"))
+signed = config.read_text()
+assert signed.count('"local_epochs": 1') == 1
+config.write_text(signed.replace('"local_epochs": 1', '"local_epochs": 2'))
 zip_directory_to_file(str(job.parent), job.name, str(job.parent / "job.zip"))
 session = new_secure_session(name, str(kit), timeout=10)
 try:
