@@ -118,6 +118,12 @@ def test_silence_ends_the_job(tmp_path: Path) -> None:
     assert around.panics == ["no sign from any site for -1 s; waiting for a, b, c"]
 
 
+def test_a_result_that_comes_before_the_run_begins_is_no_error(tmp_path: Path) -> None:
+    controller, _ = job(tmp_path)
+    client: Any = SimpleNamespace(name="c")
+    controller.process_result_of_unknown_task(client, "train", "id", Shareable(), FLContext())
+
+
 def test_a_result_of_a_closed_round_is_named(tmp_path: Path) -> None:
     controller, around = job(tmp_path)
     controller.run()

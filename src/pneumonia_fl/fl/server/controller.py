@@ -292,4 +292,5 @@ class PooledFedAvg(ModelController):
         self, client: Client, task_name: str, client_task_id: str, result: Shareable, fl_ctx: FLContext
     ) -> None:
         """Name a result that came after its round had closed."""
-        self.job.tasks.receive_unknown(client.name, task_name)
+        if self._job is not None:
+            self._job.tasks.receive_unknown(client.name, task_name)
