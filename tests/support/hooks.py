@@ -91,7 +91,7 @@ class Hospital:
         self.algorithm.begin(self.model, sent, self.state)
 
     def answer(self, sent: FLModel) -> FLModel:
-        """As `fl.client.Site` does it."""
+        """As `fl.site.client.Site` does it."""
         self.begin(sent)
         context = RoundContext(self.name, sent.current_round, ROUNDS)
         algorithm, model = self.algorithm, self.model

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def finish(run: RunFolder, job: JobConfig, info: DatasetInfo, state: str) -> None:
-    """Complete the run folder of a simulator's run; `state` is how the run ended (see `runs.STATES`)."""
+    """Complete the run folder of a simulator's run; `state` is how the run ended (see `runs.folder.STATES`)."""
     workspace = run.workspace / job.name
     logs = {folder.name: sorted(folder.rglob("log.txt")) for folder in sorted(workspace.glob("*/"))}
     logs = {name: files for name, files in logs.items() if files}
@@ -57,7 +57,7 @@ def finalize_prod_run(
 
     Args:
         run: an empty run folder.
-        about: what the job's meta says under `pneumonia_fl` (see `fl.jobs`).
+        about: what the job's meta says under `pneumonia_fl` (see `fl/job/recipe.py`).
         server: the server's folder of the job, or a download of it.
         logs: for each participant its log files.
     """
@@ -89,7 +89,7 @@ def finish_on_server(about: Mapping[str, Any], run_dir: Path) -> None:
 
 
 def outcome(events: list[Event]) -> tuple[str, str]:
-    """Return how a job ended by its journal: a state of `runs.STATES`, and the reason unless it is done."""
+    """Return how a job ended by its journal: a state of `runs.folder.STATES`, and the reason unless it is done."""
     last = next((event for event in reversed(events) if event["event"] in ("finished", "stopped")), None)
     if last is None:
         return "interrupted", "the server ended before the job did"

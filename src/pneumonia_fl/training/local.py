@@ -223,7 +223,7 @@ def _optimizer(model: nn.Module, train: TrainConfig) -> Optimizer:
 def _batches(
     count: int, train: TrainConfig, rng: np.random.Generator, steps: int | None
 ) -> list[NDArray[np.int64]]:
-    """Shuffle rows anew for each epoch and cut them into batches of almost equal size: none is a leftover."""
+    """Shuffle the rows for each epoch and cut them into batches of almost equal size: none is a leftover."""
     parts = math.ceil(count / train.batch_size)
     wanted = train.local_epochs * parts if steps is None else steps
     epochs = range(math.ceil(wanted / parts))

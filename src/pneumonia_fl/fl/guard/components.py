@@ -33,7 +33,7 @@ REGISTERS_AS = {Role.PERSON: ClientType.ADMIN, Role.SITE: ClientType.REGULAR}
 
 
 class ServerGuard(FLComponent):
-    """Have nobody speak for somebody else, and sites and people speak to the server and its jobs only.
+    """Let each participant send in its own name only, and sites and people to the server and its jobs only.
 
     So every command to a site comes from the server itself, which has asked who may give it.
     """

@@ -27,10 +27,10 @@ from pneumonia_fl.fl.protocol.site_report import Expected, Facts, SiteProblem, p
 from pneumonia_fl.fl.server.receivers import JournalReceiver
 from pneumonia_fl.inputs.text import printable
 from pneumonia_fl.metrics.binary import ScoreHistogram, summarise
+from pneumonia_fl.results.collect import BEST, LAST
 from pneumonia_fl.runs.folder import GLOBAL
 from pneumonia_fl.runs.journal import read_journal, summarise_rounds
 
-BEST, LAST = "best_FL_global_model.pt", "FL_global_model.pt"
 AUROC_TAG = "validation_auc"
 PERSISTOR = "persistor"
 CUT_OFF = "the swarm ended before all sites had judged its model"

@@ -7,7 +7,7 @@ from typing import Any
 SITE_REPORT = "pneumonia_fl.site_report"
 """Key in a site's `FLModel.meta`: what it reports, {"histogram": …, "training": …, "data": …, "personal": …,
 "limits": …}, or
-{"problem": "one line"} when it could not answer; `fl.site_report` has the form."""
+{"problem": "one line"} when it could not answer; `fl/protocol/site_report.py` has the form."""
 
 SITE_STEPS = "pneumonia_fl.steps"
 """Key in the server's `FLModel.meta`: for each site the optimiser steps that it has done in this job."""
@@ -26,7 +26,7 @@ CROSS_SITE = "pneumonia_fl.cross_site"
 is to be evaluated only."""
 
 REPLICATES = "replicates"
-"""Key in a site's `FLModel.params`: its samples of patients (see `pooling`)."""
+"""Key in a site's `FLModel.params`: its samples of patients (see `evaluation/patient_pooling.py`)."""
 
 OPTED_OUT = "takes no part in evaluations"
 """What a site reports as its problem whose owner has said so."""
@@ -47,7 +47,7 @@ SITE_ERROR = "pneumonia-fl site error:"
 """Marks the one line in a site's log that says why it stopped."""
 
 ABOUT_KEY = "pneumonia_fl"
-"""Key in a job's custom properties: what the job says it is (see `fl.jobs`)."""
+"""Key in a job's custom properties: what the job says it is (see `fl/job/recipe.py`)."""
 
 RESULT_KEY = "pneumonia_fl_result"
 """Key in a job's meta: how it ended, {"state", "reason", "missing", "why", "rounds", "done", "stopped_early",

@@ -188,8 +188,8 @@ def _sampled(report: SiteReport, answer: FLModel) -> Sampled:
     replicates = arrays.get(REPLICATES) if isinstance(arrays, dict) and len(arrays) == 1 else None
     if sample is None or not isinstance(replicates, np.ndarray):
         raise AnswerError("it sent no samples of its patients")
-    normal, ill, everybody = sample.patients
+    normal, pneumonia, everyone = sample.patients
     first, second = (tuple(row) for row in sample.starts)
-    sampled = Sampled(report.scores, (normal, ill, everybody), (first, second), replicates)
+    sampled = Sampled(report.scores, (normal, pneumonia, everyone), (first, second), replicates)
     sampled.check()
     return sampled

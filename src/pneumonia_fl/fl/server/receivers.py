@@ -41,7 +41,7 @@ class _SitePoints(AnalyticsReceiver):
     """Takes of sites only what the schema knows; names the server's own points `global`.
 
     A point of a site has a known tag, a finite number and a step. Who sent it has been checked against the
-    session of the sender before (`fl.door`). A site that sends far more than any training has is no longer heard.
+    session of the sender before (`job_door.py`). A site that sends far more than any training has is no longer heard.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class TensorBoardReceiver(_SitePoints, TBAnalyticsReceiver):
 
     NVFlare moves a job's folder into its store when the job is over, out of TensorBoard's sight. So the events are
     written to `<server>/tensorboard/<job id>`; the job's folder gets a copy at its end, for the download. A job that
-    goes on begins with the events of the earlier one.
+    is resumed begins with the events of the earlier one.
     """
 
     def __init__(self, resume_from: str = "", aliases: bool = False) -> None:

@@ -59,7 +59,7 @@ class TrainerExecutor(ClientAPIExecutor):
         """Make the job process receive a result immediately.
 
         By default the server fetches it from the trainer, which waits for that; when the round has closed in the
-        meantime nobody does, and the trainer would wait for many rounds.
+        meantime it is not fetched, and the trainer would wait for many rounds.
         """
         return True
 

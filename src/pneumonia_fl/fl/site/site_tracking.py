@@ -1,7 +1,7 @@
 """Write a site's own series: to the server, as the job wants it, or to a folder and an MLflow at home, or to both.
 
 The site's IT decides (`local/pneumonia_fl.yml`), never a job. A site that keeps its series at home still sends, with
-every answer, what the model and the pooled metrics are made of (`fl.site_report`).
+every answer, what the model and the pooled metrics are made of (`fl/protocol/site_report.py`).
 """
 
 import contextlib
