@@ -1,19 +1,18 @@
-"""Run all benchmarks, or those named: `python -m bench [preparation] [deployment] …`."""
+"""Run all benchmarks, or those named: `python -m bench [--quick] [preparation] [deployment] …`."""
 
 import importlib
-import sys
+
+from bench.options import parse
 
 NAMES = ("preparation", "loading", "training", "federation", "deployment")
 
 
 def main() -> None:
     """Run each benchmark module's `run`."""
-    unknown = set(sys.argv[1:]) - set(NAMES)
-    if unknown:
-        sys.exit(f"unknown benchmark {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}")
-    for name in sys.argv[1:] or NAMES:
+    options = parse(NAMES)
+    for name in options.names:
         print(f"\n== {name} ==", flush=True)
-        importlib.import_module(f"bench.{name}").run()
+        importlib.import_module(f"bench.{name}").run(options)
 
 
 if __name__ == "__main__":

@@ -7,38 +7,36 @@ of the received model included.
 
 import json
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.options import Options
+from bench.processes import ROOT, cli
 from pneumonia_fl.runs.journal import Event, read_journal
 
-ROOT = Path(__file__).parents[1]
-CLI = Path(sys.executable).with_name("pneumonia-fl")
 SITES = ("europe-hospital", "asia-hospital", "us-hospital")
 LEAD = "lead@consortium.org"
 IMAGES, SIZE, ROUNDS = 900, 128, 5
 READY_TARGET, FIRST_ROUND_TARGET, ROUND_TARGET = 20.0, 15.0, 2.0
 
 
-def run() -> None:
+def run(options: Options) -> None:
     """Print the three times beside what they may be."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         kits, data = _prepare(folder)
         start = time.perf_counter()
-        _cli("up", kits, "--data", data)
+        cli("up", kits, "--data", data)
         ready = time.perf_counter() - start
         try:
             submitted = time.time()
             words = ["--kit", kits / LEAD, "--rounds", ROUNDS, "--set", "train.local_epochs=1"]
-            answer = _cli("run", "fedavg", "--env", "prod", *words, "--out", folder / "run", "--json")
+            answer = cli("run", "fedavg", "--env", "prod", *words, "--out", folder / "run", "--json")
         finally:
-            _cli("down", kits)
+            cli("down", kits)
         events = read_journal(folder / "run" / "journal.jsonl")
         _print(ready, events, submitted, json.loads(answer))
 
@@ -50,17 +48,10 @@ def _prepare(folder: Path) -> tuple[Path, Path]:
     project, kits, data = folder / "project.yml", folder / "kits", folder / "data"
     text = (ROOT / "project.yml").read_text(encoding="utf-8")
     project.write_text(text.replace("fed_learn_port: 8002", f"fed_learn_port: {port}"), encoding="utf-8")
-    _cli("provision", project, "--out", kits)
+    cli("provision", project, "--out", kits)
     source = f"synthetic:images={IMAGES},size={SIZE},seed=7,sites={len(SITES)}"
-    _cli("data", "prepare", "--source", source, "--out", data, "--sites", ",".join(SITES), "--size", SIZE)
+    cli("data", "prepare", "--source", source, "--out", data, "--sites", ",".join(SITES), "--size", SIZE)
     return kits, data
-
-
-def _cli(*words: object) -> str:
-    done = subprocess.run([str(CLI), *map(str, words)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"pneumonia-fl {words[0]} failed: {done.stderr.strip()}")
-    return done.stdout
 
 
 def _print(ready: float, events: list[Event], submitted: float, answer: dict[str, Any]) -> None:

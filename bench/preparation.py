@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.options import Options
+from bench.processes import ROOT
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.data.prepare.pipeline import prepare
 from pneumonia_fl.data.sources.open_source import open_source
@@ -27,24 +29,25 @@ WORKERS = (1, 2)
 SIZES = ((1152, 840), (1328, 992), (1776, 1184))
 
 
-def run() -> None:
+def run(options: Options) -> None:
     """Print images/s and peak memory of a whole preparation: hash, decode, scale, split, store."""
     with tempfile.TemporaryDirectory() as folder:
         sample = (
             SAMPLE if SAMPLE.exists() else _make_originals(Path(folder) / "small.zip", 2400, ((224, 224),))
         )
         print("Preparation (3 sites, 128 px; a fresh process each, its start not counted)")
-        originals = _make_originals(Path(folder) / "originals.zip", ORIGINALS, SIZES)
+        count = 60 if options.quick else ORIGINALS
+        originals = _make_originals(Path(folder) / "originals.zip", count, SIZES)
         for name, source in ((f"{sample.name}, 224 px", sample), ("originals, 1.0–2.1 Mpx", originals)):
             for workers in WORKERS:
                 print(f"  {name}, {workers} worker(s): {_measure(source, workers, Path(folder) / 'out')}")
-        twice = _make_originals(Path(folder) / "twice.zip", 2 * ORIGINALS, SIZES)
+        twice = _make_originals(Path(folder) / "twice.zip", 2 * count, SIZES)
         print(f"  twice as many originals, 2 workers: {_measure(twice, 2, Path(folder) / 'out')}")
 
 
 def _measure(source: Path, workers: int, out: Path) -> str:
-    words = [sys.executable, str(Path(__file__).resolve()), str(source), str(workers), str(out)]
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    words = [sys.executable, "-m", "bench.preparation", str(source), str(workers), str(out)]
+    return subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _prepare_once(source: str, workers: int, out: Path) -> None:
@@ -95,12 +98,11 @@ def _photograph(rng: np.random.Generator, size: tuple[int, int]) -> bytes:
     )
     grain = rng.normal(0, 6, size[::-1])
     data = io.BytesIO()
-    Image.fromarray(np.clip(coarse + grain, 0, 255).astype(np.uint8)).save(data, "JPEG", quality=90)
+    Image.fromarray(np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8)).save(
+        data, "JPEG", quality=90
+    )
     return data.getvalue()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4:
-        _prepare_once(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
-    else:
-        run()
+    _prepare_once(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bench.options import Options
 from pneumonia_fl.config.job import JobConfig, SiteSettings
 from pneumonia_fl.config.sections import AugmentConfig, Preprocess, TrainConfig
 from pneumonia_fl.data.preprocess import normalise
@@ -25,12 +26,12 @@ NOTHING = AugmentConfig(
 )
 
 
-def run() -> None:
+def run(options: Options) -> None:
     """Print images per second of both loops, their ratio, and what augmentation and evaluation cost."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for size in (128, 28):
-        _compare(size)
+        _compare(size, 1 if options.quick else REPEATS)
     torch.set_num_threads(threads)
 
 
@@ -39,7 +40,7 @@ def _settings(spec: Preprocess, changes: AugmentConfig, amp: bool) -> SiteSettin
     return JobConfig(name="bench", preprocess=spec, train=train, augment=changes).site_settings()
 
 
-def _compare(size: int) -> None:
+def _compare(size: int, repeats: int) -> None:
     spec = Preprocess(size=size)
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size), dtype=np.uint8)
     labels = np.arange(IMAGES) % 2
@@ -49,6 +50,7 @@ def _compare(size: int) -> None:
     plain, single = _settings(spec, NOTHING, amp=False), _settings(spec, AugmentConfig(), amp=False)
     mixed = _settings(spec, AugmentConfig(), amp=True)
     bare, ours, augmented, faster, evaluation = _best(
+        repeats,
         lambda: _bare_loop(model, inputs, targets),
         lambda: train_epochs(model, data, plain),
         lambda: train_epochs(model, data, single),
@@ -56,7 +58,7 @@ def _compare(size: int) -> None:
         lambda: margins(model, pixels, spec),
     )
     batches = IMAGES / BATCH
-    print(f"training, {size} px, batches of {BATCH}, one thread (CPU time, best of {REPEATS}):")
+    print(f"training, {size} px, batches of {BATCH}, one thread (CPU time, best of {repeats}):")
     print(f"  bare PyTorch loop    {1e3 * bare / batches:7.1f} ms per batch  {IMAGES / bare:6.0f} images/s")
     print(f"  train_epochs         {1e3 * ours / batches:7.1f} ms per batch  {IMAGES / ours:6.0f} images/s")
     print(f"  ratio                {bare / ours:7.3f} (wanted: at least {TARGET})")
@@ -70,17 +72,17 @@ def _compare(size: int) -> None:
 def _bare_loop(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> None:
     optimizer = torch.optim.AdamW(model.parameters())
     model.train()
-    for rows in torch.randperm(len(inputs)).split(BATCH):
+    for rows in torch.randperm(len(inputs)).split(BATCH):  # type: ignore[no-untyped-call]
         optimizer.zero_grad()
-        F.cross_entropy(model(inputs[rows]), targets[rows]).backward()
+        F.cross_entropy(model(inputs[rows]), targets[rows]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
-def _best(*works: Callable[[], object]) -> list[float]:
+def _best(repeats: int, *works: Callable[[], object]) -> list[float]:
     """CPU seconds of each work, the best of several turns: a busy machine only adds."""
     for work in works:
         work()
-    rounds = [[_cpu_seconds(work) for work in works] for _ in range(REPEATS)]
+    rounds = [[_cpu_seconds(work) for work in works] for _ in range(repeats)]
     return [min(times) for times in zip(*rounds, strict=True)]
 
 
@@ -88,7 +90,3 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
     start = time.process_time()
     work()
     return time.process_time() - start
-
-
-if __name__ == "__main__":
-    run()
