@@ -42,8 +42,8 @@ def said(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
 def test_a_forked_command_is_given_what_a_new_process_is(server: ForkServer, tmp_path: Path) -> None:
     words = [str(PROGRAM), "3", "a word", "ü"]
     # The environment is said: pytest imports readline, which gives LINES and COLUMNS to whoever inherits it unseen.
-    kept = {"env": dict(os.environ), "capture_output": True, "text": True, "check": False}
-    new = said(subprocess.run([sys.executable, *words], cwd=tmp_path, **kept))
+    kept = {"env": dict(os.environ), "capture_output": True, "text": True}
+    new = said(subprocess.run([sys.executable, *words], cwd=tmp_path, check=False, **kept))
     forked = said(server.run("new_process:say", words, tmp_path, scaled(60)))
     assert forked.pop("drawn") != new.pop("drawn")
     assert forked == new
