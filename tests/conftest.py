@@ -12,13 +12,16 @@ import psutil
 import pytest
 from once import made_once, shared_folder
 from speed import scaled, share_measurement
+from warm_commands import fork_server, surroundings
 
-pytest_plugins = ["federation", "provisioning", "doctor_kits", "refusals", "tiny_runs"]
+pytest_plugins = ["provisioning", "federation", "doctor_kits", "refusals", "tiny_runs"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC_DATA = Path(os.environ.get("PNEUMONIA_FL_TEST_DATA", ROOT.parent / "shared" / "data"))
 """Real X-rays, where a machine has them: `chest-xray-pneumonia-224.zip` and `pneumoniamnist.npz` of docs/results.md."""
 CLI = Path(sys.executable).with_name("pneumonia-fl")
+MAIN = "pneumonia_fl.cli.main:main"
+"""What the script calls."""
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -31,7 +34,14 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 def pneumonia_fl(
     *words: object, cwd: Path | None = None, timeout: float = 300, env: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the installed command as a user does; `timeout` in seconds of the reference machine (speed.py)."""
+    """Run the command line as a user does; `timeout` in seconds of the reference machine (speed.py).
+
+    A command is forked from a process that has imported all of it (warm_commands.py), unless its environment is
+    not that of the tests: libraries read theirs when they are imported.
+    """
+    server = fork_server() if env is None else None
+    if server is not None and server.environment == surroundings():
+        return server.run(MAIN, [str(CLI), *map(str, words)], cwd, scaled(timeout))
     return subprocess.run(
         [str(CLI), *map(str, words)],
         capture_output=True,

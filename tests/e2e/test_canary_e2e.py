@@ -110,7 +110,7 @@ def own_data(federation: Federation, site: str) -> Path:
 def story(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = tmp_path_factory.mktemp("canary")
     port = free_port()
-    federation = Federation(provision_kits(folder, port), folder / "data", port)
+    federation = Federation(provision_kits(tmp_path_factory, folder, port), folder / "data", port)
     with pytest.MonkeyPatch.context() as patch, mlflow_server(folder / "mlflow") as tracking:
         (folder / "tmp").mkdir()
         patch.setenv("TMPDIR", str(folder / "tmp"))

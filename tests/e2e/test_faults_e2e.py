@@ -42,7 +42,7 @@ def clinic(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A federation of this module's own: much is killed in it."""
     folder, port = tmp_path_factory.mktemp("faults"), free_port()
     shutil.copytree(hospital_data, folder / "data")
-    kits = provision_kits(folder, port)
+    kits = provision_kits(tmp_path_factory, folder, port)
     relaxed = pneumonia_fl("provision", folder / "project.yml", "--out", kits, "--policy", f"{US}=relaxed")
     assert relaxed.returncode == 0, relaxed.stderr
     with running(Federation(kits, folder / "data", port)) as federation:

@@ -41,7 +41,7 @@ BACK_SECONDS = 40.0
 def kits(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Federation:
     """Kits on a machine that has been started again (process ids of others), in a path with spaces and umlauts."""
     port = free_port()
-    folder = provision_kits(tmp_path_factory.mktemp("own") / "Kits unserer Häuser", port)
+    folder = provision_kits(tmp_path_factory, tmp_path_factory.mktemp("own") / "Kits unserer Häuser", port)
     for name in ("daemon_pid.fl", "pid.fl"):
         (folder / SITE / name).write_text(f"{os.getpid()}\n")
     (folder / SITES[-1]).rename(folder / "kit of the third hospital")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from namespaces import Machine, machines, obstacle
+from provisioning import keep_wheel
 from speed import scaled
 
 from conftest import ROOT, pneumonia_fl, read_json
@@ -52,11 +53,12 @@ class Consortium:
         return done.returncode, done.stdout, done.stderr
 
 
-def hand_out(folder: Path, hospital_data: Path) -> None:
+def hand_out(factory: pytest.TempPathFactory, folder: Path, hospital_data: Path) -> None:
     """Make the kits as Lead IT does, give each to its machine, and say there where the data is."""
     text = (ROOT / "project.yml").read_text()
     assert text.count("name: localhost ") == 1
     (folder / "project.yml").write_text(text.replace("name: localhost ", f"name: {HOST} "))
+    keep_wheel(factory, folder / "kits")
     done = pneumonia_fl("provision", folder / "project.yml", "--out", folder / "kits")
     assert done.returncode == 0, done.stderr
     for name in (HOST, LEAD, LEAD_IT, *SITES):
@@ -74,7 +76,7 @@ def consortium(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
     if reason := obstacle():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("consortium")
-    hand_out(folder, hospital_data)
+    hand_out(tmp_path_factory, folder, hospital_data)
     with machines(HOST, SITES) as made:
         started = Consortium(made, folder)
         started.together("up")

@@ -30,7 +30,7 @@ FLOOD = 300
 @pytest.fixture(scope="module")
 def foreign(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> Federation:
     """The same names and port, and another root."""
-    kits = provision_kits(tmp_path_factory.mktemp("foreign"), federation.port)
+    kits = provision_kits(tmp_path_factory, tmp_path_factory.mktemp("foreign"), federation.port)
     return Federation(kits, federation.data, federation.port)
 
 

@@ -52,7 +52,7 @@ LIVE = (
 def strict(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """A federation in which the server is strict as well, as `provision` makes it."""
     port = free_port()
-    kits = provision_kits(tmp_path_factory.mktemp("strict"), port, policy="strict")
+    kits = provision_kits(tmp_path_factory, tmp_path_factory.mktemp("strict"), port, policy="strict")
     with running(Federation(kits, hospital_data, port)) as started:
         yield started
 

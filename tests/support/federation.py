@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from once import made_once
+from provisioning import keep_wheel
 from speed import scaled
 
 from conftest import ROOT, pneumonia_fl, prepare
@@ -100,7 +101,7 @@ def marked_below(folder: Path) -> dict[int, str]:
     return found
 
 
-def provision_kits(folder: Path, port: int, policy: str = "relaxed") -> Path:
+def provision_kits(factory: pytest.TempPathFactory, folder: Path, port: int, policy: str = "relaxed") -> Path:
     """Kits of the repository's own project.yml, on another port, in `folder/kits`.
 
     The server is relaxed, so that what is refused in most tests is refused by the sites.
@@ -110,6 +111,7 @@ def provision_kits(folder: Path, port: int, policy: str = "relaxed") -> Path:
     text = (ROOT / "project.yml").read_text()
     assert text.count("fed_learn_port: 8002") == 1
     project.write_text(text.replace("fed_learn_port: 8002", f"fed_learn_port: {port}"))
+    keep_wheel(factory, folder / "kits")
     done = pneumonia_fl("provision", project, "--out", folder / "kits", "--policy", f"{SERVER}={policy}")
     assert done.returncode == 0, done.stderr
     return folder / "kits"
@@ -139,6 +141,6 @@ def hospital_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def federation(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """The federation that many tests share: leave it as healthy as it was."""
     port = free_port()
-    kits = provision_kits(tmp_path_factory.mktemp("federation"), port)
+    kits = provision_kits(tmp_path_factory, tmp_path_factory.mktemp("federation"), port)
     with running(Federation(kits, hospital_data, port)) as started:
         yield started

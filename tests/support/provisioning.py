@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from once import made_once
 from speed import scaled
 
 from conftest import ROOT, pneumonia_fl
 
 SERVER = "localhost"
+WHEELS = Path(".state", "wheel")
+"""Where below its kits `provision` keeps the wheel until the source changes."""
 SITES = ("europe-hospital", "asia-hospital", "us-hospital")
 
 
@@ -52,12 +55,24 @@ class Kits:
 @pytest.fixture(scope="session")
 def original_kits(tmp_path_factory: pytest.TempPathFactory) -> Kits:
     """Kits of the repository's project.yml with a wheel built on the way; do not change them."""
-    folder = tmp_path_factory.mktemp("provision")
-    shutil.copy(ROOT / "project.yml", folder / "project.yml")
-    done = pneumonia_fl("provision", folder / "project.yml", "--out", folder / "kits")
-    assert done.returncode == 0, done.stderr
-    (wheel,) = (folder / "kits" / ".state" / "wheel").rglob("*.whl")
+    return _made(tmp_path_factory)
+
+
+def _made(factory: pytest.TempPathFactory) -> Kits:
+    def provision(folder: Path) -> None:
+        folder.mkdir()
+        shutil.copy(ROOT / "project.yml", folder / "project.yml")
+        done = pneumonia_fl("provision", folder / "project.yml", "--out", folder / "kits")
+        assert done.returncode == 0, done.stderr
+
+    folder = made_once(factory, "provision", provision)
+    (wheel,) = (folder / "kits" / WHEELS).rglob("*.whl")
     return Kits(folder / "project.yml", folder / "kits", wheel)
+
+
+def keep_wheel(factory: pytest.TempPathFactory, out: Path) -> None:
+    """Let kits that are made in `out` find the wheel that was built for the original ones."""
+    shutil.copytree(_made(factory).out / WHEELS, out / WHEELS)
 
 
 @pytest.fixture

@@ -37,7 +37,9 @@ SITE = SITES[0]
 @pytest.fixture(scope="module")
 def made(hospital_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Federation:
     port = free_port()
-    return Federation(provision_kits(tmp_path_factory.mktemp("made"), port), hospital_data, port)
+    return Federation(
+        provision_kits(tmp_path_factory, tmp_path_factory.mktemp("made"), port), hospital_data, port
+    )
 
 
 def test_a_server_is_asked_with_the_lead_its_kit_or_not_at_all(made: Federation, tmp_path: Path) -> None:
