@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumonia_fl.config.algorithm import Algorithm, OperatingPoint
+from pneumonia_fl.config.algorithm import PACKED_NEVER, Algorithm, OperatingPoint
 from pneumonia_fl.config.environment import data_root, site_threads
 from pneumonia_fl.config.job import JobConfig, SiteSettings, load_job, parse
 from pneumonia_fl.config.overrides import flatten, with_overrides
@@ -98,7 +99,28 @@ def test_site_settings_hold_nothing_of_the_server() -> None:
         "train",
         "augment",
         "sites",
+        "exchange",
     }
+
+
+@pytest.mark.parametrize("name", sorted(PACKED_NEVER))
+@pytest.mark.parametrize("exchange", ["float16", "int8"])
+def test_an_algorithm_that_cannot_be_packed_says_why(name: str, exchange: str) -> None:
+    plain = {"optimizer": "sgd", "momentum": 0} if name == "scaffold" else {}
+    values = {"name": "job", "algorithm": {"name": name}, "train": plain}
+    with pytest.raises(ConfigError, match=f"{name} needs exchange float32; {re.escape(PACKED_NEVER[name])}"):
+        parse(JobConfig, {**values, "exchange": exchange}, "job")
+    assert parse(JobConfig, values, "job").exchange == "float32"
+
+
+@pytest.mark.parametrize(("exchange", "told"), [("float32", {}), ("int8", {"exchange": "int8"})])
+def test_sites_are_told_of_an_exchange_that_is_not_the_usual_one(exchange: str, told: dict[str, str]) -> None:
+    """So a job without it is the same job as before there was the setting, at sites of either version."""
+    job = parse(JobConfig, {"name": "job", "preprocess": {"size": 32}, "exchange": exchange}, "job")
+    for mode in ("python", "json"):
+        travels = job.site_settings().model_dump(mode=mode)
+        assert {key: travels[key] for key in travels.keys() & {"exchange"}} == told
+        assert parse(SiteSettings, travels, "job").exchange == exchange
 
 
 def test_a_setting_cannot_be_changed() -> None:

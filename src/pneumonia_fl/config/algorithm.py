@@ -31,6 +31,17 @@ else:
     AlgorithmName = Literal[tuple(KEYS)]
 
 
+Exchange = Literal["float32", "float16", "int8"]
+"""How many bits a trained parameter has on its way between server and sites."""
+PACKED_NEVER = {
+    "cyclic": "the model goes from site to site, so that no two hold the one to which a difference would refer",
+    "swarm": "the sites average among themselves",
+    "scaffold": "control variates travel beside the model",
+    "fednova": "AdamW's second moments travel beside the model",
+}
+"""Algorithms whose models travel in float32 only, and why."""
+
+
 class Algorithm(Strict):
     """The federated algorithm and its parameters."""
 

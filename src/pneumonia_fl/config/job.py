@@ -9,13 +9,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from pneumonia_fl.config.algorithm import (
+    PACKED_NEVER,
     Algorithm,
     CrossSite,
     EarlyStopping,
     Evaluating,
+    Exchange,
     OperatingPoint,
     SiteEvaluation,
 )
@@ -67,6 +76,15 @@ class SiteSettings(Strict):
     train: TrainConfig
     augment: AugmentConfig
     sites: Sites = Field(default_factory=dict)
+    exchange: Exchange = "float32"
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_exchange(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the setting out where it says nothing: sites with an earlier version do not know it."""
+        values: dict[str, Any] = write(self)
+        if values.get("exchange") == "float32":
+            del values["exchange"]
+        return values
 
     def at(self, site: str, limits: Mapping[str, int]) -> "SiteSettings":
         """Return the settings as `site` trains with them: with what the job sets for it, within its own limits."""
@@ -127,6 +145,11 @@ class JobConfig(Strict):
         False,
         description="Also write each series under its earlier names, such as `val_acc`, for existing dashboards.",
     )
+    exchange: Exchange = Field(
+        "float32",
+        description="Numbers in which models travel between server and sites. float16 takes half the bytes, int8 a "
+        "quarter; both send differences, and carry over what rounding has lost.",
+    )
     mlflow: MLflowConfig = Field(default_factory=MLflowConfig)
     synthetic: SyntheticData | None = Field(
         None, description="X-rays to generate when `run` is given no --data."
@@ -176,6 +199,13 @@ class JobConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _exchange_fits_the_algorithm(self) -> Self:
+        name = self.algorithm.name
+        if self.exchange != "float32" and name in PACKED_NEVER:
+            raise ValueError(f"{name} needs exchange float32; {PACKED_NEVER[name]}")
+        return self
+
+    @model_validator(mode="after")
     def _a_swarm_has_no_judge(self) -> Self:
         if self.algorithm.name != "swarm":
             return self
@@ -203,6 +233,7 @@ class JobConfig(Strict):
             train=self.train,
             augment=self.augment,
             sites=self.sites,
+            exchange=self.exchange,
         )
 
     def check_sites(self, there: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from pneumonia_fl.config.algorithm import Algorithm
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.algorithms.scaffold import CHANGE, COUNTED, GLOBAL, LOST, Scaffold, ServerScaffold
 from pneumonia_fl.fl.algorithms.weighted_average import weighted_average
+from pneumonia_fl.fl.protocol.update_checks import array_bytes
 from pneumonia_fl.training.local import RoundContext
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -207,6 +208,6 @@ def test_an_answer_without_control_variates_is_refused(federation: Federation) -
 def test_control_variates_count_as_bytes(federation: Federation) -> None:
     answer = federation.sites["a"].answer(federation.sent())
     parameters = sum(value.nbytes for value in answer.params.values())
-    assert federation.server.byte_count(answer) == parameters + sum(
+    assert array_bytes(answer.params, answer.meta) == parameters + sum(
         v.nbytes for v in answer.meta[CHANGE].values()
     )

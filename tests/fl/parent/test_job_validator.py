@@ -15,7 +15,7 @@ from conftest import ROOT, read_json
 from pneumonia_fl.config.job import load_job
 from pneumonia_fl.fl.admin.submit import resolve
 from pneumonia_fl.fl.job.recipe import export_job
-from pneumonia_fl.fl.parent.expected_job import SIGNATURE_FILES, SITE_FILE
+from pneumonia_fl.fl.parent.expected_job import SERVER_FILE, SIGNATURE_FILES, SITE_FILE
 from pneumonia_fl.fl.parent.job_validator import ServerJobValidator, SiteJobValidator
 from pneumonia_fl.fl.provision.rights import authorizer
 
@@ -115,6 +115,20 @@ def test_a_strict_server_and_site_take_every_shipped_job(
     )
     for gate in validators:
         assert gate.validate(str(app)) == ("", {})
+
+
+@pytest.mark.parametrize("exchange", ["float16", "int8"])
+def test_a_strict_server_and_site_take_a_job_that_exchanges_few_bytes(exchange: str, tmp_path: Path) -> None:
+    job = resolve(load_job(ROOT / "jobs" / "fedavg.yml", [f"exchange={exchange}"]), None)
+    app = export_job(job, ("a", "b"), tmp_path) / "app"
+    for gate in (ServerJobValidator("strict", False), SiteJobValidator("locked", False)):
+        assert gate.validate(str(app)) == ("", {})
+
+
+def test_server_and_sites_must_exchange_the_same(app: Path) -> None:
+    edit(SERVER_FILE, lambda config: config["workflows"][0]["args"].update(exchange="int8"))(app)
+    reason, _ = ServerJobValidator("strict", False).validate(str(app))
+    assert "exchange" in reason
 
 
 def test_the_signature_of_the_submitter_is_no_further_file(app: Path) -> None:

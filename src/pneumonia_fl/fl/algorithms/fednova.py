@@ -27,7 +27,7 @@ from pneumonia_fl.fl.algorithms.server_base import Parameters, ServerAlgorithm
 from pneumonia_fl.fl.algorithms.site_base import Fit, SiteAlgorithm
 from pneumonia_fl.fl.algorithms.weighted_average import weighted_average
 from pneumonia_fl.fl.protocol.site_report import SiteReport, Training
-from pneumonia_fl.fl.protocol.update_checks import arrays_problem, byte_count, in_kind
+from pneumonia_fl.fl.protocol.update_checks import arrays_problem, in_kind
 from pneumonia_fl.fl.state.site_state import SiteState
 from pneumonia_fl.training.local import TrainResult
 from pneumonia_fl.training.shared_statistics import SharedStatistics
@@ -103,10 +103,6 @@ class ServerFedNova(ServerAlgorithm):
         sent = meta[SECOND_MOMENTS]
         moments = in_kind(sent, {name: result.params[name] for name in sent})
         self._answers[site] = _Answer(result.params, images, meta[STEPS], (normal, pneumonia), moments)
-
-    def byte_count(self, result: FLModel) -> int:
-        """Return the bytes of parameters and second moments."""
-        return super().byte_count(result) + byte_count(result.meta.get(SECOND_MOMENTS))
 
     def update(self, previous: Parameters, average: Parameters) -> Parameters:
         """Average normalised updates, in the order of site names so that a run can be repeated."""

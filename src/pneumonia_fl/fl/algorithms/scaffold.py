@@ -26,7 +26,7 @@ from torch import nn
 from pneumonia_fl.config.algorithm import Algorithm
 from pneumonia_fl.fl.algorithms.server_base import Parameters, ServerAlgorithm
 from pneumonia_fl.fl.algorithms.site_base import Fit, SiteAlgorithm
-from pneumonia_fl.fl.protocol.update_checks import arrays_problem, byte_count
+from pneumonia_fl.fl.protocol.update_checks import arrays_problem
 from pneumonia_fl.fl.state.site_state import SiteState
 from pneumonia_fl.training.local import TrainResult
 
@@ -71,10 +71,6 @@ class ServerScaffold(ServerAlgorithm):
     def accept(self, site: str, result: FLModel) -> None:
         """Store the change until the round is closed."""
         self._answers[site] = result
-
-    def byte_count(self, result: FLModel) -> int:
-        """Return the bytes of parameters and change."""
-        return super().byte_count(result) + byte_count(result.meta.get(CHANGE))
 
     def update(self, previous: Parameters, average: Parameters) -> Parameters:
         """Count the changes, in the order of the sites' names so that a run can be repeated."""

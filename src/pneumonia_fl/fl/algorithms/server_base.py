@@ -6,7 +6,6 @@ from nvflare.apis.fl_constant import FLMetaKey
 from nvflare.app_common.abstract.fl_model import FLModel
 
 from pneumonia_fl.fl.protocol.site_report import SiteReport, Training
-from pneumonia_fl.fl.protocol.update_checks import byte_count
 
 Parameters = dict[str, Any]
 
@@ -35,10 +34,6 @@ class ServerAlgorithm:
 
     def accept(self, site: str, result: FLModel) -> None:
         """Accept what a valid result carries beside its parameters."""
-
-    def byte_count(self, result: FLModel) -> int:
-        """Return the bytes of the arrays in an accepted result."""
-        return byte_count(result.params)
 
     def update(self, previous: Parameters, average: Parameters) -> Parameters:
         """Compute the next global model from the one that was sent and the sites' weighted average."""

@@ -146,6 +146,7 @@ class PneumoniaRecipe(FedAvgRecipe):
             # Pairs: NVFlare would take a mapping with a site called `path` for a component.
             factors=[[name, site.weight] for name, site in job.sites.items()] or None,
             seed=job.train.seed,
+            exchange=job.exchange,
             task_check_period=TASK_CHECK_PERIOD,
         )
 

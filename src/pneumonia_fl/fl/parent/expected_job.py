@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
+from pneumonia_fl.config.algorithm import Exchange
 from pneumonia_fl.config.job import JobConfig, SiteSettings, parse
 from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.errors import ConfigError
@@ -36,6 +37,7 @@ class ServerWords(Strict):
     round_timeout: int = 3600
     stall_timeout: int = 1800
     early_stopping: dict[str, Any] = Field(default_factory=dict)
+    exchange: Exchange = "float32"
     resume_from: str = Field("", pattern=rf"^({JOB_ID.pattern})?$")
     experiment: str | None = None
     tracking: tuple[str, ...] = ()
@@ -201,6 +203,7 @@ def _controller(job: JobConfig, server: ServerWords) -> tuple[str, dict[str, Any
         "round_timeout": job.round_timeout,
         "stall_timeout": job.stall_timeout,
         "resume_from": server.resume_from,
+        "exchange": job.exchange,
     }
     return path, _no_defaults(given) | {
         "num_rounds": job.rounds,

@@ -37,6 +37,13 @@ SETTLING = "pneumonia_fl.settling"
 SETTLING_PHASE = "settle"
 """The `task` in the controller's snapshot while sites measure a new average's statistics."""
 
+EXCHANGE = "pneumonia_fl.exchange"
+"""Key in the meta of a packed model: {"reference": `digest` of the model to which it is the difference}. The server
+adds {"model": `digest` of the result}, and names no reference where the model is complete."""
+
+LACKS_REFERENCE = "holds another model than that to which the difference was sent"
+"""What a site reports as its problem that has missed a model or was restarted; it is sent the complete one."""
+
 SUBMIT_MODEL_TASK = "submit_model"
 """Task in which a site sends its best local model; NVFlare's client API calls it so."""
 

@@ -69,6 +69,13 @@ def byte_count(update: Mapping[str, Any] | None) -> int:
     return sum(int(value.nbytes) for value in (update or {}).values())
 
 
+def array_bytes(*parts: object) -> int:
+    """Return the bytes of all arrays that travel in the dicts of a message, whatever else is in them."""
+    values = [value for part in parts if isinstance(part, dict) for value in part.values()]
+    values += [inner for value in values if isinstance(value, dict) for inner in value.values()]
+    return sum(int(value.nbytes) for value in values if isinstance(value, np.ndarray | np.generic))
+
+
 def _keys(update: Mapping[str, Any], reference: Parameters) -> str:
     missing, extra = sorted(reference.keys() - update.keys()), sorted(update.keys() - reference.keys())
     if missing:

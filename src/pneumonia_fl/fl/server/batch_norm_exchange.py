@@ -7,12 +7,13 @@ fast and apart, such a model calls every image pneumonia, however well it ranks 
 from collections.abc import Callable, Collection
 from typing import Any
 
-from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
+from nvflare.app_common.abstract.fl_model import FLModel
 
 from pneumonia_fl.errors import AnswerError
 from pneumonia_fl.fl.algorithms.weighted_average import weighted_average
 from pneumonia_fl.fl.protocol.messages import SETTLING, SETTLING_PHASE, VALIDATE_TASK
 from pneumonia_fl.fl.protocol.update_checks import arrays_problem, in_kind
+from pneumonia_fl.fl.server.global_models import GlobalModels
 from pneumonia_fl.fl.server.result_validation import ResultValidator
 from pneumonia_fl.fl.server.tasks.server_job import ServerJob
 
@@ -31,6 +32,7 @@ class BatchNormExchange:
         validator: reads what a site says in place of statistics.
         weight_of: how much a site counts in an average.
         names: parameters that hold the statistics; empty: the model has none, and there is no exchange.
+        models: packs the averaged model; the statistics of a site travel as they are.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class BatchNormExchange:
         validator: ResultValidator,
         weight_of: Callable[[str], float],
         names: Collection[str],
+        models: GlobalModels,
     ) -> None:
         self._job, self._validator, self._weight_of, self._names = job, validator, weight_of, names
+        self._models = models
 
     def settle(self, model: Parameters, number: int) -> Parameters:
         """Have the sites of round `number` measure the statistics of `model`; return it with their mean.
@@ -51,6 +55,7 @@ class BatchNormExchange:
         if not self._names or number >= SETTLING_ROUNDS or job.aborted:
             return model
         job.journal.write("settling", round=number)
+        model = self._models.as_received(model)
         found = self._measured(model, number)
         if job.aborted or not found:
             return model
@@ -71,9 +76,9 @@ class BatchNormExchange:
                 problem = f"batch norm's statistics of the new average: {fault}"
                 job.problems.note(site, "refused", problem)
 
-        data = FLModel(params=model, params_type=ParamsType.FULL, current_round=number, meta={SETTLING: True})
+        data, complete = self._models.messages(model, number, {SETTLING: True})
         # Who did not train in this round is busy, or gone: it is not waited for again.
-        absent = job.tasks.ask(VALIDATE_TASK, data, job.tracker.accepted, take, SETTLING_PHASE)
+        absent = job.tasks.ask(VALIDATE_TASK, data, job.tracker.accepted, take, SETTLING_PHASE, complete)
         for site, reason in {} if job.aborted else absent.items():
             job.problems.note(site, "late", reason)
         return found.copy()

@@ -5,9 +5,7 @@ the final model (NVFlare issue 790) and cannot be resumed after a crash. Here a 
 answered, or when the quorum has and the grace is over; results are checked before they count; after the last round
 one more `validate` task judges the final model; and after every round there is a state to resume from.
 
-The parts are plain classes: `ServerJob` (what every job has), `SiteTasks` (send and wait), `RoundTracker` (who has
-answered), `ResultValidator`, `ModelSelector`, `EarlyStopping`, `ResumeState`, `BatchNormExchange`,
-`CrossSiteEvaluation`, and the algorithm.
+The parts are plain classes; `_compose` makes them.
 """
 
 from dataclasses import asdict
@@ -18,7 +16,7 @@ from nvflare.apis.client import Client
 from nvflare.apis.fl_constant import FLMetaKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
-from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
+from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.abstract.model import make_model_learnable
 from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
 from nvflare.app_common.app_constant import AppConstants
@@ -26,6 +24,7 @@ from nvflare.app_common.app_event_type import AppEventType
 from nvflare.app_common.workflows.model_controller import ModelController
 
 from pneumonia_fl.config import algorithm as learning
+from pneumonia_fl.config.algorithm import Exchange
 from pneumonia_fl.config.job import parse
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
@@ -34,9 +33,11 @@ from pneumonia_fl.fl.algorithms.weighted_average import SampleWeightedAverage, w
 from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.protocol.messages import SITE_STEPS, VALIDATE_TASK
 from pneumonia_fl.fl.protocol.site_report import Task
+from pneumonia_fl.fl.protocol.update_checks import array_bytes
 from pneumonia_fl.fl.server.batch_norm_exchange import BatchNormExchange
 from pneumonia_fl.fl.server.cross_site_evaluation import CrossSiteEvaluation
 from pneumonia_fl.fl.server.early_stopping import EarlyStopping
+from pneumonia_fl.fl.server.global_models import Messages, global_models
 from pneumonia_fl.fl.server.model_selection import ModelSelector
 from pneumonia_fl.fl.server.result_validation import ResultValidator
 from pneumonia_fl.fl.server.resume import ResumeState
@@ -62,11 +63,9 @@ class PooledFedAvg(ModelController):
         num_rounds: rounds of the whole job.
         persistor_id: NVFlare's id of the component that keeps the global model.
         aggregator: averages a round's results.
-        algorithm: the job's `algorithm` section.
-        early_stopping: the job's `early_stopping` section.
-        cross_site: the job's `cross_site` section.
+        algorithm, early_stopping, cross_site: the job's sections of these names.
         factors: pairs of a site of the job's `sites` section and the factor of its images in the average.
-        seed: the job's seed.
+        seed, exchange: the job's settings of these names.
         task_check_period: seconds between two looks at the open tasks.
 
     Each argument is an attribute of the same name: NVFlare writes a job's configuration from them.
@@ -88,6 +87,7 @@ class PooledFedAvg(ModelController):
         cross_site: dict[str, Any] | None = None,
         factors: list[list[Any]] | None = None,
         seed: int = 0,
+        exchange: Exchange = "float32",
         task_check_period: float = 0.5,
     ) -> None:
         super().__init__(persistor_id=persistor_id, task_check_period=task_check_period)
@@ -95,7 +95,7 @@ class PooledFedAvg(ModelController):
         self.round_timeout, self.stall_timeout = round_timeout, stall_timeout
         self.resume_from, self.num_rounds, self.aggregator = resume_from, num_rounds, aggregator
         self.algorithm, self.early_stopping, self.cross_site = algorithm, early_stopping, cross_site
-        self.factors, self.seed = factors, seed
+        self.factors, self.seed, self.exchange = factors, seed, exchange
         self._settings = parse(learning.Algorithm, algorithm or {}, "algorithm")
         self._matrix = parse(learning.CrossSite, cross_site or {}, "cross_site")
         self._factors = {str(site): float(factor) for site, factor in factors or []}
@@ -127,7 +127,7 @@ class PooledFedAvg(ModelController):
                     break
                 model = self._server.update(self._selector.candidate, average)
                 self._select()
-                model = self._exchange.settle(model, number)
+                model = self._models.as_received(self._exchange.settle(model, number))
                 self.save_model(FLModel(params=model, current_round=number))
                 progress.done += 1
                 job.journal.write("saved", round=progress.done)
@@ -170,22 +170,23 @@ class PooledFedAvg(ModelController):
             averaged: as in `Selection`.
             phase: what the tracker shows; "": the task's name.
         """
-        job = self.job
+        job, model = self.job, self._models.as_received(model)
         self._selector.begin(model, number, averaged)
-        message = self.message(model, number)
+        message, complete = self.messages(model, number)
         job.tracker.open(number, phase or task)
         job.journal.write("round_started", round=number, task=job.tracker.task)
-        job.tasks.send(task, message, job.participants(), on_result)
+        job.tasks.send(task, message, job.participants(), on_result, complete)
 
-    def message(self, model: Parameters, number: int) -> FLModel:
-        """Build the message of a global model, with the algorithm's own entries."""
+    def messages(self, model: Parameters, number: int) -> Messages:
+        """Build the messages of a global model, with the algorithm's own entries."""
         tracker = self.job.tracker
         meta = self._server.outgoing(number, len(tracker.sites))
         meta = {**meta, SITE_STEPS: {site: counts["steps"] for site, counts in tracker.counts().items()}}
-        return FLModel(params=model, params_type=ParamsType.FULL, current_round=number, meta=meta)
+        return self._models.messages(model, number, meta)
 
     def accept(self, site: str, result: FLModel, task: Task, judged: bool = True) -> None:
         """Accept a valid result as a whole; `judged`: the sites' scores are those of the candidate."""
+        travelled = array_bytes(result.params, result.meta)
         report = self._validator.accept_result(site, result, task, self._selector.candidate)
         if report is None:
             return
@@ -193,7 +194,8 @@ class PooledFedAvg(ModelController):
         job, training, scores = self.job, report.training, report.scores
         metrics = summarise(scores)
         values = {**(asdict(metrics) if judged else {}), **report.values()}
-        values["bytes"] = self._server.byte_count(result) if training else 0
+        values["bytes"] = travelled if training else 0
+        values["received_bytes"] = job.tasks.sent.pop(site, 0) if training else 0
         self._selector.add(site, scores if judged else None, training)
         if training:
             # A site counts by its images (McMahan et al. 2017), however often it passed them in this round.
@@ -214,13 +216,14 @@ class PooledFedAvg(ModelController):
         self._server = server_algorithm(self._settings, trainable)
         # One copy more: an answer to `submit_model` has layers that FedBN's global model has not.
         job.close_door(model, self._server.answer_copies + 1)
-        self._validator = ResultValidator(job, self._server)
+        self._models = global_models(self.exchange, trainable)
+        self._validator = ResultValidator(job, self._server, self._models)
         self._resume = ResumeState(
             job, self._selector, self._stopping, self._server, self._validator, self._settings.average_last
         )
         # A model that is passed from site to site is no average: its statistics are the last site's.
         names = [] if self._settings.name == "cyclic" else list(running_statistics(model))
-        self._exchange = BatchNormExchange(job, self._validator, self.weight_of, names)
+        self._exchange = BatchNormExchange(job, self._validator, self.weight_of, names, self._models)
         self._cross_site = CrossSiteEvaluation(job, self._validator)
         if unknown := sorted(self._factors.keys() - job.tracker.sites.keys()):
             raise RunError(

@@ -39,7 +39,7 @@ class CyclicWeights(PooledFedAvg):
         tasks.close_round()
         tracker.open(number, TRAIN_TASK, in_turns=True)
         for site in order_of(self.job.participants(), self.seed, number):
-            message = self.message(model, number)
+            message, _ = self.messages(model, number)
             message.meta[PASSED_ON] = True
             self.averaging.reset_stats()
             tasks.send(TRAIN_TASK, message, [site], partial(self.accept, task="train", judged=False))

@@ -19,6 +19,7 @@ from pneumonia_fl.fl.protocol.site_report import (
     parse_report,
 )
 from pneumonia_fl.fl.protocol.update_checks import in_kind, problem_of
+from pneumonia_fl.fl.server.global_models import GlobalModels
 from pneumonia_fl.fl.server.tasks.server_job import ServerJob
 
 
@@ -28,10 +29,13 @@ class ResultValidator:
     Args:
         job: the running job.
         algorithm: checks what it has added to the results.
+        models: unpacks results.
     """
 
-    def __init__(self, job: ServerJob, algorithm: ServerAlgorithm) -> None:
-        self._job, self._algorithm = job, algorithm
+    def __init__(
+        self, job: ServerJob, algorithm: ServerAlgorithm, models: GlobalModels | None = None
+    ) -> None:
+        self._job, self._algorithm, self._models = job, algorithm, models or GlobalModels()
         self._config: dict[str, Any] = properties(job.meta).get("config", {})
         self._limits: dict[str, Limits] = {}
         self.facts: dict[str, Facts] = {}
@@ -90,6 +94,7 @@ class ResultValidator:
             return
         if result.params_type != ParamsType.FULL:
             raise AnswerError("it sent no full model")
+        result.params = self._models.unpack(result, sent)
         samples = result.meta.get(FLMetaKey.NUM_STEPS_CURRENT_ROUND)
         if problem := problem_of(result.params, samples, sent):
             raise AnswerError(problem)

@@ -26,6 +26,7 @@ from pneumonia_fl.fl.algorithms.registry import site_algorithm
 from pneumonia_fl.fl.protocol.messages import (
     CROSS_SITE,
     FIRST_JOB,
+    LACKS_REFERENCE,
     PASSED_ON,
     SETTLING,
     SITE_ERROR,
@@ -33,6 +34,7 @@ from pneumonia_fl.fl.protocol.messages import (
     SITE_STEPS,
     without_paths,
 )
+from pneumonia_fl.fl.site.exchange import LacksReferenceError, site_exchange
 from pneumonia_fl.fl.site.local_models import LocalModels, problem
 from pneumonia_fl.fl.site.saved_model_scoring import SavedModels
 from pneumonia_fl.fl.site.site_data import check_size, own_root
@@ -88,6 +90,9 @@ class TrainerSession:
         try:
             self._site = self._site or self._made()
             return self._site.answer(message)
+        except LacksReferenceError:
+            log.info("this site %s; it asks for the complete model", LACKS_REFERENCE)
+            return problem(LACKS_REFERENCE)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             log.exception("%s %s", SITE_ERROR, text)
@@ -124,6 +129,7 @@ class Site:
             settings.model.name, norm=settings.model.norm, size=settings.preprocess.size
         ).to(self.device)
         self.algorithm = site_algorithm(settings.algorithm, name)
+        self.exchange = site_exchange(settings.exchange, self.model)
         self.local_models = LocalModels(name, settings, self.validation_data, self.device)
         self.writers: list[SeriesWriter] = []
         self.total_steps = 0
@@ -142,6 +148,7 @@ class Site:
             return self.local_models.submit(state)
         if CROSS_SITE in message.meta:
             return self.local_models.evaluate(message)
+        message = self.exchange.receive(message)
         if SETTLING in message.meta:
             return self._settle(message)
         self.algorithm.begin(self.model, message, state)
@@ -167,10 +174,11 @@ class Site:
         self.total_steps += result.steps
         trained = self.algorithm.own_model(self.model) or self.model
         self.local_models.note(trained, lambda scores: self._card(message.current_round + 1, scores), state)
+        params, packing = self.exchange.answer(self.algorithm.shared(self.model))
         return flare.FLModel(
-            params={key: value.cpu() for key, value in self.algorithm.shared(self.model).items()},
+            params=params,
             metrics=series(metrics),
-            meta={**extra, "NUM_STEPS_CURRENT_ROUND": result.samples, SITE_REPORT: report},
+            meta={**extra, **packing, "NUM_STEPS_CURRENT_ROUND": result.samples, SITE_REPORT: report},
         )
 
     def _settle(self, message: flare.FLModel) -> flare.FLModel:

@@ -4,6 +4,7 @@ Results arrive in threads of NVFlare's while the controller's own thread waits. 
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,8 @@ from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.app_common.workflows.model_controller import ModelController
 
 from pneumonia_fl.errors import RunError
-from pneumonia_fl.fl.protocol.messages import FIRST_JOB
+from pneumonia_fl.fl.protocol.messages import FIRST_JOB, LACKS_REFERENCE, SITE_REPORT
+from pneumonia_fl.fl.protocol.update_checks import array_bytes
 from pneumonia_fl.fl.server.tasks.round_tracker import RoundTracker, SiteProblems
 from pneumonia_fl.inputs.text import printable
 
@@ -72,17 +74,30 @@ class SiteTasks:
         self._controller, self._tracker, self._problems, self._limits = controller, tracker, problems, limits
         self._unread: dict[str, str] = {}
         self._refreshed = time.time()
+        self.sent: Counter[str] = Counter()
+        """Bytes of arrays that went to each site; whoever writes them down takes them out."""
 
-    def send(self, task: str, data: FLModel, sites: list[str], on_result: OnResult) -> None:
-        """Send a task and return at once; `on_result` is called in a thread of NVFlare's."""
+    def send(
+        self,
+        task: str,
+        data: FLModel,
+        sites: list[str],
+        on_result: OnResult,
+        complete: FLModel | None = None,
+    ) -> None:
+        """Send a task and return at once; `on_result` is called in a thread of NVFlare's.
+
+        `complete`: what a site is sent that cannot read `data`, which is a difference to a model that it lacks.
+        """
         controller = self._controller
         data.meta[FIRST_JOB] = self.first_job
+        self.sent.update(dict.fromkeys(sites, array_bytes(data.params, data.meta)))
         controller.set_fl_context(data)
         message = Task(
             name=task,
             data=FLModelUtils.to_shareable(data),
             timeout=self._limits.round_timeout,
-            result_received_cb=partial(self._receive, on_result),
+            result_received_cb=partial(self._receive, on_result, complete),
         )
         controller.info(f"Sending task {task} to {sites}")
         # 0: every site's result is waited for.
@@ -101,7 +116,13 @@ class SiteTasks:
         return True
 
     def ask(
-        self, task: str, data: FLModel, sites: list[str], on_result: OnResult, phase: str = ""
+        self,
+        task: str,
+        data: FLModel,
+        sites: list[str],
+        on_result: OnResult,
+        phase: str = "",
+        complete: FLModel | None = None,
     ) -> dict[str, str]:
         """Send a task between or after the rounds and wait for it; silence ends nothing.
 
@@ -111,12 +132,13 @@ class SiteTasks:
             sites: who is asked.
             on_result: as of `send`.
             phase: what the tracker shows; "": the task's name.
+            complete: as of `send`.
 
         Returns:
             The sites that gave no answer, and why.
         """
         self._tracker.open(data.current_round, phase or task)
-        self.send(task, data, sites, on_result)
+        self.send(task, data, sites, on_result, complete)
         try:
             self.wait()
         except RunError as error:  # the rounds that are done stay so
@@ -168,9 +190,12 @@ class SiteTasks:
             self._refreshed = time.time()
         return bool(controller.get_num_standing_tasks())
 
-    def _receive(self, on_result: OnResult, client_task: ClientTask, fl_ctx: FLContext) -> None:
+    def _receive(
+        self, on_result: OnResult, complete: FLModel | None, client_task: ClientTask, fl_ctx: FLContext
+    ) -> None:
         """Process one result; an invalid one is rejected and cannot end the task."""
         site, opened = client_task.client.name, self._tracker.opened
+        asked_again = False
         try:
             code = client_task.result.get_return_code()
             if reason := self._unread.pop(site, ""):
@@ -180,12 +205,16 @@ class SiteTasks:
             else:
                 result = FLModelUtils.from_shareable(client_task.result)
                 result.meta["client_name"] = site
-                on_result(site, result)
+                asked_again = complete is not None and lacks_reference(result)
+                if complete is not None and asked_again:
+                    self.send(client_task.task.name, complete, [site], on_result)
+                else:
+                    on_result(site, result)
         except Exception as error:
             self._controller.error(f"answer of {site}: {printable(error)}")
         finally:
             client_task.result = None  # NVFlare would keep the arrays as long as the task
-        if opened == self._tracker.opened and site in self._tracker.waiting():
+        if not asked_again and opened == self._tracker.opened and site in self._tracker.waiting():
             self._problems.reject(site, "refused", UNREADABLE)
 
     def _submit_failure(self, task: ClientTask) -> None:
@@ -197,3 +226,10 @@ class SiteTasks:
             runner = fl_ctx.get_prop(FLContextKey.RUNNER)
             failed = make_reply(ReturnCode.BAD_TASK_DATA)
             runner.process_submission(task.client, task.task.name, task.id, failed, fl_ctx)
+
+
+def lacks_reference(result: FLModel) -> bool:
+    """Return True when a site says that it has nothing to which the difference could be added."""
+    report = result.meta.get(SITE_REPORT)
+    problem = report.get("problem") if isinstance(report, dict) else None
+    return isinstance(problem, str) and problem == LACKS_REFERENCE
