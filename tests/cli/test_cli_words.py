@@ -17,6 +17,7 @@ from conftest import CLI, pneumonia_fl
 from pneumonia_fl.cli.app import Command
 from pneumonia_fl.cli.kit_commands.jobs import _show_submitted
 from pneumonia_fl.cli.main import app
+from pneumonia_fl.cli.views.job_view import JobView
 from pneumonia_fl.config.environment import (
     DATA_VARIABLE,
     KIT_VARIABLE,
@@ -131,6 +132,36 @@ def test_a_typing_error_is_answered_with_what_was_meant(words: list[str], meant:
 def test_a_job_that_is_like_no_other_is_answered_with_all() -> None:
     with pytest.raises(ConfigError, match="there are: azure_pneumonia_network, cyclic"):
         find_job("xyzzy")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["ui", "tensorbord", "x"], "'tool': 'tensorbord' is not one of 'tensorboard', 'mlflow'."),
+        (["run", "--env", "prodd"], "'--env': 'prodd' is not one of 'sim', 'prod'."),
+    ],
+)
+def test_a_word_that_is_no_choice_is_answered_in_one_plain_sentence(words: list[str], problem: str) -> None:
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
+    assert done.exit_code == 2
+    assert f"Invalid value for {problem}" in done.stderr
+    assert "Value error" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("sites", "said"),
+    [
+        ((), "job 0123 (no) submitted"),
+        (("a",), "job 0123 (no) submitted to 1 site (a)"),
+        (("a", "b"), "job 0123 (no) submitted to 2 sites (a, b)"),
+    ],
+)
+def test_a_submitted_job_is_told_with_the_sites_that_are_known(
+    sites: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with JobView() as view:
+        view.on_submitted(Submitted("0123", "no", sites, ""))
+    assert capsys.readouterr().err.strip() == said
 
 
 def test_commands_to_paste_are_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

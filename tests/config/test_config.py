@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pneumonia_fl.config.algorithm import PACKED_NEVER, Algorithm, OperatingPoint
 from pneumonia_fl.config.environment import data_root, site_threads
-from pneumonia_fl.config.job import JobConfig, SiteSettings, load_job, parse
+from pneumonia_fl.config.job import JobConfig, SiteSettings, load_job
 from pneumonia_fl.config.overrides import flatten, with_overrides
 from pneumonia_fl.config.sections import (
     AugmentConfig,
@@ -21,6 +21,7 @@ from pneumonia_fl.config.sections import (
     SiteTrain,
     TrainConfig,
 )
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.site.client import job_settings
 

@@ -1,6 +1,7 @@
 """Jobs on a running federation of real processes, as people use it: commands, NVFlare's console, refusals."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from imports import packages_of
 from speed import scaled
 
 from conftest import CLI, pneumonia_fl, read_json, scalars
 from federation import LEAD, MEMBER, SERVER, SITES, Federation, free_port, until
+from pneumonia_fl.fl.admin.session import login
 
 pytestmark = pytest.mark.e2e
 SETTINGS = ("--rounds", 2, "--set", "preprocess.size=32", "--set", "train.local_epochs=1")
@@ -210,6 +213,20 @@ def test_a_finished_job_is_not_resumed_and_an_ended_one_is_not_aborted(story: St
     done = pneumonia_fl("abort", story.id, "--kit", story.kit)
     assert done.returncode == 0
     assert f"job {story.id} has ended already: finished" in done.stdout
+
+
+def test_login_asks_once_and_loads_one_driver(
+    federation: Federation, caplog: pytest.LogCaptureFixture
+) -> None:
+    """NVFlare asks before it is connected, and then waits for a second, as it says itself."""
+    caplog.set_level(logging.INFO, "nvflare")
+    with login(federation.kit(LEAD)) as admin:
+        assert admin.sites() == list(SITES)
+    said = [record.getMessage() for record in caplog.records]
+    assert any("verified server identity" in line for line in said)
+    assert not [line for line in said if "re-challenge" in line]
+    command = ("jobs", "--kit", federation.kit(LEAD))
+    assert not packages_of(*command) & {"torch", "aiohttp", "mlflow", "matplotlib", "numpy"}
 
 
 def test_a_member_looks_and_changes_nothing(story: Story, federation: Federation) -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pneumonia_fl.config.job import JobConfig, SiteSettings, parse
+from pneumonia_fl.config.job import JobConfig, SiteSettings
 from pneumonia_fl.config.sections import AugmentConfig, Preprocess, TrainConfig
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import DataError, SiteError
 from pneumonia_fl.evaluation.scoring import evaluate

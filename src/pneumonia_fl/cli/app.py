@@ -17,6 +17,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Command(TyperCommand):
     """A command; its arguments and options that are paths come expanded."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what was typed; the mark that Pydantic puts before an error is not for people."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
     def invoke(self, ctx: Any) -> Any:
         """Run it; Ctrl-C ends it with a word, which Typer would not say."""
         ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}

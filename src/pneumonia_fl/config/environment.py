@@ -12,7 +12,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, get_args
 
-from pneumonia_fl.config.sections import no_login
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.inputs.paths import expanded
 
@@ -206,6 +205,16 @@ def _address(variable: str) -> str | None:
         return no_login(os.environ.get(variable) or None)
     except ValueError as error:
         raise ConfigError(f"{variable}: {error}") from None
+
+
+def no_login(uri: str | None) -> str | None:
+    """Return an MLflow server's address; `ValueError` when it carries a login, which would be written down."""
+    if uri and "@" in uri:
+        raise ValueError(
+            "tracking_uri must not carry credentials; set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD in the server's environment"
+        )
+    return uri
 
 
 def model_registry() -> str | None:

@@ -7,13 +7,12 @@ own setting (`PNEUMONIA_FL_DATA`).
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     model_serializer,
     model_validator,
 )
@@ -28,7 +27,7 @@ from pneumonia_fl.config.algorithm import (
     OperatingPoint,
     SiteEvaluation,
 )
-from pneumonia_fl.config.overrides import fields_of, with_overrides
+from pneumonia_fl.config.overrides import with_overrides
 from pneumonia_fl.config.sections import (
     AugmentConfig,
     MLflowConfig,
@@ -39,9 +38,9 @@ from pneumonia_fl.config.sections import (
     SyntheticData,
     TrainConfig,
 )
-from pneumonia_fl.config.strict import Strict
+from pneumonia_fl.config.strict import Strict, parse
 from pneumonia_fl.errors import ConfigError
-from pneumonia_fl.inputs.names import did_you_mean, site_problem
+from pneumonia_fl.inputs.names import site_problem
 from pneumonia_fl.inputs.yaml_files import read_yaml
 
 NO_WEIGHT = {
@@ -50,7 +49,6 @@ NO_WEIGHT = {
 }
 """Algorithms in which a site cannot have a weight, and why."""
 JOB_NAME: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$", description="Name of the job, and of its run.")
-Settings = TypeVar("Settings", bound="Strict")
 
 
 def _site_name(name: str) -> str:
@@ -243,19 +241,6 @@ class JobConfig(Strict):
             raise ConfigError(f"sites.{unknown[0]}: no such site takes part; there are {', '.join(names)}")
 
 
-def parse(kind: type[Settings], values: Mapping[str, Any], source: str) -> Settings:
-    """Validate `values` as `kind`; every problem is named with its key and `source`.
-
-    Raises:
-        ConfigError: an unknown key, a wrong type, a value out of range or a contradiction.
-    """
-    try:
-        return kind.model_validate(dict(values))
-    except ValidationError as error:
-        problems = "; ".join(_problem(kind, item) for item in error.errors(include_url=False))
-        raise ConfigError(f"{source}: {problems}") from None
-
-
 def load_job(path: Path, overrides: Iterable[str] = ()) -> JobConfig:
     """Read a job YAML and apply `key.path=value` overrides.
 
@@ -263,31 +248,3 @@ def load_job(path: Path, overrides: Iterable[str] = ()) -> JobConfig:
         ConfigError: the file is missing, is not YAML, or does not describe a job.
     """
     return parse(JobConfig, with_overrides(read_yaml(path), overrides, JobConfig), path.name)
-
-
-def _problem(kind: type[Strict], item: Mapping[str, Any]) -> str:
-    # Pydantic's mark of a fault that lies in a key itself.
-    where = ".".join(str(part) for part in item["loc"] if part != "[key]") or "job"
-    if item["type"] == "extra_forbidden":
-        return f"unknown key {where!r}{_meant(kind, where)}"
-    if item["type"] == "string_type" and isinstance(item["input"], bool | int | float):
-        return f"{where}: YAML reads this text as {item['input']!r}; put it in quotes"
-    if item["type"] == "value_error":
-        # Of a whole section; showing it would show a secret that does not belong there.
-        return f"{where}: {item['msg'].removeprefix('Value error, ')}"
-    return f"{where}: {item['msg']} (got {item['input']!r})"
-
-
-def _meant(kind: type[Strict], key: str) -> str:
-    """Return which setting was probably meant: of that name elsewhere, described so beside it, of a similar name."""
-    fields = dict(fields_of(kind))
-    section, _, name = key.rpartition(".")
-    words = name.replace("_", " ").lower()
-    beside = [known for known in fields if known.rpartition(".")[0] == section]
-    sure = [known for known in beside if known.lower() == key.lower()]
-    sure += [known for known in fields if known.rpartition(".")[2] == name]
-    sure += [known for known in beside if words in (fields[known].description or "").lower()]
-    sure += [known for known in fields if len(name) > 3 and name in known.rpartition(".")[2]]
-    if sure:
-        return f"; did you mean {sure[0]}?"
-    return did_you_mean(key, beside) or did_you_mean(key, fields)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pneumonia_fl.config.environment import no_login
 from pneumonia_fl.config.networks import NETWORKS
 from pneumonia_fl.config.strict import Strict
 from pneumonia_fl.inputs.names import WEIGHTS_HASH
@@ -14,16 +15,6 @@ if TYPE_CHECKING:
     ModelName = str
 else:
     ModelName = Literal[MODEL_NAMES]
-
-
-def no_login(uri: str | None) -> str | None:
-    """Return an MLflow server's address; `ValueError` when it carries a login, which would be written down."""
-    if uri and "@" in uri:
-        raise ValueError(
-            "tracking_uri must not carry credentials; set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD in the server's environment"
-        )
-    return uri
 
 
 class Preprocess(Strict):

@@ -13,9 +13,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from pneumonia_fl.config.job import parse
 from pneumonia_fl.config.sections import Preprocess
-from pneumonia_fl.config.strict import Strict
+from pneumonia_fl.config.strict import Strict, parse
 from pneumonia_fl.errors import ConfigError, DataError
 from pneumonia_fl.files import write_atomic
 from pneumonia_fl.inputs.json_files import parse_json, read_limited

@@ -75,10 +75,10 @@ def all_or_none(rate: float, patients: int) -> Interval:
 
     Every resample has the same rate then, but seeing no failure in 20 patients does not make one impossible.
     """
-    from scipy.stats import binomtest
-
-    low, high = binomtest(patients if rate == 1 else 0, patients).proportion_ci(0.95, "exact")
-    return float(low), float(high)
+    bound = (TAILS[0] / 100) ** (
+        1 / patients
+    )  # of a rate of 1; at the ends the exact interval has a closed form
+    return (bound, 1.0) if rate == 1 else (0.0, 1 - bound)
 
 
 def _rows(drawn: Ints, starts: Ints, sizes: Ints, order: NDArray[np.int64]) -> Ints:

@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pneumonia_fl.config.job import JobConfig, parse
+from pneumonia_fl.config.job import JobConfig
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.files import inner_folder, write_atomic
 from pneumonia_fl.metrics.binary import ScoreHistogram

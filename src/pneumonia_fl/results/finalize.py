@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.config.job import JobConfig, parse
+from pneumonia_fl.config.job import JobConfig
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.files import inner_folder
 from pneumonia_fl.models.checkpoint import DataSummary

@@ -17,12 +17,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TYPE_CHECKING, Any
 
 from pneumonia_fl import __version__
-from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.errors import OutputError, RunError
 from pneumonia_fl.files import PRIVATE_FOLDER, output_errors, private_folder, write_atomic
 from pneumonia_fl.inputs.folder_locks import refuse_in_use
@@ -32,6 +29,9 @@ from pneumonia_fl.inputs.text import printable_values
 from pneumonia_fl.runs.journal import JOURNAL_NAME, Event, read_journal
 from pneumonia_fl.runs.mlflow_files import point_artifacts, read_status, sqlite_uri
 from pneumonia_fl.runs.provenance import git_revision
+
+if TYPE_CHECKING:
+    from pneumonia_fl.config.job import JobConfig
 
 GLOBAL = "global"
 MLFLOW_DB = "mlflow.db"
@@ -156,8 +156,10 @@ def events_of(root: Path, job_id: str) -> Path:
     return root / "tensorboard" / job_id
 
 
-def start_run(run: RunFolder, job: JobConfig, sites: tuple[str, ...], data: Mapping[str, object]) -> None:
+def start_run(run: RunFolder, job: "JobConfig", sites: tuple[str, ...], data: Mapping[str, object]) -> None:
     """Write what is known before the first round: the job as it runs, and where it comes from."""
+    import yaml  # of whoever starts a run, not of those who list them
+
     text = yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False)
     write_atomic(run.config, text.encode())
     run.update_state(

@@ -12,8 +12,9 @@ import torch
 from nvflare.app_common.abstract.fl_model import FLModel
 
 from pneumonia_fl.config.environment import KEEP_MODEL_VARIABLE, keep_model, shares_model
-from pneumonia_fl.config.job import SiteSettings, parse
+from pneumonia_fl.config.job import SiteSettings
 from pneumonia_fl.config.sections import ModelConfig, Preprocess
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.data.store import ImageSet
 from pneumonia_fl.errors import CheckpointError, ConfigError
 from pneumonia_fl.evaluation.scoring import evaluate

@@ -8,8 +8,9 @@ import torch
 import yaml
 
 from conftest import ROOT, read_json
-from pneumonia_fl.config.job import JobConfig, load_job, parse
+from pneumonia_fl.config.job import JobConfig, load_job
 from pneumonia_fl.config.sections import ModelConfig, Origin, Preprocess
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.errors import CheckpointError, ConfigError, PneumoniaFLError
 from pneumonia_fl.experiments.compare.compare_plan import plan_comparison
 from pneumonia_fl.experiments.sweep import parse_grid

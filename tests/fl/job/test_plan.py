@@ -5,8 +5,9 @@ from dataset_infos import SITES, three_sites
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pneumonia_fl.config.job import JobConfig, parse
+from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.sections import Preprocess
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.job.plan import plan, share_cores
 

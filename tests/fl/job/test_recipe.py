@@ -14,8 +14,9 @@ from xrays import content
 
 from conftest import ROOT, pneumonia_fl, read_json
 from pneumonia_fl.cli.main import main
-from pneumonia_fl.config.job import JobConfig, SiteSettings, load_job, parse
+from pneumonia_fl.config.job import JobConfig, SiteSettings, load_job
 from pneumonia_fl.config.job_files import find_job, job_names, jobs_folder
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.job.recipe import export_job
 from pneumonia_fl.models.architectures import build_model, count_parameters

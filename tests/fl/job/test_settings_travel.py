@@ -14,7 +14,8 @@ from nvflare.fuel.utils.wfconf import resolve_var_refs
 from nvflare.private.json_configer import JsonConfigurator
 
 from conftest import read_json
-from pneumonia_fl.config.job import JobConfig, SiteSettings, parse
+from pneumonia_fl.config.job import JobConfig, SiteSettings
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.fl.job.recipe import Form, export_job
 from pneumonia_fl.fl.parent.job_validator import ServerJobValidator, SiteJobValidator
 from pneumonia_fl.fl.protocol.messages import SITE_REPORT

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from conftest import scalars
 from pneumonia_fl.config.environment import SITE_TRACKING_VARIABLE, SiteTracking, site_tracking
-from pneumonia_fl.config.job import parse
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.kit.startup_kit import LocalSettings
 from pneumonia_fl.fl.site import site_tracking as tracking

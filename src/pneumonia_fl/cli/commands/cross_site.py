@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,9 @@ from pneumonia_fl.cli.saved_models import Judges, ask_sites
 from pneumonia_fl.cli.views.terminal import echo, terminal
 from pneumonia_fl.errors import ConfigError, RunError
 from pneumonia_fl.inputs.paths import missing
-from pneumonia_fl.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from pneumonia_fl.runs.folder import RunFolder
 
 Target = Annotated[
     str, typer.Argument(metavar="RUN|ID", help="A run folder, or the id of a job on the server.")
@@ -75,8 +77,10 @@ def cross_site(
     judged.check()
 
 
-def _run(target: str, kit: Path | None, study: str, out: Path | None, quiet: bool) -> RunFolder:
+def _run(target: str, kit: Path | None, study: str, out: Path | None, quiet: bool) -> "RunFolder":
     """Return the named run folder, or that of a job's result, which is downloaded if it is missing."""
+    from pneumonia_fl.runs.folder import RunFolder
+
     if RunFolder(Path(target)).is_run:
         return RunFolder(Path(target))
     if Path(target).exists():
@@ -94,7 +98,7 @@ def _run(target: str, kit: Path | None, study: str, out: Path | None, quiet: boo
         return download(admin, job.id, place.path, progress=view.progress)
 
 
-def _place(run: RunFolder, data: Path | None, kit: Path | None) -> Path | None:
+def _place(run: "RunFolder", data: Path | None, kit: Path | None) -> Path | None:
     """Return the prepared data whose sites evaluate; None when real sites do."""
     if data is not None and kit is not None:
         raise ConfigError("--data is for the simulator, --kit for hospitals; give one")
@@ -106,7 +110,7 @@ def _place(run: RunFolder, data: Path | None, kit: Path | None) -> Path | None:
     return own
 
 
-def _renew_report(run: RunFolder, quiet: bool) -> None:
+def _renew_report(run: "RunFolder", quiet: bool) -> None:
     """Rebuild an existing report, since it shows the matrix too."""
     from pneumonia_fl.cli.commands.report import refresh
 
@@ -115,7 +119,7 @@ def _renew_report(run: RunFolder, quiet: bool) -> None:
         echo(f"report: {report} (made again with this matrix)")
 
 
-def _show(run: RunFolder, found: dict[str, object]) -> None:
+def _show(run: "RunFolder", found: dict[str, object]) -> None:
     from pneumonia_fl.cli.views.terminal_tables import matrix_table
 
     terminal().print(matrix_table(found))

@@ -129,8 +129,8 @@ def prepare(
     same bytes. After an interruption, run the same command again.
     """
     from pneumonia_fl.cli.views.progress_bars import progress_bars
-    from pneumonia_fl.config.job import parse
     from pneumonia_fl.config.sections import Preprocess
+    from pneumonia_fl.config.strict import parse
     from pneumonia_fl.data.prepare.partition import parse_sites
     from pneumonia_fl.data.prepare.pipeline import prepare as prepare_source
     from pneumonia_fl.data.sources.open_source import open_source

@@ -69,11 +69,12 @@ def report(
 def refresh(folder: Path) -> Path | None:
     """Make the report that a run has once more, also where MLflow shows it; None: it has none, or it cannot be made."""
     from pneumonia_fl.errors import PneumoniaFLError
-    from pneumonia_fl.report.build import build_report
     from pneumonia_fl.runs.folder import RunFolder
 
     if not (report := RunFolder(folder).report).is_file():
         return None
+    from pneumonia_fl.report.build import build_report
+
     try:
         build_report(folder)
     except (PneumoniaFLError, OSError) as error:

@@ -3,7 +3,7 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -15,7 +15,9 @@ from pneumonia_fl.cli.views.progress_bars import amount
 from pneumonia_fl.cli.views.terminal import terminal
 from pneumonia_fl.fl.admin.job_record import JobRecord, age
 from pneumonia_fl.fl.admin.job_status import Snapshot, changes, position, quality, site_cells, time_left
-from pneumonia_fl.fl.admin.submit import Submitted
+
+if TYPE_CHECKING:
+    from pneumonia_fl.fl.admin.submit import Submitted
 
 COLUMNS = ("Site", "State", "Last round", "Contributions", "AUROC", "Heard")
 AWAY_AFTER = 3.0
@@ -53,13 +55,13 @@ class JobView:
             self._print(text)
         self._work = text
 
-    def on_submitted(self, submitted: Submitted) -> None:
+    def on_submitted(self, submitted: "Submitted") -> None:
         """Print the job's id and the expected sites."""
         count = len(submitted.sites)
         word = "site" if count == 1 else "sites"
-        sites = f"{count} {word} ({', '.join(submitted.sites)})" if count else "sites"
+        sites = f" to {count} {word} ({', '.join(submitted.sites)})" if count else ""
         self._work = ""
-        self._print(f"job {submitted.id} ({submitted.name}) for {sites}")
+        self._print(f"job {submitted.id} ({submitted.name}) submitted{sites}")
 
     def on_job(self, job: JobRecord, note: str) -> None:
         """Show the status."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pneumonia_fl.config.job import parse
 from pneumonia_fl.config.sections import Preprocess, SyntheticData
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.data.manifest import CLASS_NAMES, INFO, SPLITS
 from pneumonia_fl.data.preprocess import Decoded, decode, scale
 from pneumonia_fl.data.sources.image_folder import open_folder

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.config.job import JobConfig, parse
+from pneumonia_fl.config.job import JobConfig
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.data.store import concatenate, open_site
 from pneumonia_fl.errors import PneumoniaFLError
 from pneumonia_fl.files import private_folder, write_atomic

@@ -16,6 +16,7 @@ from nvflare.fuel.hci.client.file_transfer import FileTransferModule
 
 from pneumonia_fl.config.environment import quiet_grpc
 from pneumonia_fl.errors import KitError, RunError, TimeLimitError
+from pneumonia_fl.fl.admin.connection import prompt_login
 from pneumonia_fl.fl.admin.job_record import JobRecord, find_job_id, record
 from pneumonia_fl.fl.admin.kit_selection import open_person
 from pneumonia_fl.fl.admin.refusals import JobNotRunning, NoSuchJob, explain
@@ -199,7 +200,7 @@ def _connect(kit: Kit, study: str) -> Session:
     # A handler, so that Python does not print what NVFlare warns of.
     logging.getLogger("nvflare").addHandler(logging.NullHandler())
     try:
-        with _silence():
+        with _silence(), prompt_login():
             return new_secure_session(
                 kit.name, str(kit.folder), timeout=LOGIN_SECONDS, study=study, command_timeout=COMMAND_SECONDS
             )

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.config.job import JobConfig, load_job, parse
+from pneumonia_fl.config.job import JobConfig, load_job
 from pneumonia_fl.config.job_files import find_job
 from pneumonia_fl.config.overrides import with_overrides
 from pneumonia_fl.config.sections import Origin, Preprocess
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.data.manifest import read_info
 from pneumonia_fl.errors import ConfigError, RefusedError, RunError, TimeLimitError
 from pneumonia_fl.fl.admin.job_record import JobRecord, record
@@ -46,7 +47,7 @@ class Submitted:
     id: str
     name: str
     sites: tuple[str, ...]
-    """Expected sites: those that were connected; empty when not enough were."""
+    """Expected sites: those that were connected, or those that an exported job names; empty when not enough were."""
     token: str
 
 
@@ -254,7 +255,8 @@ def send_folder(
     except TimeLimitError:
         admin.reconnect()
         job_id = admin.submit(folder, token)
-    return Submitted(job_id, admin.job(job_id).name, sites, token)
+    job = admin.job(job_id)
+    return Submitted(job_id, job.name, sites or job.sites, token)
 
 
 def _is_exported(folder: Path) -> bool:

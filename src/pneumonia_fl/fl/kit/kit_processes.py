@@ -5,7 +5,7 @@ moved while it runs takes its processes with it, and a copy of it has none.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -79,12 +79,17 @@ def mark_of(kit: Kit) -> str:
     return f"{MARK}{kit.folder.resolve()}:{identity_of(kit)}"
 
 
-def processes_of(kit: Kit) -> list[KitProcess]:
-    """List a kit's living processes, oldest first, with manually started ones and their children."""
+def processes_of(kit: Kit, seen: Iterable[KitProcess] | None = None) -> list[KitProcess]:
+    """List a kit's living processes, oldest first, with manually started ones and their children.
+
+    Args:
+        kit: the kit.
+        seen: what `kit_processes` has just found, for many kits; None: look now.
+    """
     folder, identity = kit.folder.resolve(), identity_of(kit)
     found = {
         one.process.pid: one
-        for one in kit_processes()
+        for one in (kit_processes() if seen is None else seen)
         if one.home == folder or (one.identity == identity != "" and _kit_above(one.home) is None)
     }
     for one in [one for one in found.values() if not one.identity]:
@@ -98,12 +103,12 @@ def running_jobs() -> set[str]:
     return {job_of(_words(process)) for process in psutil.process_iter()} - {""}
 
 
-def main_of(kit: Kit) -> psutil.Process | None:
+def main_of(kit: Kit, seen: Iterable[KitProcess] | None = None) -> psutil.Process | None:
     """Return the kit's main process: the oldest, or the child of a `timeout` or `nohup`.
 
     (In a kit that was moved, NVFlare's loop starts others, which end at once.)
     """
-    found = [one.process for one in processes_of(kit) if one.runs == kit.kind]
+    found = [one.process for one in processes_of(kit, seen) if one.runs == kit.kind]
     main = found[0] if found else None
     for one in found[1:]:
         with contextlib.suppress(psutil.Error):

@@ -14,10 +14,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from pneumonia_fl.config.environment import LIMITED, SeriesPlace, data_root
-from pneumonia_fl.config.job import parse
-from pneumonia_fl.config.sections import no_login
-from pneumonia_fl.config.strict import Strict
+from pneumonia_fl.config.environment import LIMITED, SeriesPlace, data_root, no_login
+from pneumonia_fl.config.strict import Strict, parse
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.inputs.json_files import read_json
 from pneumonia_fl.inputs.names import did_you_mean

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import Field
 
 from pneumonia_fl.config.algorithm import Exchange
-from pneumonia_fl.config.job import JobConfig, SiteSettings, parse
-from pneumonia_fl.config.strict import Strict
+from pneumonia_fl.config.job import JobConfig, SiteSettings
+from pneumonia_fl.config.strict import Strict, parse
 from pneumonia_fl.errors import ConfigError
 from pneumonia_fl.fl.entrypoints import old_paths, path_of
 from pneumonia_fl.fl.protocol.carried_weights import INITIAL

@@ -25,7 +25,7 @@ from nvflare.app_common.workflows.model_controller import ModelController
 
 from pneumonia_fl.config import algorithm as learning
 from pneumonia_fl.config.algorithm import Exchange
-from pneumonia_fl.config.job import parse
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.algorithms.server_base import Parameters

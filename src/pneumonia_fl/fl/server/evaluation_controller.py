@@ -17,7 +17,7 @@ from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.workflows.model_controller import ModelController
 
 from pneumonia_fl.config.algorithm import Evaluating, SavedModel
-from pneumonia_fl.config.job import parse
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.errors import AnswerError, DataError
 from pneumonia_fl.evaluation.patient_pooling import Sampled, assess_pooled
 from pneumonia_fl.fl.algorithms.server_base import ServerAlgorithm

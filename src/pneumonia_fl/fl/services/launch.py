@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pneumonia_fl.config.environment import (
     DATA_VARIABLE,
@@ -21,11 +22,13 @@ from pneumonia_fl.fl.kit.grpc_proxy import with_loopback
 from pneumonia_fl.fl.kit.kit_processes import mark_of
 from pneumonia_fl.fl.kit.startup_kit import kit_python
 from pneumonia_fl.fl.services.participant import SHUTDOWN_FILE, Service
-from pneumonia_fl.fl.services.preflight import SitePlan
 from pneumonia_fl.fl.services.startup_log import rotate
 from pneumonia_fl.inputs.json_files import read_json
 from pneumonia_fl.inputs.paths import LINKS, without_spaces
 from pneumonia_fl.runs.process_group import RUN_MARK, end_all
+
+if TYPE_CHECKING:
+    from pneumonia_fl.fl.services.preflight import SitePlan
 
 RECORD = ".pneumonia_fl_up.json"
 """What `up` leaves in a kit for `down`: the folder with links, when the kit's path holds a space."""
@@ -41,7 +44,7 @@ def start_server(server: Service, tracking_uri: str, login: Mapping[str, str]) -
     _start(server, {**values, "GRPC_TRACE": "handshaker"})
 
 
-def start_site(site: Service, plan: SitePlan) -> None:
+def start_site(site: Service, plan: "SitePlan") -> None:
     """Start a site with its data and threads."""
     _start(site, {DATA_VARIABLE: str(plan.data), THREADS_VARIABLE: f"{site.name}={plan.threads}"})
 

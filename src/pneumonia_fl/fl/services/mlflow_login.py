@@ -8,24 +8,22 @@ import hmac
 import secrets
 from base64 import b64encode
 from pathlib import Path
-
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import TYPE_CHECKING
 
 from pneumonia_fl.config.environment import tracking_login
 from pneumonia_fl.errors import KitError
 from pneumonia_fl.files import write_atomic
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 APP = "pneumonia-fl"
 """The name of `create_app` among MLflow's apps (`pyproject.toml`)."""
 USER = "pneumonia-fl"
 PASSWORD_FILE = "password"  # noqa: S105 - its name
 OPEN = {"/health"}
-_REFUSAL = PlainTextResponse(
-    "this MLflow needs a login; `pneumonia-fl ui mlflow KIT` says where it is\n",
-    status_code=401,
-    headers={"WWW-Authenticate": 'Basic realm="MLflow of pneumonia-fl", charset="UTF-8"'},
-)
+REFUSAL = "this MLflow needs a login; `pneumonia-fl ui mlflow KIT` says where it is\n"
+ASK = {"WWW-Authenticate": 'Basic realm="MLflow of pneumonia-fl", charset="UTF-8"'}
 
 
 def make_password(folder: Path) -> str:
@@ -38,7 +36,7 @@ def make_password(folder: Path) -> str:
     return known
 
 
-def create_app() -> ASGIApp:
+def create_app() -> "ASGIApp":
     """Return MLflow's own server behind the login from the environment; `mlflow server --app-name` calls this.
 
     Raises:
@@ -55,20 +53,23 @@ def create_app() -> ASGIApp:
 class LoginRequired:
     """An ASGI application that answers those who know the login, and refuses everybody else."""
 
-    def __init__(self, app: ASGIApp, user: str, password: str) -> None:
+    def __init__(self, app: "ASGIApp", user: str, password: str) -> None:
+        from starlette.responses import PlainTextResponse  # of MLflow's process, not of those who ask for it
+
         self._app = app
+        self._refusal = PlainTextResponse(REFUSAL, status_code=401, headers=ASK)
         self._wanted = b"Basic " + b64encode(f"{user}:{password}".encode())
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Answer one request."""
         if scope["type"] == "lifespan" or self._may(scope):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await _REFUSAL(scope, receive, send)
+            await self._refusal(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    def _may(self, scope: Scope) -> bool:
+    def _may(self, scope: "Scope") -> bool:
         if scope["type"] == "http" and scope["path"] in OPEN:
             return True
         given = [value for name, value in scope["headers"] if name == b"authorization"]

@@ -5,13 +5,14 @@ seconds whether it lives, and starts it again. `daemon_pid.fl` holds the loop's 
 a file `shutdown.fl` ends both.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from pneumonia_fl.errors import KitError
-from pneumonia_fl.fl.kit.kit_processes import LOOP_FILE, main_of, processes_of
+from pneumonia_fl.fl.kit.kit_processes import LOOP_FILE, KitProcess, main_of, processes_of
 from pneumonia_fl.fl.kit.nvflare_log import LOG_FILE
 from pneumonia_fl.fl.kit.startup_kit import Kit, find_kits
 
@@ -24,6 +25,8 @@ class Service:
     """A server's or site's kit as a service of this machine."""
 
     kit: Kit
+    seen: Sequence[KitProcess] | None = None
+    """Processes of all kits here, of one look for many questions; None: each question looks again."""
 
     @property
     def name(self) -> str:
@@ -46,19 +49,19 @@ class Service:
 
     def loop(self) -> psutil.Process | None:
         """Return the living restart loop, whoever started it."""
-        return next((one.process for one in processes_of(self.kit) if one.is_loop), None)
+        return next((one.process for one in self._own() if one.is_loop), None)
 
     def main(self) -> psutil.Process | None:
         """Return the living server or site process."""
-        return main_of(self.kit)
+        return main_of(self.kit, self.seen)
 
     def processes(self) -> list[psutil.Process]:
         """List all living processes of this kit, oldest first."""
-        return [one.process for one in processes_of(self.kit)]
+        return [one.process for one in self._own()]
 
     def running(self) -> bool:
         """Return True while a process of this kit lives: its loop, or one that outlived it."""
-        return bool(processes_of(self.kit))
+        return bool(self._own())
 
     def starting(self) -> bool:
         """Return True while the process that wrote `daemon_pid.fl` lives: faster than a scan of all."""
@@ -81,7 +84,10 @@ class Service:
 
     def jobs(self) -> list[str]:
         """List the ids of the jobs that have a process here."""
-        return sorted({one.job for one in processes_of(self.kit)} - {""})
+        return sorted({one.job for one in self._own()} - {""})
+
+    def _own(self) -> list[KitProcess]:
+        return processes_of(self.kit, self.seen)
 
     def clear(self) -> None:
         """Remove the control files of processes that are gone; a stale one would stop the next start."""

@@ -3,10 +3,11 @@
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pneumonia_fl.fl.kit.kit_processes import kit_processes
 from pneumonia_fl.fl.services.launch import end
 from pneumonia_fl.fl.services.mlflow_server import answers, tracking_uri_of
 from pneumonia_fl.fl.services.participant import Service, find_services
@@ -28,7 +29,9 @@ def status(folder: Path) -> list[dict[str, Any]]:
         registered and connected), jobs (ids that have a process here), log, startup_log; of a site also connected
         (to the server, now); of a server also port, mlflow (URI) and mlflow_answers.
     """
-    return [_describe(one) for one in find_services(folder)]
+    services = find_services(folder)
+    seen = tuple(kit_processes())
+    return [_describe(replace(one, seen=seen)) for one in services]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pneumonia_fl.config.environment import cpu_count
-from pneumonia_fl.config.job import JobConfig, parse
+from pneumonia_fl.config.job import JobConfig
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.data.manifest import read_info
 from pneumonia_fl.errors import CheckpointError, ConfigError, RunError
 from pneumonia_fl.evaluation.evaluate import Evaluation, model_folder, of_model

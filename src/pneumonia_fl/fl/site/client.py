@@ -19,7 +19,8 @@ from torch import nn
 
 from pneumonia_fl import __version__
 from pneumonia_fl.config.environment import LIMITED, site_limits, site_threads, site_tracking
-from pneumonia_fl.config.job import SiteSettings, parse
+from pneumonia_fl.config.job import SiteSettings
+from pneumonia_fl.config.strict import parse
 from pneumonia_fl.data.store import open_site
 from pneumonia_fl.evaluation.scoring import evaluate
 from pneumonia_fl.fl.algorithms.registry import site_algorithm
