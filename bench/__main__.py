@@ -4,7 +4,7 @@ import importlib
 
 from bench.options import parse
 
-NAMES = ("preparation", "loading", "training", "federation", "deployment")
+NAMES = ("preparation", "loading", "training", "federation", "scale", "deployment")
 
 
 def main() -> None:

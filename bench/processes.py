@@ -43,7 +43,7 @@ def measured(words: Sequence[object]) -> tuple[Cost, str]:
 
     Its processes that live on are waited for: their CPU time counts, their wall time does not.
     """
-    _adopt()
+    adopt()
     machine, ours, own = _machine_seconds(), children_seconds(), time.process_time()
     begun, start = time.time(), time.perf_counter()
     done = subprocess.run(
@@ -77,7 +77,8 @@ def few_cores(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
-def _adopt() -> None:
+def adopt() -> None:
+    """Have processes whose parent ends become children of this one."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
