@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,28 +99,6 @@ def test_a_killed_command_line_takes_its_processes_along(
     wait_for(lambda: not alive(processes), "the end of all processes", deadline=30)
     assert (out / MARK).read_text() == str(process.pid)
     assert not is_in_use(out), "a dead process holds nothing"
-
-
-def test_a_run_ends_whose_command_line_was_killed_before_it_could_look(tmp_path: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    words = [
-        "--run",
-        tmp_path,
-        "--workspace",
-        tmp_path,
-        "--sites",
-        "a",
-        "--mark",
-        "run:x",
-        "--parent",
-        gone.pid,
-    ]
-    command = [sys.executable, "-m", "pneumonia_fl.fl.simulator.worker", *words]
-    done = subprocess.run(
-        list(map(str, command)), check=False, timeout=scaled(60), capture_output=True, text=True
-    )
-    assert done.stderr.strip() == "the command line that started this is gone"
 
 
 def test_what_a_killed_run_left_does_not_write_into_the_next_one(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Finding and ending every process of one run.
 
 NVFlare starts its processes in sessions of their own, so that neither a process group nor the tree reaches them
-all once a parent is gone. A mark in the environment does: children inherit it.
+all once a parent is gone. A mark in the environment does: children inherit it. A process that was forked from a warm
+one shows that one's environment; it has its mark in its command line.
 """
 
 import contextlib
@@ -16,16 +17,20 @@ import psutil
 from pneumonia_fl.config.environment import RUN_VARIABLE, child_environment
 
 RUN_MARK = RUN_VARIABLE
+MARK_WORD = "--mark"
+"""In a command line, the word before the mark."""
 TERM_SECONDS = 5.0
 
 
 def marked_processes(*marks: str) -> Iterator[psutil.Process]:
-    """Yield the living processes, but this one, whose environment carries one of `marks`."""
+    """Yield the living processes, but this one, whose environment or command line carries one of `marks`."""
+    ends = tuple(f" {MARK_WORD} {mark}" for mark in marks)
     for process in psutil.process_iter():
         try:
             if process.pid == os.getpid():
                 continue
-            if process.environ().get(RUN_MARK) in marks and process.status() != psutil.STATUS_ZOMBIE:
+            marked = process.environ().get(RUN_MARK) in marks or " ".join(process.cmdline()).endswith(ends)
+            if marked and process.status() != psutil.STATUS_ZOMBIE:
                 yield process
         except (psutil.Error, OSError):
             continue
@@ -70,17 +75,12 @@ def run_until_stopped(
         end_marked(mark)
 
 
-def workers(mark: str) -> dict[str, int]:
-    """Return the simulator's worker processes: site name to process id."""
-    found: dict[str, int] = {}
-    for process in marked_processes(mark):
-        try:
-            command = process.cmdline()
-        except psutil.Error:
-            continue
-        if any(word.endswith("simulator_worker") for word in command) and "--client" in command:
-            found[command[command.index("--client") + 1]] = process.pid
-    return found
+def kill_marked(*marks: str) -> None:
+    """End all processes of these runs for good, and wait until they are gone."""
+    processes = list(marked_processes(*marks))
+    for process in processes:
+        _quietly(process.kill)
+    psutil.wait_procs(processes, timeout=TERM_SECONDS)
 
 
 def _quietly(action: Callable[[], None]) -> None:

@@ -8,6 +8,8 @@ from pneumonia_fl.fl.kit.nvflare_log import first_error, lines_with, read
 from pneumonia_fl.fl.protocol.messages import RUN_ERROR, SITE_ERROR
 
 ENOUGH_BYTES = 1_000_000
+SITE_LOST = "PNEUMONIA_FL_SITE_LOST"
+"""Begins the line in which the server's process says that a site's is gone: name and process id follow."""
 
 
 def site_error(workspace: Path) -> SiteError | None:
@@ -33,6 +35,17 @@ def start_error(output: Path) -> RunError | None:
     for line in read(output).splitlines():
         if RUN_ERROR in line:
             return RunError(line.split(RUN_ERROR, 1)[1].strip())
+    return None
+
+
+def lost_site(output: Path) -> SiteError | None:
+    """Return the error of a site whose process ended unexpectedly."""
+    for line in read(output).splitlines():
+        if line.startswith(SITE_LOST):
+            site, pid = line.split()[1:]
+            return SiteError(
+                f"site {site}: its process {pid} ended unexpectedly (killed, or out of memory); the run was stopped"
+            )
     return None
 
 
