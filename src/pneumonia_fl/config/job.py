@@ -7,7 +7,7 @@ own setting (`PNEUMONIA_FL_DATA`).
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
