@@ -4,7 +4,7 @@ import importlib
 
 from bench.options import parse
 
-NAMES = ("preparation", "loading", "training", "federation", "scale", "deployment")
+NAMES = ("preparation", "loading", "training", "federation", "scale", "exchange", "commands", "deployment")
 
 
 def main() -> None:

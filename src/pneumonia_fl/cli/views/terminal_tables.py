@@ -9,6 +9,7 @@ from rich.table import Table
 from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.cli.views.fitting import FittingTable
 from pneumonia_fl.metrics.binary import COLUMN_NAMES, LEADING, NAMES
+from pneumonia_fl.report.view.wording import size
 
 if TYPE_CHECKING:
     from pneumonia_fl.evaluation.evaluate import Evaluation
@@ -27,15 +28,27 @@ def rounds_table(metrics: Mapping[str, Any]) -> Table:
     for name in COLUMNS:
         table.add_column(COLUMN_NAMES[name], justify="right")
     for entry in metrics["rounds"]:
-        best = entry["round"] == metrics["best_round"]
+        is_best = entry["round"] == metrics["best_round"]
         rows = {**dict(sorted(entry["sites"].items())), "global": entry["global"] or {}}
         for name, values in rows.items():
-            number = f"{_round(entry)}{' ★' if best else ''}" if name == next(iter(rows)) else ""
+            number = f"{_round(entry)}{' ★' if is_best else ''}" if name == next(iter(rows)) else ""
             style = "bold" if name == "global" else ""
             table.add_row(number, name, *_cells(values), style=style, end_section=name == "global")
-    remarks = ("★ best global model, chosen on pooled validation AUROC", metrics.get("stopped_early"))
+    best = "★ best global model, chosen on pooled validation AUROC"
+    remarks = (best, metrics.get("stopped_early"), _traffic(metrics))
     table.caption = "; ".join(filter(None, remarks))
     return table
+
+
+def _traffic(metrics: Mapping[str, Any]) -> str:
+    """Say how many bytes of models a site sends and receives in a round, the mean; "" where it is unknown."""
+    sites = [values for entry in metrics["rounds"] for values in entry["sites"].values()]
+    found = [(values.get("bytes"), values.get("received_bytes")) for values in sites]
+    trained = [pair for pair in found if all(isinstance(value, int) and value for value in pair)]
+    if not trained:
+        return ""
+    sent, received = (sum(column) / len(trained) for column in zip(*trained, strict=True))
+    return f"a site sends {size(sent)} and receives {size(received)} in a round"
 
 
 def _round(entry: Mapping[str, Any]) -> str:

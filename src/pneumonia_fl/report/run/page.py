@@ -205,6 +205,10 @@ def _data(run: RunRecord) -> Values:
     return {"facts": facts, "tables": {"counts": count_table(counts)} if counts else {}}
 
 
+COSTS = ("steps", "seconds", "bytes", "received_bytes")
+"""What a site's result of a round costs; runs of earlier versions do not say what was received."""
+
+
 def _cost(run: RunRecord) -> Values | None:
     entries = [entry for entry in run.rounds if any("seconds" in site for site in entry["sites"].values())]
     if not entries:
@@ -213,13 +217,15 @@ def _cost(run: RunRecord) -> Values | None:
     rows: list[Row] = []
     for site in sites:
         answers = [entry["sites"][site] for entry in entries if site in entry["sites"]]
-        sums = {key: sum(answer.get(key) or 0 for answer in answers) for key in ("steps", "seconds", "bytes")}
-        sent = [size(sums["bytes"] / max(len(answers), 1)), size(sums["bytes"])]
+        sums = {key: sum(answer.get(key) or 0 for answer in answers) for key in COSTS}
+        rounds = max(len(answers), 1)
+        sent = [size(sums["bytes"] / rounds), size(sums["bytes"])]
+        sent += [size(sums["received_bytes"] / rounds) if sums["received_bytes"] else "unknown"]
         rows.append([site, str(len(answers)), f"{sums['steps']:,}", duration(sums["seconds"]), *sent])
     started, finished = run.state.get("started"), run.state.get("finished")
     wall = duration(finished - started) if started and finished else "unknown"
     total = sum(site.get("bytes") or 0 for entry in entries for site in entry["sites"].values())
-    head = ("Site", "Rounds", "Steps", "Work", "Sent a round", "Sent in all")
+    head = ("Site", "Rounds", "Steps", "Work", "Sent a round", "Sent in all", "Received a round")
     return {
         "tables": {"cost": Table(head, rows)},
         "figure": to_svg(charts.seconds_by_round(entries, sites)),
