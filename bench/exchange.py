@@ -14,6 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench.options import Options
+
 CLI = Path(sys.executable).with_name("pneumonia-fl")
 FORMATS = ("float32", "float16", "int8")
 SEEDS, ROUNDS, SITES, SIZE = (1, 2, 3), 5, 3, 28
@@ -27,7 +29,7 @@ ARCHIVE = (
 SYNTHETIC = f"synthetic:images=2400,size={SIZE},seed=7,sites={SITES}"
 
 
-def run() -> None:
+def run(options: Options) -> None:
     """Print AUROC by format and seed, the differences to float32, and the bytes of a round in each direction."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -38,7 +38,7 @@ HOMES = {
     "nvflare": ("fl/",),
     "kaggle": ("data/sources/kaggle.py",),
     "kagglesdk": ("data/sources/kaggle.py",),
-    "mlflow": ("tracking/mlflow_queue.py", "fl/services/mlflow_login.py"),
+    "mlflow": ("tracking/mlflow_client.py", "fl/services/mlflow_login.py"),
     "tensorboard": ("fl/", "runs/folder.py"),
     "flask": ("web/",),
     "typer": ("cli/",),

@@ -27,6 +27,7 @@ from pneumonia_fl.report.figures import canvas, charts
 from pneumonia_fl.report.figures import contact_sheet as sheets
 from pneumonia_fl.report.figures import png as figures
 from pneumonia_fl.report.figures.forest_plot import forest
+from pneumonia_fl.report.figures.site_lines import site_looks
 from pneumonia_fl.report.figures.svg import to_svg
 from pneumonia_fl.report.performance import Performance, of_histogram
 from pneumonia_fl.runs.folder import RunFolder
@@ -278,9 +279,10 @@ def test_what_a_file_gives_is_drawn_up_to_a_limit() -> None:
         charts.roc([("Test", replace(measured([0.3, -0.2], [0, 1]), roc=curve))])
     sites = [f"site-{number}" for number in range(300)]
     losses = {site: [(step, 0.5) for step in range(20_000)] for site in sites[:1]}
-    lines = charts.training_loss(losses, sites).axes[0].lines
-    assert (len(lines), len(lines[0].get_xdata())) == (charts.MAX_LINES, 4000)
-    assert charts.site_looks(sites)[0][2] == "each of the first 100 of the 300 sites"
+    axes = charts.training_loss(losses, sites).axes[0]
+    (median,) = axes.lines
+    assert (len(median.get_xdata()), len(axes.collections)) == (4000, 2)
+    assert site_looks(sites)[0][2] == "median of the 300 sites; bands: the middle half, and all of them"
 
 
 def test_a_figure_inside_a_page_keeps_its_text_and_asks_for_nothing() -> None:

@@ -117,7 +117,7 @@ def test_an_error_is_told_with_its_remedy(said: str, remedy: str) -> None:
 
 def test_the_client_reports_its_use_to_nobody_whatever_its_environment_says() -> None:
     code = (
-        "from pneumonia_fl.tracking.mlflow_queue import connect; connect('sqlite://', 1);"
+        "from pneumonia_fl.tracking.mlflow_client import connect; connect('sqlite://', 1);"
         "from mlflow.telemetry.client import get_telemetry_client;"
         "from mlflow.telemetry.utils import is_telemetry_disabled;"
         "print(get_telemetry_client(), is_telemetry_disabled())"

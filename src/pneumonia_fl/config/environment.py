@@ -96,6 +96,11 @@ def admin_kit() -> Path | None:
     return expanded(value) if value else None
 
 
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: in `XDG_CACHE_HOME`, by default `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pneumonia-fl"
+
+
 def report_nothing() -> None:
     """Turn off usage reports of this process and its children; call it before MLflow is imported."""
     os.environ.update(QUIET)

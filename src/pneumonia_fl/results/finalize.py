@@ -20,7 +20,7 @@ from pneumonia_fl.files import inner_folder
 from pneumonia_fl.models.checkpoint import DataSummary
 from pneumonia_fl.results.collect import collect, gather_models, save_models, summary_of_sites
 from pneumonia_fl.results.cross_site_files import write_matrix
-from pneumonia_fl.runs.folder import RunFolder, lacking, start_run
+from pneumonia_fl.runs.folder import MLFLOW_DB, RunFolder, lacking, start_run
 from pneumonia_fl.runs.journal import Event
 from pneumonia_fl.runs.record import RunRecord
 from pneumonia_fl.tracking.mlflow_queue import one_line
@@ -81,7 +81,12 @@ def finalize_prod_run(
 
 
 def finish_on_server(about: Mapping[str, Any], run_dir: Path) -> None:
-    """Complete the job's MLflow runs from the server: parameters, figures, and the best model, registered."""
+    """Complete the job's runs on an MLflow server: parameters, figures, and the best model, registered.
+
+    A database in the job's own folder goes to whoever downloads the job, as it is.
+    """
+    if (run_dir / MLFLOW_DB).is_file():
+        return
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
         finalize_prod_run(run, about, run_dir, {})

@@ -60,6 +60,14 @@ def sqlite_uri(file: Path) -> str:
     return f"sqlite+pysqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
 
 
+def file_of(uri: str) -> Path | None:
+    """Return the database file of an address that `sqlite_uri` made; None for another one."""
+    scheme, separator, path = uri.partition(":///")
+    if scheme not in ("sqlite", "sqlite+pysqlite") or not separator:
+        return None
+    return Path(path if scheme == "sqlite" else unquote(path))
+
+
 def is_read_only(file: Path) -> bool:
     """Return True when a file or its folder is read-only by its mode; also root should not write there."""
     return any(

@@ -7,18 +7,18 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from pneumonia_fl.config.environment import report_nothing
 from pneumonia_fl.files import write_atomic
 from pneumonia_fl.inputs.text import printable
 from pneumonia_fl.runs.folder import GLOBAL
+from pneumonia_fl.runs.mlflow_files import file_of
+from pneumonia_fl.tracking.mlflow_client import ClientRecords, connect
+from pneumonia_fl.tracking.mlflow_file import FileRecords
+from pneumonia_fl.tracking.records import Point, Records
 
 FLUSH_SECONDS = 1.0
 RETRY_SECONDS = 5.0
-FETCH_SECONDS = 60
 CLOSE_SECONDS = 15.0
 """How long the end of a job waits for the last points to be delivered."""
 BATCH_LIMIT = 1000
@@ -26,9 +26,6 @@ BATCH_LIMIT = 1000
 QUEUE_LIMIT = 20_000
 """Points of one origin that may wait: those of 500 rounds."""
 
-
-KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Has MLflow's pages open an experiment on its runs, and not on traces of language models."""
 
 REMEDIES = (
     (
@@ -57,16 +54,6 @@ REMEDIES = (
 """What to do about what MLflow and its transport say."""
 
 log = logging.getLogger(__name__)
-
-
-class Point(NamedTuple):
-    """One value of a series; time in milliseconds since the epoch."""
-
-    origin: str
-    tag: str
-    value: float
-    step: int
-    milliseconds: int
 
 
 class MLflowSink:
@@ -156,16 +143,18 @@ class MLflowSink:
             self._waiting.append(self._queue.get())
 
     def _send(self) -> None:
-        client = connect(self._uri, timeout_seconds=5)
         # Also of sites that joined late.
         missing = {*self._sites, *(point.origin for point in self._waiting)} - self._runs.keys()
+        if not missing and not self._waiting:
+            return
+        records = open_records(self._uri, bool(self._artifacts), timeout_seconds=5)
         if missing:
-            self._create_runs(client, sorted(missing))
+            self._create_runs(records, sorted(missing))
             self._write_status()
         while self._waiting:
             origin = self._waiting[0].origin
             batch = [point for point in self._waiting if point.origin == origin][:BATCH_LIMIT]
-            delivered = _log(client, self._runs[origin], batch)
+            delivered = records.log_points(self._runs[origin], batch)
             sent = set(map(id, batch))
             self._waiting = [point for point in self._waiting if id(point) not in sent]
             self._delivered += delivered
@@ -173,57 +162,21 @@ class MLflowSink:
                 self._pending[origin] -= len(batch)
                 self._dropped[origin] += len(batch) - delivered
 
-    def _create_runs(self, client: Any, names: list[str]) -> None:
+    def _create_runs(self, records: Records, names: list[str]) -> None:
         """Add a child run for each name; the parent, `global`, is made first."""
-        experiment_id = find_experiment(client, self._experiment, self._artifacts)
+        experiment = records.experiment(self._experiment, self._artifacts)
         if GLOBAL not in self._runs:
-            self._runs[GLOBAL] = client.create_run(experiment_id, run_name=self._run_name).info.run_id
+            self._runs[GLOBAL] = records.create_run(experiment, self._run_name, {})
         for name in names:
             if name != GLOBAL:
                 tags = {"mlflow.parentRunId": self._runs[GLOBAL], "site": name}
-                self._runs[name] = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+                self._runs[name] = records.create_run(experiment, name, tags)
 
 
-def connect(uri: str, timeout_seconds: int) -> Any:
-    """Create an MLflow client that fails fast: one retry, short timeouts."""
-    report_nothing()
-    from mlflow import MlflowClient
-    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
-
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
-    MLFLOW_HTTP_REQUEST_TIMEOUT.set(timeout_seconds)
-    return MlflowClient(tracking_uri=uri)
-
-
-def find_experiment(client: Any, name: str, artifacts: str | None) -> str:
-    """Return the id of an experiment; one that is not there is made, with its artifacts in the folder `artifacts`."""
-    found = client.get_experiment_by_name(name)
-    return str(found.experiment_id if found else client.create_experiment(name, artifacts, tags=KIND))
-
-
-def log_settings(
-    client: Any,
-    run: str,
-    settings: Mapping[str, str],
-    tags: Mapping[str, object],
-    points: Iterable[Point] = (),
-) -> None:
-    """Log a run's settings as parameters, with tags and finished series."""
-    from mlflow.entities import Param, RunTag
-
-    params = [Param(*setting) for setting in settings.items()]
-    told = [RunTag(key, str(value)) for key, value in tags.items()]
-    client.log_batch(run, params=params, tags=told, metrics=[_metric(point) for point in points])
-
-
-def download_artifact(server: str, uri: str, folder: str) -> Path:
-    """Fetch a logged or registered model from a tracking server; raises whatever MLflow or its transport raises."""
-    connect(server, FETCH_SECONDS)  # with its time-outs
-    from mlflow.artifacts import download_artifacts
-    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
-
-    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
-    return Path(download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=server))
+def open_records(uri: str, own: bool, timeout_seconds: int) -> Records:
+    """Return what writes to MLflow at `uri`; `own`: to the database file of a run or a sweep, which only it writes."""
+    file = file_of(uri) if own else None
+    return ClientRecords(connect(uri, timeout_seconds)) if file is None else FileRecords(file)
 
 
 def explained(error: Exception) -> str:
@@ -236,25 +189,3 @@ def explained(error: Exception) -> str:
 def one_line(error: Exception) -> str:
     """Return an error's type and the first line of its text, which MLflow's transport may leave empty."""
     return f"{type(error).__name__}: {printable(next(iter(str(error).splitlines()), ''))}"
-
-
-def _log(client: Any, run: str, points: list[Point]) -> int:
-    """Deliver points; return how many. A point that MLflow calls invalid is dropped: it would always fail."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.log_batch(run, metrics=[_metric(point) for point in points])
-    except MlflowException as error:
-        if error.error_code != "INVALID_PARAMETER_VALUE" or "'active' state" in str(error):
-            raise
-        if len(points) == 1:
-            return 0
-        half = len(points) // 2
-        return _log(client, run, points[:half]) + _log(client, run, points[half:])
-    return len(points)
-
-
-def _metric(point: Point) -> Any:
-    from mlflow.entities import Metric
-
-    return Metric(point.tag, point.value, point.milliseconds, point.step)

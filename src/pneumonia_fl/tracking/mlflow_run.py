@@ -16,9 +16,12 @@ from pneumonia_fl.runs.mlflow_files import (
     read_status,
     sqlite_uri,
 )
-from pneumonia_fl.tracking.mlflow_queue import connect, explained, log_settings
+from pneumonia_fl.tracking.mlflow_client import connect, register_model
+from pneumonia_fl.tracking.mlflow_queue import explained, open_records
+from pneumonia_fl.tracking.records import Records
 
 log = logging.getLogger(__name__)
+TIMEOUT_SECONDS = 10
 STATUS = {"finished": "FINISHED", "incomplete": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -49,10 +52,10 @@ def complete_mlflow(run: RunFolder, job: JobConfig, state: str, register: bool =
     try:
         if remote is None:
             run.relocate_artifacts()
-        client = connect(uri, timeout_seconds=10)
-        _log(client, run, job, status.runs, state)
+        _log(open_records(uri, remote is None, TIMEOUT_SECONDS), run, job, status.runs, state)
         if register and run.model.is_dir():
-            _register(client, job, summary["run_id"])
+            client = connect(uri, TIMEOUT_SECONDS)
+            register_model(client, f"pneumonia-fl-{job.name}", summary["run_id"], DISCLAIMER)
     except Exception as error:  # whatever MLflow raises: the run itself is fine and stays so
         summary["error"] = explained(error)
     return summary
@@ -84,25 +87,18 @@ def log_report(run: RunFolder) -> bool:
     return True
 
 
-def _log(client: Any, run: RunFolder, job: JobConfig, runs: dict[str, str], state: str) -> None:
-    log_settings(client, runs[GLOBAL], flatten(job), _tags(run))
+def _log(records: Records, run: RunFolder, job: JobConfig, runs: dict[str, str], state: str) -> None:
+    records.log_settings(runs[GLOBAL], flatten(job), _tags(run))
     matrix = (run.cross_site, run.cross_site.with_suffix(".csv"))
     for file in (run.config, run.metrics_file, *matrix, *run.report_files):
         if file.is_file():
-            client.log_artifact(runs[GLOBAL], str(file))
+            records.add_file(runs[GLOBAL], file)
     for folder in (run.model, run.figures):
-        if folder.is_dir():
-            client.log_artifacts(runs[GLOBAL], str(folder), artifact_path=folder.name)
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                records.add_file(runs[GLOBAL], file, file.parent.relative_to(run.path).as_posix())
     for run_id in runs.values():
-        client.set_terminated(run_id, status=STATUS[state])
-
-
-def _register(client: Any, job: JobConfig, run_id: str) -> None:
-    name = f"pneumonia-fl-{job.name}"
-    if not client.search_registered_models(filter_string=f"name = '{name}'"):
-        client.create_registered_model(name, description=DISCLAIMER)
-    source = f"{client.get_run(run_id).info.artifact_uri}/model"
-    client.create_model_version(name, source=source, run_id=run_id, description=DISCLAIMER)
+        records.end(run_id, STATUS[state])
 
 
 def _tags(run: RunFolder) -> dict[str, object]:

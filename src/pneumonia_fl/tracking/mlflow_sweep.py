@@ -16,9 +16,11 @@ from pneumonia_fl.metrics.series import series
 from pneumonia_fl.runs.folder import GLOBAL, MLFLOW_ARTIFACTS, MLFLOW_DB, RunFolder
 from pneumonia_fl.runs.mlflow_files import sqlite_uri
 from pneumonia_fl.runs.record import RunRecord
-from pneumonia_fl.tracking.mlflow_queue import Point, connect, explained, find_experiment, log_settings
+from pneumonia_fl.tracking.mlflow_queue import explained, open_records
+from pneumonia_fl.tracking.records import Point, Records
 
 TIMEOUT_SECONDS = 10
+NOTE = {"mlflow.note.content": DISCLAIMER}
 
 
 class SweepRecords:
@@ -40,7 +42,7 @@ class SweepRecords:
         self._parent: str | None = known.get("parent")
         self._children: dict[str, str] = dict(known.get("children", {}))
         self._error: str | None = None
-        self._client: Any = None
+        self._records: Records | None = None
 
     def summary(self) -> dict[str, Any]:
         """Return {"uri", "parent", "children": run ids by point, "error": None or one line}."""
@@ -60,33 +62,29 @@ class SweepRecords:
         if self._parent is None or self._error:
             return
         try:
-            self._connected().set_terminated(self._parent, status="FINISHED")
+            self._connected().end(self._parent, "FINISHED")
         except Exception as error:  # as above
             self._error = explained(error)
 
     def _child(self, job: JobConfig, row: Mapping[str, Any], run: RunFolder) -> str:
-        client = self._connected()
+        records = self._connected()
         artifacts = None if self._remote else (self._folder / MLFLOW_ARTIFACTS).as_uri()
-        experiment = find_experiment(client, self._job.mlflow.experiment, artifacts)
+        experiment = records.experiment(self._job.mlflow.experiment, artifacts)
         if self._parent is None:
-            self._parent = self._create(client, experiment, f"sweep {self._job.name}", {})
+            self._parent = records.create_run(experiment, f"sweep {self._job.name}", NOTE)
             swept = {f"grid.{key}": ",".join(values) for key, values in self._grid.items()}
-            log_settings(client, self._parent, swept, {})
+            records.log_settings(self._parent, swept, {})
         name = " ".join(f"{key}={value}" for key, value in row["settings"].items())
-        child = self._create(client, experiment, name, {"mlflow.parentRunId": self._parent})
+        child = records.create_run(experiment, name, {"mlflow.parentRunId": self._parent, **NOTE})
         tags = {"point": row["name"], "state": row["state"], "reason": row["reason"][:500]}
-        log_settings(client, child, flatten(job), tags, _series(run))
-        client.set_terminated(child, status="FINISHED" if row["state"] == "finished" else "FAILED")
+        records.log_settings(child, flatten(job), tags)
+        records.log_points(child, _series(run))
+        records.end(child, "FINISHED" if row["state"] == "finished" else "FAILED")
         return child
 
-    def _connected(self) -> Any:
-        self._client = self._client or connect(self.uri, TIMEOUT_SECONDS)
-        return self._client
-
-    @staticmethod
-    def _create(client: Any, experiment: str, name: str, tags: dict[str, str]) -> str:
-        tags = {**tags, "mlflow.note.content": DISCLAIMER}
-        return str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+    def _connected(self) -> Records:
+        self._records = self._records or open_records(self.uri, self._remote is None, TIMEOUT_SECONDS)
+        return self._records
 
 
 def _series(run: RunFolder) -> list[Point]:

@@ -21,7 +21,7 @@ from pneumonia_fl.fl.protocol.carried_models import hash_of
 from pneumonia_fl.fl.protocol.carried_weights import sha256_of
 from pneumonia_fl.models.architectures import build_model
 from pneumonia_fl.models.checkpoint import ModelCard, load_state, save_model
-from pneumonia_fl.tracking.mlflow_queue import connect
+from pneumonia_fl.tracking.mlflow_client import connect
 
 JOB = ROOT / "jobs" / "fedavg.yml"
 SITES = ("asia-hospital", "us-hospital")

@@ -2,8 +2,10 @@
 
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -12,6 +14,7 @@ from rich.table import Table
 
 from pneumonia_fl.cli.views.fitting import FittingTable
 from pneumonia_fl.cli.views.progress_bars import amount
+from pneumonia_fl.cli.views.site_bars import FEW_SITES
 from pneumonia_fl.cli.views.terminal import terminal
 from pneumonia_fl.fl.admin.job_record import JobRecord, age
 from pneumonia_fl.fl.admin.job_status import Snapshot, changes, position, quality, site_cells, time_left
@@ -116,6 +119,24 @@ def _table(snapshot: Snapshot) -> Table:
     title = ", ".join(filter(None, (position(snapshot), quality(snapshot), time_left(snapshot))))
     drop = ("Contributions", "Heard", "Last round", "AUROC")
     table = FittingTable(*COLUMNS, drop=drop, title=title, title_justify="left")
-    for name, site in sorted(snapshot["sites"].items()):
+    for name, site in _shown(snapshot["sites"]):
         table.add_row(name, *site_cells(site, snapshot))
+    if len(snapshot["sites"]) > FEW_SITES:
+        states = Counter(str(site["state"]) for site in snapshot["sites"].values())
+        counted = ", ".join(f"{count:,} {state}" for state, count in sorted(states.items()))
+        table.caption = (
+            f"{len(snapshot['sites']):,} sites: {counted}. Shown: problems, then who is longest awaited."
+        )
     return table
+
+
+def _shown(sites: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return all sites by name; of many those with problems, then those not heard of for the longest time."""
+    if len(sites) <= FEW_SITES:
+        return sorted(sites.items())
+
+    def urgency(item: tuple[str, Mapping[str, Any]]) -> tuple[bool, bool, float, str]:
+        name, site = item
+        return not site.get("problem"), site["state"] == "answered", site.get("heard") or 0.0, name
+
+    return sorted(sites.items(), key=urgency)[:FEW_SITES]

@@ -12,12 +12,13 @@ from rich.progress import BarColumn, Progress, TaskID, TimeElapsedColumn
 from rich.text import Text
 
 from pneumonia_fl import DISCLAIMER
+from pneumonia_fl.cli.views.site_bars import SiteBars
 from pneumonia_fl.cli.views.terminal import echo, terminal, text_column
 from pneumonia_fl.cli.views.terminal_tables import rounds_table
 from pneumonia_fl.fl.admin.job_record import age
 from pneumonia_fl.fl.job.plan import Plan
 from pneumonia_fl.runs.folder import RunFolder
-from pneumonia_fl.runs.journal import LOSS_POINTS, Event
+from pneumonia_fl.runs.journal import Event
 
 
 class RunView:
@@ -34,7 +35,7 @@ class RunView:
             disable=quiet or not self._console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._sites: dict[str, TaskID] = {}
+        self._sites = SiteBars(self._bars, ())
         self._rounds = 0
         self._trained_since: float | None = None
 
@@ -55,7 +56,7 @@ class RunView:
         self._bars.update(self._tasks[stage], completed=done, total=total)
 
     def started(self, planned: Plan, run: RunFolder) -> None:
-        """Name the run and put up a bar per site."""
+        """Name the run and put up the bars."""
         job = planned.job
         self._rounds = job.rounds
         self._console.print(
@@ -65,8 +66,7 @@ class RunView:
         )
         self._console.print(f"run folder: {run.path}", soft_wrap=True)
         self._tasks["job"] = self._bars.add_task("starting NVFlare", total=job.rounds, note="")
-        for site in planned.sites:
-            self._sites[site] = self._bars.add_task(f"  {site}", total=LOSS_POINTS, note="waiting")
+        self._sites = SiteBars(self._bars, planned.sites)
         self._say("starting NVFlare …")
 
     def on_event(self, event: Event) -> None:
@@ -82,8 +82,7 @@ class RunView:
         self._bars.update(
             self._tasks["job"], description=name, completed=number, note=self._time_left(number)
         )
-        for task in self._sites.values():
-            self._bars.reset(task, note="evaluating" if final else "evaluating, then training")
+        self._sites.begin("evaluating" if final else "evaluating, then training")
 
     def _on_settling(self, event: Event) -> None:
         name = f"round {event['round'] + 1}/{self._rounds}: batch norm's statistics"
@@ -93,8 +92,7 @@ class RunView:
         self._bars.update(
             self._tasks["job"], description=f"the model of {event['model']} at all sites", note=""
         )
-        for task in self._sites.values():
-            self._bars.reset(task, note="evaluating")
+        self._sites.begin("evaluating")
 
     def _on_cross_site(self, event: Event) -> None:
         self._on_site(event)
@@ -102,10 +100,10 @@ class RunView:
     def _on_loss(self, event: Event) -> None:
         # Not from the first round's start, which waits for the trainers to load PyTorch.
         self._trained_since = self._trained_since or time.monotonic()
-        self._bars.update(self._sites[event["site"]], advance=1, note=f"training loss {event['value']:.3f}")
+        self._sites.trained(event["site"], event["value"])
 
     def _on_site(self, event: Event) -> None:
-        self._bars.update(self._sites[event["site"]], completed=LOSS_POINTS, note="done")
+        self._sites.done(event["site"])
 
     def _on_global(self, event: Event) -> None:
         """Note a global model's metrics; they arrive with the results of the round trained from it."""

@@ -1,6 +1,7 @@
 """Tables for the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -8,12 +9,14 @@ from rich.table import Table
 
 from pneumonia_fl import DISCLAIMER
 from pneumonia_fl.cli.views.fitting import FittingTable
+from pneumonia_fl.cli.views.site_bars import FEW_SITES
 from pneumonia_fl.metrics.binary import COLUMN_NAMES, LEADING, NAMES
 from pneumonia_fl.report.view.wording import size
 
 if TYPE_CHECKING:
     from pneumonia_fl.evaluation.evaluate import Evaluation
 
+SPREAD = ("lowest", "median", "highest")
 COLUMNS = (*LEADING, "accuracy", "loss")
 
 
@@ -29,7 +32,7 @@ def rounds_table(metrics: Mapping[str, Any]) -> Table:
         table.add_column(COLUMN_NAMES[name], justify="right")
     for entry in metrics["rounds"]:
         is_best = entry["round"] == metrics["best_round"]
-        rows = {**dict(sorted(entry["sites"].items())), "global": entry["global"] or {}}
+        rows = {**_site_rows(entry["sites"]), "global": entry["global"] or {}}
         for name, values in rows.items():
             number = f"{_round(entry)}{' ★' if is_best else ''}" if name == next(iter(rows)) else ""
             style = "bold" if name == "global" else ""
@@ -49,6 +52,23 @@ def _traffic(metrics: Mapping[str, Any]) -> str:
         return ""
     sent, received = (sum(column) / len(trained) for column in zip(*trained, strict=True))
     return f"a site sends {size(sent)} and receives {size(received)} in a round"
+
+
+def _site_rows(sites: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    """Return a row for each site, or of many sites each metric's lowest, median and highest value."""
+    if len(sites) <= FEW_SITES:
+        return dict(sorted(sites.items()))
+    columns = {key: spread(values.get(key) for values in sites.values()) for key in COLUMNS}
+    return {
+        f"{name} of {len(sites):,} sites": {key: column[place] for key, column in columns.items()}
+        for place, name in enumerate(SPREAD)
+    }
+
+
+def spread(values: Iterable[float | None]) -> tuple[float | None, ...]:
+    """Return the lowest, the median and the highest value; None where none is known."""
+    known = [value for value in values if value is not None]
+    return (min(known), median(known), max(known)) if known else (None,) * len(SPREAD)
 
 
 def _round(entry: Mapping[str, Any]) -> str:
@@ -100,12 +120,13 @@ def matrix_table(found: Mapping[str, Any]) -> Table:
     """Build the matrix of AUROC: models in rows, the sites' images in columns."""
     title = f"AUROC on split {found['split']}"
     table = FittingTable("Model", title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for site in found["sites"]:
-        table.add_column(site, justify="right")
+    many = len(found["sites"]) > FEW_SITES
+    for name in (f"{word} site" for word in SPREAD) if many else found["sites"]:
+        table.add_column(name, justify="right")
     for model in found["models"]:
         row = found["cells"][model]
         cells = (_cell(row[site]["auroc"]) if site in row else "–" for site in found["sites"])
-        table.add_row(model, *cells)
+        table.add_row(model, *(map(_cell, spread(one["auroc"] for one in row.values())) if many else cells))
     table.caption = "n/a: one class only; –: not evaluated."
     return table
 

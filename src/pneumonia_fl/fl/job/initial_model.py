@@ -18,7 +18,8 @@ from pneumonia_fl.inputs.paths import expanded
 from pneumonia_fl.inputs.text import printable
 from pneumonia_fl.models.checkpoint import ModelCard, load_model
 from pneumonia_fl.runs.folder import INITIAL_WEIGHTS, RunFolder
-from pneumonia_fl.tracking.mlflow_queue import download_artifact, one_line
+from pneumonia_fl.tracking.mlflow_client import download_artifact
+from pneumonia_fl.tracking.mlflow_queue import one_line
 
 MLFLOW = "mlflow:"
 _REGISTERED = re.compile(r"models:/([^/@]+)(?:/(\w+)|@(\w+))")

@@ -16,8 +16,10 @@ from pneumonia_fl.report.figures.forest_plot import (
 )
 from pneumonia_fl.report.figures.svg import to_svg
 from pneumonia_fl.report.run_folder_reader import ComparisonFiles
-from pneumonia_fl.report.view.page_tables import Cell, Row, Table, area_cell, count_table, cross_site_values
+from pneumonia_fl.report.view.cross_site_tables import cross_site_values
+from pneumonia_fl.report.view.page_tables import Cell, Row, Table, area_cell
 from pneumonia_fl.report.view.rendering import Maker, Page, Values, make_sections
+from pneumonia_fl.report.view.site_tables import count_table
 from pneumonia_fl.report.view.wording import duration, join_and, number, plural, size, text_or_empty
 from pneumonia_fl.runs.record import is_drawn
 

@@ -23,16 +23,19 @@ from pneumonia_fl.report.figures.canvas import (
     BLUE,
     GREY,
     ORANGE,
-    SITE_COLOURS,
     STYLE,
     described,
     panel,
 )
+from pneumonia_fl.report.figures.site_lines import (
+    MAX_POINTS,
+    NAME_LENGTH,
+    by_entry,
+    draw_sites,
+    number_of,
+)
 from pneumonia_fl.report.performance import SCORE_BINS, Curve, Floats, Performance
 
-NAMED_SITES = 12
-"""Up to this many sites have distinct lines; more are thin grey lines."""
-DASHES = ("-", "--", "-.", ":")
 BY_ROUND = {
     "auroc": "AUROC",
     "loss": "Loss (cross-entropy, nats)",
@@ -40,8 +43,8 @@ BY_ROUND = {
     "specificity": "Specificity at .5",
 }
 """Metrics of a round that have a chart, and its title."""
-MAX_LINES, MAX_POINTS, MAX_ROWS, NAME_LENGTH = 100, 5000, 60, 40
-"""How many lines, points of a line, rows, and characters of a name are drawn."""
+MAX_ROWS = 60
+"""How many rows are drawn."""
 
 Shown = Sequence[tuple[str, Performance]]
 
@@ -58,22 +61,15 @@ class Estimate:
     colour: str = BLUE
 
 
-def site_looks(sites: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Return colour and dashes of the sites' lines, and whose they are, for a legend."""
-    if len(sites) > NAMED_SITES:
-        first = "" if len(sites) <= MAX_LINES else f"first {MAX_LINES} of the "
-        return [(GREY, "-", f"each of the {first}{len(sites)} sites")]
-    return [(*_look(index, sites), printable(site, NAME_LENGTH)) for index, site in enumerate(sites)]
-
-
 @mpl.rc_context(STYLE)
 def by_round(metrics: Mapping[str, Any], key: str, best: int | None, axes: Axes | None = None) -> Figure:
     """Draw one metric of `metrics.json` by round: all sites pooled thick, each site thin, the saved model marked."""
     axes = axes or panel()
     rounds = [entry for entry in metrics["rounds"] if entry.get("sites") or entry.get("global")]
     numbers = _limited([int(entry["round"]) for entry in rounds])
-    _site_lines(axes, rounds, metrics.get("sites", []), key, numbers)
-    pooled = [_value(entry.get("global"), key) for entry in rounds]
+    sites = metrics.get("sites", [])
+    draw_sites(axes, sites, by_entry(rounds, sites, key, numbers), ".", 1.3)
+    pooled = [number_of(entry.get("global"), key) for entry in rounds]
     if not np.isnan(pooled).all():
         axes.plot(numbers, pooled, color=BLACK, linewidth=2.6, marker="o", markersize=4)
     if best is not None and best in numbers:
@@ -89,12 +85,11 @@ def by_round(metrics: Mapping[str, Any], key: str, best: int | None, axes: Axes 
 def training_loss(losses: Mapping[str, list[tuple[int, float]]], sites: Sequence[str]) -> Figure:
     """Draw the sites' training loss by their own steps."""
     axes = panel()
-    for index, site in enumerate(sites[:MAX_LINES]):
-        points = losses.get(site, [])
-        points = points[:: 1 + len(points) // MAX_POINTS]
-        colour, dashes = _look(index, sites)
-        steps, values = [step for step, _ in points], [loss for _, loss in points]
-        axes.plot(steps, values, dashes, color=colour, linewidth=1.1)
+    thinned = [
+        points[:: 1 + len(points) // MAX_POINTS] for points in (losses.get(site, []) for site in sites)
+    ]
+    series = [([step for step, _ in points], [loss for _, loss in points]) for points in thinned]
+    draw_sites(axes, sites, series, "", 1.1)
     axes.set_title("Training loss at the sites")
     axes.set(xlabel="Steps of the site", ylabel="Cross-entropy, nats")
     return described(axes, "Training loss of each site by step")
@@ -106,7 +101,7 @@ def seconds_by_round(rounds: Sequence[Mapping[str, Any]], sites: Sequence[str]) 
     axes = panel()
     # The training that begins with the model of round 0 is the first one.
     numbers = _limited([1 + int(entry["round"]) for entry in rounds])
-    _site_lines(axes, rounds, sites, "seconds", numbers)
+    draw_sites(axes, sites, by_entry(rounds, sites, "seconds", numbers), ".", 1.3)
     axes.set_title("Seconds of work by round")
     axes.set_ylim(bottom=0)
     _whole_numbers(axes, numbers, "Round of training")
@@ -232,34 +227,11 @@ def _estimate(axes: Axes, place: int, row: Estimate) -> None:
     axes.plot([row.value], [place], "D", color=ORANGE, markeredgecolor=BLACK, markersize=6)
 
 
-def _look(index: int, sites: Sequence[str]) -> tuple[str, str]:
-    if len(sites) > NAMED_SITES:
-        return GREY, "-"
-    return SITE_COLOURS[index % len(SITE_COLOURS)], DASHES[index // len(SITE_COLOURS) % len(DASHES)]
-
-
-def _site_lines(
-    axes: Axes, rounds: Sequence[Mapping[str, Any]], sites: Sequence[str], key: str, numbers: list[int]
-) -> None:
-    marker = "." if len(sites) <= NAMED_SITES else ""
-    for index, site in enumerate(sites[:MAX_LINES]):
-        colour, dashes = _look(index, sites)
-        series = [_value((entry.get("sites") or {}).get(site), key) for entry in rounds]
-        axes.plot(
-            numbers, series, dashes, color=colour, linewidth=1.3, marker=marker, markersize=4, alpha=0.9
-        )
-
-
 def _whole_numbers(axes: Axes, values: list[int], label: str) -> None:
     """Make the x axis one of whole numbers such as rounds."""
     axes.set_xlabel(label)
     axes.set_xlim(min(values) - 0.5, max(values) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _value(values: Mapping[str, Any] | None, key: str) -> float:
-    value = (values or {}).get(key)
-    return float("nan") if value is None else float(value)
 
 
 def _limited(points: Any) -> Any:

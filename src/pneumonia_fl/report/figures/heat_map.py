@@ -11,16 +11,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image
 
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.inputs.text import plain_cell, printable
 from pneumonia_fl.metrics.binary import CELL
 from pneumonia_fl.report.figures.canvas import BLACK, GREY, new_figure
-from pneumonia_fl.report.figures.charts import NAME_LENGTH
+from pneumonia_fl.report.figures.site_lines import MANY_SITES, NAME_LENGTH
 
 COLOURS = "cividis"  # even in brightness, and alike for colour-blind readers
-MOST = 120
+MOST = 1000
 """Rows and columns that are drawn; the CSV has all."""
+DARK = 0.9
+"""The AUROC that is darkest, unless there is a lower one."""
 UPRIGHT_SITES = 6
 """Up to this many columns the sites' names are horizontal."""
 
@@ -39,19 +43,41 @@ def heat_map(matrix: Mapping[str, Any]) -> Figure:
     said = _subtitle(matrix)
     models, sites = matrix["models"][:MOST], matrix["sites"][:MOST]
     matrix = {**matrix, "models": models, "sites": sites}
-    width = max(6.8, 2.2 + 0.72 * len(sites))
-    figure = new_figure(width, max(3.2, 1.9 + 0.36 * len(models)))
+    wide, tall = (min(len(names), MANY_SITES) for names in (sites, models))
+    figure = new_figure(
+        max(6.8, 2.2 + (0.72 if wide == len(sites) else 0.2) * wide), max(3.2, 1.9 + 0.36 * tall)
+    )
     axes = figure.subplots()
-    values = np.array([[_auroc(matrix, model, site) for site in sites] for model in models])
-    low = min(0.9, math.floor(np.nanmin(values) * 10) / 10) if np.isfinite(values).any() else 0.5
+    values = _values(matrix)
+    low = _lowest(values)
     image = axes.imshow(np.ma.masked_invalid(values), cmap=COLOURS, vmin=low, vmax=1.0, aspect="auto")
     axes.set_facecolor("#EEEEEE")
     figure.colorbar(image, ax=axes, label="AUROC", fraction=0.05, pad=0.02)
-    _label(axes, matrix)
-    _fill(axes, matrix, (low + 1.0) / 2)
+    if max(len(sites), len(models)) <= MANY_SITES:
+        _label(axes, matrix)
+        _fill(axes, matrix, (low + 1.0) / 2)
+    else:
+        axes.set(xlabel=f"Data of {len(sites):,} sites", ylabel=f"{len(models):,} models")
     figure.suptitle(f"Every model on every site's data – AUROC, split {matrix['split']}", fontweight="bold")
     axes.set_title(said, fontsize=9)
     return figure
+
+
+def pixels(matrix: Mapping[str, Any]) -> tuple[bytes, float]:
+    """Draw the matrix with one pixel per cell, for a page with many sites.
+
+    Returns:
+        A PNG file, and the AUROC of its darkest colour; what is not known is grey.
+    """
+    values = _values(matrix)
+    low = _lowest(values)
+    scaled = np.clip((values - low) / (1 - low), 0, 1) * 254
+    image = Image.fromarray(np.where(np.isnan(scaled), 255, scaled).astype(np.uint8), "L")
+    colours = mpl.colormaps[COLOURS](np.linspace(0, 1, 255), bytes=True)[:, :3]
+    image.putpalette([*colours.ravel().tolist(), 0xAA, 0xAA, 0xAA])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue(), low
 
 
 def to_csv(matrix: Mapping[str, Any]) -> str:
@@ -65,6 +91,16 @@ def to_csv(matrix: Mapping[str, Any]) -> str:
             names = (plain_cell(str(name)) for name in (matrix["split"], model, site))
             writer.writerow([*names, *(cell.get(key) for key in CELL)])
     return text.getvalue()
+
+
+def _values(matrix: Mapping[str, Any]) -> NDArray[np.float64]:
+    models, sites = matrix["models"][:MOST], matrix["sites"][:MOST]
+    return np.array([[_auroc(matrix, model, site) for site in sites] for model in models], dtype=np.float64)
+
+
+def _lowest(values: NDArray[np.float64]) -> float:
+    """Return the AUROC of the darkest colour."""
+    return min(DARK, math.floor(np.nanmin(values) * 10) / 10) if np.isfinite(values).any() else 0.5
 
 
 def _auroc(matrix: Mapping[str, Any], model: str, site: str) -> float:

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from pneumonia_fl.errors import DataError
 from pneumonia_fl.report.figures import charts
 from pneumonia_fl.report.figures.canvas import BLACK, ORANGE, STYLE, new_figure, save
+from pneumonia_fl.report.figures.site_lines import site_looks
 from pneumonia_fl.report.performance import SPLITS, Performance, of_histogram
 from pneumonia_fl.runs.record import RunRecord
 
@@ -45,7 +46,7 @@ def learning_curves(metrics: Mapping[str, Any], out: Path) -> Path:
     if best is not None:
         star: dict[str, Any] = {"color": ORANGE, "markeredgecolor": BLACK, "linestyle": ":"}
         lines.append(Line2D([], [], marker="*", markersize=11, label=f"best round: {best}", **star))
-    for colour, dashes, site in charts.site_looks(metrics["sites"]):
+    for colour, dashes, site in site_looks(metrics["sites"]):
         look: dict[str, Any] = {"color": colour, "linestyle": dashes}
         lines.append(Line2D([], [], label=site, **look))
     figure.legend(handles=lines, loc="outside right upper")

@@ -6,6 +6,7 @@ from typing import Any
 
 from pneumonia_fl import INTENDED_USE
 from pneumonia_fl.metrics.binary import NAMES
+from pneumonia_fl.report.run.own_settings import own_settings
 from pneumonia_fl.report.run_folder_reader import ComparisonFiles
 from pneumonia_fl.report.view.rendering import Page, Values
 from pneumonia_fl.runs.record import RunRecord, is_drawn
@@ -20,7 +21,7 @@ def run_card(run: RunRecord, page: Page) -> Values:
         "Network": (run.config.get("model") or {}).get("name"),
         "Went on from": (run.config.get("init_from") or {}).get("name"),
         "Algorithm": (run.config.get("algorithm") or {}).get("name"),
-        **{f"At {site} only": words for site, words in run.own_settings()},
+        **dict(own_settings(run)),
         "Round": run.best_round,
         "Seed": run.card.get("seed"),
         "Threshold on P(pneumonia)": run.card.get("threshold"),

@@ -8,15 +8,19 @@ from typing import Any
 from pneumonia_fl.config.algorithm import KEYS
 from pneumonia_fl.metrics.binary import NAMES
 from pneumonia_fl.report.figures import charts
+from pneumonia_fl.report.figures.site_lines import MANY_SITES, site_looks
 from pneumonia_fl.report.figures.svg import to_svg
 from pneumonia_fl.report.performance import Performance, of_card, of_evaluation, of_histogram
+from pneumonia_fl.report.run.own_settings import own_settings
 from pneumonia_fl.report.run.performance_sections import performance_values, subtype_values
 from pneumonia_fl.report.run.summary import headline
 from pneumonia_fl.report.run.warnings import warnings_of
 from pneumonia_fl.report.run_folder_reader import without_paths
-from pneumonia_fl.report.view.page_tables import Cell, Row, Table, area_cell, count_table, cross_site_values
+from pneumonia_fl.report.view.cross_site_tables import cross_site_values
+from pneumonia_fl.report.view.page_tables import Cell, Row, area_cell
 from pneumonia_fl.report.view.rendering import Maker, Page, Values, make_sections
 from pneumonia_fl.report.view.severity import NOTE, in_words
+from pneumonia_fl.report.view.site_tables import Told, count_table, site_table, whole
 from pneumonia_fl.report.view.wording import (
     duration,
     flatten_settings,
@@ -29,6 +33,7 @@ from pneumonia_fl.runs.record import RunRecord
 
 _AT_HALF = ("sensitivity", "specificity", "brier", "ece")
 """What is known of a single site, at the threshold .5 only."""
+POOLED = "All pooled"
 _PRIVATE_SETTINGS = ("mlflow.", "tracking")
 
 
@@ -108,25 +113,40 @@ def _sites(run: RunRecord) -> Values | None:
     entry = next((entry for entry in run.rounds if entry["round"] == run.best_round), None)
     if entry is None:
         return None
-    places = [(site, entry["sites"].get(site)) for site in run.sites] + [("All pooled", entry.get("global"))]
-    areas: list[Row] = [
-        [Cell(name, strong=name not in run.sites), *_area_cells(values)] for name, values in places
-    ]
-    at_half: list[Row] = [
-        [name, *(number(values.get(key)) for key in _AT_HALF)] for name, values in places if values
-    ]
+    places = {site: entry["sites"].get(site) for site in run.sites}
+    pooled = entry.get("global")
+    areas: Told = {site: _areas(values) if values else "no answer" for site, values in places.items()}
+    at_half: Told = {site: _at_half(values) for site, values in places.items() if values}
+    rates: list[Row] = [[POOLED, *map(number, _at_half(pooled))]] if pooled else []
     return {
         "tables": {
-            "areas": Table(("Site", "Images", "With pneumonia", "AUROC"), areas),
-            "at_half": Table(
+            "areas": site_table(
+                ("Site", "Images", "With pneumonia", "AUROC"),
+                areas,
+                (whole, whole, area_cell),
+                2,
+                last=[[Cell(POOLED, strong=True), *_area_cells(pooled)]],
+            ),
+            "at_half": site_table(
                 ("Site", *(NAMES[key] for key in _AT_HALF)),
                 at_half,
+                (number,) * len(_AT_HALF),
+                0,
                 "Another threshold: .5, before calibration",
+                rates,
             ),
         },
         "model": run.model_words,
         "threshold": run.card.get("threshold"),
     }
+
+
+def _areas(values: Mapping[str, Any]) -> list[float | None]:
+    return [values.get("n", 0), values.get("positives", 0), values.get("auroc")]
+
+
+def _at_half(values: Mapping[str, Any]) -> list[float | None]:
+    return [values.get(key) for key in _AT_HALF]
 
 
 def _area_cells(values: Mapping[str, Any] | None) -> Row:
@@ -148,7 +168,7 @@ def _training(run: RunRecord) -> Values | None:
         figures.append(charts.training_loss(losses, sites))
     return {
         "figures": [to_svg(figure) for figure in figures],
-        "sites": charts.site_looks(sites),
+        "sites": site_looks(sites),
         "best": None if run.best_round is None else run.model_words,
         "settings": _settings(run),
     }
@@ -172,7 +192,7 @@ def _settings(run: RunRecord) -> list[tuple[str, str]]:
         ),
         ("Optimiser", f"{train['optimizer']}, learning rate {train['lr']}, batch {train['batch_size']}"),
         ("Seed", str(train["seed"])),
-        *((f"At {site} only", words) for site, words in run.own_settings()),
+        *own_settings(run),
     ]
 
 
@@ -197,10 +217,12 @@ def _data(run: RunRecord) -> Values:
         "Dealt to sites": run.data.get("partition", "each site has its own"),
         "Manifest (SHA-256)": run.data.get("manifest_sha256", "unknown"),
     }
-    facts |= {
+    manifests = {
         f"Manifest of {site}": values.get("manifest_sha256", "unknown")
         for site, values in sorted(run.site_data().items())
     }
+    many = {"Manifests of the sites": f"{len(manifests):,}, each in the run's journal.jsonl"}
+    facts |= many if len(manifests) > MANY_SITES else manifests
     counts = run.counts()
     return {"facts": facts, "tables": {"counts": count_table(counts)} if counts else {}}
 
@@ -214,22 +236,21 @@ def _cost(run: RunRecord) -> Values | None:
     if not entries:
         return None
     sites = [str(site) for site in run.metrics.get("sites", [])]
-    rows: list[Row] = []
+    told: dict[str, list[float | None]] = {}
     for site in sites:
         answers = [entry["sites"][site] for entry in entries if site in entry["sites"]]
         sums = {key: sum(answer.get(key) or 0 for answer in answers) for key in COSTS}
         rounds = max(len(answers), 1)
-        sent = [size(sums["bytes"] / rounds), size(sums["bytes"])]
-        sent += [size(sums["received_bytes"] / rounds) if sums["received_bytes"] else "unknown"]
-        rows.append([site, str(len(answers)), f"{sums['steps']:,}", duration(sums["seconds"]), *sent])
+        sent = [sums["bytes"] / rounds, sums["bytes"], sums["received_bytes"] / rounds or None]
+        told[site] = [len(answers), sums["steps"], sums["seconds"], *sent]
     started, finished = run.state.get("started"), run.state.get("finished")
     wall = duration(finished - started) if started and finished else "unknown"
     total = sum(site.get("bytes") or 0 for entry in entries for site in entry["sites"].values())
     head = ("Site", "Rounds", "Steps", "Work", "Sent a round", "Sent in all", "Received a round")
     return {
-        "tables": {"cost": Table(head, rows)},
+        "tables": {"cost": site_table(head, told, (whole, whole, duration, size, size, size), 2)},
         "figure": to_svg(charts.seconds_by_round(entries, sites)),
-        "sites": charts.site_looks(sites),
+        "sites": site_looks(sites),
         "wall": wall,
         "sent": size(total),
     }

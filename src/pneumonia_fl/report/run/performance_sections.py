@@ -11,6 +11,7 @@ from pneumonia_fl.report.figures.svg import to_svg
 from pneumonia_fl.report.performance import SPLITS, Performance
 from pneumonia_fl.report.view.page_tables import Cell, Row, Table
 from pneumonia_fl.report.view.rendering import Values
+from pneumonia_fl.report.view.site_tables import Value, site_table, whole
 from pneumonia_fl.report.view.wording import interval, number
 from pneumonia_fl.runs.record import RunRecord
 
@@ -128,14 +129,13 @@ def _calibration(name: str, item: Performance) -> tuple[Any, Any]:
 
 def _by_site(name: str, item: Performance) -> Table:
     """Build the table of each site's results on its own images."""
-    rows: list[Row] = []
+    told: dict[str, list[Value] | str] = {}
     for site, values in item.sites.items():
-        metrics, ends = values.get("metrics") or {}, values.get("intervals") or {}
-        cells = [f"{values.get(key, 0):,}" for key in ("n", "positives", "patients")]
-        cells += [number(metrics.get("auroc")), interval(ends.get("auroc"))]
-        cells += [number(metrics.get(key)) for key in ("sensitivity", "specificity")]
-        rows.append([site, *cells, str(values.get("readings", "n/a"))])
-    rows += [[site, reason, *[""] * 7] for site, reason in item.missing.items()]
+        metrics, ends = values.get("metrics") or {}, (values.get("intervals") or {}).get("auroc")
+        counts = [values.get(key, 0) for key in ("n", "positives", "patients")]
+        rates = [metrics.get(key) for key in ("sensitivity", "specificity")]
+        told[site] = [*counts, metrics.get("auroc"), ends and tuple(ends), *rates, values.get("readings")]
+    told |= item.missing
     head = (
         "Site",
         "Images",
@@ -147,7 +147,8 @@ def _by_site(name: str, item: Performance) -> Table:
         "Specificity",
         "Readings",
     )
-    return Table(head, rows, f"{name}: evaluated at each site, by its own patients")
+    formats = (whole, whole, whole, number, number, number, number, whole)
+    return site_table(head, told, formats, 3, f"{name}: evaluated at each site, by its own patients")
 
 
 def _readings(run: RunRecord) -> Table:

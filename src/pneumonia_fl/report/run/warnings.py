@@ -1,10 +1,12 @@
 """Warnings for a reader of a run before its numbers: when each is given, and how severe it is."""
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
 from pneumonia_fl.evaluation.comparison import FEW_PATIENTS
 from pneumonia_fl.metrics.calibration import shifts
+from pneumonia_fl.report.figures.site_lines import MANY_SITES
 from pneumonia_fl.report.performance import Performance
 from pneumonia_fl.report.run_folder_reader import without_paths
 from pneumonia_fl.report.view.severity import CAUTION, NOTE, SERIOUS, Found
@@ -13,11 +15,13 @@ from pneumonia_fl.runs.record import RunRecord, is_drawn
 FEW_OF_A_CLASS = 30
 FEW_IMAGES = 20
 POOR_ECE = 0.10
+FIRST_ALIKE = 5
+"""How many warnings of one kind name a single site each, where there are many of it."""
 
 
 def warnings_of(run: RunRecord, test: Performance | None, validation: Performance | None) -> list[Found]:
     """Find what could make a run's numbers better or worse than they look."""
-    return [
+    return _each_kind_few_times(
         *_ending(run),
         *_origin(run),
         *_readings(run, test),
@@ -29,6 +33,28 @@ def warnings_of(run: RunRecord, test: Performance | None, validation: Performanc
         *_limits(run),
         *_training(run),
         *_records(run),
+    )
+
+
+def _each_kind_few_times(*found: Found) -> list[Found]:
+    """Give a warning for the first sites that it concerns, and count the others."""
+    kept: list[Found] = []
+    others: dict[tuple[str, str], dict[str, None]] = {}
+    kinds = Counter((level, name) for level, name, values in found if "site" in values)
+    given: Counter[tuple[str, str]] = Counter()
+    for level, name, values in found:
+        kind = level, name
+        given[kind] += "site" in values
+        if kinds[kind] <= MANY_SITES or given[kind] <= FIRST_ALIKE:
+            kept.append((level, name, values))
+        else:
+            others.setdefault(kind, {})[str(values["site"])] = None
+    return [
+        *kept,
+        *(
+            (level, "more_alike", {"sites": list(sites), "like": name})
+            for (level, name), sites in others.items()
+        ),
     ]
 
 
