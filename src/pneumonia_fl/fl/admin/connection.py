@@ -9,6 +9,7 @@ from nvflare.fuel.f3 import communicator
 from nvflare.fuel.f3.cellnet.fqcn import FQCN
 from nvflare.fuel.f3.drivers.grpc_driver import GrpcDriver
 from nvflare.fuel.hci.client import api
+from nvflare.fuel.utils.log_utils import get_obj_logger
 from nvflare.private.fed.authenticator import Authenticator
 
 CONNECTED_SECONDS = 5.0
@@ -24,6 +25,7 @@ class PromptAuthenticator(Authenticator):
 
     def authenticate(self, *arguments: Any, **named: Any) -> Any:
         """Wait for the connection, then authenticate as NVFlare does."""
+        self.logger = get_obj_logger(Authenticator)  # what it says stays NVFlare's, which `session` silences
         connected, core = threading.Event(), self.cell.core_cell
         core.set_cell_connected_cb(lambda agent: connected.set())
         if not core.is_cell_connected(FQCN.ROOT_SERVER):  # it may have been there before the callback
