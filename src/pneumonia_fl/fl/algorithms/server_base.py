@@ -24,6 +24,9 @@ class ServerAlgorithm:
         """
         return {}
 
+    def begin_round(self, model: Parameters) -> None:
+        """Forget the results of the last round; `model` is about to be sent to the sites for training."""
+
     def problem_of(self, site: str, result: FLModel) -> str:
         """Return why a training result cannot count, or ""; called before it counts."""
         return ""
@@ -35,6 +38,10 @@ class ServerAlgorithm:
 
     def accept(self, site: str, result: FLModel) -> None:
         """Accept what a valid result carries beside its parameters."""
+
+    def averaged(self, params: Parameters) -> Parameters:
+        """Return those parameters of a valid result that `update` wants the average of."""
+        return params
 
     def byte_count(self, result: FLModel) -> int:
         """Return the bytes of the arrays in an accepted result."""
