@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("preparation", "loading", "training", "federation", "deployment")
+NAMES = ("preparation", "loading", "training", "aggregation", "federation", "deployment")
 
 
 def main() -> None:

@@ -8,18 +8,20 @@ the server's disk and goes into the job's download; one silent site holds everyt
 sites' own metrics come back, in a file that is `{}` when nothing worked.
 """
 
+import contextlib
 from dataclasses import asdict
 from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
-from pneumonia_fl.errors import AnswerError
+from pneumonia_fl.errors import AnswerError, OutputError
 from pneumonia_fl.fl.protocol.messages import CROSS_SITE, SUBMIT_MODEL_TASK, VALIDATE_TASK
 from pneumonia_fl.fl.protocol.site_report import SiteProblem
 from pneumonia_fl.fl.protocol.update_checks import own_model_problem
 from pneumonia_fl.fl.server.result_validation import ResultValidator
 from pneumonia_fl.fl.server.tasks.server_job import ServerJob
 from pneumonia_fl.fl.server.tasks.site_tasks import OnResult
+from pneumonia_fl.fl.state.held_models import HeldModels
 from pneumonia_fl.metrics.binary import summarise
 from pneumonia_fl.metrics.series import CROSS_SITE_PREFIX, CROSS_SITE_TABLE
 from pneumonia_fl.results.cross_site_files import as_markdown, matrix_of
@@ -44,8 +46,9 @@ class CrossSiteEvaluation:
 
         `reference` is a global model, whose parameters every local model must have.
         """
-        models = self._collect_models(reference)
-        filled = sum(self._evaluate_everywhere(owner, models[owner]) for owner in sorted(models))
+        with contextlib.closing(HeldModels(self._job.state.folder)) as models:
+            self._collect_models(reference, models)
+            filled = sum(self._evaluate_everywhere(owner, model) for owner, model in models.each())
         return "" if filled else f"no site's own model was evaluated: {self.reasons()}"
 
     def ask_all_sites(self, task: str, data: FLModel, on_result: OnResult) -> None:
@@ -78,9 +81,8 @@ class CrossSiteEvaluation:
         job.publish(values, job.progress.done)
         job.publish_text(CROSS_SITE_TABLE, as_markdown(found), job.progress.done)
 
-    def _collect_models(self, reference: Parameters) -> dict[str, Parameters]:
+    def _collect_models(self, reference: Parameters, models: HeldModels) -> None:
         """Ask every site for its best local model; who sends none is named, and why."""
-        models: dict[str, Parameters] = {}
 
         def take(site: str, answer: FLModel) -> None:
             self._job.tracker.acknowledge(site)
@@ -88,12 +90,11 @@ class CrossSiteEvaluation:
                 self._validator.check_no_report(site, answer)
                 if problem := own_model_problem(answer.params, reference):
                     raise AnswerError(problem)
-                models[site] = dict(answer.params)
-            except AnswerError as fault:
+                models.put(site, answer.params)
+            except (AnswerError, OutputError) as fault:
                 self.note_missing(site, str(fault))
 
         self.ask_all_sites(SUBMIT_MODEL_TASK, FLModel(metrics={SUBMIT_MODEL_TASK: 1.0}, meta={}), take)
-        return models
 
     def _evaluate_everywhere(self, owner: str, parameters: Parameters) -> int:
         """Have every site evaluate one site's model; return how many did."""
