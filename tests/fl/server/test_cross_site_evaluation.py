@@ -1,4 +1,4 @@
-"""Sites' own models at the server: each is judged by all, one is in memory, none stays on the disk."""
+"""Sites' own models at the server: all sites judge one before the next is sent, so that one is in memory."""
 
 from pathlib import Path
 
@@ -22,20 +22,23 @@ def answer(site: str, task: str, sent: FLModel) -> FLModel | None:
     return None
 
 
-def test_every_model_goes_to_all_sites_and_none_stays(tmp_path: Path) -> None:
+def test_every_model_goes_to_all_sites_before_the_next_is_asked_for(tmp_path: Path) -> None:
     controller = PooledFedAvg(sites=("a", "b", "c"), quorum=1, num_rounds=1)
     around = Surroundings(controller, tmp_path, answer)
-    job = begun(controller)
+    begun(controller)
     reference = controller._selector.candidate
     around.sent.clear()
     assert controller._cross_site.evaluate_local_models(reference) == ""
-    tasks = [
-        (task, float(np.ravel(sent.params["weight"])[0]))
-        for task, _, sent in around.sent
-        if task == "validate"
+    everybody = ["a", "b", "c"]
+    assert [(task, targets) for task, targets, _ in around.sent] == [
+        ("submit_model", ["a"]), ("validate", everybody),
+        ("submit_model", ["b"]), ("validate", everybody),
+        ("submit_model", ["c"]),
+    ]  # fmt: skip
+    judged = [
+        float(np.ravel(sent.params["weight"])[0]) for task, _, sent in around.sent if task == "validate"
     ]
-    assert tasks == [("validate", 1.0), ("validate", 2.0)]
+    assert judged == [1.0, 2.0]
     (missing,) = around.events("cross_site_missing")
     assert missing["site"] == "c"
     assert "no numbers" in missing["reason"]
-    assert [path for path in job.state.folder.iterdir() if path.is_file()] == []
