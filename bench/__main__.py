@@ -4,7 +4,17 @@ import importlib
 
 from bench.options import parse
 
-NAMES = ("preparation", "loading", "training", "federation", "scale", "exchange", "commands", "deployment")
+NAMES = (
+    "preparation",
+    "loading",
+    "training",
+    "aggregation",
+    "federation",
+    "scale",
+    "exchange",
+    "commands",
+    "deployment",
+)
 
 
 def main() -> None:

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
+from bench.options import Options
+
 ROOT = Path(__file__).parents[1]
 CLI = Path(sys.executable).with_name("pneumonia-fl")
 LEAD = "lead@consortium.org"
@@ -30,7 +32,7 @@ Words = tuple[object, ...]
 SHORT: Words = ("--rounds", 1, "--set", "preprocess.size=32", "--set", "train.local_epochs=1")
 
 
-def run() -> None:
+def run(options: Options) -> None:
     """Print each command with its seconds and its target."""
     print(f"{'command':<24}{'wall':>8}{'CPU':>8}{'target':>8}")
     with tempfile.TemporaryDirectory() as temporary, _federation(Path(temporary)) as (kits, data):

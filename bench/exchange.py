@@ -93,7 +93,3 @@ def _bytes(out: Path) -> tuple[list[int], list[int]]:
 
 def _command(*words: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([CLI, *map(str, words)], check=True, stdout=subprocess.PIPE, text=True)
-
-
-if __name__ == "__main__":
-    run()

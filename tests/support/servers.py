@@ -129,5 +129,7 @@ def begun(controller: PooledFedAvg, number: int = 0) -> ServerJob:
     limits = TaskLimits(controller.quorum, 60, 3600, 1800, 0.01)
     controller._job = job = ServerJob(controller, controller.sites, limits, controller.num_rounds)
     controller._compose()
-    controller.send_candidate("train", controller.load_model().params, number, lambda site, result: None)
+    model = controller.load_model().params
+    controller._server.begin_round(model)
+    controller.send_candidate("train", model, number, lambda site, result: None)
     return job

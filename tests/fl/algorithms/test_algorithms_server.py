@@ -79,13 +79,10 @@ def federation(seed: int) -> tuple[Parameters, Parameters, frozenset[str]]:
     model = build_model("small_resnet", norm="batch", size=32, seed=seed)
     previous = {name: value.numpy().copy() for name, value in model.state_dict().items()}
     rng = np.random.default_rng(seed)
-    sites = {
-        f"site-{number}": (
-            weight,
-            {name: _moved(value, rng, int(weight)) for name, value in previous.items()},
-        )
-        for number, weight in ((1, 30.0), (2, 70.0))
-    }
+    sites = [
+        (weight, {name: _moved(value, rng, int(weight)) for name, value in previous.items()})
+        for weight in (30.0, 70.0)
+    ]
     return previous, weighted_average(sites), frozenset(name for name, _ in model.named_parameters())
 
 

@@ -13,7 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pneumonia_fl.config.algorithm import Algorithm
 from pneumonia_fl.config.sections import TrainConfig
 from pneumonia_fl.data.store import ImageSet
-from pneumonia_fl.fl.algorithms.fednova import CLASS_COUNTS, SECOND_MOMENTS, STEPS, ServerFedNova, normalised
+from pneumonia_fl.fl.algorithms.fednova import (
+    CLASS_COUNTS,
+    SECOND_MOMENTS,
+    STEPS,
+    ServerFedNova,
+    update_factor,
+)
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.algorithms.weighted_average import weighted_average
 from pneumonia_fl.fl.protocol.update_checks import array_bytes
@@ -46,14 +52,13 @@ class Federation:
         self.server, self.model, self.round = server(), START, 0
 
     def run(self) -> dict[str, Any]:
+        self.server.begin_round(self.model)
         sent = message(self.model, self.round, self.server.outgoing(self.round, len(self.sites)))
         answers = {name: site.answer(sent) for name, site in self.sites.items()}
         for name, answer in answers.items():
             assert self.server.problem_of(name, answer) == ""
             self.server.accept(name, answer)
-        counted = {
-            name: (answer.meta["NUM_STEPS_CURRENT_ROUND"], answer.params) for name, answer in answers.items()
-        }
+        counted = [(answer.meta["NUM_STEPS_CURRENT_ROUND"], answer.params) for answer in answers.values()]
         self.before, self.average = self.model, weighted_average(counted)
         self.model = self.server.update(self.model, self.average)
         self.round += 1
@@ -66,14 +71,19 @@ def server() -> ServerFedNova:
     return made
 
 
+def factors(sites: list[tuple[float, int]]) -> list[float]:
+    """By how much each site's update counts."""
+    return [update_factor(sites) * images / steps for images, steps in sites]
+
+
 def batch_norms(model: nn.Module) -> list[bool]:
     return [module.training for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
 def test_factors_are_those_of_the_paper() -> None:
     """p = 0.1, 0.9; tau = 2, 10; tau_eff = 9.2: so 0.1 * 9.2 / 2 and 0.9 * 9.2 / 10."""
-    assert normalised([(10, 2), (90, 10)]) == pytest.approx([0.46, 0.828], rel=1e-14)
-    assert normalised([(30, 5), (70, 5)]) == pytest.approx([0.3, 0.7], rel=1e-14), "FedAvg's with equal steps"
+    assert factors([(10, 2), (90, 10)]) == pytest.approx([0.46, 0.828], rel=1e-14)
+    assert factors([(30, 5), (70, 5)]) == pytest.approx([0.3, 0.7], rel=1e-14), "FedAvg's with equal steps"
 
 
 @pytest.mark.parametrize("train", [SGD, ADAM], ids=["sgd", "adamw"])
@@ -152,7 +162,7 @@ def test_in_the_first_round_a_site_with_one_class_does_not_count_while_others_ha
         Federation(tmp_path / "one", ("normals",), ADAM),
     )
     answers = both.run()
-    factor = normalised([(2 * 40, 10), (2 * 12, 4)])[0]
+    factor = factors([(2 * 40, 10), (2 * 12, 4)])[0]
     for key in TRAINABLE:
         wanted = START[key] + factor * (answers["b"].params[key] - START[key].astype(np.float64))
         np.testing.assert_allclose(both.model[key], wanted, rtol=1e-5, atol=1e-7)

@@ -39,6 +39,7 @@ class Federation:
         return server
 
     def sent(self) -> FLModel:
+        self.server.begin_round(self.model)
         return message(self.model, self.round, self.server.outgoing(self.round, len(NAMES)))
 
     def run(self, answering: str = "abc", late: str = "") -> dict[str, FLModel]:
@@ -48,7 +49,7 @@ class Federation:
         for name in answering:
             assert self.server.problem_of(name, answers[name]) == ""
             self.server.accept(name, answers[name])
-        average = weighted_average({name: (18, answers[name].params) for name in answering})
+        average = weighted_average((18, answers[name].params) for name in answering)
         self.model = self.server.update(self.model, average)
         self.round += 1
         return answers

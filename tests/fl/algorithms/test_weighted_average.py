@@ -32,10 +32,10 @@ def random_results(seed: int = 0) -> dict[str, tuple[float, dict[str, np.ndarray
 
 def test_a_site_counts_as_often_as_it_has_samples() -> None:
     average = weighted_average(
-        {
-            "a": (10.0, {"w": np.array([1.0, 0.0]), "b": np.array(2.0)}),
-            "b": (30.0, {"w": np.array([5.0, 4.0]), "b": np.array(-2.0)}),
-        }
+        [
+            (10.0, {"w": np.array([1.0, 0.0]), "b": np.array(2.0)}),
+            (30.0, {"w": np.array([5.0, 4.0]), "b": np.array(-2.0)}),
+        ]
     )
     np.testing.assert_allclose(average["w"], [4.0, 3.0])
     assert average["b"] == pytest.approx(-1.0)
@@ -44,21 +44,21 @@ def test_a_site_counts_as_often_as_it_has_samples() -> None:
 
 def test_one_site_alone_keeps_its_model_bit_for_bit() -> None:
     params = random_results()["site-1"][1]
-    average = weighted_average({"site-1": (17.0, params)})
+    average = weighted_average([(17.0, params)])
     assert all(np.array_equal(average[name], params[name]) for name in params)
 
 
 @given(st.integers(0, 2**32 - 1))
 def test_equal_models_give_the_same_model(seed: int) -> None:
     params = random_results(seed)["site-1"][1]
-    average = weighted_average({site: (weight, params) for site, (weight, _) in random_results(seed).items()})
+    average = weighted_average((weight, params) for weight, _ in random_results(seed).values())
     for name in params:
         np.testing.assert_allclose(average[name], params[name], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16, np.int64])
 def test_the_type_of_the_numbers_is_kept(kind: type[np.generic]) -> None:
-    results = {site: (1.0, {"w": np.ones(3, dtype=kind)}) for site in SITES}
+    results = [(1.0, {"w": np.ones(3, dtype=kind)}) for _ in SITES]
     assert weighted_average(results)["w"].dtype == kind
 
 

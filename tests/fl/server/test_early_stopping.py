@@ -94,7 +94,7 @@ class Server:
         self.controller._resume.checkpoint({"weight": np.float64(number + 1)})
 
     def kept(self) -> list[float]:
-        return [float(model["weight"]) for model in self.job.state.kept().values()]
+        return [float(model["weight"]) for model in self.job.state.kept()]
 
 
 def test_a_job_that_goes_on_trains_what_is_left(tmp_path: Path) -> None:

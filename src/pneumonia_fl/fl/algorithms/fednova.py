@@ -14,6 +14,7 @@ none of it is known, such a site's update does not count while others have both 
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,9 @@ from nvflare.app_common.abstract.fl_model import FLModel
 from torch import nn
 
 from pneumonia_fl.config.algorithm import Algorithm
+from pneumonia_fl.fl.algorithms.exact_sum import ExactSum, Floats
 from pneumonia_fl.fl.algorithms.server_base import Parameters, ServerAlgorithm
 from pneumonia_fl.fl.algorithms.site_base import Fit, SiteAlgorithm
-from pneumonia_fl.fl.algorithms.weighted_average import weighted_average
 from pneumonia_fl.fl.protocol.site_report import SiteReport, Training
 from pneumonia_fl.fl.protocol.update_checks import arrays_problem, in_kind
 from pneumonia_fl.fl.state.site_state import SiteState
@@ -39,21 +40,25 @@ SECOND_MOMENTS = "pneumonia_fl.fednova_squares"
 STEPS = "pneumonia_fl.fednova_steps"
 """Key in a site's meta: optimiser steps in this round."""
 MAX_COUNT = 10_000_000
+FINER = 2.0**13
+"""Added to a float64 and taken away again, a number times this rounds it to 2^-16 of the number's last float32 bit."""
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """Valid part of one site's result; `images` are those of its data set, times the job's factor for it."""
+class _Counts:
+    """What one site's result counts; `images` are those of its data set, times the job's factor for it."""
 
-    params: Parameters
     images: float
     steps: int
-    class_counts: tuple[int, int]
-    second_moments: Parameters
+    classes: tuple[int, int]
 
 
 class ServerFedNova(ServerAlgorithm):
-    """Adds up the local updates, each divided by its steps; hands out mean second moments and all class counts."""
+    """Adds up the local updates, each divided by its steps; hands out mean second moments and all class counts.
+
+    Divided updates are rounded, far below the last bit of the model: the exact sum of quotients would need twice the
+    memory (`exact_sum.py`).
+    """
 
     answer_copies = 2
 
@@ -61,15 +66,19 @@ class ServerFedNova(ServerAlgorithm):
         self._trainable = trainable
         self._class_counts: dict[str, tuple[int, int]] = {}
         self._second_moments: Parameters = {}
-        self._answers: dict[str, _Answer] = {}
+        self.begin_round({})
 
     def outgoing(self, number: int, sites: int) -> dict[str, Any]:
         """Return all sites' class counts and mean second moments, once there are any."""
-        self._answers = {}
         return {
             CLASS_COUNTS: [sum(counts) for counts in zip(*self._class_counts.values(), strict=True)],
             SECOND_MOMENTS: self._second_moments,
         }
+
+    def begin_round(self, model: Parameters) -> None:
+        """Begin with no update, from `model`."""
+        self._start, self._counts = model, dict[str, _Counts]()
+        self._updates, self._moments = ExactSum(), ExactSum()
 
     def problem_of(self, site: str, result: FLModel) -> str:
         """Check steps and counts for sensible numbers, and second moments for the trainable parameters."""
@@ -97,31 +106,40 @@ class ServerFedNova(ServerAlgorithm):
         return super().contradiction(site, result, report, training)
 
     def accept(self, site: str, result: FLModel) -> None:
-        """Store the result until the round is closed."""
+        """Add the update and the second moments to those of this round."""
         meta = result.meta
         images, (normal, pneumonia) = float(meta[FLMetaKey.NUM_STEPS_CURRENT_ROUND]), meta[CLASS_COUNTS]
-        sent = meta[SECOND_MOMENTS]
-        moments = in_kind(sent, {name: result.params[name] for name in sent})
-        self._answers[site] = _Answer(result.params, images, meta[STEPS], (normal, pneumonia), moments)
+        counts = _Counts(images, meta[STEPS], (normal, pneumonia))
+        if sent := meta[SECOND_MOMENTS]:
+            self._moments.add(in_kind(sent, {name: result.params[name] for name in sent}), images)
+        if not self._class_counts and all(counts.classes) and not self._any_has_both():
+            self._updates = ExactSum()  # those of sites with one class do not count beside this one
+        if self._class_counts or all(counts.classes) or not self._any_has_both():
+            trained = {name: result.params[name] for name in self._trainable}
+            self._updates.add(trained, images, partial(self._per_step, counts.steps))
+        self._counts[site] = counts
+
+    def averaged(self, params: Parameters) -> Parameters:
+        """Return the buffers."""
+        return {name: value for name, value in params.items() if name not in self._trainable}
 
     def update(self, previous: Parameters, average: Parameters) -> Parameters:
-        """Average normalised updates, in the order of site names so that a run can be repeated."""
-        by_site = self._answers.copy()  # another may come in while the round is closed
-        answers = [by_site[site] for site in sorted(by_site)]
-        factors = normalised([(answer.images, answer.steps) for answer in answers])
-        if not self._class_counts and any(all(answer.class_counts) for answer in answers):
-            pairs = zip(factors, answers, strict=True)
-            factors = [factor if all(answer.class_counts) else 0.0 for factor, answer in pairs]
-        self._class_counts |= {site: answer.class_counts for site, answer in by_site.items()}
-        moments = {
-            site: (one.images, one.second_moments) for site, one in by_site.items() if one.second_moments
-        }
-        self._second_moments = weighted_average(moments) if moments else {}
-        updates = list(zip(factors, answers, strict=True))
-        return average | {
-            name: _moved(previous[name], [(factor, answer.params[name]) for factor, answer in updates])
-            for name in self._trainable
-        }
+        """Move the trainable parameters by the normalised updates; the others take the average."""
+        in_order = [self._counts[site] for site in sorted(self._counts)]
+        factor = update_factor([(counts.images, counts.steps) for counts in in_order])
+        self._class_counts |= {site: counts.classes for site, counts in self._counts.items()}
+        self._second_moments = self._moments.mean()
+        moved = self._updates.added_to(previous, factor)
+        return {name: moved[name] if name in moved else average[name] for name in previous}
+
+    def _any_has_both(self) -> bool:
+        return any(all(counts.classes) for counts in self._counts.values())
+
+    def _per_step(self, steps: int, name: str, at: slice, trained: Floats) -> Floats:
+        """Return the update divided by its steps."""
+        start = np.reshape(self._start[name], -1)[at].astype(np.float64)
+        grid = FINER * np.maximum(np.abs(start), np.abs(trained))
+        return np.asarray(((trained - start) / steps + grid) - grid)
 
     def state(self) -> Parameters:
         """Return class counts by site and mean second moments."""
@@ -157,17 +175,14 @@ class FedNova(SiteAlgorithm):
         return {STEPS: result.steps, CLASS_COUNTS: list(result.class_counts), SECOND_MOMENTS: moments}
 
 
-def normalised(sites: Sequence[tuple[float, int]]) -> list[float]:
-    """Compute the factors tau_eff p_i / tau_i of each site's local updates, from its images and steps."""
+def update_factor(sites: Sequence[tuple[float, int]]) -> float:
+    """Compute tau_eff / n from the sites' images and steps, n being all images.
+
+    Multiplied with the sum of n_i (x_i - x) / tau_i it gives what is added to x.
+    """
     images = sum(count for count, _ in sites)
     effective = sum(count / images * steps for count, steps in sites)
-    return [effective * count / images / steps for count, steps in sites]
-
-
-def _moved(start: Any, updates: list[tuple[float, Any]]) -> Any:
-    origin = np.asarray(start, np.float64)
-    moved = origin + sum(factor * (end - origin) for factor, end in updates)
-    return np.asarray(moved, np.asarray(start).dtype)
+    return effective / images
 
 
 def _is_count(value: object) -> bool:

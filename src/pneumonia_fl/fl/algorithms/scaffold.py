@@ -24,6 +24,7 @@ from nvflare.app_opt.pt.scaffold import PTScaffoldHelper
 from torch import nn
 
 from pneumonia_fl.config.algorithm import Algorithm
+from pneumonia_fl.fl.algorithms.exact_sum import ExactSum
 from pneumonia_fl.fl.algorithms.server_base import Parameters, ServerAlgorithm
 from pneumonia_fl.fl.algorithms.site_base import Fit, SiteAlgorithm
 from pneumonia_fl.fl.protocol.update_checks import arrays_problem
@@ -49,14 +50,18 @@ class ServerScaffold(ServerAlgorithm):
         self._trainable = trainable
         self._sum: Parameters = {}
         self._counted: dict[str, int] = {}
-        self._answers: dict[str, FLModel] = {}
+        self._changes, self._answered, self._lost = ExactSum(), set[str](), False
         self._round = 0
 
     def outgoing(self, number: int, sites: int) -> dict[str, Any]:
         """Return the global control variate c, and the rounds in which each site's change counted."""
-        self._round, self._answers = number, {}
+        self._round = number
         control = {name: np.asarray(value / sites, np.float32) for name, value in self._sum.items()}
         return {GLOBAL: control, COUNTED: dict(self._counted)}
+
+    def begin_round(self, model: Parameters) -> None:
+        """Forget the changes of the last round."""
+        self._changes, self._answered, self._lost = ExactSum(), set(), False
 
     def problem_of(self, site: str, result: FLModel) -> str:
         """Require the names and shapes of the trainable parameters, and finite numbers."""
@@ -69,19 +74,19 @@ class ServerScaffold(ServerAlgorithm):
         return f"its control variate: {problem}" if problem else ""
 
     def accept(self, site: str, result: FLModel) -> None:
-        """Store the change until the round is closed."""
-        self._answers[site] = result
+        """Add the change to those of this round."""
+        self._changes.add(result.meta[CHANGE], 1.0)
+        self._answered.add(site)
+        self._lost |= result.meta.get(LOST, False)
 
     def update(self, previous: Parameters, average: Parameters) -> Parameters:
-        """Count the changes, in the order of the sites' names so that a run can be repeated."""
-        answers = self._answers.copy()  # another may come in while the round is closed
-        if any(result.meta.get(LOST) for result in answers.values()):
+        """Count the changes, unless a site has lost its control variate."""
+        if self._lost:
             self._sum, self._counted = {}, {}
             return average
-        for site in sorted(answers):
-            for name, value in answers[site].meta[CHANGE].items():
-                self._sum[name] = self._sum.get(name, 0.0) + np.asarray(value, np.float64)
-            self._counted[site] = self._round
+        before = self._sum or {name: np.zeros(np.shape(previous[name])) for name in self._trainable}
+        self._sum = self._changes.added_to(before)
+        self._counted |= dict.fromkeys(self._answered, self._round)
         return average
 
     def state(self) -> Parameters:

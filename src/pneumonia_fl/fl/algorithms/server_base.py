@@ -23,6 +23,9 @@ class ServerAlgorithm:
         """
         return {}
 
+    def begin_round(self, model: Parameters) -> None:
+        """Forget the results of the last round; `model` is about to be sent to the sites for training."""
+
     def problem_of(self, site: str, result: FLModel) -> str:
         """Return why a training result cannot count, or ""; called before it counts."""
         return ""
@@ -34,6 +37,10 @@ class ServerAlgorithm:
 
     def accept(self, site: str, result: FLModel) -> None:
         """Accept what a valid result carries beside its parameters."""
+
+    def averaged(self, params: Parameters) -> Parameters:
+        """Return those parameters of a valid result that `update` wants the average of."""
+        return params
 
     def update(self, previous: Parameters, average: Parameters) -> Parameters:
         """Compute the next global model from the one that was sent and the sites' weighted average."""

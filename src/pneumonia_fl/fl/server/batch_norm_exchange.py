@@ -10,7 +10,7 @@ from typing import Any
 from nvflare.app_common.abstract.fl_model import FLModel
 
 from pneumonia_fl.errors import AnswerError
-from pneumonia_fl.fl.algorithms.weighted_average import weighted_average
+from pneumonia_fl.fl.algorithms.exact_sum import ExactSum
 from pneumonia_fl.fl.protocol.messages import SETTLING, SETTLING_PHASE, VALIDATE_TASK
 from pneumonia_fl.fl.protocol.update_checks import arrays_problem, in_kind
 from pneumonia_fl.fl.server.global_models import GlobalModels
@@ -56,22 +56,22 @@ class BatchNormExchange:
             return model
         job.journal.write("settling", round=number)
         model = self._models.as_received(model)
-        found = self._measured(model, number)
-        if job.aborted or not found:
+        total, sites = self._measured(model, number)
+        if job.aborted or not sites:
             return model
-        average = weighted_average({site: (self._weight_of(site), found[site]) for site in found})
-        job.journal.write("settled", round=number, sites=sorted(found))
-        return {**model, **average}
+        job.journal.write("settled", round=number, sites=sorted(sites))
+        return {**model, **total.mean()}
 
-    def _measured(self, model: Parameters, number: int) -> dict[str, Parameters]:
-        """Return the statistics of each site that sent valid ones."""
+    def _measured(self, model: Parameters, number: int) -> tuple[ExactSum, list[str]]:
+        """Return the weighted sum of the statistics, and the sites that sent valid ones."""
         job, reference = self._job, {name: model[name] for name in self._names}
-        found: dict[str, Parameters] = {}
+        total, sites = ExactSum(), list[str]()
 
         def take(site: str, answer: FLModel) -> None:
             job.tracker.acknowledge(site)
             try:
-                found[site] = self._checked(site, answer, reference)
+                total.add(self._checked(site, answer, reference), self._weight_of(site))
+                sites.append(site)
             except AnswerError as fault:
                 problem = f"batch norm's statistics of the new average: {fault}"
                 job.problems.note(site, "refused", problem)
@@ -81,7 +81,7 @@ class BatchNormExchange:
         absent = job.tasks.ask(VALIDATE_TASK, data, job.tracker.accepted, take, SETTLING_PHASE, complete)
         for site, reason in {} if job.aborted else absent.items():
             job.problems.note(site, "late", reason)
-        return found.copy()
+        return total, sites
 
     def _checked(self, site: str, answer: FLModel, reference: Parameters) -> Parameters:
         self._validator.check_no_report(site, answer)

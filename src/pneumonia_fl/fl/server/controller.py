@@ -29,7 +29,7 @@ from pneumonia_fl.config.strict import parse
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.fl.algorithms.registry import server_algorithm
 from pneumonia_fl.fl.algorithms.server_base import Parameters
-from pneumonia_fl.fl.algorithms.weighted_average import SampleWeightedAverage, weighted_average
+from pneumonia_fl.fl.algorithms.weighted_average import SampleWeightedAverage, SiteWeights, weighted_average
 from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.protocol.messages import SITE_STEPS, VALIDATE_TASK
 from pneumonia_fl.fl.protocol.site_report import Task
@@ -63,9 +63,8 @@ class PooledFedAvg(ModelController):
         num_rounds: rounds of the whole job.
         persistor_id: NVFlare's id of the component that keeps the global model.
         aggregator: averages a round's results.
-        algorithm, early_stopping, cross_site: the job's sections of these names.
+        algorithm, early_stopping, cross_site, seed, exchange: the job's sections and settings of these names.
         factors: pairs of a site of the job's `sites` section and the factor of its images in the average.
-        seed, exchange: the job's settings of these names.
         task_check_period: seconds between two looks at the open tasks.
 
     Each argument is an attribute of the same name: NVFlare writes a job's configuration from them.
@@ -99,6 +98,7 @@ class PooledFedAvg(ModelController):
         self._settings = parse(learning.Algorithm, algorithm or {}, "algorithm")
         self._matrix = parse(learning.CrossSite, cross_site or {}, "cross_site")
         self._factors = {str(site): float(factor) for site, factor in factors or []}
+        self._weights = SiteWeights(self._factors)
         self._stopping = EarlyStopping(parse(learning.EarlyStopping, early_stopping or {}, "early_stopping"))
         self._selector, self.averaging = ModelSelector(), aggregator or SampleWeightedAverage()
         self._job: ServerJob | None = None
@@ -111,9 +111,8 @@ class PooledFedAvg(ModelController):
 
     def run(self) -> None:
         """Run federated averaging (McMahan et al. 2017, algorithm 1), then evaluate the final model."""
-        limits = TaskLimits(
-            self.quorum, self.grace, self.round_timeout, self.stall_timeout, self._task_check_period
-        )
+        times = self.grace, self.round_timeout, self.stall_timeout, self._task_check_period
+        limits = TaskLimits(self.quorum, *times)
         self._job = job = ServerJob(self, self.sites, limits, self.num_rounds)
         with job.running():
             self._compose()
@@ -144,6 +143,7 @@ class PooledFedAvg(ModelController):
             RunError: too few results count.
         """
         self.averaging.reset_stats()
+        self._server.begin_round(model)
         self.send_candidate(TRAIN_TASK, model, number, partial(self.accept, task="train"))
         if not self.job.tasks.wait():
             return None
@@ -201,13 +201,14 @@ class PooledFedAvg(ModelController):
             # A site counts by its images (McMahan et al. 2017), however often it passed them in this round.
             result.meta[FLMetaKey.NUM_STEPS_CURRENT_ROUND] = self.weight_of(site)
             self._server.accept(site, result)
+            result.params = self._server.averaged(result.params)
             self.averaging.accept_model(result)
         job.tracker.accept(site, metrics.auroc, training.steps if training else 0)
         job.journal.write("site", round=job.tracker.number, site=site, values=values)
 
     def weight_of(self, site: str) -> float:
-        """Return a site's weight in an average: its training images, times the job's factor for it."""
-        return self._validator.facts[site].images(site, "train") * self._factors.get(site, 1.0)
+        """Return a site's weight in an average, in the ratio of its training images times the job's factor."""
+        return self._weights.of(site, self._validator.facts[site].images(site, "train"))
 
     def _compose(self) -> None:
         """Make the parts that need the running job."""
@@ -271,10 +272,10 @@ class PooledFedAvg(ModelController):
         """Evaluate the model after the last round, then the average of the last ones if the job wants it."""
         job, done = self.job, self.job.progress.done
         self._evaluate(latest, done)
-        kept = job.state.kept() if self._settings.average_last else {}
-        if len(kept) > 1:
-            mean = weighted_average({number: (1.0, model) for number, model in kept.items()})
-            self._evaluate(mean, done + 1, averaged=len(kept))
+        kept = job.state.kept_count() if self._settings.average_last else 0
+        if kept > 1:
+            mean = weighted_average((1.0, model) for model in job.state.kept())
+            self._evaluate(mean, done + 1, averaged=kept)
 
     def _evaluate(self, model: Parameters, number: int, averaged: int = 0) -> None:
         """Have all sites evaluate a final model; for arguments see `send_candidate`."""

@@ -44,15 +44,19 @@ class CrossSiteEvaluation:
 
         `reference` is a global model, whose parameters every local model must have.
         """
-        models = self._collect_models(reference)
-        filled = sum(self._evaluate_everywhere(owner, models[owner]) for owner in sorted(models))
+        filled = 0
+        for owner in sorted(self._job.participants()):  # one model in memory, and none on disk
+            if model := self._model_of(owner, reference):
+                filled += self._evaluate_everywhere(owner, model)
         return "" if filled else f"no site's own model was evaluated: {self.reasons()}"
 
     def ask_all_sites(self, task: str, data: FLModel, on_result: OnResult) -> None:
         """Send a task to all sites and wait for them; a site that stays silent is named."""
-        job = self._job
-        data.current_round = job.progress.done
-        for site, reason in job.tasks.ask(task, data, job.participants(), on_result).items():
+        self._ask(self._job.participants(), task, data, on_result)
+
+    def _ask(self, sites: list[str], task: str, data: FLModel, on_result: OnResult) -> None:
+        data.current_round = self._job.progress.done
+        for site, reason in self._job.tasks.ask(task, data, sites, on_result).items():
             self.note_missing(site, reason)
 
     def note_missing(self, site: str, reason: str) -> None:
@@ -78,9 +82,9 @@ class CrossSiteEvaluation:
         job.publish(values, job.progress.done)
         job.publish_text(CROSS_SITE_TABLE, as_markdown(found), job.progress.done)
 
-    def _collect_models(self, reference: Parameters) -> dict[str, Parameters]:
-        """Ask every site for its best local model; who sends none is named, and why."""
-        models: dict[str, Parameters] = {}
+    def _model_of(self, owner: str, reference: Parameters) -> Parameters:
+        """Ask a site for its best local model; empty when it sends none, which is recorded with its reason."""
+        model: Parameters = {}
 
         def take(site: str, answer: FLModel) -> None:
             self._job.tracker.acknowledge(site)
@@ -88,12 +92,12 @@ class CrossSiteEvaluation:
                 self._validator.check_no_report(site, answer)
                 if problem := own_model_problem(answer.params, reference):
                     raise AnswerError(problem)
-                models[site] = dict(answer.params)
+                model.update(answer.params)
             except AnswerError as fault:
                 self.note_missing(site, str(fault))
 
-        self.ask_all_sites(SUBMIT_MODEL_TASK, FLModel(metrics={SUBMIT_MODEL_TASK: 1.0}, meta={}), take)
-        return models
+        self._ask([owner], SUBMIT_MODEL_TASK, FLModel(metrics={SUBMIT_MODEL_TASK: 1.0}, meta={}), take)
+        return model
 
     def _evaluate_everywhere(self, owner: str, parameters: Parameters) -> int:
         """Have every site evaluate one site's model; return how many did."""

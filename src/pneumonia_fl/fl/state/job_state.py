@@ -13,6 +13,7 @@ journal are written here; the folder goes when the job is done.
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,13 @@ class JobState:
         for file in self._kept()[:-last]:
             file.unlink()
 
-    def kept(self) -> dict[str, Parameters]:
-        """Return the saved models by their file's name, oldest first."""
-        return {file.stem: load_file(file) for file in self._kept()}
+    def kept(self) -> Iterator[Parameters]:
+        """Load the saved models one after the other, oldest first."""
+        return (load_file(file) for file in self._kept())
+
+    def kept_count(self) -> int:
+        """Return the number of saved models."""
+        return len(self._kept())
 
     def take_kept(self, other: "JobState") -> None:
         """Copy the saved models of another job."""
