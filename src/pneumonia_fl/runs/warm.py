@@ -15,10 +15,13 @@ import importlib
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver, util
 from multiprocessing.connection import wait
@@ -41,6 +44,10 @@ STOCK, OURS = "multiprocessing.forkserver import main", f"{__name__} import serv
 """In the line of Python that a fork server runs."""
 DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of Linux's <sys/prctl.h>."""
+ENDS = {signal.SIGTERM}
+"""Signals that a fork server does not take, and its children do."""
+GONE_SECONDS = 0.5
+"""How long the process that started a fork server takes to end once its files are closed."""
 UNKNOWN_END = 255
 """What `multiprocessing` gives as exit code when the fork server was killed, and its children with it."""
 _starting = threading.Lock()
@@ -69,10 +76,24 @@ def warm_up(modules: Sequence[str], environment: Mapping[str, str] | None = None
         server.ensure_running()
 
 
-def serve(*arguments: Any, **options: Any) -> None:
-    """Be a fork server, and say so in `ps`."""
+def serve(listener: int, *arguments: Any, **options: Any) -> None:
+    """Be a fork server, say so in `ps`, and remove the folder of the socket when the process that started it is gone.
+
+    That may have had no time for it. Asked to end (SIGTERM) together with all others, it waits for them.
+    """
+    starter = os.getppid()
     _show_as(["pneumonia-fl", "fork", "server"])
-    forkserver.main(*arguments, **options)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    with socket.socket(fileno=os.dup(listener)) as copy:
+        folder = Path(copy.getsockname()).parent
+    try:
+        forkserver.main(listener, *arguments, **options)
+    finally:
+        deadline = time.monotonic() + GONE_SECONDS
+        while os.getppid() == starter and time.monotonic() < deadline:
+            time.sleep(GONE_SECONDS / 50)
+        if os.getppid() != starter:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_forked() -> bool:
@@ -215,6 +236,7 @@ def _run(
     os.setsid()
     _end_with_starter()
     _be_no_child_of_multiprocessing()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
     _show_as(words)
     replace_variables(environment)
     if folder is not None:

@@ -52,6 +52,7 @@ SERVER_MODULES = (
 SITE_MODULES = (
     *("nvflare.private.fed.app.client.client_train", "nvflare.private.fed.app.client.worker_process"),
     *(*BOTH_MODULES, "pneumonia_fl.fl.site.executor", "pneumonia_fl.fl.site.client"),
+    "torch._dynamo",  # which the first step of an optimiser imports
 )
 FOLDERS = {JobProcessArgs.WORKSPACE, JobProcessArgs.APP_ROOT, JobProcessArgs.STARTUP_DIR}
 
