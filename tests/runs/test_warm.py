@@ -115,7 +115,9 @@ outer = WarmProcess("{__name__}:sleep_beside", ({str(file)!r},), environment={{}
 print(outer.pid, flush=True)
 signal.pause()
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(temporary)}
     starter = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment
     )
@@ -130,3 +132,4 @@ signal.pause()
     starter.send_signal(number)
     starter.communicate()
     assert psutil.wait_procs(left, timeout=scaled(60))[1] == []
+    assert list(temporary.iterdir()) == []

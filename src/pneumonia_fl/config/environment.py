@@ -47,26 +47,34 @@ QUIET = {
 LEAN_MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 """For an MLflow server: the runner of evaluations of language models is a process that is not needed here."""
 
-SHARED_CORES = {
-    "OMP_NUM_THREADS": "1",  # for whoever does not set its own number
+PASSIVE_THREADS = {
     # Threads that wait must not spin: beside other sites that made a batch 20 times slower.
     "OMP_WAIT_POLICY": "PASSIVE",
+}
+SHARED_CORES = {
+    "OMP_NUM_THREADS": "1",  # for whoever does not set its own number
+    **PASSIVE_THREADS,
     # NVFlare trains in a thread; with an arena of its own the process keeps 60 MB more.
     "MALLOC_ARENA_MAX": "1",
 }
 """For processes of sites that share a machine."""
 
-JOB_VARIABLES = (
+WARM_VARIABLES = (
     # Whose account and which language; where programs, libraries and temporary files are.
     *("HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "XDG_CACHE_HOME"),
     *("PATH", "PYTHON*", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD"),
     # Graphics cards, cores and memory.
     *("CUDA_*", "NVIDIA_*", "CUBLAS_*", "CUDNN_*", "NCCL_*", "TORCH_*", "PYTORCH_*"),
     *("OMP_*", "GOMP_*", "KMP_*", "MKL_*", "OPENBLAS_*", "MALLOC_*"),
-    # The network, and NVFlare's own settings.
-    *("GRPC_*", "SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "no_proxy", "grpc_proxy"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "NVFLARE_*", "FL_LOG_LEVEL"),
+    # NVFlare's settings, and the mark of what belongs together.
+    *("GRPC_*", "NVFLARE_*", "FL_LOG_LEVEL"),
     RUN_VARIABLE,
+)
+"""What a fork server is told of its parent's environment: what is read when libraries are loaded."""
+JOB_VARIABLES = (
+    *WARM_VARIABLES,
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "no_proxy", "grpc_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
 )
 """What the process of a job is told of its parent's environment: a job must not find a password there."""
 SITE_JOB_VARIABLES = (
@@ -263,6 +271,15 @@ def named_environment(names: tuple[str, ...]) -> dict[str, str]:
     return found | QUIET
 
 
+def own_code(environment: Mapping[str, str]) -> list[str]:
+    """Return the folders on a process's module path that somebody has put there: code that a new Python would find."""
+    return [
+        folder
+        for folder in environment.get("PYTHONPATH", "").split(os.pathsep)
+        if Path(folder or "-").is_dir()
+    ]
+
+
 def cpu_count() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -288,4 +305,5 @@ def set_site_defaults(
     for name, value in own.items():
         if value not in (None, "server"):
             os.environ.setdefault(name, value)
-    os.environ.setdefault("OMP_WAIT_POLICY", SHARED_CORES["OMP_WAIT_POLICY"])
+    for name, value in PASSIVE_THREADS.items():
+        os.environ.setdefault(name, value)

@@ -15,12 +15,15 @@ import importlib
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess, SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -30,15 +33,24 @@ from typing import Any
 
 from setproctitle import setproctitle
 
-from pneumonia_fl.config.environment import replace_variables, variables
+from pneumonia_fl.config.environment import child_environment, replace_variables, variables
 
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """For the fork server: NumPy's library would start its threads when it is imported."""
+ROOM = " " * 1500
+"""At the end of the fork server's command line: that of a process that is forked from it can be no longer."""
+STOCK, OURS = "multiprocessing.forkserver import main", f"{__name__} import serve as main"
+"""In the line of Python that a fork server runs."""
 DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of Linux's <sys/prctl.h>."""
+ENDS = {signal.SIGTERM}
+"""Signals that a fork server does not take, and its children do."""
+GONE_SECONDS = 0.5
+"""How long the process that started a fork server takes to end once its files are closed."""
 UNKNOWN_END = 255
 """What `multiprocessing` gives as exit code when the fork server was killed, and its children with it."""
+_starting = threading.Lock()
 
 
 def can_fork() -> bool:
@@ -46,18 +58,64 @@ def can_fork() -> bool:
     return sys.platform == "linux" and not NVIDIA_DEVICE.exists()
 
 
-def warm_up(modules: Sequence[str], **environment: str) -> None:
+def warm_up(modules: Sequence[str], environment: Mapping[str, str] | None = None, **more: str) -> None:
     """Start the fork server of this process unless it lives; returns at once, before it has imported `modules`.
 
     Args:
         modules: what it imports; a module that cannot be imported is left to those that need it.
-        environment: variables on top of this process's, for example how many threads OpenMP may use: what a library
-            reads when it is loaded. A process that is forked gets its own; /proc shows these.
+        environment: all of its environment, also when it is started again; None: this process's as it is now. /proc
+            shows it, and that of every process that is forked from it, which gets its own: no secrets.
+        more: variables on top of it, for example how many threads OpenMP may use: what a library reads when it is
+            loaded.
     """
-    if can_fork():
+    if can_fork() and not is_forked():
         forkserver.set_forkserver_preload(list(modules))
-        with variables({**ONE_THREAD, **environment}):
-            forkserver.ensure_running()
+        given = {**(child_environment() if environment is None else environment), **ONE_THREAD, **more}
+        server: Any = forkserver._forkserver
+        server.ensure_running = lambda: _ensure_running(given)
+        server.ensure_running()
+
+
+def serve(listener: int, *arguments: Any, **options: Any) -> None:
+    """Be a fork server, say so in `ps`, and remove the folder of the socket when the process that started it is gone.
+
+    That may have had no time for it. Asked to end (SIGTERM) together with all others, it waits for them.
+    """
+    starter = os.getppid()
+    _show_as(["pneumonia-fl", "fork", "server"])
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    with socket.socket(fileno=os.dup(listener)) as copy:
+        folder = Path(copy.getsockname()).parent
+    try:
+        forkserver.main(listener, *arguments, **options)
+    finally:
+        deadline = time.monotonic() + GONE_SECONDS
+        while os.getppid() == starter and time.monotonic() < deadline:
+            time.sleep(GONE_SECONDS / 50)
+        if os.getppid() != starter:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_forked() -> bool:
+    """Return True in a process that was forked from a fork server: what it starts may be forked from it as well."""
+    return forkserver.get_inherited_fds() is not None
+
+
+def _ensure_running(environment: Mapping[str, str]) -> None:
+    """Start the fork server unless it lives. `multiprocessing` would hand on all of this process's environment."""
+
+    def spawn(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
+        command = [os.fsdecode(word).replace(STOCK, OURS) for word in (path, *args[1:])]
+        process = subprocess.Popen([*command, ROOM], pass_fds=passfds, env=environment)
+        process.returncode = 0  # `multiprocessing` waits for it
+        return process.pid
+
+    with _starting:
+        stock, util.spawnv_passfds = util.spawnv_passfds, spawn
+        try:
+            forkserver.ForkServer.ensure_running(forkserver._forkserver)
+        finally:
+            util.spawnv_passfds = stock
 
 
 class WarmProcess:
@@ -92,6 +150,7 @@ class WarmProcess:
             args=(function, pickle.dumps(arguments), dict(environment), folder, _Streams(streams), self.args),
             daemon=True,
         )
+        self._reading = threading.Lock()  # the exit code is read once
         self._process.start()
 
     @property
@@ -112,7 +171,8 @@ class WarmProcess:
 
     def poll(self) -> int | None:
         """Return the exit code; None while it lives."""
-        code = self._process.exitcode
+        with self._reading:
+            code = self._process.exitcode
         return -signal.SIGKILL if code == UNKNOWN_END else code
 
     def wait(self, timeout: float | None = None) -> int:
@@ -126,6 +186,13 @@ class WarmProcess:
         code = self.poll()
         assert code is not None
         return code
+
+    def kill_group(self) -> None:
+        """End it with all processes of its group."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                # Just forked, it may still be in the group of the fork server, and that is ours.
+                (os.killpg if os.getpgid(self.pid) == self.pid else os.kill)(self.pid, signal.SIGKILL)
 
     def send_signal(self, number: int) -> None:
         """Send a signal unless it has ended."""
@@ -169,7 +236,8 @@ def _run(
     os.setsid()
     _end_with_starter()
     _be_no_child_of_multiprocessing()
-    _name(words)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+    _show_as(words)
     replace_variables(environment)
     if folder is not None:
         os.chdir(folder)
@@ -217,7 +285,7 @@ def _be_no_child_of_multiprocessing() -> None:
         server.ensure_running = lambda: None
 
 
-def _name(words: Sequence[str]) -> None:
+def _show_as(words: Sequence[str]) -> None:
     """Show `words` as the command line, and leave /proc's environment as it is: marks are looked up there."""
     if words:
         with variables({"SPT_NOENV": "1"}):

@@ -2,15 +2,18 @@
 
 import json
 import logging
+import os
 import shlex
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, JobConstants
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_launcher_spec import JobProcessArgs
@@ -23,6 +26,7 @@ from pneumonia_fl.fl.parent.job_launcher import (
     ServerJobLauncher,
     SiteJobLauncher,
 )
+from pneumonia_fl.runs import warm
 
 JOB = "11111111-2222-3333-4444-555555555555"
 SECRETS = (
@@ -45,6 +49,23 @@ TELL = (
     "import json, os, sys; found = {**os.environ, 'first': sys.path[1], 'words': sys.orig_argv}; "
     "print(json.dumps(found), file=open(sys.argv[1], 'w'))"
 )
+
+
+SHOW = """
+import json, os, sys
+from nvflare.fuel.f3.streaming.stream_utils import gen_stream_id
+shown = {"words": sys.argv, "environment": dict(os.environ), "parent": os.getppid(), "stream": gen_stream_id()}
+json.dump(shown, open(sys.argv[-1], "w"))
+"""
+forks = pytest.mark.skipif(not warm.can_fork(), reason="this machine does not fork (not Linux, or a GPU)")
+
+
+@pytest.fixture
+def own_fork_server() -> Iterator[None]:
+    """The fork server of a test: no other test's, and ended with it."""
+    forkserver._forkserver._stop()
+    yield
+    forkserver._forkserver._stop()
 
 
 @pytest.fixture
@@ -137,6 +158,55 @@ def test_code_that_a_job_ships_is_found_first(workspace: Workspace, tmp_path: Pa
     found = environment_in(SiteJobLauncher(), workspace, tmp_path / "out")
     assert found["first"] == str(shipped)
     assert set(filter(None, sys.path)) <= set(found["PYTHONPATH"].split(":"))
+
+
+def started(launcher: JobLauncher) -> JobLauncher:
+    """A launcher as it is in the parent process once that is ready, with nothing to import."""
+    launcher.modules = ()
+    launcher.handle_event(EventType.SYSTEM_START, FLContext())
+    return launcher
+
+
+@forks
+@pytest.mark.usefixtures("own_fork_server")
+def test_a_job_is_forked_with_the_same_words_and_environment(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it numbers its streams itself: receivers take streams of one number for the same."""
+    (tmp_path / "shows.py").write_text(SHOW)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+    more = {
+        JobProcessArgs.EXE_MODULE: ("-m", "shows"),
+        JobProcessArgs.JOB_ID: ("-n", f"{JOB} {tmp_path / 'out'}"),
+    }
+    launcher = started(SiteJobLauncher())
+    found = [environment_in(launcher, workspace, tmp_path / "out", more) for _ in range(2)]
+    assert found[0]["words"][1:] == ["-n", JOB, str(tmp_path / "out")]
+    assert found[0]["environment"]["NVFLARE_JOB_AUTH_TOKEN"] == "the-token"
+    assert "GITHUB_TOKEN" not in found[0]["environment"]
+    assert found[0]["parent"] == found[1]["parent"] != os.getpid()
+    assert found[0]["stream"] != found[1]["stream"]
+
+
+@forks
+@pytest.mark.usefixtures("own_fork_server")
+def test_a_job_with_code_of_its_own_gets_a_new_python(
+    workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (Path(workspace.get_root_dir()) / JOB / "app_site" / "custom").mkdir(parents=True)
+    with caplog.at_level(logging.INFO):
+        environment_in(started(SiteJobLauncher()), workspace, tmp_path / "out")
+    assert f"job {JOB}: a new Python is started, since there is code on the module path" in caplog.text
+
+
+def test_without_a_fork_server_a_job_gets_a_new_python(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(warm, "NVIDIA_DEVICE", tmp_path)  # there is one
+    with caplog.at_level(logging.INFO):
+        environment_in(started(SiteJobLauncher()), workspace, tmp_path / "out")
+    assert "a new Python is started, since this system cannot fork, or has a graphics card" in caplog.text
 
 
 @dataclass

@@ -181,7 +181,9 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _words(process: psutil.Process) -> list[str]:
+    """Return its command line. That of a forked process is one text, which the kernel ends with nothing or zeros."""
     try:
-        return list(process.cmdline())
+        words = process.cmdline()
     except psutil.Error:
         return []
+    return words[0].split() if words and not any(words[1:]) else list(words)

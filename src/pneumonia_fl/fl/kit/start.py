@@ -5,10 +5,13 @@ job processes of such kits go through here.
 """
 
 import runpy
+import secrets
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from nvflare.fuel.f3.streaming import stream_utils
 from nvflare.fuel.utils import argument_utils
 
 NAMES = ("uid", "org")
@@ -38,5 +41,22 @@ def main() -> None:
     for module in list(sys.modules.values()):  # `import nvflare` has handed it to others already
         if getattr(module, "parse_vars", None) is read:
             setattr(module, "parse_vars", parse_vars)  # noqa: B010 - a module has no such attribute for mypy
-    del sys.argv[0]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    run_program(sys.argv[1:])
+
+
+def run_program(words: Sequence[str]) -> None:
+    """Do in this process what `python -m WORDS` does: the module is the main program, with the words after it."""
+    number_streams_anew()
+    sys.argv = list(words)
+    sys.modules.pop(words[0], None)  # a fork server has imported it; `runpy` would warn
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+
+
+def number_streams_anew() -> None:
+    """Draw the number of this process's first stream, as NVFlare does when it is imported.
+
+    A receiver takes streams of one number for the same, also those of different senders; and all processes that are
+    forked from one have imported NVFlare at the same moment.
+    """
+    base = stream_utils.MILLION
+    stream_utils.sid_base = int(time.time() * base) + secrets.randbelow(base)

@@ -1,5 +1,8 @@
 """Starts the job processes of server and sites, told only what they need; at a site again when they are killed.
 
+They are forked from a process that has imported PyTorch and NVFlare (`runs/warm.py`), which the server or site starts
+as soon as it serves or is registered. Where that is not safe, or the job brings its own code, a new Python is started.
+
 Stock NVFlare 2.9 reports a job process that is gone to the server, which then ends the whole job for everybody
 (`fed_server.process_job_failure`). Here the site starts it again; the server sends the task that
 was on the way once more. After `MAX_RESTARTS` the site leaves the job, and the others continue.
@@ -11,8 +14,10 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, JobConstants
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_launcher_spec import JobHandleSpec, JobProcessArgs, JobReturnCode
@@ -20,16 +25,35 @@ from nvflare.app_common.job_launcher.client_process_launcher import ClientProces
 from nvflare.app_common.job_launcher.process_launcher import ProcessHandle, ProcessJobLauncher
 from nvflare.app_common.job_launcher.server_process_launcher import ServerProcessJobLauncher
 from nvflare.utils.job_launcher_utils import get_client_job_args, get_credential_env, get_server_job_args
-from nvflare.utils.process_utils import spawn_process
+from nvflare.utils.process_utils import ProcessAdapter, spawn_process
 
-from pneumonia_fl.config.environment import SERVER_JOB_VARIABLES, SITE_JOB_VARIABLES, named_environment
+from pneumonia_fl.config.environment import (
+    PASSIVE_THREADS,
+    SERVER_JOB_VARIABLES,
+    SITE_JOB_VARIABLES,
+    WARM_VARIABLES,
+    named_environment,
+    own_code,
+)
 from pneumonia_fl.fl.entrypoints import MODULE
 from pneumonia_fl.fl.kit.start import needs_us
 from pneumonia_fl.fl.site.executor import TRAINER_DIED
+from pneumonia_fl.runs.warm import WarmProcess, can_fork, warm_up
 
 MAX_RESTARTS = 5
 """Per job; a site whose training dies again and again has a problem that a restart does not solve."""
 
+BOTH_MODULES = ("torch", "pneumonia_fl.fl.guard.components", "pneumonia_fl.fl.parent.job_launcher")
+SERVER_MODULES = (
+    *("nvflare.private.fed.app.server.server_train", "nvflare.private.fed.app.server.runner_process"),
+    *(*BOTH_MODULES, "pneumonia_fl.fl.parent.job_monitor", "pneumonia_fl.fl.server.controller"),
+    *("pneumonia_fl.fl.server.receivers", "pneumonia_fl.fl.server.persistor"),
+)
+SITE_MODULES = (
+    *("nvflare.private.fed.app.client.client_train", "nvflare.private.fed.app.client.worker_process"),
+    *(*BOTH_MODULES, "pneumonia_fl.fl.site.executor", "pneumonia_fl.fl.site.client"),
+    "torch._dynamo",  # which the first step of an optimiser imports
+)
 FOLDERS = {JobProcessArgs.WORKSPACE, JobProcessArgs.APP_ROOT, JobProcessArgs.STARTUP_DIR}
 
 log = logging.getLogger("pneumonia_fl.site")
@@ -46,13 +70,38 @@ class JobLauncher(ProcessJobLauncher):
     """What the process may know of its parent's environment."""
     arguments: tuple[str, ...]
     """What NVFlare says on its command line, in this order."""
+    modules: tuple[str, ...]
+    """What the fork server imports."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cold = "no fork server was started"
+        """Why there is no fork server; "" where there is one."""
+
+    def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Start the fork server once this server or site is ready: it must not slow that down."""
+        super().handle_event(event_type, fl_ctx)
+        if event_type == EventType.SYSTEM_START:  # in the parent process only
+            self._cold = "" if can_fork() else "this system cannot fork, or has a graphics card"
+            try:
+                warm_up(self.modules, {**PASSIVE_THREADS, **named_environment(WARM_VARIABLES)})
+            except OSError as error:
+                self._cold = f"the fork server did not start: {error}"
 
     def launch_job(self, job_meta: dict[str, object], fl_ctx: FLContext) -> JobHandleSpec:
         """Start the job's process."""
-        words = [sys.executable, *self._arguments(fl_ctx)]
+        words = self._arguments(fl_ctx)
+        environment = self._environment(job_meta, fl_ctx)
         if needs_us(words):
             words.insert(words.index("-m") + 1, MODULE)
-        return ProcessHandle(process_adapter=spawn_process(words, self._environment(job_meta, fl_ctx)))
+        reason = self._cold or (own_code(environment) and "there is code on the module path") or ""
+        if not reason:
+            try:
+                return ProcessHandle(process_adapter=ForkedJob(words, environment))
+            except (OSError, EOFError) as error:
+                reason = f"the fork server does not answer: {error}"
+        self.logger.info(f"job {job_meta[JobConstants.JOB_ID]}: a new Python is started, since {reason}")
+        return ProcessHandle(process_adapter=spawn_process([sys.executable, *words], environment))
 
     def _arguments(self, fl_ctx: FLContext) -> list[str]:
         """Return NVFlare's one line for Python as arguments, so that a kit's folder may contain a space."""
@@ -67,7 +116,8 @@ class JobLauncher(ProcessJobLauncher):
     def _environment(self, job_meta: dict[str, object], fl_ctx: FLContext) -> dict[str, str]:
         environment = named_environment(self.names)
         workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
-        if code := workspace.get_app_custom_dir(job_meta[JobConstants.JOB_ID]):
+        code = workspace.get_app_custom_dir(job_meta[JobConstants.JOB_ID])
+        if Path(code).is_dir():
             environment["PYTHONPATH"] = os.pathsep.join([code, *filter(None, sys.path)])
         environment.update(get_credential_env(fl_ctx.get_prop(FLContextKey.JOB_PROCESS_ARGS) or {}))
         return environment
@@ -77,6 +127,7 @@ class ServerJobLauncher(JobLauncher, ServerProcessJobLauncher):
     """Starts a server's job processes."""
 
     names = SERVER_JOB_VARIABLES
+    modules = SERVER_MODULES
     arguments = tuple(get_server_job_args())
 
 
@@ -84,12 +135,37 @@ class SiteJobLauncher(JobLauncher, ClientProcessJobLauncher):
     """Starts a site's job processes, and starts them again when they die."""
 
     names = SITE_JOB_VARIABLES
+    modules = SITE_MODULES
     arguments = tuple(get_client_job_args())
 
     def launch_job(self, job_meta: dict[str, object], fl_ctx: FLContext) -> JobHandleSpec:
         """Start the job's process and watch over it."""
         launch = super().launch_job
         return RestartingHandle(lambda: launch(job_meta, fl_ctx))
+
+
+class ForkedJob(ProcessAdapter):
+    """A job's process that was forked, as NVFlare knows processes.
+
+    Args:
+        words: its command line, after `python`.
+        environment: all of it.
+    """
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._process = WarmProcess(
+            "pneumonia_fl.fl.kit.start:run_program",
+            (words[words.index("-m") + 1 :],),
+            environment=environment,
+            folder=Path.cwd(),
+            words=[sys.executable, *words],
+        )
+        super().__init__(self._process)
+        self.logger.info(f"Launch the job in process ID: {self.pid} (fork)")
+
+    def terminate(self) -> None:
+        """End the process and its group."""
+        self._process.kill_group()
 
 
 class RestartingHandle(JobHandleSpec):

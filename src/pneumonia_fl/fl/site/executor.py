@@ -27,6 +27,9 @@ from pneumonia_fl.config.environment import (
 )
 from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.kit.startup_kit import SITE_STATE_FOLDER, read_settings
+from pneumonia_fl.fl.site.quick_start import wait_as_ever, wait_briefly
+from pneumonia_fl.fl.site.trainer_process import MODULE, fork_trainers
+from pneumonia_fl.runs.warm import is_forked
 
 TRAINER_DIED = 75
 """Exit code of a site's job process whose trainer is gone; `SiteJobLauncher` starts both again."""
@@ -45,9 +48,11 @@ class TrainerExecutor(ClientAPIExecutor):
 
     def __init__(self, settings: dict[str, Any], result_timeout: float) -> None:
         self.settings, self.result_timeout = settings, result_timeout
+        if is_forked():
+            wait_briefly()
         super().__init__(
             execution_mode="external_process",
-            command=[sys.executable, "-m", "pneumonia_fl.fl.site.client", json.dumps(settings)],
+            command=[sys.executable, "-m", MODULE, json.dumps(settings)],
             params_exchange_format=ExchangeFormat.PYTORCH,
             result_wait_timeout=result_timeout,
             shutdown_timeout=SHUTDOWN_SECONDS,
@@ -78,9 +83,12 @@ class TrainerExecutor(ClientAPIExecutor):
                 keep_model(site)
             if not own.join_evaluations:
                 opt_out_of_evaluations(site)
+            fork_trainers()
         super().handle_event(event_type, fl_ctx)
-        if event_type == EventType.START_RUN and self._backend is None:
-            os._exit(TRAINER_DIED)
+        if event_type == EventType.START_RUN:
+            wait_as_ever()
+            if self._backend is None:
+                os._exit(TRAINER_DIED)
 
     def execute(
         self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal
