@@ -3,9 +3,10 @@
 This module and the command line are the only readers of environment variables.
 """
 
+import contextlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -216,6 +217,25 @@ def tracking_login() -> tuple[str, str] | None:
     """Return user and password for MLflow; None when one of them is not set."""
     user, password = (os.environ.get(name) for name in TRACKING_LOGIN)
     return (user, password) if user and password else None
+
+
+@contextlib.contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for a while, for what is started or loaded in it."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update({name: before[name] for name in values.keys() & before.keys()})
+
+
+def replace_variables(values: Mapping[str, str]) -> None:
+    """Give this process these variables and no other."""
+    os.environ.clear()
+    os.environ.update(values)
 
 
 def child_environment(**values: str) -> dict[str, str]:
