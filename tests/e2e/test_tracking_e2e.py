@@ -20,6 +20,7 @@ from conftest import CLI, alive, pneumonia_fl, read_json
 from pneumonia_fl.config.environment import QUIET
 
 pytestmark = pytest.mark.e2e
+SHORT = ("--rounds", 1, "--set", "train.local_epochs=1")
 
 
 def free_port() -> int:
@@ -73,9 +74,7 @@ def test_a_tracking_server_gets_series_parameters_and_model(
     from mlflow import MlflowClient
 
     run = tmp_path / "run"
-    done = pneumonia_fl(
-        "run", "fedprox", "--data", demo_data, "--out", run, "--rounds", 1, "-t", mlflow_server
-    )
+    done = pneumonia_fl("run", "fedprox", "--data", demo_data, "--out", run, *SHORT, "-t", mlflow_server)
     assert done.returncode == 0, done.stderr
     client = MlflowClient(mlflow_server)
     parent = client.get_run(read_json(run / "run.json")["mlflow"]["run_id"])
@@ -90,9 +89,7 @@ def test_a_tracking_server_gets_series_parameters_and_model(
 
 def test_a_dead_tracking_server_neither_stops_nor_delays_training(demo_data: Path, tmp_path: Path) -> None:
     run, uri = tmp_path / "run", f"http://127.0.0.1:{free_port()}"
-    done = pneumonia_fl(
-        "run", "fedavg", "--data", demo_data, "--out", run, "--rounds", 1, "-t", uri, timeout=180
-    )
+    done = pneumonia_fl("run", "fedavg", "--data", demo_data, "--out", run, *SHORT, "-t", uri, timeout=180)
     assert done.returncode == 0, done.stderr
     assert f"MLflow at {uri} did not take everything" in done.stdout
     state = read_json(run / "run.json")
