@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from source_tree import MODULES, PACKAGE, tree_of
+from speed import scaled
 
 ROOMS = [
     *("errors", "progress", "findings", "files", "inputs", "config", "runs", "metrics"),
@@ -220,7 +221,7 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
         "print('loaded:', *sorted(sys.modules))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=scaled(60), check=True
     )
     loaded = {name.split(".")[0] for name in done.stdout.rpartition("loaded:")[2].split()}
     assert not loaded & HEAVY
