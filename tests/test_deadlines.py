@@ -1,12 +1,16 @@
 """Deadlines of tests grow with the machine, and a deadline that is missed tells what was known."""
 
+import ast
 from pathlib import Path
 
 import pytest
 from faults import Job
 from speed import MOST, REFERENCE_SECONDS, factor, scaled
 
+from conftest import ROOT
 from federation import SERVER, SITES, Federation, until
+
+FILES = sorted((ROOT / "tests").rglob("*.py"))
 
 
 @pytest.mark.parametrize(("times", "expected"), [(0.1, 1), (1, 1), (2.5, 2.5), (40, MOST)])
@@ -16,6 +20,22 @@ def test_a_slower_machine_gets_more_time_within_limits(times: float, expected: f
 
 def test_the_machine_is_measured_once() -> None:
     assert scaled(10) == scaled(10) >= 10
+
+
+def fixed(call: ast.AST) -> bool:
+    """Whether a call waits for a process no longer than a number of seconds."""
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+        return False
+    waits = ast.unparse(call.func) == "subprocess.run" or call.func.attr in ("communicate", "wait_procs")
+    return waits and any(
+        word.arg == "timeout" and isinstance(word.value, ast.Constant) for word in call.keywords
+    )
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_no_test_waits_for_a_process_without_looking_at_the_machine(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    assert [ast.unparse(call) for call in ast.walk(tree) if fixed(call)] == []
 
 
 def test_a_missed_deadline_shows_its_evidence() -> None:

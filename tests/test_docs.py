@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import typer
+from speed import scaled
 
 from pneumonia_fl.cli.main import app
 from pneumonia_fl.config.job import JobConfig
@@ -130,7 +131,9 @@ def test_the_held_out_patients_of_the_results_make_the_split(tmp_path: Path) -> 
             for folder in ("chest_xray", "chest_xray/chest_xray"):
                 archive.writestr(f"{folder}/train/{name}.jpeg", name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(["bash", "-euc", commands], cwd=tmp_path, env={"PATH": path}, check=True, timeout=120)
+    subprocess.run(
+        ["bash", "-euc", commands], cwd=tmp_path, env={"PATH": path}, check=True, timeout=scaled(120)
+    )
     found = [path.relative_to(tmp_path / "chest_xray") for path in (tmp_path / "chest_xray").rglob("*.jpeg")]
     expected = [f"{split}/{kind}/{patient}-1.jpeg" for split, kind, patient in held_out]
     assert sorted(map(str, found)) == sorted([*expected, "train/NORMAL/IM-9-1.jpeg"])

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from speed import scaled
 from xrays import jpeg
 
 from conftest import CLI, ROOT, read_json, scalars
@@ -69,7 +70,7 @@ def run(extended: Path) -> Run:
             env={**os.environ, "PYTHONPATH": str(extended / "src")},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=scaled(300),
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

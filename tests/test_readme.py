@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from page_commands import Line, lines_of, parse_line
+from speed import scaled
 
 from conftest import CLI
 from pneumonia_fl.config.job import load_job
@@ -98,7 +99,12 @@ def test_quick_commands_run_in_the_order_of_the_page(
         stand_in(name, values, tmp_path, finished_run, demo_data)
         if quick(name, values, tmp_path):
             done = subprocess.run(
-                [str(CLI), *words], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False
+                [str(CLI), *words],
+                capture_output=True,
+                text=True,
+                cwd=tmp_path,
+                timeout=scaled(120),
+                check=False,
             )
             assert done.returncode == 0, f"{line}\n{done.stderr}"
             assert done.stdout

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from speed import scaled
 from typer.testing import CliRunner
 from xrays import content, jpeg, kaggle_files, write_folder
 
@@ -153,7 +154,7 @@ def test_the_script_is_the_same_command(tmp_path: Path) -> None:
         [sys.executable, str(SCRIPT), *words, str(tmp_path / "a")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
     assert done.returncode == 0, done.stderr

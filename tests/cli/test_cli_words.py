@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 from run_folders import write_run
+from speed import scaled
 from typer.testing import CliRunner
 
 from conftest import CLI, pneumonia_fl
@@ -215,13 +216,13 @@ def test_an_interrupted_command_says_so(tmp_path: Path) -> None:
     process = subprocess.Popen([str(CLI), "report", str(tmp_path)], stderr=subprocess.PIPE, text=True)
     writer = opened_by_a_reader(pipe)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=scaled(60))
     os.close(writer)
     assert (process.returncode, stderr) == (130, "interrupted\n")
 
 
 def opened_by_a_reader(pipe: Path) -> int:
-    end = time.monotonic() + 60
+    end = time.monotonic() + scaled(60)
     while time.monotonic() < end:
         with contextlib.suppress(OSError):  # nobody reads yet
             return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)

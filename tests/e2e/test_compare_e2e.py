@@ -47,7 +47,7 @@ def killed(data: Path) -> Killed:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    end = time.monotonic() + DEADLINE
+    end = time.monotonic() + scaled(DEADLINE)
     while not (out / "comparison.json").is_file() or not read_json(out / "comparison.json")["results"]:
         assert process.poll() is None
         assert time.monotonic() < end
@@ -141,7 +141,7 @@ def test_no_training_outlives_a_comparison_that_is_stopped(data: Path, tmp_path:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    end = time.monotonic() + DEADLINE
+    end = time.monotonic() + scaled(DEADLINE)
     while not list((tmp_path / "c").glob("arms/*/*/journal.jsonl")):
         assert process.poll() is None
         assert time.monotonic() < end

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from doctor_kits import PERSON, SERVER, SITE, Project, provision
+from speed import scaled
 
 from conftest import pneumonia_fl
 from pneumonia_fl.config.environment import child_environment
@@ -58,7 +59,7 @@ def server(project: Project) -> Iterator[Kit]:
         yield kit
     finally:
         end_marked(MARK)
-        process.wait(10)
+        process.wait(scaled(10))
 
 
 def doctor(kit: Path) -> tuple[int, dict[str, list[tuple[str, str]]]]:
@@ -105,7 +106,7 @@ def test_a_folder_that_is_no_kit_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_real_server_takes_the_kits_certificate(project: Project, server: Kit) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + scaled(60)
     while True:
         _, found = doctor(project.kits / PERSON)
         if {level for level, _ in found["network"]} == {"ok"}:

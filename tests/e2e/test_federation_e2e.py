@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from faults import submit
+from speed import scaled
 
 from conftest import CLI, pneumonia_fl, read_json, scalars
 from federation import (
@@ -60,7 +61,7 @@ def test_ctrl_c_during_up_leaves_nothing(stopped: Federation) -> None:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: len(stopped.processes()) > len(SITES), 30, "something is started")
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(scaled(30)) == 130
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
     assert stopped.processes() == {}

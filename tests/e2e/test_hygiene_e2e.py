@@ -27,7 +27,7 @@ def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 
 
 def wait_for(condition: Callable[[], object], what: str, deadline: float = DEADLINE) -> None:
-    end = time.monotonic() + deadline
+    end = time.monotonic() + scaled(deadline)
     while not condition():
         assert time.monotonic() < end, f"{what} did not happen within {deadline:.0f} s"
         time.sleep(0.1)

@@ -60,7 +60,8 @@ def test_prepared_x_rays_are_for_their_owner_only(umask: int, tmp_path: Path) ->
 def test_a_run_its_logs_its_records_and_its_report_are_for_their_owner_only(tmp_path: Path) -> None:
     """Under the umask that closes nothing: any other takes rights away from the same files."""
     run = tmp_path / "runs" / "smoke"
-    command(0o000, "run", "smoke", "--rounds", 1, "--out", run)
+    small = ("--set", "train.local_epochs=1", "--set", "synthetic.images=90")
+    command(0o000, "run", "smoke", "--rounds", 1, *small, "--out", run)
     command(0o000, "evaluate", run, "--source", "synthetic:images=24,size=32", "--split", "test")
     command(0o000, "report", run)
     assert not open_to_others(tmp_path / "runs")

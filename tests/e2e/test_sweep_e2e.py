@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from speed import scaled
 
 from conftest import CLI, pneumonia_fl, read_json
 
@@ -35,7 +36,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + scaled(120)
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.1)

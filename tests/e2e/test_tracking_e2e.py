@@ -15,11 +15,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from speed import scaled
 
 from conftest import CLI, alive, pneumonia_fl, read_json
 from pneumonia_fl.config.environment import QUIET
 
 pytestmark = pytest.mark.e2e
+SHORT = ("--rounds", 1, "--set", "train.local_epochs=1")
 
 
 def free_port() -> int:
@@ -47,7 +49,7 @@ def mlflow_server(tmp_path: Path) -> Iterator[str]:
 
 def fetch_when_up(address: str, server: "subprocess.Popen[bytes]", deadline: float = 90) -> str:
     """Ask until the server answers."""
-    end = time.monotonic() + deadline
+    end = time.monotonic() + scaled(deadline)
     while time.monotonic() < end:
         assert server.poll() is None, "the server ended"
         try:
@@ -73,9 +75,7 @@ def test_a_tracking_server_gets_series_parameters_and_model(
     from mlflow import MlflowClient
 
     run = tmp_path / "run"
-    done = pneumonia_fl(
-        "run", "fedprox", "--data", demo_data, "--out", run, "--rounds", 1, "-t", mlflow_server
-    )
+    done = pneumonia_fl("run", "fedprox", "--data", demo_data, "--out", run, *SHORT, "-t", mlflow_server)
     assert done.returncode == 0, done.stderr
     client = MlflowClient(mlflow_server)
     parent = client.get_run(read_json(run / "run.json")["mlflow"]["run_id"])
@@ -90,15 +90,13 @@ def test_a_tracking_server_gets_series_parameters_and_model(
 
 def test_a_dead_tracking_server_neither_stops_nor_delays_training(demo_data: Path, tmp_path: Path) -> None:
     run, uri = tmp_path / "run", f"http://127.0.0.1:{free_port()}"
-    done = pneumonia_fl(
-        "run", "fedavg", "--data", demo_data, "--out", run, "--rounds", 1, "-t", uri, timeout=180
-    )
+    done = pneumonia_fl("run", "fedavg", "--data", demo_data, "--out", run, *SHORT, "-t", uri, timeout=180)
     assert done.returncode == 0, done.stderr
     assert f"MLflow at {uri} did not take everything" in done.stdout
     state = read_json(run / "run.json")
     assert state["mlflow"]["undelivered"] > 0
     assert len(read_json(run / "metrics.json")["rounds"]) == 2
-    assert state["finished"] - state["started"] < 150
+    assert state["finished"] - state["started"] < scaled(150)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from speed import scaled
 
 from conftest import ROOT, read_json
 from pneumonia_fl.config.job import load_job
@@ -78,7 +79,7 @@ def test_a_kit_names_what_does_not_load_pytorch() -> None:
     names = ", ".join(name.rpartition(".")[2] for name in kit)
     code = f"import sys\nfrom {MODULE} import {names}\nprint('torch' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=scaled(120)
     )
     assert done.stdout == "False\n"
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from run_folders import SITES, add_cross_site, add_evaluation, write_run
+from speed import scaled
 
 from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.sections import Preprocess
@@ -143,7 +144,7 @@ def test_a_run_of_the_simulator_leaves_models_figures_report_and_its_records_in_
     )  # fmt: skip
     sink.start()
     sink.put("global", "validation_auc", 0.5, 0)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + scaled(60)
     while not (server / "mlflow.json").is_file() and time.monotonic() < deadline:
         time.sleep(0.2)
     sink.close()

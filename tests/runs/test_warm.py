@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import select
 import signal
 import subprocess
@@ -93,6 +94,28 @@ print(psutil.Process(forkserver._forkserver._forkserver_pid).num_threads())
 """
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def draw() -> None:
+    """Print numbers of the generators that nobody has given a seed."""
+    import numpy
+    import torch
+
+    sys.stdout.write(f"{random.random()} {numpy.random.rand()} {float(torch.rand(()))} ")
+
+
+def test_no_two_processes_draw_the_same_random_numbers() -> None:
+    script = f"""
+import sys
+sys.path[:] = {sys.path!r}
+from pneumonia_fl.runs.warm import WarmProcess, warm_up
+warm_up(["numpy.random", "torch"])
+for _ in range(2):
+    assert WarmProcess("{__name__}:draw", environment={{}}).wait() == 0
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert len(set(done.stdout.split())) == 6
 
 
 def test_a_killed_server_takes_its_processes_along_and_is_started_again(tmp_path: Path) -> None:

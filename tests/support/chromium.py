@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from speed import scaled
+
 CHROMIUM = shutil.which("chromium")
 ANSWER_SECONDS = 60
 FLAGS = (
@@ -58,7 +60,7 @@ class Browser:
         os.close(self._out)
         os.close(self._in)
         try:
-            self._process.wait(20)
+            self._process.wait(scaled(20))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -86,7 +88,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=page.as_uri())
-        deadline = time.monotonic() + ANSWER_SECONDS
+        deadline = time.monotonic() + scaled(ANSWER_SECONDS)
         while (
             self.evaluate("document.readyState") != "complete"
             or self.evaluate("location.href") == "about:blank"

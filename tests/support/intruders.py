@@ -22,6 +22,7 @@ from nvflare.fuel.f3.cellnet.defs import CellChannel, MessageHeaderKey, ReturnCo
 from nvflare.fuel.f3.cellnet.utils import new_cell_message
 from nvflare.private.admin_defs import Message
 from nvflare.private.defs import RequestHeader, SysCommandTopic, TrainingTopic
+from speed import scaled
 
 from pneumonia_fl.fl.kit.startup_kit import Kit, open_kit
 
@@ -42,7 +43,7 @@ SERVER_REQUESTS = {"get_clients": {}, "update_run_status": {"execution_error": T
 def ask(kit: Path, name: str, url: str, origin: str, site: str) -> "dict[str, str]":
     """Ask for everything, as a cell called `name` at `url` that says it is `origin`; the return codes."""
     words = [sys.executable, __file__, *map(str, (kit, name, url, origin, site))]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=scaled(120), check=False)
     assert done.returncode == 0, done.stderr
     answers: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return answers

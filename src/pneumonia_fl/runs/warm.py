@@ -246,13 +246,23 @@ def _run(
         os.close(ours)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.argv = list(words) or sys.argv
-    if "numpy.random" in sys.modules:
-        sys.modules["numpy.random"].seed()  # else all forked processes draw the same
+    _forget_random_numbers()
     module, _, name = function.partition(":")
     try:
         getattr(importlib.import_module(module), name)(*pickle.loads(arguments))  # noqa: S301 - of the process that started us
     finally:
         atexit._run_exitfuncs()  # multiprocessing leaves without
+
+
+def _forget_random_numbers() -> None:
+    """Begin anew, as each new process does; else all forked processes would draw the same.
+
+    Python's own generator does so by itself. PyTorch's has a seed of its own in each process, too, until one is given.
+    """
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.seed()
 
 
 def _end_with_starter() -> None:

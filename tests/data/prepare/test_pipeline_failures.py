@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from speed import scaled
 from xrays import content, kaggle_files, prepare_small, write_folder
 
 from pneumonia_fl.data.prepare.output_folder import PARTIAL, held
@@ -172,9 +173,9 @@ def interrupt(source: str, out: Path, script: Path, number: signal.Signals) -> i
         assert process.stdout is not None
         assert process.stdout.readline() == "decode\n"
         os.kill(process.pid, number)
-        process.wait(20)
+        process.wait(scaled(20))
         group = process.pid
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + scaled(10)
     while _alive(group) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _alive(group)

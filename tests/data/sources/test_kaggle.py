@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from kaggle_stand_in import Behaviour, StandIn, environment
+from speed import scaled
 
 from pneumonia_fl.data.sources.kaggle import ARCHIVE, MARKER
 
@@ -47,7 +48,12 @@ def home(tmp_path: Path) -> Path:
 
 def python(env: dict[str, str], code: str, *words: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], env=env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, *words],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=scaled(60),
+        check=False,
     )
     for secret in (TOKEN, KEY):
         assert secret not in done.stdout + done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from doctor_kits import PERSON, SERVER, SITE, Project, certify, said
+from speed import scaled
 from xrays import kaggle_files, prepare_small, write_folder
 
 from pneumonia_fl import __version__
@@ -241,7 +242,7 @@ def test_a_pid_file_that_names_another_program_keeps_the_kit_from_starting(kit: 
     assert f"process {os.getpid()}" in said(instance.instance(kit), "fail")
     # NVFlare's own start script says the same.
     done = subprocess.run(
-        [kit.startup / "sub_start.sh"], capture_output=True, text=True, check=False, timeout=30
+        [kit.startup / "sub_start.sh"], capture_output=True, text=True, check=False, timeout=scaled(30)
     )
     assert "There seems to be one instance" in done.stdout
 

@@ -13,6 +13,7 @@ from nvflare.fuel.f3.streaming.byte_streamer import ByteStreamer
 from nvflare.fuel.f3.streaming.stream_const import STREAM_CHANNEL, STREAM_DATA_TOPIC, StreamHeaderKey
 from nvflare.fuel.utils.constants import Mode
 from nvflare.private.defs import CellMessageHeaderKeys, ClientType
+from speed import scaled
 
 from pneumonia_fl.fl.guard.arrivals import Arrival, read
 from pneumonia_fl.fl.guard.components import registers_as_another
@@ -42,7 +43,11 @@ print("goes on", flush=True)
 
 def test_a_site_that_finds_a_message_too_large_does_not_end_the_servers_job() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ANSWERS_TOO_LARGE], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", ANSWERS_TOO_LARGE],
+        capture_output=True,
+        text=True,
+        timeout=scaled(120),
+        check=False,
     )
     assert done.stdout.endswith("goes on\n"), done.stderr[-2000:]
 

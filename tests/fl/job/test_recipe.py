@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from speed import scaled
 from xrays import content
 
 from conftest import ROOT, pneumonia_fl, read_json
@@ -251,7 +252,7 @@ def test_job_py_speaks_nvflares_dialect(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
     )
     folder = tmp_path / "out" / "fedprox"

@@ -18,6 +18,7 @@ from nvflare.apis.fl_constant import FLContextKey, JobConstants
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_launcher_spec import JobProcessArgs
 from nvflare.apis.workspace import Workspace
+from speed import scaled
 
 from pneumonia_fl.config.environment import QUIET
 from pneumonia_fl.fl.parent.job_launcher import (
@@ -224,7 +225,7 @@ class Process:
         return -9
 
     def wait(self) -> None:
-        assert self.dies or self.ended.wait(10), "nobody ended it"
+        assert self.dies or self.ended.wait(scaled(10)), "nobody ended it"
 
     def terminate(self) -> None:
         self.ended.set()

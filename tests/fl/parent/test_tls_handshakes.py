@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from speed import scaled
 
 from pneumonia_fl.fl.parent.tls_handshakes import Limiter, follow
 
@@ -66,7 +67,13 @@ def test_what_the_server_says_arrives_when_the_disk_is_full(tmp_path: Path) -> N
     said = "".join(f"{line}\n" for line in ["before", UNTRACED, "after"])
     nothing_more = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (0, 0))
     done = subprocess.run(
-        command, input=said, text=True, capture_output=True, preexec_fn=nothing_more, timeout=60, check=True
+        command,
+        input=said,
+        text=True,
+        capture_output=True,
+        preexec_fn=nothing_more,
+        timeout=scaled(60),
+        check=True,
     )
     before, problem, after = done.stderr.splitlines()
     assert (before, after) == ("before", "after")

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from speed import scaled
 from typer.testing import CliRunner, Result
 
 from conftest import ROOT
@@ -92,7 +93,7 @@ def test_the_shell_can_complete_commands(shell: str) -> None:
     if shell == "fish":
         environment["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
     found = subprocess.run(
-        [program], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [program], env=environment, capture_output=True, text=True, timeout=scaled(60), check=False
     )
     assert "clean" in found.stdout
     assert "clone" in found.stdout

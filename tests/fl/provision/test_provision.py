@@ -13,6 +13,7 @@ from nvflare.fuel.f3.drivers.net_utils import MAX_FRAME_SIZE
 from nvflare.lighter.utils import load_crt, verify_cert
 from provisioning import SERVER, SITES, Kits
 from saved_models import evaluation, subject
+from speed import scaled
 
 from conftest import ROOT, read_json
 from pneumonia_fl.config.job import load_job
@@ -330,7 +331,7 @@ def test_nvflare_provisions_the_shipped_project_as_it_stands(tmp_path: Path) -> 
         words,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
         env={**os.environ, "HOME": str(tmp_path)},
     )

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from provisioning import SERVER, Kits
+from speed import scaled
 
 from conftest import pneumonia_fl
 from pneumonia_fl.errors import ConfigError
@@ -34,7 +35,7 @@ def nvflare(*words: object, cwd: Path) -> str:
     """One of NVFlare's own commands, as a site would type it."""
     done = subprocess.run(
         [Path(sys.executable).with_name("nvflare"), *map(str, words)],
-        capture_output=True, text=True, timeout=60, check=False, cwd=cwd, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=scaled(60), check=False, cwd=cwd, stdin=subprocess.DEVNULL,
         env={**os.environ, "HOME": str(cwd)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -142,7 +143,7 @@ def test_a_request_needs_a_root(kits: Kits, tmp_path: Path) -> None:
 
 
 def poll(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + scaled(SECONDS)
     while time.monotonic() < deadline:
         if found := condition():
             return found
@@ -167,7 +168,7 @@ def started(*kits: Path) -> Iterator[None]:
         for process in family:
             if process.is_running():
                 process.kill()
-        psutil.wait_procs(family, timeout=10)
+        psutil.wait_procs(family, timeout=scaled(10))
 
 
 def job_with_code(folder: Path) -> Path:
@@ -208,12 +209,12 @@ def test_the_guest_joins_and_its_strict_policy_refuses_code_in_words(
     kits, guest = federation_with_guest
     kits.made("--policy", f"{SERVER}=relaxed")
     server = kits.out / SERVER
-    words = [LEAD, kits.out / LEAD, job_with_code(tmp_path / "job"), SITE, SECONDS]
+    words = [LEAD, kits.out / LEAD, job_with_code(tmp_path / "job"), SITE, scaled(SECONDS)]
     with started(server, guest):
         poll(lambda: "Server started" in (server / "said.txt").read_text(), "server")
         done = subprocess.run(
             [sys.executable, "-c", SUBMIT, *map(str, words)],
-            capture_output=True, text=True, timeout=2 * SECONDS, check=False,
+            capture_output=True, text=True, timeout=scaled(2 * SECONDS), check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     job, *details = json.loads(done.stdout.splitlines()[-1])

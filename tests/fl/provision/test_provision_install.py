@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from provisioning import SITES, Kits, linked_environment
+from speed import scaled
 
 from pneumonia_fl.fl.kit.startup_kit import open_kit
 from pneumonia_fl.fl.provision.signing import verify
@@ -19,7 +20,7 @@ def test_install_makes_an_environment_from_the_kit_alone(kits: Kits) -> None:
         [kit / "install.sh", "--no-deps", "--no-index"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=scaled(120),
         check=False,
         cwd="/",
     )
@@ -32,7 +33,7 @@ def test_install_makes_an_environment_from_the_kit_alone(kits: Kits) -> None:
         [kit / "venv" / "bin" / "python", "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=True,
         cwd="/",
     ).stdout.splitlines()
@@ -46,16 +47,18 @@ def test_install_makes_an_environment_from_the_kit_alone(kits: Kits) -> None:
 def test_an_installed_wheel_provisions_with_the_wheel_it_is_given(kits: Kits, tmp_path: Path) -> None:
     environment = linked_environment(tmp_path / "venv")
     words = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(kits.wheel)]
-    subprocess.run([environment / "bin" / "python", *words], timeout=120, check=True)
+    subprocess.run([environment / "bin" / "python", *words], timeout=scaled(120), check=True)
     command = [environment / "bin" / "pneumonia-fl", "provision", kits.project, "--out", tmp_path / "made"]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    refused = subprocess.run(
+        command, capture_output=True, text=True, timeout=scaled(60), check=False, cwd=tmp_path
+    )
     assert refused.returncode == 1
     assert "--wheel FILE" in refused.stderr
     made = subprocess.run(
         [*command, "--wheel", kits.wheel],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=scaled(60),
         check=False,
         cwd=tmp_path,
     )
@@ -69,7 +72,7 @@ def test_install_names_a_python_that_is_too_old(kits: Kits, tmp_path: Path) -> N
     old.chmod(0o755)
     done = subprocess.run(
         [kits.out / SITES[0] / "install.sh"],
-        capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "PYTHON": str(old)},
+        capture_output=True, text=True, timeout=scaled(60), check=False, env={**os.environ, "PYTHON": str(old)},
     )  # fmt: skip
     assert done.returncode == 1
     assert "older than Python 3.11" in done.stderr

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from speed import scaled
 
 from conftest import pneumonia_fl
 from federation import SERVER, until
@@ -118,7 +119,7 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     finally:
         end([server])
         assert tracking.process is not None
-        tracking.process.wait(timeout=30)
+        tracking.process.wait(timeout=scaled(30))
 
 
 def routes() -> list[tuple[str, str]]:

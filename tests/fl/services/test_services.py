@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from speed import scaled
 
 from conftest import CLI, pneumonia_fl
 from federation import LEAD, LEAD_IT, SERVER, SITES, Federation, free_port, provision_kits, until
@@ -241,7 +242,7 @@ def test_a_process_left_behind_stops_up_and_is_ended_by_down(
     assert done.returncode == 1
     assert f"{SITE} runs already" in done.stderr
     assert stopped.down().returncode == 0
-    assert sleeper.wait(10) != 0
+    assert sleeper.wait(scaled(10)) != 0
 
 
 def test_down_leaves_processes_of_a_copied_kit_alone(
@@ -279,7 +280,7 @@ def test_down_names_jobs_and_owners_and_ends_them_only_when_told(stopped: Federa
         assert waiting.stderr.readline() == f"waiting for fedavg (1f0c6a52, {LEAD})\n"
         assert job.poll() is None
         job.terminate()
-        assert waiting.communicate(timeout=30)[0].startswith("nothing was running")
+        assert waiting.communicate(timeout=scaled(30))[0].startswith("nothing was running")
     assert refused.returncode == 1
     assert f"a job runs here: fedavg (1f0c6a52, {LEAD}); --drain waits for the end, --yes" in refused.stderr
 
