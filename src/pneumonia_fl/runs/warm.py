@@ -222,3 +222,14 @@ def _name(words: Sequence[str]) -> None:
     if words:
         with variables({"SPT_NOENV": "1"}):
             setproctitle(" ".join(words))
+        _separate(words)
+
+
+def _separate(words: Sequence[str]) -> None:
+    """Have /proc show a command line's words one by one, as of a process that was executed."""
+    if sys.platform == "linux":
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        begin, end = int(fields[45]), int(fields[46])  # `arg_start` and `arg_end`, proc(5)
+        line = "\0".join(words).encode()
+        if len(line) < end - begin:  # else there is no room for the 0 at the end by which the kernel knows words
+            ctypes.memmove(begin, line, len(line))
