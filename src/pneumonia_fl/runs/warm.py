@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess, SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -58,6 +58,15 @@ def warm_up(modules: Sequence[str], **environment: str) -> None:
         forkserver.set_forkserver_preload(list(modules))
         with variables({**ONE_THREAD, **environment}):
             forkserver.ensure_running()
+        atexit.register(_end_fork_server)
+
+
+def _end_fork_server() -> None:
+    """End what `multiprocessing` keeps for this process, and wait for it: with the process, all of it is gone."""
+    server: Any = forkserver._forkserver
+    server._stop()  # what it has forked is killed by that
+    tracker: Any = resource_tracker._resource_tracker
+    tracker._stop()
 
 
 class WarmProcess:
@@ -231,5 +240,7 @@ def _separate(words: Sequence[str]) -> None:
         fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         begin, end = int(fields[45]), int(fields[46])  # `arg_start` and `arg_end`, proc(5)
         line = "\0".join(words).encode()
-        if len(line) < end - begin:  # else there is no room for the 0 at the end by which the kernel knows words
+        if (
+            len(line) < end - begin
+        ):  # else there is no room for the 0 at the end by which the kernel knows words
             ctypes.memmove(begin, line, len(line))
