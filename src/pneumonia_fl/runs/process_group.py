@@ -29,7 +29,9 @@ def marked_processes(*marks: str) -> Iterator[psutil.Process]:
         try:
             if process.pid == os.getpid():
                 continue
-            marked = process.environ().get(RUN_MARK) in marks or " ".join(process.cmdline()).endswith(ends)
+            marked = process.environ().get(RUN_MARK) in marks or " ".join(
+                process.cmdline()
+            ).rstrip().endswith(ends)
             if marked and process.status() != psutil.STATUS_ZOMBIE:
                 yield process
         except (psutil.Error, OSError):

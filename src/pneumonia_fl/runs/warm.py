@@ -23,7 +23,11 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+<<<<<<< HEAD
 from multiprocessing import forkserver, util
+=======
+from multiprocessing import forkserver, resource_tracker
+>>>>>>> sim
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess, SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -70,6 +74,7 @@ def warm_up(modules: Sequence[str], environment: Mapping[str, str] | None = None
     """
     if can_fork() and not is_forked():
         forkserver.set_forkserver_preload(list(modules))
+<<<<<<< HEAD
         given = {**(child_environment() if environment is None else environment), **ONE_THREAD, **more}
         server: Any = forkserver._forkserver
         server.ensure_running = lambda: _ensure_running(given)
@@ -116,6 +121,19 @@ def _ensure_running(environment: Mapping[str, str]) -> None:
             forkserver.ForkServer.ensure_running(forkserver._forkserver)
         finally:
             util.spawnv_passfds = stock
+=======
+        with variables({**ONE_THREAD, **environment}):
+            forkserver.ensure_running()
+        atexit.register(_end_fork_server)
+
+
+def _end_fork_server() -> None:
+    """End what `multiprocessing` keeps for this process, and wait for it: with the process, all of it is gone."""
+    server: Any = forkserver._forkserver
+    server._stop()  # what it has forked is killed by that
+    tracker: Any = resource_tracker._resource_tracker
+    tracker._stop()
+>>>>>>> sim
 
 
 class WarmProcess:
@@ -300,3 +318,16 @@ def _show_as(words: Sequence[str]) -> None:
     if words:
         with variables({"SPT_NOENV": "1"}):
             setproctitle(" ".join(words))
+        _separate(words)
+
+
+def _separate(words: Sequence[str]) -> None:
+    """Have /proc show a command line's words one by one, as of a process that was executed."""
+    if sys.platform == "linux":
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        begin, end = int(fields[45]), int(fields[46])  # `arg_start` and `arg_end`, proc(5)
+        line = "\0".join(words).encode()
+        if (
+            len(line) < end - begin
+        ):  # else there is no room for the 0 at the end by which the kernel knows words
+            ctypes.memmove(begin, line, len(line))

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from pneumonia_fl.fl.simulator.turns import Seat, Turns
 from pneumonia_fl.runs.process_group import MARK_WORD
 from pneumonia_fl.runs.warm import WarmProcess
 
-LOST_SITE_GRACE = 1.0
-"""Seconds that a run gets to end by itself after a site's process is gone."""
+LOST_SITE_GRACE = 15.0
+"""Seconds that the other sites get to finish what they do when one is gone."""
 
 
 class WarmSimulator(SimulatorRunner):
@@ -56,6 +57,7 @@ class WarmSimulator(SimulatorRunner):
         """Run the job; returns False when it could not begin."""
         if not self.setup():
             return False
+        os.chdir(self.simulator_root)  # the one of this name that we were in has been removed by the setup
         self.create_clients()
         self.server.engine.run_processes[SimulatorConstants.JOB_NAME] = {
             RunProcessKey.JOB_HANDLE: None,
@@ -63,7 +65,7 @@ class WarmSimulator(SimulatorRunner):
             RunProcessKey.PARTICIPANTS: self.server.engine.client_manager.clients,
         }
         _after_scheduling(self._turns.call)
-        threading.Thread(target=self._start_sites, name="turns", daemon=True).start()
+        threading.Thread(target=self._have_sites, name="turns", daemon=True).start()
         self.start_server_app(copy.deepcopy(self.args))
         self.deployer.close()
         return True
@@ -79,8 +81,16 @@ class WarmSimulator(SimulatorRunner):
         manager.clients[client.token] = manager.name_to_clients[client_name] = client
         self.server.tokens[client.token] = self.server.task_meta_info(client_name)
 
+    def _have_sites(self) -> None:
+        """Start all sites, and give them turns until the run is over; without them there is none."""
+        try:
+            self._start_sites()
+            self._turns.run()
+        except Exception:
+            self.logger.exception("the sites cannot be started")
+            os._exit(1)
+
     def _start_sites(self) -> None:
-        """Start all sites, then give them turns until the run is over."""
         for client in list(self.server.client_manager.clients.values()):
             ours, theirs = socket.socketpair()
             with theirs:
@@ -93,7 +103,6 @@ class WarmSimulator(SimulatorRunner):
                 )
             self._processes[client.name] = process
             self._turns.seat(Seat(client.name, ours, process.sentinel))
-        self._turns.run()
 
     def _site(self, client: Client) -> SiteStart:
         args = copy.deepcopy(self.deploy_args)
@@ -111,11 +120,13 @@ class WarmSimulator(SimulatorRunner):
 
     def _site_ended(self, site: str) -> None:
         """End this process, and say which site is gone, unless the run is over in a moment anyway."""
-        timer = threading.Timer(LOST_SITE_GRACE, self._give_up, [site])
-        timer.daemon = True
-        timer.start()
+        threading.Thread(target=self._give_up, args=[site], name="give up", daemon=True).start()
 
     def _give_up(self, site: str) -> None:
+        """Let the others finish what they do: it is kept with what the run has measured."""
+        end = time.monotonic() + LOST_SITE_GRACE
+        while self._turns.working and time.monotonic() < end:
+            time.sleep(0.1)
         runner: Any = self.server.server_runner
         if runner is not None and runner.status == "done":
             return

@@ -43,6 +43,11 @@ class Turns:
         self._lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
 
+    @property
+    def working(self) -> bool:
+        """Return True while a site has its turn."""
+        return bool(self._working)
+
     def seat(self, seat: Seat) -> None:
         """Add a site, and give it a turn as soon as there is room."""
         with self._lock:
