@@ -23,11 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-<<<<<<< HEAD
-from multiprocessing import forkserver, util
-=======
-from multiprocessing import forkserver, resource_tracker
->>>>>>> sim
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess, SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -74,11 +70,12 @@ def warm_up(modules: Sequence[str], environment: Mapping[str, str] | None = None
     """
     if can_fork() and not is_forked():
         forkserver.set_forkserver_preload(list(modules))
-<<<<<<< HEAD
         given = {**(child_environment() if environment is None else environment), **ONE_THREAD, **more}
         server: Any = forkserver._forkserver
         server.ensure_running = lambda: _ensure_running(given)
         server.ensure_running()
+        atexit.unregister(_end_fork_server)
+        atexit.register(_end_fork_server)
 
 
 def serve(listener: int, *arguments: Any, **options: Any) -> None:
@@ -121,19 +118,16 @@ def _ensure_running(environment: Mapping[str, str]) -> None:
             forkserver.ForkServer.ensure_running(forkserver._forkserver)
         finally:
             util.spawnv_passfds = stock
-=======
-        with variables({**ONE_THREAD, **environment}):
-            forkserver.ensure_running()
-        atexit.register(_end_fork_server)
 
 
 def _end_fork_server() -> None:
     """End what `multiprocessing` keeps for this process, and wait for it: with the process, all of it is gone."""
     server: Any = forkserver._forkserver
-    server._stop()  # what it has forked is killed by that
+    if server._forkserver_pid is not None:
+        os.kill(server._forkserver_pid, signal.SIGKILL)  # what it has forked is killed by that
+        server._stop()
     tracker: Any = resource_tracker._resource_tracker
     tracker._stop()
->>>>>>> sim
 
 
 class WarmProcess:

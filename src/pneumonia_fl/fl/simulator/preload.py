@@ -16,4 +16,4 @@ MODULES = (
 
 def begin_loading() -> None:
     """Start loading what a run's processes need, unless that has begun; returns at once."""
-    warm_up(MODULES, **QUIET, **SHARED_CORES)
+    warm_up(MODULES, None, **QUIET, **SHARED_CORES)

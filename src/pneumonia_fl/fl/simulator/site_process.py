@@ -24,6 +24,7 @@ from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
 from nvflare.private.fed.utils.fed_utils import fobs_initialize, get_simulator_app_root
 from nvflare.security.security import EmptyAuthorizer
 
+from pneumonia_fl.fl.kit.start import number_streams_anew
 from pneumonia_fl.fl.simulator.turns import BYTE
 
 
@@ -42,6 +43,7 @@ class SiteStart:
 
 def main(start: SiteStart) -> None:
     """Take part in the run until the server ends it, or is gone; standard input is the bell."""
+    number_streams_anew()
     bell = socket.socket(fileno=os.dup(0))
     folder = os.path.join(start.simulator_root, start.name)
     os.chdir(folder)

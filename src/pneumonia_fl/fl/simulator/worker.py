@@ -14,6 +14,7 @@ from nvflare.recipe import SimEnv
 from pneumonia_fl.config.job import load_job
 from pneumonia_fl.errors import PneumoniaFLError
 from pneumonia_fl.fl.job.recipe import recipe_for
+from pneumonia_fl.fl.kit.start import number_streams_anew
 from pneumonia_fl.fl.protocol.messages import RUN_ERROR
 from pneumonia_fl.fl.simulator.runner import WarmSimulator
 from pneumonia_fl.fl.simulator.supervisor import Simulation
@@ -23,6 +24,7 @@ from pneumonia_fl.runs.folder import RunFolder
 def main(simulation: Simulation) -> None:
     """Run the job; a known error becomes one marked line for the command line that waits."""
     tempfile.tempdir = str(simulation.temporary)  # it is removed whatever becomes of this process
+    number_streams_anew()
     try:
         ran = _run(simulation)
     except PneumoniaFLError as error:
