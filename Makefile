@@ -31,6 +31,7 @@ test: setup
 test-slow: setup
 	@$(PYTEST) -m slow
 
+# About an hour; `python -m bench NAME` for one of them, `--quick` to see that they run.
 bench: setup
 	@$(BIN)/python -m bench
 

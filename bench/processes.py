@@ -11,6 +11,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CLI = Path(sys.executable).with_name("pneumonia-fl")
 PR_SET_CHILD_SUBREAPER = 36
+POLL_SECONDS = 0.01
 LEFT_SECONDS = 60.0
 """How long processes may outlive the program that started them."""
 
@@ -46,24 +48,37 @@ def measured(words: Sequence[object]) -> tuple[Cost, str]:
     adopt()
     machine, ours, own = _machine_seconds(), children_seconds(), time.process_time()
     begun, start = time.time(), time.perf_counter()
-    done = subprocess.run(
-        [str(word) for word in words], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    output = _output(words)
     wall = time.perf_counter() - start
-    if done.returncode:
-        sys.exit(f"{words[0]} failed: {done.stderr.strip()[-2000:]}")
     _reap_all()
     cpu = children_seconds() - ours
     other = _machine_seconds() - machine - cpu - (time.process_time() - own)
-    return Cost(begun, wall, cpu, max(0.0, other)), done.stdout
+    return Cost(begun, wall, cpu, max(0.0, other)), output
 
 
 def cli(*words: object) -> str:
     """Run a command of pneumonia-fl that is not measured; return what it printed."""
-    done = subprocess.run([str(CLI), *map(str, words)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"pneumonia-fl {words[0]} failed: {done.stderr.strip()}")
-    return done.stdout
+    return _output([CLI, *words])
+
+
+def _output(words: Sequence[object]) -> str:
+    """Run a program in the root of the repository and return what it printed.
+
+    Meanwhile what this process has adopted is waited for as soon as it ends: the program may itself wait until they are
+    gone.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as problems:
+        process = subprocess.Popen([str(word) for word in words], cwd=ROOT, stdout=out, stderr=problems)
+        while process.returncode is None:
+            ended, status = os.waitpid(-1, os.WNOHANG)
+            if ended == process.pid:
+                process.returncode = os.waitstatus_to_exitcode(status)
+            elif not ended:
+                time.sleep(POLL_SECONDS)
+        out.seek(0), problems.seek(0)
+        if process.returncode:
+            sys.exit(f"{words[0]} failed: {problems.read().decode().strip()[-2000:]}")
+        return out.read().decode()
 
 
 @contextlib.contextmanager
