@@ -47,7 +47,7 @@ DEATH_SIGNAL = 1
 ENDS = {signal.SIGTERM}
 """Signals that a fork server does not take, and its children do."""
 GONE_SECONDS = 0.5
-"""How long the process that started a fork server takes to end once its files are closed."""
+"""How long a process takes to end once its files are closed."""
 UNKNOWN_END = 255
 """What `multiprocessing` gives as exit code when the fork server was killed, and its children with it."""
 _starting = threading.Lock()
@@ -163,7 +163,11 @@ class WarmProcess:
             daemon=True,
         )
         self._reading = threading.Lock()  # the exit code is read once
-        self._process.start()
+        try:
+            self._process.start()
+        except (ConnectionError, EOFError):  # the fork server has just died: another is started
+            time.sleep(GONE_SECONDS)
+            self._process.start()
 
     @property
     def pid(self) -> int:

@@ -40,6 +40,8 @@ from pneumonia_fl.fl.kit.start import needs_us
 from pneumonia_fl.fl.site.executor import TRAINER_DIED
 from pneumonia_fl.runs.warm import WarmProcess, can_fork, warm_up
 
+WARM_SECONDS = 5.0
+"""How long a job waits for a fork server that still imports; the server waits for the site meanwhile."""
 MAX_RESTARTS = 5
 """Per job; a site whose training dies again and again has a problem that a restart does not solve."""
 
@@ -76,17 +78,28 @@ class JobLauncher(ProcessJobLauncher):
     def __init__(self) -> None:
         super().__init__()
         self._cold = "no fork server was started"
-        """Why there is no fork server; "" where there is one."""
+        """Why jobs are not forked; "" where they are."""
+        self._warming: threading.Thread | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Start the fork server once this server or site is ready: it must not slow that down."""
         super().handle_event(event_type, fl_ctx)
         if event_type == EventType.SYSTEM_START:  # in the parent process only
-            self._cold = "" if can_fork() else "this system cannot fork, or has a graphics card"
-            try:
-                warm_up(self.modules, {**PASSIVE_THREADS, **named_environment(WARM_VARIABLES)})
-            except OSError as error:
-                self._cold = f"the fork server did not start: {error}"
+            self._cold = "the fork server is still importing"
+            self._warming = threading.Thread(target=self._warm_up, name="warm-up", daemon=True)
+            self._warming.start()
+
+    def _warm_up(self) -> None:
+        """Start the fork server, and wait until it answers."""
+        if not can_fork():
+            self._cold = "this system cannot fork, or has a graphics card"
+            return
+        try:
+            warm_up(self.modules, {**PASSIVE_THREADS, **named_environment(WARM_VARIABLES)})
+            WarmProcess("os:getpid", environment={}).wait()
+            self._cold = ""
+        except (OSError, EOFError) as error:
+            self._cold = f"the fork server did not start: {error}"
 
     def launch_job(self, job_meta: dict[str, object], fl_ctx: FLContext) -> JobHandleSpec:
         """Start the job's process."""
@@ -94,7 +107,7 @@ class JobLauncher(ProcessJobLauncher):
         environment = self._environment(job_meta, fl_ctx)
         if needs_us(words):
             words.insert(words.index("-m") + 1, MODULE)
-        reason = self._cold or (own_code(environment) and "there is code on the module path") or ""
+        reason = "there is code on the module path" if own_code(environment) else self._why_cold()
         if not reason:
             try:
                 return ProcessHandle(process_adapter=ForkedJob(words, environment))
@@ -102,6 +115,12 @@ class JobLauncher(ProcessJobLauncher):
                 reason = f"the fork server does not answer: {error}"
         self.logger.info(f"job {job_meta[JobConstants.JOB_ID]}: a new Python is started, since {reason}")
         return ProcessHandle(process_adapter=spawn_process([sys.executable, *words], environment))
+
+    def _why_cold(self) -> str:
+        """Return why jobs are not forked, or ""; waits a little for a fork server that imports."""
+        if self._warming:
+            self._warming.join(WARM_SECONDS)
+        return self._cold
 
     def _arguments(self, fl_ctx: FLContext) -> list[str]:
         """Return NVFlare's one line for Python as arguments, so that a kit's folder may contain a space."""
