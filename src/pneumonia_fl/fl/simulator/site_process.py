@@ -24,6 +24,7 @@ from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
 from nvflare.private.fed.utils.fed_utils import fobs_initialize, get_simulator_app_root
 from nvflare.security.security import EmptyAuthorizer
 
+from pneumonia_fl.fl.simulator import prompt_exchange
 from pneumonia_fl.fl.simulator.turns import BYTE
 
 
@@ -45,6 +46,7 @@ def main(start: SiteStart) -> None:
     bell = socket.socket(fileno=os.dup(0))
     folder = os.path.join(start.simulator_root, start.name)
     os.chdir(folder)
+    prompt_exchange.install()
     _prepare(start, Workspace(root_dir=folder, site_name=start.name))
     worker = ClientTaskWorker()
     arguments = Namespace(
