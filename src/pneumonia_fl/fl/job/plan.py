@@ -6,6 +6,9 @@ from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.data.manifest import DatasetInfo
 from pneumonia_fl.errors import ConfigError
 
+FEW_PER_CORE = 4
+"""Up to so many simulated sites per core all train at once; more would only fill the memory."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -55,10 +58,17 @@ def share_cores(images: dict[str, int], cores: int) -> dict[str, int]:
     """Divide threads among sites that train in parallel on one machine, by images, at least one each.
 
     Equal sites on two cores get one thread each. A site with most of the images gets both: the others are
-    done soon, and a round lasts as long as its slowest site.
+    done soon, and a round lasts as long as its slowest site. Sites that take turns have a core to themselves.
     """
+    if sites_at_once(len(images), cores) < len(images):
+        return dict.fromkeys(images, 1)
     total = max(1, sum(images.values()))
     return {site: max(1, round(cores * count / total)) for site, count in images.items()}
+
+
+def sites_at_once(sites: int, cores: int) -> int:
+    """Return how many simulated sites work at the same time: all of a few, of many as many as there are cores."""
+    return sites if sites <= FEW_PER_CORE * cores else cores
 
 
 def _input(job: JobConfig, info: DatasetInfo) -> object:

@@ -11,6 +11,12 @@ MODULES = (
     "pneumonia_fl.fl.simulator.worker",
     "pneumonia_fl.fl.simulator.site_process",
     "pneumonia_fl.fl.site.client",
+    # Without their being named, each site would import these at its first connection and its first optimiser step.
+    *(
+        f"nvflare.fuel.f3.drivers.{name}_driver"
+        for name in ("aio_grpc", "aio_http", "aio_tcp", "file", "grpc", "tcp")
+    ),
+    "torch._dynamo",
 )
 
 

@@ -49,7 +49,7 @@ class WarmSimulator(SimulatorRunner):
             log_config=log_config,
             max_clients=len(sites),
         )
-        self._mark = mark
+        self._mark, self._in_turns = mark, at_once < len(sites)
         self._turns = Turns(at_once, self._site_ended)
         self._processes: dict[str, WarmProcess] = {}
 
@@ -116,6 +116,7 @@ class WarmSimulator(SimulatorRunner):
             log_config=self.args.log_config,
             deploy_args=args,
             build_ctx={**self.build_ctx, "client_name": client.name},
+            in_turns=self._in_turns,
         )
 
     def _site_ended(self, site: str) -> None:

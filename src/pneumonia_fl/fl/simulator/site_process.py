@@ -4,6 +4,8 @@ NVFlare starts a Python for each site, hands it its settings through a socket an
 Here the process is forked from one that has imported everything, and gets its settings as arguments.
 """
 
+import ctypes
+import gc
 import os
 import socket
 import sys
@@ -25,6 +27,7 @@ from nvflare.private.fed.utils.fed_utils import fobs_initialize, get_simulator_a
 from nvflare.security.security import EmptyAuthorizer
 
 from pneumonia_fl.fl.kit.start import number_streams_anew
+from pneumonia_fl.fl.simulator import prompt_exchange
 from pneumonia_fl.fl.simulator.turns import BYTE
 
 
@@ -39,6 +42,8 @@ class SiteStart:
     log_config: str
     deploy_args: Namespace
     build_ctx: dict[str, Any]
+    in_turns: bool
+    """Whether this site waits while others work, and has to leave them the memory."""
 
 
 def main(start: SiteStart) -> None:
@@ -47,6 +52,7 @@ def main(start: SiteStart) -> None:
     bell = socket.socket(fileno=os.dup(0))
     folder = os.path.join(start.simulator_root, start.name)
     os.chdir(folder)
+    prompt_exchange.install()
     _prepare(start, Workspace(root_dir=folder, site_name=start.name))
     worker = ClientTaskWorker()
     arguments = Namespace(
@@ -58,7 +64,7 @@ def main(start: SiteStart) -> None:
         sys.path.append(custom)
     worker.create_client_engine(client, start.deploy_args)
     worker.create_client_runner(client)
-    _take_turns(client, bell)
+    _take_turns(client, bell, start.in_turns)
     sys.stdout.flush()
     os._exit(0)  # NVFlare's threads would be waited for
 
@@ -77,7 +83,7 @@ def _prepare(start: SiteStart, workspace: Workspace) -> None:
     init_security_content_service(root)
 
 
-def _take_turns(client: Any, bell: socket.socket) -> None:
+def _take_turns(client: Any, bell: socket.socket, in_turns: bool) -> None:
     """Fetch and do one task per turn."""
     with client.run_manager.new_context() as fl_ctx:
         runner = fl_ctx.get_prop(FLContextKey.RUNNER)
@@ -86,4 +92,13 @@ def _take_turns(client: Any, bell: socket.socket) -> None:
             if runner.run_abort_signal.triggered:
                 runner.end_run_events_sequence()
                 return
+            if in_turns:
+                _release_memory()
             bell.send(BYTE)
+
+
+def _release_memory() -> None:
+    """Hand what a turn has freed back to the system, which `training/local.py` prevents between steps."""
+    gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

@@ -38,8 +38,6 @@ class Simulation:
 
     run: Path
     sites: tuple[str, ...]
-    at_once: int
-    """How many sites may work at the same time."""
     mark: str
     temporary: Path
     """For temporary files; removed with the run."""
@@ -104,7 +102,7 @@ def _reason(run: RunFolder, watch: "_Watch") -> RunError:
 def _simulation(
     run: RunFolder, sites: tuple[str, ...], mark: str, temporary: str, log_config: str | None
 ) -> Simulation:
-    return Simulation(run.path.absolute(), sites, len(sites), mark, Path(temporary), log_config)
+    return Simulation(run.path.absolute(), sites, mark, Path(temporary), log_config)
 
 
 def _environment(run: RunFolder, data: Path, threads: dict[str, int], mark: str) -> dict[str, str]:
