@@ -66,10 +66,10 @@ def test_other_algorithms_run_packed(job: str, tiny_data: Path, tmp_path: Path) 
 
 
 def test_strict_sites_exchange_few_bytes_and_a_killed_trainer_asks_for_the_complete_model(
-    hospital_data: Path, tmp_path: Path
+    tmp_path_factory: pytest.TempPathFactory, hospital_data: Path, tmp_path: Path
 ) -> None:
     port = free_port()
-    kits = provision_kits(tmp_path / "federation", port, "strict")
+    kits = provision_kits(tmp_path_factory, tmp_path / "federation", port, "strict")
     with running(Federation(kits, hospital_data, port)) as federation:
         job: Job = submit(federation, "rounds=60", "min_sites=2", "grace=3", "exchange=int8")
         job.reach(1)
@@ -85,6 +85,7 @@ def test_strict_sites_exchange_few_bytes_and_a_killed_trainer_asks_for_the_compl
         assert done.returncode == 0, done.stderr
     sent, received = ({one[key] for one in values if one["bytes"]} for key in ("bytes", "received_bytes"))
     assert len(sent) == 1
-    assert sorted(received)[0] == min(sent), "a model packed has the same bytes in both directions"
-    assert max(received) > 2 * min(sent), "neither the first model nor that after the restart was complete"
+    packed = min(sent)
+    assert min(received) in (packed, 2 * packed), "packed down as up; twice where batch norm is measured"
+    assert max(received) > 3 * packed, "neither the first model nor that after the restart was complete"
     assert not [one for one in problems if one["state"] == "refused"]
