@@ -19,13 +19,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess, SpawnProcess
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from setproctitle import setproctitle
@@ -101,7 +102,8 @@ class WarmProcess:
             args=(function, pickle.dumps(arguments), dict(environment), folder, _Streams(streams), self.args),
             daemon=True,
         )
-        self._process.start()
+        with _without_main():
+            self._process.start()
 
     @property
     def pid(self) -> int:
@@ -159,6 +161,17 @@ class _Streams:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _received, ({number: DupFd(ours) for number, ours in self._streams.items()},)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the program from `multiprocessing`, which would run it anew in each process that it starts."""
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 def _received(streams: dict[int, Any]) -> dict[int, int]:
