@@ -58,6 +58,7 @@ def warm_up(modules: Sequence[str], **environment: str) -> None:
     if can_fork():
         forkserver.set_forkserver_preload(list(modules))
         with variables({**ONE_THREAD, **environment}):
+            resource_tracker.ensure_running()  # of `multiprocessing`; else it is started with the first process
             forkserver.ensure_running()
         atexit.register(_end_fork_server)
 
