@@ -22,13 +22,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess, SpawnProcess
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from setproctitle import setproctitle
@@ -163,6 +164,10 @@ class WarmProcess:
             daemon=True,
         )
         self._reading = threading.Lock()  # the exit code is read once
+        with _without_main():
+            self._start()
+
+    def _start(self) -> None:
         try:
             self._process.start()
         except (ConnectionError, EOFError):  # the fork server has just died: another is started
@@ -233,6 +238,17 @@ class _Streams:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _received, ({number: DupFd(ours) for number, ours in self._streams.items()},)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the program from `multiprocessing`, which would run it anew in each process that it starts."""
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 def _received(streams: dict[int, Any]) -> dict[int, int]:

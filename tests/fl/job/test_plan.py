@@ -9,7 +9,7 @@ from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.sections import Preprocess
 from pneumonia_fl.config.strict import parse
 from pneumonia_fl.errors import ConfigError
-from pneumonia_fl.fl.job.plan import plan, share_cores
+from pneumonia_fl.fl.job.plan import plan, share_cores, sites_at_once
 
 
 def job(**values: Any) -> JobConfig:
@@ -64,6 +64,15 @@ def test_equal_sites_share_the_cores() -> None:
 
 def test_a_site_with_most_images_gets_most_cores() -> None:
     assert share_cores({"a": 900, "b": 50, "c": 50}, cores=2) == {"a": 2, "b": 1, "c": 1}
+
+
+def test_many_sites_work_as_many_at_a_time_as_there_are_cores() -> None:
+    assert (sites_at_once(8, cores=2), sites_at_once(9, cores=2), sites_at_once(300, cores=2)) == (8, 2, 2)
+
+
+def test_sites_that_take_turns_have_one_thread_each() -> None:
+    images = {"large": 10_000, **{f"small-{number}": 1 for number in range(8)}}
+    assert set(share_cores(images, cores=2).values()) == {1}
 
 
 @given(st.dictionaries(st.text(min_size=1), st.integers(0, 10**6), min_size=1), st.integers(1, 256))

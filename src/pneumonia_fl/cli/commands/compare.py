@@ -65,6 +65,9 @@ def compare(
 
         pneumonia-fl compare --data data/xrays --jobs fedavg,fedprox --seeds 3
     """
+    from pneumonia_fl.fl.simulator.preload import begin_loading
+
+    begin_loading()  # one warm process for all runs
     from pneumonia_fl.cli.views.compare_view import CompareView, show_comparison
     from pneumonia_fl.experiments.compare.compare_run import CompareRequest, write_summary
     from pneumonia_fl.experiments.compare.compare_run import compare as run_comparison

@@ -58,6 +58,9 @@ def sweep(
 
         pneumonia-fl sweep fedprox --grid train.lr=0.001,0.002 --grid algorithm.mu=0.01,0.1 --data data/xrays
     """
+    from pneumonia_fl.fl.simulator.preload import begin_loading
+
+    begin_loading()  # one warm process for all runs
     from pneumonia_fl.cli.views.run_view import RunView
     from pneumonia_fl.experiments.sweep import parse_grid, run_sweep
     from pneumonia_fl.fl.simulator.simulation import Request

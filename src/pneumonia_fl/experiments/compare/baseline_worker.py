@@ -1,14 +1,15 @@
-"""One baseline in a process of its own: `python -m pneumonia_fl.experiments.compare.baseline_worker FOLDER PARENT`.
+"""One baseline in a process of its own.
 
 It writes a journal of its rounds and, last, the model with its card: a folder with a card is a training that is done.
 """
 
 import json
-import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pneumonia_fl.config.job import JobConfig
 from pneumonia_fl.config.strict import parse
@@ -42,10 +43,16 @@ class Spec:
         write_atomic(folder / SPEC, json.dumps(asdict(self)).encode())
 
 
-def main(folder: Path, parent: int) -> None:
-    """Train what `folder/spec.json` says, into that folder, as long as the process `parent` lives."""
-    import torch
+def main(folder: Path) -> None:
+    """Train what `folder/spec.json` says, into that folder; a known error is left there as text."""
+    try:
+        _train(folder)
+    except PneumoniaFLError as error:
+        (folder / ERROR).write_text(str(error), encoding="utf-8")
+        sys.exit(1)
 
+
+def _train(folder: Path) -> None:
     spec = Spec(**json.loads((folder / SPEC).read_text(encoding="utf-8")))
     job = parse(JobConfig, spec.job, SPEC)
     torch.set_num_threads(spec.threads)
@@ -53,8 +60,6 @@ def main(folder: Path, parent: int) -> None:
     journal = Journal(folder)
 
     def on_round(number: int, auroc: float | None) -> None:
-        if os.getppid() != parent:
-            sys.exit("the comparison that started this is gone")
         journal.write("round", round=number, auroc=auroc)
 
     done = train_baseline(
@@ -70,12 +75,3 @@ def main(folder: Path, parent: int) -> None:
     data = parse(DataSummary, spec.summary, SPEC)
     card = model_card(job.site_settings(), data, done.round, done.validation)
     save_model(RunFolder(folder).model, done.state, card)
-
-
-if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    try:
-        main(place, int(sys.argv[2]))
-    except PneumoniaFLError as error:
-        (place / ERROR).write_text(str(error), encoding="utf-8")
-        sys.exit(1)

@@ -1,9 +1,6 @@
 """Runs the baselines, as many side by side as there are cores: one thread each is the best use of a core."""
 
-import os
 import shutil
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +10,12 @@ from pathlib import Path
 from pneumonia_fl.config.environment import SHARED_CORES, child_environment, cpu_count
 from pneumonia_fl.errors import RunError
 from pneumonia_fl.experiments.compare.baseline_worker import ERROR, Spec
+from pneumonia_fl.fl.simulator.preload import begin_loading
 from pneumonia_fl.models.checkpoint import CARD
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.journal import JournalReader
-from pneumonia_fl.runs.process_group import RUN_MARK, end_marked
+from pneumonia_fl.runs.process_group import MARK_WORD, RUN_MARK, kill_marked
+from pneumonia_fl.runs.warm import WarmProcess
 
 POLL_SECONDS = 0.5
 LOG = "log.txt"
@@ -40,7 +39,7 @@ class _Running:
     """One baseline under way."""
 
     work: Work
-    process: "subprocess.Popen[bytes]"
+    process: WarmProcess
     journal: JournalReader
 
 
@@ -50,6 +49,7 @@ def train_all(works: Sequence[Work], on_round: OnRound) -> Iterator[Work]:
     Raises:
         RunError: one failed; the others are ended, those that were done are kept.
     """
+    begin_loading()
     mark, waiting, running = uuid.uuid4().hex, list(works), list[_Running]()
     try:
         while waiting or running:
@@ -64,7 +64,7 @@ def train_all(works: Sequence[Work], on_round: OnRound) -> Iterator[Work]:
                     yield current.work
             time.sleep(POLL_SECONDS if running else 0)
     finally:
-        end_marked(mark)
+        kill_marked(mark)
 
 
 def _start(work: Work, mark: str) -> _Running:
@@ -72,19 +72,12 @@ def _start(work: Work, mark: str) -> _Running:
     shutil.rmtree(work.folder, ignore_errors=True)
     work.spec.write(work.folder)
     with (work.folder / LOG).open("wb") as log:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "pneumonia_fl.experiments.compare.baseline_worker",
-                str(work.folder),
-                str(os.getpid()),
-            ],
-            env=child_environment(**{RUN_MARK: mark, **SHARED_CORES}),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+        process = WarmProcess(
+            "pneumonia_fl.experiments.compare.baseline_worker:main",
+            (work.folder,),
+            environment=child_environment(**{RUN_MARK: mark, **SHARED_CORES}),
+            streams={1: log.fileno(), 2: log.fileno()},
+            words=("pneumonia-fl", "baseline", work.label, MARK_WORD, mark),
         )
     return _Running(work, process, JournalReader(RunFolder(work.folder).journal))
 

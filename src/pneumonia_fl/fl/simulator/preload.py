@@ -3,7 +3,9 @@
 Nothing here imports any of it: the command line starts that process first, and checks what the user wants meanwhile.
 """
 
-from pneumonia_fl.config.environment import QUIET, SHARED_CORES
+import uuid
+
+from pneumonia_fl.config.environment import QUIET, RUN_VARIABLE, SHARED_CORES
 from pneumonia_fl.runs.warm import warm_up
 
 MODULES = (
@@ -22,4 +24,4 @@ MODULES = (
 
 def begin_loading() -> None:
     """Start loading what a run's processes need, unless that has begun; returns at once."""
-    warm_up(MODULES, None, **QUIET, **SHARED_CORES)
+    warm_up(MODULES, None, **QUIET, **SHARED_CORES, **{RUN_VARIABLE: uuid.uuid4().hex})

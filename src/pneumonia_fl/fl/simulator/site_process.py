@@ -23,12 +23,18 @@ from nvflare.private.fed.app.simulator.simulator_worker import ClientTaskWorker
 from nvflare.private.fed.app.utils import init_security_content_service
 from nvflare.private.fed.simulator.simulator_audit import SimulatorAuditor
 from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
-from nvflare.private.fed.utils.fed_utils import fobs_initialize, get_simulator_app_root
+from nvflare.private.fed.utils.fed_utils import (
+    custom_fobs_initialize,
+    get_simulator_app_root,
+    nvflare_fobs_initialize,
+)
 from nvflare.security.security import EmptyAuthorizer
 
 from pneumonia_fl.fl.kit.start import number_streams_anew
 from pneumonia_fl.fl.simulator import prompt_exchange
 from pneumonia_fl.fl.simulator.turns import BYTE
+
+nvflare_fobs_initialize()  # when this is loaded, so once for all processes that are forked from the one that did it
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def _prepare(start: SiteStart, workspace: Workspace) -> None:
     dynamic_log_config(
         config=start.log_config, dir_path=root, reload_path=workspace.get_log_config_file_path()
     )
-    fobs_initialize(workspace, job_id=SimulatorConstants.JOB_NAME)
+    custom_fobs_initialize(workspace, job_id=SimulatorConstants.JOB_NAME)
     AuthorizationService.initialize(EmptyAuthorizer())
     AuditService.the_auditor = SimulatorAuditor()
     init_security_content_service(root)
