@@ -15,7 +15,7 @@ from speed import scaled
 from conftest import CLI, pneumonia_fl, read_json
 from pneumonia_fl.data.manifest import read_info, write_info
 from pneumonia_fl.experiments.compare.compare_plan import plan_comparison
-from pneumonia_fl.runs.process_group import RUN_MARK, marked_processes
+from pneumonia_fl.runs.processes.process_group import RUN_MARK, marked_processes
 
 pytestmark = pytest.mark.e2e
 # The third site of this partition has pneumonia only.

@@ -14,7 +14,7 @@ from speed import scaled
 from conftest import pneumonia_fl
 from pneumonia_fl.config.environment import child_environment
 from pneumonia_fl.fl.kit.startup_kit import Kit, open_kit
-from pneumonia_fl.runs.process_group import RUN_MARK, end_marked
+from pneumonia_fl.runs.processes.process_group import RUN_MARK, end_marked
 
 pytestmark = pytest.mark.e2e
 

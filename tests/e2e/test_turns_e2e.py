@@ -12,7 +12,7 @@ import pytest
 from speed import scaled
 
 from conftest import CLI, alive, pneumonia_fl, read_json
-from pneumonia_fl.runs.process_group import marked_processes
+from pneumonia_fl.runs.processes.process_group import marked_processes
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 FEW, MANY = 8, 100

@@ -11,7 +11,7 @@ from speed import scaled
 from conftest import pneumonia_fl
 from federation import LEAD, SERVER, SITES, Federation
 from pneumonia_fl.config.environment import TRACKING_LOGIN
-from pneumonia_fl.runs.warm import can_fork
+from pneumonia_fl.runs.processes.fork_server import can_fork
 
 pytestmark = [
     pytest.mark.e2e,

@@ -19,7 +19,7 @@ from speed import scaled
 from conftest import ROOT, pneumonia_fl, prepare
 from pneumonia_fl.config.environment import TRACKING_LOGIN
 from pneumonia_fl.fl.services.mlflow_login import PASSWORD_FILE, USER
-from pneumonia_fl.runs.process_group import RUN_MARK
+from pneumonia_fl.runs.processes.process_group import RUN_MARK
 
 SERVER = "localhost"
 SITES = ("asia-hospital", "europe-hospital", "us-hospital")

@@ -30,7 +30,7 @@ from pneumonia_fl.fl.services.participant import find_services
 from pneumonia_fl.fl.services.registration import lead_it_kit
 from pneumonia_fl.fl.services.startup_log import read_startup
 from pneumonia_fl.fl.services.status import running_jobs
-from pneumonia_fl.runs.process_group import RUN_MARK
+from pneumonia_fl.runs.processes.process_group import RUN_MARK
 
 SITE = SITES[0]
 

@@ -14,7 +14,7 @@ import psutil
 
 from pneumonia_fl.fl.kit.startup_kit import STARTUP_FILES, Kind, Kit
 from pneumonia_fl.inputs.names import JOB_ID
-from pneumonia_fl.runs.process_group import RUN_MARK
+from pneumonia_fl.runs.processes.process_group import RUN_MARK
 
 MARK = "kit:"
 LOOP_SCRIPT = "sub_start.sh"

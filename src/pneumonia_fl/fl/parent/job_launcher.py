@@ -1,7 +1,7 @@
 """Starts the job processes of server and sites, told only what they need; at a site again when they are killed.
 
-They are forked from a process that has imported PyTorch and NVFlare (`runs/warm.py`), which the server or site starts
-as soon as it serves or is registered. Where that is not safe, or the job brings its own code, a new Python is started.
+They are forked from a process that has imported PyTorch and NVFlare (`runs/processes/fork_server.py`), which the
+server or site starts as soon as it serves or is registered. Where that is not safe, or the job brings its own code, a new Python is started.
 
 Stock NVFlare 2.9 reports a job process that is gone to the server, which then ends the whole job for everybody
 (`fed_server.process_job_failure`). Here the site starts it again; the server sends the task that
@@ -38,7 +38,8 @@ from pneumonia_fl.config.environment import (
 from pneumonia_fl.fl.entrypoints import MODULE
 from pneumonia_fl.fl.kit.start import needs_us
 from pneumonia_fl.fl.site.executor import TRAINER_DIED
-from pneumonia_fl.runs.warm import WarmProcess, can_fork, warm_up
+from pneumonia_fl.runs.processes.fork_server import can_fork, warm_up
+from pneumonia_fl.runs.processes.warm import WarmProcess
 
 WARM_SECONDS = 5.0
 """How long a job waits for a fork server that still imports; the server waits for the site meanwhile."""

@@ -25,7 +25,7 @@ from pneumonia_fl.fl.services.participant import SHUTDOWN_FILE, Service
 from pneumonia_fl.fl.services.startup_log import rotate
 from pneumonia_fl.inputs.json_files import read_json
 from pneumonia_fl.inputs.paths import LINKS, without_spaces
-from pneumonia_fl.runs.process_group import RUN_MARK, end_all
+from pneumonia_fl.runs.processes.process_group import RUN_MARK, end_all
 
 if TYPE_CHECKING:
     from pneumonia_fl.fl.services.preflight import SitePlan

@@ -23,7 +23,7 @@ from pneumonia_fl.runs.folder import (
     ui_command,
 )
 from pneumonia_fl.runs.mlflow_files import is_read_only, place_of_run, point_artifacts, read_status
-from pneumonia_fl.runs.process_group import run_until_stopped
+from pneumonia_fl.runs.processes.process_group import run_until_stopped
 
 Tool = Literal["tensorboard", "mlflow"]
 NAMES: dict[Tool, str] = {"tensorboard": "TensorBoard", "mlflow": "MLflow"}

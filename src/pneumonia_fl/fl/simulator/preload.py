@@ -6,7 +6,7 @@ Nothing here imports any of it: the command line starts that process first, and 
 import uuid
 
 from pneumonia_fl.config.environment import QUIET, RUN_VARIABLE, SHARED_CORES
-from pneumonia_fl.runs.warm import warm_up
+from pneumonia_fl.runs.processes.fork_server import warm_up
 
 MODULES = (
     "torch",

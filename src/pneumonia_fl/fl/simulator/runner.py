@@ -19,8 +19,8 @@ from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
 from pneumonia_fl.fl.simulator.failures import SITE_LOST
 from pneumonia_fl.fl.simulator.site_process import SiteStart
 from pneumonia_fl.fl.simulator.turns import Seat, Turns
-from pneumonia_fl.runs.process_group import MARK_WORD
-from pneumonia_fl.runs.warm import WarmProcess
+from pneumonia_fl.runs.processes.process_group import MARK_WORD
+from pneumonia_fl.runs.processes.warm import WarmProcess
 
 LOST_SITE_GRACE = 15.0
 """Seconds that the other sites get to finish what they do when one is gone."""

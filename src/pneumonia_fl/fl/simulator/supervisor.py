@@ -24,8 +24,8 @@ from pneumonia_fl.fl.simulator.failures import full_disk, lost_site, server_erro
 from pneumonia_fl.fl.simulator.preload import begin_loading
 from pneumonia_fl.runs.folder import RunFolder
 from pneumonia_fl.runs.journal import JOURNAL_NAME, Event, JournalReader
-from pneumonia_fl.runs.process_group import MARK_WORD, RUN_MARK, kill_marked
-from pneumonia_fl.runs.warm import WarmProcess
+from pneumonia_fl.runs.processes.process_group import MARK_WORD, RUN_MARK, kill_marked
+from pneumonia_fl.runs.processes.warm import WarmProcess
 
 POLL_SECONDS = 0.1
 

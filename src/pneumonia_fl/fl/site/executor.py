@@ -29,7 +29,7 @@ from pneumonia_fl.fl.entrypoints import entrypoint
 from pneumonia_fl.fl.kit.startup_kit import SITE_STATE_FOLDER, read_settings
 from pneumonia_fl.fl.site.quick_start import wait_as_ever, wait_briefly
 from pneumonia_fl.fl.site.trainer_process import MODULE, fork_trainers
-from pneumonia_fl.runs.warm import is_forked
+from pneumonia_fl.runs.processes.fork_server import is_forked
 
 TRAINER_DIED = 75
 """Exit code of a site's job process whose trainer is gone; `SiteJobLauncher` starts both again."""

@@ -15,7 +15,8 @@ from typing import Any
 
 from nvflare.app_common.executors.client_api import external_process_backend
 
-from pneumonia_fl.runs.warm import WarmProcess, is_forked
+from pneumonia_fl.runs.processes.fork_server import is_forked
+from pneumonia_fl.runs.processes.warm import WarmProcess
 
 MODULE = "pneumonia_fl.fl.site.client"
 GROUP_SECONDS = 0.002

@@ -14,7 +14,8 @@ import psutil
 import pytest
 from speed import scaled
 
-from pneumonia_fl.runs.warm import WarmProcess, can_fork, warm_up
+from pneumonia_fl.runs.processes.fork_server import can_fork, warm_up
+from pneumonia_fl.runs.processes.warm import WarmProcess
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="this machine does not fork (not Linux, or a GPU)")
 
@@ -87,7 +88,8 @@ def test_the_server_is_single_threaded_with_what_a_site_needs_loaded() -> None:
     script = """
 from multiprocessing import forkserver
 import psutil
-from pneumonia_fl.runs.warm import WarmProcess, warm_up
+from pneumonia_fl.runs.processes.fork_server import warm_up
+from pneumonia_fl.runs.processes.warm import WarmProcess
 warm_up(["torch", "nvflare", "pneumonia_fl.fl.site.client"])
 assert WarmProcess("os:getpid", environment={}).wait() == 0
 print(psutil.Process(forkserver._forkserver._forkserver_pid).num_threads())
@@ -108,7 +110,8 @@ def test_no_two_processes_draw_the_same_random_numbers() -> None:
     script = f"""
 import sys
 sys.path[:] = {sys.path!r}
-from pneumonia_fl.runs.warm import WarmProcess, warm_up
+from pneumonia_fl.runs.processes.fork_server import warm_up
+from pneumonia_fl.runs.processes.warm import WarmProcess
 warm_up(["numpy.random", "torch"])
 for _ in range(2):
     assert WarmProcess("{__name__}:draw", environment={{}}).wait() == 0
@@ -132,7 +135,8 @@ def test_nothing_outlives_the_process_that_started_it(tmp_path: Path, number: in
     file = tmp_path / "pid.txt"
     script = f"""
 import signal
-from pneumonia_fl.runs.warm import WarmProcess, warm_up
+from pneumonia_fl.runs.processes.fork_server import warm_up
+from pneumonia_fl.runs.processes.warm import WarmProcess
 warm_up([])
 outer = WarmProcess("{__name__}:sleep_beside", ({str(file)!r},), environment={{}})
 print(outer.pid, flush=True)

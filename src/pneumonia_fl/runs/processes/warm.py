@@ -15,15 +15,12 @@ import importlib
 import multiprocessing
 import os
 import pickle
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess, SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -32,103 +29,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from setproctitle import setproctitle
+from pneumonia_fl.config.environment import replace_variables
+from pneumonia_fl.runs.processes.fork_server import (
+    ENDS,
+    GONE_SECONDS,
+    be_no_child_of_multiprocessing,
+    can_fork,
+)
+from pneumonia_fl.runs.processes.title import show_as
 
-from pneumonia_fl.config.environment import child_environment, replace_variables, variables
-
-NVIDIA_DEVICE = Path("/dev/nvidiactl")
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
-"""For the fork server: NumPy's library would start its threads when it is imported."""
-ROOM = " " * 1500
-"""At the end of the fork server's command line: that of a process that is forked from it can be no longer."""
-STOCK, OURS = "multiprocessing.forkserver import main", f"{__name__} import serve as main"
-"""In the line of Python that a fork server runs."""
 DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of Linux's <sys/prctl.h>."""
-ENDS = {signal.SIGTERM}
-"""Signals that a fork server does not take, and its children do."""
-GONE_SECONDS = 0.5
-"""How long a process takes to end once its files are closed."""
 UNKNOWN_END = 255
 """What `multiprocessing` gives as exit code when the fork server was killed, and its children with it."""
-_starting = threading.Lock()
-
-
-def can_fork() -> bool:
-    """Return True where processes are forked; False: each imports its modules anew."""
-    return sys.platform == "linux" and not NVIDIA_DEVICE.exists()
-
-
-def warm_up(modules: Sequence[str], environment: Mapping[str, str] | None = None, **more: str) -> None:
-    """Start the fork server of this process unless it lives; returns at once, before it has imported `modules`.
-
-    Args:
-        modules: what it imports; a module that cannot be imported is left to those that need it.
-        environment: all of its environment, also when it is started again; None: this process's as it is now. /proc
-            shows it, and that of every process that is forked from it, which gets its own: no secrets.
-        more: variables on top of it, for example how many threads OpenMP may use: what a library reads when it is
-            loaded.
-    """
-    if can_fork() and not is_forked():
-        forkserver.set_forkserver_preload(list(modules))
-        given = {**(child_environment() if environment is None else environment), **ONE_THREAD, **more}
-        server: Any = forkserver._forkserver
-        server.ensure_running = lambda: _ensure_running(given)
-        server.ensure_running()
-        atexit.unregister(_end_fork_server)
-        atexit.register(_end_fork_server)
-
-
-def serve(listener: int, *arguments: Any, **options: Any) -> None:
-    """Be a fork server, say so in `ps`, and remove the folder of the socket when the process that started it is gone.
-
-    That may have had no time for it. Asked to end (SIGTERM) together with all others, it waits for them.
-    """
-    starter = os.getppid()
-    _show_as(["pneumonia-fl", "fork", "server"])
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
-    with socket.socket(fileno=os.dup(listener)) as copy:
-        folder = Path(copy.getsockname()).parent
-    try:
-        forkserver.main(listener, *arguments, **options)
-    finally:
-        deadline = time.monotonic() + GONE_SECONDS
-        while os.getppid() == starter and time.monotonic() < deadline:
-            time.sleep(GONE_SECONDS / 50)
-        if os.getppid() != starter:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def is_forked() -> bool:
-    """Return True in a process that was forked from a fork server: what it starts may be forked from it as well."""
-    return forkserver.get_inherited_fds() is not None
-
-
-def _ensure_running(environment: Mapping[str, str]) -> None:
-    """Start the fork server unless it lives. `multiprocessing` would hand on all of this process's environment."""
-
-    def spawn(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
-        command = [os.fsdecode(word).replace(STOCK, OURS) for word in (path, *args[1:])]
-        process = subprocess.Popen([*command, ROOM], pass_fds=passfds, env=environment)
-        process.returncode = 0  # `multiprocessing` waits for it
-        return process.pid
-
-    with _starting:
-        stock, util.spawnv_passfds = util.spawnv_passfds, spawn
-        try:
-            forkserver.ForkServer.ensure_running(forkserver._forkserver)
-        finally:
-            util.spawnv_passfds = stock
-
-
-def _end_fork_server() -> None:
-    """End what `multiprocessing` keeps for this process, and wait for it: with the process, all of it is gone."""
-    server: Any = forkserver._forkserver
-    if server._forkserver_pid is not None:
-        os.kill(server._forkserver_pid, signal.SIGKILL)  # what it has forked is killed by that
-        server._stop()
-    tracker: Any = resource_tracker._resource_tracker
-    tracker._stop()
+_hiding = threading.Lock()
 
 
 class WarmProcess:
@@ -243,12 +157,13 @@ class _Streams:
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
     """Hide the program from `multiprocessing`, which would run it anew in each process that it starts."""
-    program = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = program
+    with _hiding:
+        program = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = program
 
 
 def _received(streams: dict[int, Any]) -> dict[int, int]:
@@ -267,9 +182,9 @@ def _run(
     gc.freeze()  # what was imported is for good: a collection would copy its pages
     os.setsid()
     _end_with_starter()
-    _be_no_child_of_multiprocessing()
+    be_no_child_of_multiprocessing()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
-    _show_as(words)
+    show_as(words)
     replace_variables(environment)
     if folder is not None:
         os.chdir(folder)
@@ -310,38 +225,3 @@ def _end_with_starter() -> None:
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, name="end with starter", daemon=True).start()
-
-
-def _be_no_child_of_multiprocessing() -> None:
-    """Let this process start others, from the same fork server, and hold nothing that keeps that alive.
-
-    Python's fork server (3.11 to 3.14) is made for a tree in which everybody keeps it alive, and a child starts
-    another fork server. Here it has to end with the process that called `warm_up`.
-    """
-    multiprocessing.current_process().daemon = False
-    server: Any = forkserver._forkserver
-    if server._forkserver_alive_fd is not None:
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, server._forkserver_alive_fd)
-        os.close(nothing)
-        server.ensure_running = lambda: None
-
-
-def _show_as(words: Sequence[str]) -> None:
-    """Show `words` as the command line, and leave /proc's environment as it is: marks are looked up there."""
-    if words:
-        with variables({"SPT_NOENV": "1"}):
-            setproctitle(" ".join(words))
-        _separate(words)
-
-
-def _separate(words: Sequence[str]) -> None:
-    """Have /proc show a command line's words one by one, as of a process that was executed."""
-    if sys.platform == "linux":
-        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        begin, end = int(fields[45]), int(fields[46])  # `arg_start` and `arg_end`, proc(5)
-        line = "\0".join(words).encode()
-        if (
-            len(line) < end - begin
-        ):  # else there is no room for the 0 at the end by which the kernel knows words
-            ctypes.memmove(begin, line, len(line))
