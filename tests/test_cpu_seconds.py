@@ -11,7 +11,7 @@ from speed import scaled
 
 from conftest import ROOT, alive
 
-COUNT = [sys.executable, str(ROOT / "scripts" / "cpu_seconds.py")]
+COUNT = [sys.executable, str(ROOT / "tests" / "support" / "cpu_seconds.py")]
 SECONDS = 1.5
 BUSY = f"import time\nwhile time.process_time() < {SECONDS}: pass"
 ORPHAN = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {BUSY!r}], start_new_session=True)"

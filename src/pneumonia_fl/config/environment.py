@@ -271,15 +271,6 @@ def named_environment(names: tuple[str, ...]) -> dict[str, str]:
     return found | QUIET
 
 
-def own_code(environment: Mapping[str, str]) -> list[str]:
-    """Return the folders on a process's module path that somebody has put there: code that a new Python would find."""
-    return [
-        folder
-        for folder in environment.get("PYTHONPATH", "").split(os.pathsep)
-        if Path(folder or "-").is_dir()
-    ]
-
-
 def cpu_count() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -148,9 +148,7 @@ def run(
         _run_prod(ProdRunRequest(chosen_kit(kit, acts=True), study, prod_job, out, runs, force), as_json)
         return
     if not export:
-        from pneumonia_fl.fl.simulator.preload import begin_loading
-
-        begin_loading()  # seconds of work for another core, while this one checks the request
+        _begin_loading()
     from pneumonia_fl.fl.simulator.simulation import Request, run_simulation
 
     log_file = str(expanded(log_config)) if log_config else None
@@ -166,6 +164,13 @@ def run(
     with RunView(quiet=as_json) as view:
         finished = run_simulation(request, view)
     view.show_result(finished, as_json)
+
+
+def _begin_loading() -> None:
+    """Have another core load what the run needs, seconds of work, while this one checks the request."""
+    from pneumonia_fl.fl.simulator.preload import begin_loading
+
+    begin_loading()
 
 
 def _export(request: "Request", folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Starts the job processes of server and sites, told only what they need; at a site again when they are killed.
 
 They are forked from a process that has imported PyTorch and NVFlare (`runs/processes/fork_server.py`), which the
-server or site starts as soon as it serves or is registered. Where that is not safe, or the job brings its own code, a new Python is started.
+server or site starts as soon as it serves or is registered. Where that is not safe, or the job brings its own code, a
+new Python is started.
 
 Stock NVFlare 2.9 reports a job process that is gone to the server, which then ends the whole job for everybody
 (`fed_server.process_job_failure`). Here the site starts it again; the server sends the task that
@@ -33,7 +34,6 @@ from pneumonia_fl.config.environment import (
     SITE_JOB_VARIABLES,
     WARM_VARIABLES,
     named_environment,
-    own_code,
 )
 from pneumonia_fl.fl.entrypoints import MODULE
 from pneumonia_fl.fl.kit.start import needs_us
@@ -108,7 +108,7 @@ class JobLauncher(ProcessJobLauncher):
         environment = self._environment(job_meta, fl_ctx)
         if needs_us(words):
             words.insert(words.index("-m") + 1, MODULE)
-        reason = "there is code on the module path" if own_code(environment) else self._why_cold()
+        reason = "there is code on the module path" if _own_code(environment) else self._why_cold()
         if not reason:
             try:
                 return ProcessHandle(process_adapter=ForkedJob(words, environment))
@@ -236,3 +236,12 @@ class RestartingHandle(JobHandleSpec):
 def _died(code: int | None) -> bool:
     """Return True when a signal killed a process (negative, or 128 + signal) or its trainer is gone."""
     return code is not None and (code < 0 or code == TRAINER_DIED or code == 128 + signal.SIGKILL)
+
+
+def _own_code(environment: Mapping[str, str]) -> list[str]:
+    """Return the folders on a process's module path that somebody has put there: code that a new Python would find."""
+    return [
+        folder
+        for folder in environment.get("PYTHONPATH", "").split(os.pathsep)
+        if Path(folder or "-").is_dir()
+    ]

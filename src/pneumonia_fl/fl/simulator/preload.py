@@ -11,7 +11,7 @@ from pneumonia_fl.runs.processes.fork_server import warm_up
 MODULES = (
     "torch",
     "pneumonia_fl.fl.simulator.worker",
-    "pneumonia_fl.fl.simulator.site_process",
+    "pneumonia_fl.fl.simulator.site_process:load",
     "pneumonia_fl.fl.site.client",
     # Without their being named, each site would import these at its first connection and its first optimiser step.
     *(

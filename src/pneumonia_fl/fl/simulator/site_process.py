@@ -33,8 +33,7 @@ from nvflare.security.security import EmptyAuthorizer
 from pneumonia_fl.fl.kit.start import number_streams_anew
 from pneumonia_fl.fl.simulator import prompt_exchange
 from pneumonia_fl.fl.simulator.turns import BYTE
-
-nvflare_fobs_initialize()  # when this is loaded, so once for all processes that are forked from the one that did it
+from pneumonia_fl.runs.processes.fork_server import is_forked
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,16 @@ class SiteStart:
     """Whether this site waits while others work, and has to leave them the memory."""
 
 
+def load() -> None:
+    """Load NVFlare's decomposers: in the fork server, so once for all processes that are forked from it."""
+    nvflare_fobs_initialize()
+
+
 def main(start: SiteStart) -> None:
     """Take part in the run until the server ends it, or is gone; standard input is the bell."""
     number_streams_anew()
+    if not is_forked():
+        load()
     bell = socket.socket(fileno=os.dup(0))
     folder = os.path.join(start.simulator_root, start.name)
     os.chdir(folder)

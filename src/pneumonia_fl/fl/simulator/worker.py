@@ -12,7 +12,7 @@ import tempfile
 from nvflare.fuel.utils.log_utils import FL_LOG_LEVEL, LogMode
 from nvflare.recipe import SimEnv
 
-from pneumonia_fl.config.environment import cpu_count
+from pneumonia_fl.config.environment import cpu_count, named_environment
 from pneumonia_fl.config.job import JobConfig, load_job
 from pneumonia_fl.errors import PneumoniaFLError
 from pneumonia_fl.fl.job.plan import sites_at_once
@@ -50,7 +50,7 @@ def _run(simulation: Simulation) -> bool:
         recipe.export(str(run.job))
     workspace = run.workspace / job.name
     SimEnv._ensure_default_component_policy(str(workspace))
-    log_config = simulation.log_config or os.environ.get(FL_LOG_LEVEL, LogMode.CONCISE)
+    log_config = simulation.log_config or _log_level()
     return WarmSimulator(
         run.job / job.name, workspace, simulation.sites, at_once, simulation.mark, log_config
     ).run()
@@ -59,3 +59,7 @@ def _run(simulation: Simulation) -> bool:
 def with_patience(job: JobConfig, turns: int) -> JobConfig:
     """Return the job with the limits of a round for sites that take turns: a site that waits is not late."""
     return job.model_copy(update={"round_timeout": job.round_timeout * turns, "grace": job.grace * turns})
+
+
+def _log_level() -> str:
+    return named_environment((FL_LOG_LEVEL,)).get(FL_LOG_LEVEL) or str(LogMode.CONCISE)

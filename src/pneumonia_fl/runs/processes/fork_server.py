@@ -5,6 +5,8 @@ of them need, stays single-threaded, opens no file and computes nothing.
 """
 
 import atexit
+import contextlib
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -45,7 +47,8 @@ def warm_up(modules: Sequence[str], environment: Mapping[str, str] | None = None
     """Start the fork server of this process unless it lives; returns at once, before it has imported `modules`.
 
     Args:
-        modules: what it imports; a module that cannot be imported is left to those that need it.
+        modules: what it imports, and with `module:function` calls; a module that cannot be imported is left to those
+            that need it.
         environment: all of its environment, also when it is started again; None: this process's as it is now. /proc
             shows it, and that of every process that is forked from it, which gets its own: no secrets.
         more: variables on top of it, for example how many threads OpenMP may use: what a library reads when it is
@@ -61,7 +64,7 @@ def warm_up(modules: Sequence[str], environment: Mapping[str, str] | None = None
         atexit.register(_end_fork_server)
 
 
-def serve(listener: int, *arguments: Any, **options: Any) -> None:
+def serve(listener: int, alive: int, names: Sequence[str], **options: Any) -> None:
     """Be a fork server, say so in `ps`, and remove the folder of the socket when the process that started it is gone.
 
     That may have had no time for it. Asked to end (SIGTERM) together with all others, it waits for them.
@@ -72,13 +75,23 @@ def serve(listener: int, *arguments: Any, **options: Any) -> None:
     with socket.socket(fileno=os.dup(listener)) as copy:
         folder = Path(copy.getsockname()).parent
     try:
-        forkserver.main(listener, *arguments, **options)
+        _load(names)
+        forkserver.main(listener, alive, [], **options)
     finally:
         deadline = time.monotonic() + GONE_SECONDS
         while os.getppid() == starter and time.monotonic() < deadline:
             time.sleep(GONE_SECONDS / 50)
         if os.getppid() != starter:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _load(names: Sequence[str]) -> None:
+    for name in names:
+        module, _, function = name.partition(":")
+        with contextlib.suppress(ImportError):
+            loaded = importlib.import_module(module)
+            if function:
+                getattr(loaded, function)()
 
 
 def is_forked() -> bool:

@@ -4,7 +4,7 @@
 have sessions of their own, outlive who started them, or are killed with their parents. On Linux this program adopts
 them (`man 2 PR_SET_CHILD_SUBREAPER`) and so waits for each.
 
-    python scripts/cpu_seconds.py python -m pytest
+    python tests/support/cpu_seconds.py python -m pytest
 """
 
 import contextlib
