@@ -102,6 +102,11 @@ def report_nothing() -> None:
     os.environ.update(QUIET)
 
 
+def nvflare_log_level() -> str | None:
+    """Return what NVFlare's own variable says of its log; None when it is not set."""
+    return os.environ.get("FL_LOG_LEVEL")
+
+
 def quiet_grpc() -> None:
     """Silence gRPC's own messages about failed handshakes, unless the user wants them."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

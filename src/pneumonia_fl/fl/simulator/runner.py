@@ -16,6 +16,7 @@ from nvflare.apis.impl.wf_comm_server import WFCommServer
 from nvflare.private.fed.app.simulator.simulator_runner import SimulatorRunner
 from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
 
+from pneumonia_fl.config.environment import child_environment
 from pneumonia_fl.fl.simulator.failures import SITE_LOST
 from pneumonia_fl.fl.simulator.site_process import SiteStart
 from pneumonia_fl.fl.simulator.turns import Seat, Turns
@@ -97,7 +98,7 @@ class WarmSimulator(SimulatorRunner):
                 process = WarmProcess(
                     "pneumonia_fl.fl.simulator.site_process:main",
                     (self._site(client),),
-                    environment=dict(os.environ),
+                    environment=child_environment(),
                     streams={0: theirs.fileno(), 1: 1, 2: 2},
                     words=("pneumonia-fl", "site", "--client", client.name, MARK_WORD, self._mark),
                 )

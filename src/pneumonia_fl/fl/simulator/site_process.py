@@ -26,14 +26,11 @@ from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
 from nvflare.private.fed.utils.fed_utils import (
     custom_fobs_initialize,
     get_simulator_app_root,
-    nvflare_fobs_initialize,
 )
 from nvflare.security.security import EmptyAuthorizer
 
-from pneumonia_fl.fl.simulator import prompt_exchange
+from pneumonia_fl.fl.simulator import preloaded, prompt_exchange  # noqa: F401 - the first works by being loaded
 from pneumonia_fl.fl.simulator.turns import BYTE
-
-nvflare_fobs_initialize()  # when this is loaded, so once for all processes that are forked from the one that did it
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import os
 import sys
 import tempfile
 
-from nvflare.fuel.utils.log_utils import FL_LOG_LEVEL, LogMode
+from nvflare.fuel.utils.log_utils import LogMode
 from nvflare.recipe import SimEnv
 
-from pneumonia_fl.config.environment import cpu_count
+from pneumonia_fl.config.environment import cpu_count, nvflare_log_level
 from pneumonia_fl.config.job import JobConfig, load_job
 from pneumonia_fl.errors import PneumoniaFLError
 from pneumonia_fl.fl.job.plan import sites_at_once
@@ -21,6 +21,7 @@ from pneumonia_fl.fl.protocol.messages import RUN_ERROR
 from pneumonia_fl.fl.simulator.runner import WarmSimulator
 from pneumonia_fl.fl.simulator.supervisor import Simulation
 from pneumonia_fl.runs.folder import RunFolder
+from pneumonia_fl.runs.machine import machine
 
 
 def main(simulation: Simulation) -> None:
@@ -37,6 +38,7 @@ def main(simulation: Simulation) -> None:
 def _run(simulation: Simulation) -> bool:
     """Build the recipe from the run's `config.yml`, keep the job, run it."""
     run = RunFolder(simulation.run)
+    run.update_state(machine=machine())
     weights = run.initial.read_bytes() if run.initial.is_file() else None
     models = {file.stem: file.read_bytes() for file in sorted(run.weights.glob("*.safetensors"))}
     job = load_job(run.config)
@@ -48,7 +50,7 @@ def _run(simulation: Simulation) -> bool:
         recipe.export(str(run.job))
     workspace = run.workspace / job.name
     SimEnv._ensure_default_component_policy(str(workspace))
-    log_config = simulation.log_config or os.environ.get(FL_LOG_LEVEL, LogMode.CONCISE)
+    log_config = simulation.log_config or nvflare_log_level() or LogMode.CONCISE
     return WarmSimulator(
         run.job / job.name, workspace, simulation.sites, at_once, simulation.mark, log_config
     ).run()
