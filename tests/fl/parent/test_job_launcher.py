@@ -27,7 +27,7 @@ from pneumonia_fl.fl.parent.job_launcher import (
     ServerJobLauncher,
     SiteJobLauncher,
 )
-from pneumonia_fl.runs import warm
+from pneumonia_fl.runs.processes import fork_server
 
 JOB = "11111111-2222-3333-4444-555555555555"
 SECRETS = (
@@ -58,7 +58,9 @@ from nvflare.fuel.f3.streaming.stream_utils import gen_stream_id
 shown = {"words": sys.argv, "environment": dict(os.environ), "parent": os.getppid(), "stream": gen_stream_id()}
 json.dump(shown, open(sys.argv[-1], "w"))
 """
-forks = pytest.mark.skipif(not warm.can_fork(), reason="this machine does not fork (not Linux, or a GPU)")
+forks = pytest.mark.skipif(
+    not fork_server.can_fork(), reason="this machine does not fork (not Linux, or a GPU)"
+)
 
 
 @pytest.fixture
@@ -204,7 +206,7 @@ def test_a_job_with_code_of_its_own_gets_a_new_python(
 def test_without_a_fork_server_a_job_gets_a_new_python(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(warm, "NVIDIA_DEVICE", tmp_path)  # there is one
+    monkeypatch.setattr(fork_server, "NVIDIA_DEVICE", tmp_path)  # there is one
     with caplog.at_level(logging.INFO):
         environment_in(started(SiteJobLauncher()), workspace, tmp_path / "out")
     assert "a new Python is started, since this system cannot fork, or has a graphics card" in caplog.text

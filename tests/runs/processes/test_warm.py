@@ -14,6 +14,8 @@ import psutil
 import pytest
 from speed import scaled
 
+from pneumonia_fl.errors import ConfigError, RunError
+from pneumonia_fl.runs.processes import warm_call
 from pneumonia_fl.runs.processes.fork_server import can_fork, warm_up
 from pneumonia_fl.runs.processes.warm import WarmProcess
 
@@ -160,3 +162,34 @@ signal.pause()
     starter.communicate()
     assert psutil.wait_procs(left, timeout=scaled(60))[1] == []
     assert list(temporary.iterdir()) == []
+
+
+def process() -> int:
+    return os.getpid()
+
+
+def refuse(text: str) -> None:
+    raise ConfigError(text)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_value_comes_from_another_process() -> None:
+    assert warm_call.call(f"{__name__}:process") != os.getpid()
+
+
+def test_an_error_is_raised_here() -> None:
+    with pytest.raises(ConfigError, match="not so"):
+        warm_call.call(f"{__name__}:refuse", "not so")
+
+
+def test_a_killed_call_is_an_error() -> None:
+    with pytest.raises(RunError, match="die was ended before it was done"):
+        warm_call.call(f"{__name__}:die")
+
+
+def test_where_nothing_is_forked_it_is_called_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_call, "can_fork", lambda: False)
+    assert warm_call.call(f"{__name__}:process") == os.getpid()

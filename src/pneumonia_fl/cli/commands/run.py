@@ -147,15 +147,15 @@ def run(
         prod_job = JobRequest(str(job), changes, data, ship_code)
         _run_prod(ProdRunRequest(chosen_kit(kit, acts=True), study, prod_job, out, runs, force), as_json)
         return
-    if not export:
-        _begin_loading()
+    from pneumonia_fl.fl.simulator.preload import begin_loading
     from pneumonia_fl.fl.simulator.simulation import Request, run_simulation
 
-    log_file = str(expanded(log_config)) if log_config else None
-    request = Request(str(job), data, out, runs, changes, clients, log_file, force)
+    log = str(expanded(log_config)) if log_config else None
+    request = Request(str(job), data, out, runs, changes, clients, log, force)
     if export:
         _export(request, job_dir)
         return
+    begin_loading()  # seconds of work for another core, while this one checks the request
     if earlier is not None:
         _repeat(earlier, request, as_json)
         return
@@ -164,13 +164,6 @@ def run(
     with RunView(quiet=as_json) as view:
         finished = run_simulation(request, view)
     view.show_result(finished, as_json)
-
-
-def _begin_loading() -> None:
-    """Have another core load what the run needs, seconds of work, while this one checks the request."""
-    from pneumonia_fl.fl.simulator.preload import begin_loading
-
-    begin_loading()
 
 
 def _export(request: "Request", folder: Path) -> None:

@@ -21,7 +21,7 @@ from pneumonia_fl.fl.simulator.supervisor import simulate
 from pneumonia_fl.inputs.folder_locks import in_use
 from pneumonia_fl.runs.folder import RunFolder, new_run_path, start_run
 from pneumonia_fl.runs.journal import Event
-from pneumonia_fl.runs.machine import machine
+from pneumonia_fl.runs.processes.warm_call import call
 
 log = logging.getLogger(__name__)
 DEFAULT_SITES = 2
@@ -99,7 +99,7 @@ def _run(
     if checked.weights is not None:
         write_atomic(run.initial, checked.weights)
     threads = share_cores(planned.images, cpu_count())
-    run.update_state(machine=machine(), threads=threads)
+    run.update_state(threads=threads)
     watcher.started(planned, run)
     _guarded(run, planned, info, watcher, lambda: _simulate(request, run, planned, threads, data, watcher))
     return run
@@ -139,10 +139,13 @@ def export_only(request: Request, folder: Path) -> Path:
 
 def _begun(request: Request) -> tuple[JobConfig, bytes | None]:
     """Return the job, and its initial weights when those are a saved model's."""
+    file = find_job(request.job)
+    job = load_job(file, request.overrides)
+    if job.init_from is None:
+        return job, None
     from pneumonia_fl.fl.job.initial_model import begin
 
-    file = find_job(request.job)
-    return begin(load_job(file, request.overrides), file)
+    return begin(job, file)
 
 
 def _given_data(request: Request) -> Path | None:
@@ -203,8 +206,9 @@ def _guarded(
     run: RunFolder, planned: Plan, info: DatasetInfo, watcher: Watcher, work: Callable[[], None]
 ) -> None:
     """Run the work; whatever its outcome, fill the run folder and record the state."""
-    from pneumonia_fl.results.finalize import finish
-    from pneumonia_fl.tracking.mlflow_queue import one_line
+
+    def finish(state: str) -> None:
+        call("pneumonia_fl.results.finalize:finish", run, planned.job, info, state)  # where PyTorch is loaded
 
     try:
         work()
@@ -212,12 +216,14 @@ def _guarded(
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         try:
             run.update_state(state=state, error=str(error), finished=round(time.time(), 3))
-            finish(run, planned.job, info, state)
+            finish(state)
         except Exception as problem:  # a full disk, a torn file: it must not hide why the run ended
+            from pneumonia_fl.tracking.mlflow_queue import one_line
+
             log.warning("the run folder is not complete: %s", one_line(problem))
         raise
     watcher.progress("saving models and figures", 0, None)
-    finish(run, planned.job, info, "finished")
+    finish("finished")
     ending = run.state()
     if ending["state"] == "incomplete":
         raise IncompleteError(f"the run is INCOMPLETE: {ending['error']}; see {run.path}")

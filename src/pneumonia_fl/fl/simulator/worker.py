@@ -22,6 +22,7 @@ from pneumonia_fl.fl.protocol.messages import RUN_ERROR
 from pneumonia_fl.fl.simulator.runner import WarmSimulator
 from pneumonia_fl.fl.simulator.supervisor import Simulation
 from pneumonia_fl.runs.folder import RunFolder
+from pneumonia_fl.runs.machine import machine
 
 
 def main(simulation: Simulation) -> None:
@@ -39,6 +40,7 @@ def main(simulation: Simulation) -> None:
 def _run(simulation: Simulation) -> bool:
     """Build the recipe from the run's `config.yml`, keep the job, run it."""
     run = RunFolder(simulation.run)
+    run.update_state(machine=machine())
     weights = run.initial.read_bytes() if run.initial.is_file() else None
     models = {file.stem: file.read_bytes() for file in sorted(run.weights.glob("*.safetensors"))}
     job = load_job(run.config)
