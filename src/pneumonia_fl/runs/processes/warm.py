@@ -151,7 +151,8 @@ class _Streams:
         self._streams = dict(streams)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _received, ({number: DupFd(ours) for number, ours in self._streams.items()},)
+        # Each once: a process that is executed refuses to inherit one twice.
+        return _received, (self._streams, {ours: DupFd(ours) for ours in set(self._streams.values())})
 
 
 @contextlib.contextmanager
@@ -166,8 +167,9 @@ def _without_main() -> Iterator[None]:
             sys.modules["__main__"] = program
 
 
-def _received(streams: dict[int, Any]) -> dict[int, int]:
-    return {number: duplicate.detach() for number, duplicate in streams.items()}
+def _received(streams: dict[int, int], duplicates: dict[int, Any]) -> dict[int, int]:
+    arrived = {ours: duplicate.detach() for ours, duplicate in duplicates.items()}
+    return {number: arrived[ours] for number, ours in streams.items()}
 
 
 def _run(
@@ -190,6 +192,7 @@ def _run(
         os.chdir(folder)
     for number, ours in streams.items():
         os.dup2(ours, number)
+    for ours in set(streams.values()) - streams.keys():
         os.close(ours)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.argv = list(words) or sys.argv
