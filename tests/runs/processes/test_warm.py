@@ -15,7 +15,7 @@ import pytest
 from speed import scaled
 
 from pneumonia_fl.errors import ConfigError, RunError
-from pneumonia_fl.runs.processes import warm_call
+from pneumonia_fl.runs.processes import fork_server, warm_call
 from pneumonia_fl.runs.processes.fork_server import can_fork, warm_up
 from pneumonia_fl.runs.processes.warm import WarmProcess
 
@@ -74,6 +74,25 @@ def test_a_forked_process_has_its_own_environment_folder_session_and_streams(tmp
     assert (Path(found["folder"]), found["session"]) == (tmp_path, process.pid)
     assert found["environment"] == {"PATH": "/bin", "PYTHONPATH": ""}
     assert "colorsys" in found["loaded"]
+    assert sorted(output.read_text().splitlines()) == ["to standard error", "to standard output"]
+
+
+def test_where_nothing_is_forked_a_new_python_does_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fork_server, "NVIDIA_DEVICE", tmp_path)  # there is one
+    file, output = tmp_path / "facts.json", tmp_path / "output.txt"
+    with output.open("wb") as stream:
+        process = WarmProcess(
+            f"{__name__}:facts",
+            (str(file),),
+            environment=dict(os.environ),
+            folder=tmp_path,
+            streams={1: stream.fileno(), 2: stream.fileno()},
+            words=["pneumonia-fl", "-n", "a job"],
+        )
+    assert process.wait(scaled(60)) == 7
+    assert Path(json.loads(file.read_text())["folder"]) == tmp_path
     assert sorted(output.read_text().splitlines()) == ["to standard error", "to standard output"]
 
 

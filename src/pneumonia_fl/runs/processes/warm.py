@@ -118,6 +118,8 @@ class WarmProcess:
         """
         if not wait([self.sentinel], timeout) and timeout is not None:
             raise subprocess.TimeoutExpired(self.args, timeout)
+        with self._reading:
+            self._process.join()  # of one that was executed the sentinel is ready a moment before its end
         code = self.poll()
         assert code is not None
         return code
