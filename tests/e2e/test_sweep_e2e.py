@@ -8,19 +8,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from speed import scaled
 
 from conftest import CLI, pneumonia_fl, read_json
+from pneumonia_fl.runs.processes.process_group import MARK_WORD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 GRID = ("--grid", "train.lr=0.002", "--grid", "rounds=1", "--grid", "synthetic.images=90",
-        "--grid", "stall_timeout=1800,1")  # fmt: skip
+        "--grid", "train.local_epochs=2,100")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished sweep of one run that works and one that ends before a site can speak; killed during the first."""
+    """A finished sweep of one run that works and one of which a site is killed; itself killed during the first."""
     out = tmp_path_factory.mktemp("sweeps") / "smoke"
     words = ("sweep", "smoke", *GRID, "--out", out)
     first = subprocess.Popen([str(CLI), *map(str, words)], start_new_session=True)
@@ -28,11 +30,23 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert read_json(out / "point-01/run.json")["state"] == "running"
-    done = pneumonia_fl(*words)
-    assert done.returncode == 1, done.stderr  # a point has failed
-    (out / "stdout.txt").write_text(done.stdout)
-    (out / "stderr.txt").write_text(done.stderr)
+    with (out / "stdout.txt").open("wb") as stdout, (out / "stderr.txt").open("wb") as stderr:
+        second = subprocess.Popen([str(CLI), *map(str, words)], stdout=stdout, stderr=stderr)
+    _kill_site(out / "point-02")
+    assert second.wait(scaled(120)) == 1, (out / "stderr.txt").read_text()  # a point has failed
     return out
+
+
+def _kill_site(run: Path) -> None:
+    deadline = time.monotonic() + scaled(240)
+    words = ["--client", "site-1", MARK_WORD, f"run:{run.resolve()}"]
+    while True:
+        assert time.monotonic() < deadline, f"no site of {run.name}"
+        for process in psutil.process_iter(["cmdline"]):
+            if " ".join(words) in " ".join(process.info["cmdline"] or []):
+                process.kill()
+                return
+        time.sleep(0.1)
 
 
 def _wait_for(path: Path) -> None:
@@ -67,7 +81,7 @@ def test_mlflow_has_a_parent_with_a_child_per_point(sweep: Path) -> None:
     runs = client.search_runs([experiment.experiment_id])
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert [(run.info.run_name, run.info.status) for run in parents] == [("sweep smoke", "FINISHED")]
-    assert parents[0].data.params["grid.stall_timeout"] == "1800,1"
+    assert parents[0].data.params["grid.train.local_epochs"] == "2,100"
     children = {run.data.tags["point"]: run for run in runs if "mlflow.parentRunId" in run.data.tags}
     assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parents[0].info.run_id}
     assert {name: run.info.status for name, run in children.items()} == {
