@@ -14,6 +14,7 @@ import psutil
 import pytest
 from speed import scaled
 
+from pneumonia_fl.config.environment import child_environment
 from pneumonia_fl.errors import ConfigError, RunError
 from pneumonia_fl.runs.processes import fork_server, warm_call
 from pneumonia_fl.runs.processes.fork_server import can_fork, warm_up
@@ -53,7 +54,7 @@ def sleep_beside(file: str) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def server() -> None:
-    warm_up(["colorsys"], PNEUMONIA_FL_RUN="shown")
+    warm_up(["colorsys"], child_environment(PNEUMONIA_FL_RUN="shown"))
 
 
 def test_a_forked_process_has_its_own_environment_folder_session_and_streams(tmp_path: Path) -> None:
@@ -109,9 +110,10 @@ def test_the_server_is_single_threaded_with_what_a_site_needs_loaded() -> None:
     script = """
 from multiprocessing import forkserver
 import psutil
+from pneumonia_fl.config.environment import child_environment
 from pneumonia_fl.runs.processes.fork_server import warm_up
 from pneumonia_fl.runs.processes.warm import WarmProcess
-warm_up(["torch", "nvflare", "pneumonia_fl.fl.site.client"])
+warm_up(["torch", "nvflare", "pneumonia_fl.fl.site.client"], child_environment())
 assert WarmProcess("os:getpid", environment={}).wait() == 0
 print(psutil.Process(forkserver._forkserver._forkserver_pid).num_threads())
 """
@@ -131,9 +133,10 @@ def test_no_two_processes_draw_the_same_random_numbers() -> None:
     script = f"""
 import sys
 sys.path[:] = {sys.path!r}
+from pneumonia_fl.config.environment import child_environment
 from pneumonia_fl.runs.processes.fork_server import warm_up
 from pneumonia_fl.runs.processes.warm import WarmProcess
-warm_up(["numpy.random", "torch"])
+warm_up(["numpy.random", "torch"], child_environment())
 for _ in range(2):
     assert WarmProcess("{__name__}:draw", environment={{}}).wait() == 0
 """
@@ -156,9 +159,10 @@ def test_nothing_outlives_the_process_that_started_it(tmp_path: Path, number: in
     file = tmp_path / "pid.txt"
     script = f"""
 import signal
+from pneumonia_fl.config.environment import child_environment
 from pneumonia_fl.runs.processes.fork_server import warm_up
 from pneumonia_fl.runs.processes.warm import WarmProcess
-warm_up([])
+warm_up([], child_environment())
 outer = WarmProcess("{__name__}:sleep_beside", ({str(file)!r},), environment={{}})
 print(outer.pid, flush=True)
 signal.pause()

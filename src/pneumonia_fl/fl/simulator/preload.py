@@ -5,7 +5,7 @@ Nothing here imports any of it: the command line starts that process first, and 
 
 import uuid
 
-from pneumonia_fl.config.environment import QUIET, RUN_VARIABLE, SHARED_CORES
+from pneumonia_fl.config.environment import RUN_VARIABLE, SHARED_CORES, child_environment
 from pneumonia_fl.runs.processes.fork_server import warm_up
 
 MODULES = (
@@ -24,4 +24,4 @@ MODULES = (
 
 def begin_loading() -> None:
     """Start loading what a run's processes need, unless that has begun; returns at once."""
-    warm_up(MODULES, None, **QUIET, **SHARED_CORES, **{RUN_VARIABLE: uuid.uuid4().hex})
+    warm_up(MODULES, child_environment(**SHARED_CORES, **{RUN_VARIABLE: uuid.uuid4().hex}))

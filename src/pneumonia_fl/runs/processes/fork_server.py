@@ -21,17 +21,16 @@ from multiprocessing import forkserver, resource_tracker, util
 from pathlib import Path
 from typing import Any
 
-from pneumonia_fl.config.environment import child_environment
 from pneumonia_fl.runs.processes.title import show_as
 
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """For the fork server: NumPy's library would start its threads when it is imported."""
-ROOM = " " * 1500
+TITLE_ROOM = " " * 1500
 """At the end of the fork server's command line: that of a process that is forked from it can be no longer."""
 STOCK, OURS = "multiprocessing.forkserver import main", f"{__name__} import serve as main"
 """In the line of Python that a fork server runs."""
-ENDS = {signal.SIGTERM}
+NOT_FOR_SERVER = {signal.SIGTERM}
 """Signals that a fork server does not take, and its children do."""
 GONE_SECONDS = 0.5
 """How long a process takes to end once its files are closed."""
@@ -43,20 +42,19 @@ def can_fork() -> bool:
     return sys.platform == "linux" and not NVIDIA_DEVICE.exists()
 
 
-def warm_up(modules: Sequence[str], environment: Mapping[str, str] | None = None, **more: str) -> None:
+def warm_up(modules: Sequence[str], environment: Mapping[str, str]) -> None:
     """Start the fork server of this process unless it lives; returns at once, before it has imported `modules`.
 
     Args:
         modules: what it imports, and with `module:function` calls; a module that cannot be imported is left to those
             that need it.
-        environment: all of its environment, also when it is started again; None: this process's as it is now. /proc
-            shows it, and that of every process that is forked from it, which gets its own: no secrets.
-        more: variables on top of it, for example how many threads OpenMP may use: what a library reads when it is
-            loaded.
+        environment: all of its environment, also when it is started again: what libraries read when they are loaded,
+            for example how many threads OpenMP may use. /proc shows it for every process that is forked from it, which
+            gets its own: no secrets.
     """
     if can_fork() and not is_forked():
         forkserver.set_forkserver_preload(list(modules))
-        given = {**(child_environment() if environment is None else environment), **ONE_THREAD, **more}
+        given = {**environment, **ONE_THREAD}
         server: Any = forkserver._forkserver
         server.ensure_running = lambda: _ensure_running(given)
         server.ensure_running()
@@ -71,7 +69,7 @@ def serve(listener: int, alive: int, names: Sequence[str], **options: Any) -> No
     """
     starter = os.getppid()
     show_as(["pneumonia-fl", "fork", "server"])
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, NOT_FOR_SERVER)
     with socket.socket(fileno=os.dup(listener)) as copy:
         folder = Path(copy.getsockname()).parent
     try:
@@ -104,7 +102,7 @@ def _ensure_running(environment: Mapping[str, str]) -> None:
 
     def spawn(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
         command = [os.fsdecode(word).replace(STOCK, OURS) for word in (path, *args[1:])]
-        process = subprocess.Popen([*command, ROOM], pass_fds=passfds, env=environment)
+        process = subprocess.Popen([*command, TITLE_ROOM], pass_fds=passfds, env=environment)
         process.returncode = 0  # `multiprocessing` waits for it
         return process.pid
 
@@ -126,7 +124,7 @@ def _end_fork_server() -> None:
     tracker._stop()
 
 
-def be_no_child_of_multiprocessing() -> None:
+def share_fork_server() -> None:
     """Let this process start others, from the same fork server, and hold nothing that keeps that alive.
 
     Python's fork server (3.11 to 3.14) is made for a tree in which everybody keeps it alive, and a child starts

@@ -29,13 +29,16 @@ def marked_processes(*marks: str) -> Iterator[psutil.Process]:
         try:
             if process.pid == os.getpid():
                 continue
-            marked = process.environ().get(RUN_MARK) in marks or " ".join(
-                process.cmdline()
-            ).rstrip().endswith(ends)
+            marked = process.environ().get(RUN_MARK) in marks or _line(process).endswith(ends)
             if marked and process.status() != psutil.STATUS_ZOMBIE:
                 yield process
         except (psutil.Error, OSError):
             continue
+
+
+def _line(process: psutil.Process) -> str:
+    """Return its command line as one text; that of a forked process ends with empty words."""
+    return " ".join(process.cmdline()).rstrip()
 
 
 def end_marked(*marks: str) -> None:

@@ -24,7 +24,6 @@ def _separate(words: Sequence[str]) -> None:
         fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         begin, end = int(fields[45]), int(fields[46])  # `arg_start` and `arg_end`, proc(5)
         line = "\0".join(words).encode()
-        if (
-            len(line) < end - begin
-        ):  # else there is no room for the 0 at the end by which the kernel knows words
+        # Else there is no room for the 0 at the end, by which the kernel knows words.
+        if len(line) < end - begin:
             ctypes.memmove(begin, line, len(line))

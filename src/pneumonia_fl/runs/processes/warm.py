@@ -31,10 +31,10 @@ from typing import Any
 
 from pneumonia_fl.config.environment import replace_variables
 from pneumonia_fl.runs.processes.fork_server import (
-    ENDS,
     GONE_SECONDS,
-    be_no_child_of_multiprocessing,
+    NOT_FOR_SERVER,
     can_fork,
+    share_fork_server,
 )
 from pneumonia_fl.runs.processes.title import show_as
 
@@ -186,8 +186,8 @@ def _run(
     gc.freeze()  # what was imported is for good: a collection would copy its pages
     os.setsid()
     _end_with_starter()
-    be_no_child_of_multiprocessing()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+    share_fork_server()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NOT_FOR_SERVER)
     show_as(words)
     replace_variables(environment)
     if folder is not None:
